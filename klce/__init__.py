@@ -1,0 +1,39 @@
+"""Logits and probabilities to numbers: log-sum-exp, softmax, cross-entropy, entropy, divergence.
+
+Every function works over the rows of an array (``axis=-1`` unless said otherwise), in the dtype of
+its input (float32 or float64), on all the CPUs that the process may use.  Units are nats, unless
+``base=`` is given.
+
+A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and ``"logits"``
+(unnormalised log-probabilities); every measure takes ``form=``.
+"""
+
+from klce.config import (
+    get_config,
+    get_num_threads,
+    set_num_threads,
+    show_config,
+    threads,
+)
+from klce.divergences import binary_entropy, entropy, information, kl_divergence
+from klce.losses import cross_entropy, nll_loss
+from klce.normalizers import log_softmax, logsumexp, softmax
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "binary_entropy",
+    "cross_entropy",
+    "entropy",
+    "get_config",
+    "get_num_threads",
+    "information",
+    "kl_divergence",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "set_num_threads",
+    "show_config",
+    "softmax",
+    "threads",
+]

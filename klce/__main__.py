@@ -1,0 +1,21 @@
+"""The command line: ``klce`` and ``python -m klce``."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say how to install what it needs."""
+    try:
+        from klce.cli import app
+    except ModuleNotFoundError as error:
+        if error.name not in ("click", "rich", "typer"):
+            raise
+        print(
+            f"klce: the command line needs {error.name}: pip install 'klce[cli]'", file=sys.stderr
+        )
+        sys.exit(2)
+    app(prog_name="klce")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+OPS: dict[str, str]
+DTYPES: tuple[str, ...]
+ISAS: tuple[str, ...]
+COMPILER: str
+
+logsumexp: np.ufunc
+softmax: np.ufunc
+log_softmax: np.ufunc
+cross_entropy: np.ufunc
+nll: np.ufunc
+nll_probs: np.ufunc
+entropy_probs: np.ufunc
+entropy_log_probs: np.ufunc
+entropy_logits: np.ufunc
+kl_probs: np.ufunc
+kl_log_probs: np.ufunc
+kl_logits: np.ufunc
+information: np.ufunc
+binary_entropy: np.ufunc
+score: np.ufunc
+
+def raise_trouble() -> None: ...
+def check_labels(labels: NDArray[np.int64], classes: int, ignore: int) -> tuple[int, int]: ...
+def sum_of(values: NDArray[Any]) -> float: ...
+def active_isa() -> str: ...
+def available_isas() -> tuple[str, ...]: ...
+def select_isa(name: str | None = None) -> None: ...
+def cpu_count() -> int: ...
+def get_num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def set_thread_override(n: int) -> int: ...

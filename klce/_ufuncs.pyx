@@ -1,0 +1,303 @@
+"""The compiled kernels as NumPy gufuncs, one for each row of ``src_c/ops.def``.
+
+This module only translates: NumPy's strides into a ``klce_call``, and the core's answers into
+Python objects.  Users call the functions of the ``klce`` package, which validate first.
+"""
+
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc
+
+import numpy as np
+
+cimport numpy as cnp
+
+cnp.import_array()
+cnp.import_ufunc()
+
+
+cdef extern from "Python.h" nogil:
+    ctypedef struct PyThreadState:
+        pass
+    int PyGILState_Check()
+    PyThreadState *PyEval_SaveThread()
+    void PyEval_RestoreThread(PyThreadState *state)
+
+cdef extern from "klce.h" nogil:
+    enum:
+        KLCE_OP_COUNT
+        KLCE_DTYPE_COUNT
+        KLCE_MAX_ARGS
+        KLCE_OK
+    ctypedef struct atomic_int:
+        pass
+    ctypedef struct klce_call:
+        int op
+        int dtype
+        Py_ssize_t rows
+        Py_ssize_t n
+        char **arg
+        Py_ssize_t *step
+        Py_ssize_t *core
+        atomic_int *bad_label
+    ctypedef struct klce_isa:
+        const char *name
+        int vector_bytes
+        int (*supported)() noexcept nogil
+    const char **klce_op_names
+    const char **klce_op_signatures
+    const char **klce_dtype_names
+    int klce_isa_count()
+    const klce_isa *klce_isa_at(int index)
+    const klce_isa *klce_active_isa()
+    int klce_select_isa(const char *name)
+    int klce_run(const klce_call *call)
+    Py_ssize_t klce_check_labels(const char *labels, Py_ssize_t count, Py_ssize_t step,
+                                 int64_t classes, int64_t ignore, int64_t *counted)
+    double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
+    int atomic_load(atomic_int *value)
+    void atomic_init(atomic_int *value, int start)
+
+cdef extern from "pool.h" nogil:
+    int klce_cpu_count()
+    int klce_get_num_threads()
+    void klce_set_num_threads(int n)
+    int klce_set_thread_override(int n)
+
+cdef extern from *:
+    """
+    #if defined(_MSC_VER)
+    #define KLCE_THREAD_LOCAL __declspec(thread)
+    #else
+    #define KLCE_THREAD_LOCAL _Thread_local
+    #endif
+    /* What went wrong in this thread's loops since it was last asked: a gufunc's loop has no way
+     * of its own to raise. */
+    static KLCE_THREAD_LOCAL int klce_trouble;
+    static void klce_set_trouble(int what) { klce_trouble = what; }
+    static int klce_take_trouble(void)
+    {
+        int what = klce_trouble;
+        klce_trouble = 0;
+        return what;
+    }
+    #if defined(__clang__)
+    #define KLCE_COMPILER "clang " __clang_version__
+    #elif defined(__GNUC__)
+    #define KLCE_COMPILER "gcc " __VERSION__
+    #elif defined(_MSC_VER)
+    #define KLCE_COMPILER "msvc"
+    #else
+    #define KLCE_COMPILER "unknown"
+    #endif
+    """
+    void klce_set_trouble(int what) nogil
+    int klce_take_trouble() nogil
+    const char *KLCE_COMPILER
+
+cdef enum:
+    NO_MEMORY = 1
+    BAD_LABEL = 2
+    # Elements below which releasing the GIL costs more than the work.
+    GIL_THRESHOLD = 2048
+
+
+# What a loop must know of its op, handed to NumPy as the loop's data; it lives as long as the
+# process.
+ctypedef struct loop_data:
+    int op
+    int dtype
+    int operands
+    char letter[8]
+    bint elementwise
+    bint has_classes
+    bint has_parameters
+
+
+cdef int run(const klce_call *call, bint parameters_vary) noexcept nogil:
+    """Run the call; row by row where a parameter, meant for the whole call, differs by row."""
+    cdef klce_call one
+    cdef Py_ssize_t row
+    cdef int k, status
+    if not parameters_vary:
+        return klce_run(call)
+    one = call[0]
+    one.rows = 1
+    for row in range(call.rows):
+        for k in range(KLCE_MAX_ARGS):
+            if call.arg[k] != NULL:
+                one.arg[k] = call.arg[k] + row * call.step[k]
+        status = klce_run(&one)
+        if status != KLCE_OK:
+            return status
+    return KLCE_OK
+
+
+cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *steps,
+               void *data) noexcept nogil:
+    """The inner loop of every gufunc: build the call, let other Python threads run, compute."""
+    cdef loop_data *what = <loop_data *>data
+    cdef klce_call call
+    cdef atomic_int bad_label
+    cdef PyThreadState *state = NULL
+    cdef int k, core = what.operands, status
+    cdef bint parameters_vary = False
+
+    atomic_init(&bad_label, 0)
+    call.op = what.op
+    call.dtype = what.dtype
+    call.bad_label = &bad_label
+    call.rows = 1 if what.elementwise else dimensions[0]
+    call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
+    for k in range(KLCE_MAX_ARGS):
+        call.arg[k] = NULL
+    for k in range(what.operands):
+        call.arg[k] = args[k]
+        call.step[k] = 0 if what.elementwise else steps[k]
+        call.core[k] = 0
+        if what.elementwise:
+            call.core[k] = steps[k]
+        elif what.letter[k] == b"v" or what.letter[k] == b"g":
+            call.core[k] = steps[core]
+            core += 1
+        elif (what.letter[k] == b"i" or what.letter[k] == b"d") and call.rows > 1:
+            parameters_vary = parameters_vary or steps[k] != 0
+    if call.rows > GIL_THRESHOLD // (call.n + 1) and PyGILState_Check():
+        state = PyEval_SaveThread()
+    status = run(&call, parameters_vary)
+    if state != NULL:
+        PyEval_RestoreThread(state)
+    if status != KLCE_OK:
+        klce_set_trouble(NO_MEMORY)
+    elif atomic_load(&bad_label):
+        klce_set_trouble(BAD_LABEL)
+
+
+cdef int type_number(char letter, int dtype) noexcept:
+    if letter == b"l" or letter == b"i":
+        return cnp.NPY_INT64
+    if letter == b"d":
+        return cnp.NPY_FLOAT64
+    return cnp.NPY_FLOAT32 if klce_dtype_names[dtype][1:] == b"32" else cnp.NPY_FLOAT64
+
+
+cdef object make_ufunc(int op):
+    """The gufunc of one row of ops.def.  NumPy keeps pointers to the tables: never freed."""
+    cdef bytes signature = klce_op_signatures[op]
+    inputs, outputs = signature.decode().split(">")
+    letters = inputs + outputs
+    cdef int k, dtype, operands = len(letters)
+    cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *>calloc(
+        KLCE_DTYPE_COUNT, sizeof(cnp.PyUFuncGenericFunction))
+    cdef void **data = <void **>calloc(KLCE_DTYPE_COUNT, sizeof(void *))
+    cdef char *types = <char *>calloc(KLCE_DTYPE_COUNT * operands, 1)
+    cdef loop_data *what = <loop_data *>calloc(KLCE_DTYPE_COUNT, sizeof(loop_data))
+    if functions == NULL or data == NULL or types == NULL or what == NULL:
+        raise MemoryError
+    for dtype in range(KLCE_DTYPE_COUNT):
+        what[dtype].op = op
+        what[dtype].dtype = dtype
+        what[dtype].operands = operands
+        what[dtype].elementwise = "e" in letters
+        what[dtype].has_classes = "v" in letters or "g" in letters
+        for k in range(operands):
+            what[dtype].letter[k] = <char>ord(letters[k])
+            types[dtype * operands + k] = type_number(what[dtype].letter[k], dtype)
+        functions[dtype] = <cnp.PyUFuncGenericFunction>loop
+        data[dtype] = &what[dtype]
+
+    def dims(part):
+        return ",".join("(n)" if letter in "vg" else "()" for letter in part)
+
+    doc = f"Kernel {klce_op_names[op].decode()}, operands {signature.decode()} (see src_c/ops.def)."
+    keep.append((doc.encode(), f"{dims(inputs)}->{dims(outputs)}".encode(), klce_op_names[op]))
+    cdef bytes doc_bytes = keep[-1][0]
+    cdef bytes core_bytes = keep[-1][1]
+    return cnp.PyUFunc_FromFuncAndDataAndSignature(
+        functions, data, types, KLCE_DTYPE_COUNT, len(inputs), len(outputs), cnp.PyUFunc_None,
+        klce_op_names[op], doc_bytes, 0, NULL if "e" in letters else <char *>core_bytes)
+
+
+# The strings that the ufuncs point to.
+cdef list keep = []
+
+#: Signature by kernel, as in src_c/ops.def.
+OPS = {klce_op_names[i].decode(): klce_op_signatures[i].decode() for i in range(KLCE_OP_COUNT)}
+#: The dtypes that the kernels come in.
+DTYPES = tuple(klce_dtype_names[i].decode() for i in range(KLCE_DTYPE_COUNT))
+#: Every instruction set compiled in, worst first.
+ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
+COMPILER = KLCE_COMPILER.decode()
+
+globals().update({klce_op_names[i].decode(): make_ufunc(i) for i in range(KLCE_OP_COUNT)})
+
+
+def raise_trouble():
+    """Raise what a loop of this thread could not raise itself, if anything."""
+    cdef int what = klce_take_trouble()
+    if what == NO_MEMORY:
+        raise MemoryError("not enough memory to pack rows whose classes are not contiguous")
+    if what == BAD_LABEL:
+        raise IndexError("target holds a label out of range that was not there when the call "
+                         "checked it")
+
+
+def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
+    """The index of the first label out of range (-1: none), and how many count before it."""
+    cdef int64_t counted = 0
+    cdef Py_ssize_t count = labels.shape[0], bad
+    cdef const char *start = <const char *>&labels[0] if count else NULL
+    with nogil:
+        bad = klce_check_labels(start, count, sizeof(int64_t), classes, ignore, &counted)
+    return bad, counted
+
+
+def sum_of(cnp.ndarray values):
+    """Sum of a one-dimensional float32 or float64 array, in float64, in a fixed order."""
+    cdef int dtype = 0 if values.dtype == np.float32 else 1
+    cdef const char *start = <const char *>cnp.PyArray_DATA(values)
+    cdef Py_ssize_t count = values.shape[0], step = values.strides[0]
+    cdef double total
+    with nogil:
+        total = klce_sum(dtype, start, count, step)
+    return total
+
+
+def active_isa():
+    """The name of the instruction set whose kernels run."""
+    return klce_active_isa().name.decode()
+
+
+def available_isas():
+    """The names of the instruction sets that this machine can run, worst first."""
+    return tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count())
+                 if klce_isa_at(i).supported())
+
+
+def select_isa(name=None):
+    """Run the named instruction set's kernels from now on; the best supported for None."""
+    cdef bytes encoded = b"" if name is None else name.encode()
+    cdef int status = klce_select_isa(NULL if name is None else <const char *>encoded)
+    if status == -1:
+        raise ValueError(f"unknown instruction set {name!r}: this build of klce has "
+                         f"{', '.join(ISAS)}")
+    if status == -2:
+        raise ValueError(f"this machine does not support the instruction set {name!r}: it has "
+                         f"{', '.join(available_isas())}")
+
+
+def cpu_count():
+    """CPUs that this process may use: by affinity and by cgroup quota."""
+    return klce_cpu_count()
+
+
+def get_num_threads():
+    return klce_get_num_threads()
+
+
+def set_num_threads(int n):
+    klce_set_num_threads(n)
+
+
+def set_thread_override(int n):
+    """Threads for calls from this Python thread; 0 for the global number.  Returns the former."""
+    return klce_set_thread_override(n)

@@ -1,0 +1,770 @@
+"""The specification of every klce function, in readable NumPy, and the oracle of its tests.
+
+The first part holds one function per kernel: it works on the last axis of an array and returns
+float64 (``KERNELS`` maps kernel names to them). The second part holds the public functions, which
+add what a user sees: ``axis``, ``form``, ``base``, ``reduction`` and argument checks. They have the
+signatures of the compiled ones, less ``out`` and ``dtype``, and check values but not dtypes.
+
+Three rules keep the results right to the last digits of float64:
+
+1. The maximum stays out of a sum of exponentials and comes back through ``log1p``, so a row whose
+   maximum is far ahead keeps its small loss and its small entropy.
+2. A divergence is a sum of terms that are not negative and vanish with the difference of the two
+   distributions, ``q - p + p*log(p/q)``; log-probabilities are never subtracted.
+3. Every intermediate value is a ``np.longdouble``. Where that is wider than float64 (x86-64: 64
+   significant bits; aarch64 Linux: 113) results are correctly rounded float64 but for rare ties.
+   Where it is not, the first two rules alone keep them within a few ULP.
+
+Special values: 0*log 0 = 0, also against q = 0; p > 0 against q = 0 is inf; a finite logit or
+log-probability means p > 0, however small; a negative probability or a nan makes its row nan, and
+so does a row of probabilities to be normalised that sums to 0, or a row of logits that is all -inf
+or holds +inf (only ``logsumexp`` is defined there). A row without classes counts as all zero.
+
+Sources: T. Cover and J. Thomas, "Elements of Information Theory", chapter 2 (the measures);
+P. Blanchard, D. Higham and N. Higham, "Accurately computing the log-sum-exp and softmax functions",
+IMA J. Numer. Anal. 41 (2021) (the shift and the ``log1p`` form).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = [
+    "KERNELS",
+    "binary_entropy",
+    "cross_entropy",
+    "entropy",
+    "information",
+    "kl_divergence",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "softmax",
+]
+
+Form = Literal["probs", "log_probs", "logits"]
+Reduction = Literal["none", "mean", "sum", "batchmean"]
+Axis = int | tuple[int, ...] | None
+Array = NDArray[Any]
+Wide = NDArray[np.longdouble]
+Float64 = NDArray[np.float64]
+
+# Infinities and nan are results here, not accidents: no function warns about them.
+_silent = np.errstate(all="ignore")
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def _wide(x: Array) -> Wide:
+    return np.asarray(x).astype(np.longdouble)
+
+
+def _float64(x: Any) -> Float64:
+    # + 0.0 turns -0.0 into 0.0: minus a sum of nothing is 0.
+    return np.asarray(x + 0.0, dtype=np.float64)
+
+
+class _Split(NamedTuple):
+    """A row of logits x at temperature T as its maximum and the rest.
+
+    ``offset = (x - maximum)/T`` and ``weight = exp(offset)``; ``rest`` sums every weight but that
+    of the first maximum, which is 1, so ``logsumexp(x/T) = maximum/T + log1p(rest)``.
+    """
+
+    maximum: Wide
+    offset: Wide
+    weight: Wide
+    rest: Wide
+
+    @property
+    def total(self) -> Wide:
+        return 1 + self.rest
+
+
+def _split(x: Array, temperature: float = 1.0) -> _Split:
+    x = _wide(x)
+    maximum = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    # Subtracted first, divided after: x - maximum is exact, a rounded x/T would not be.
+    offset = np.where(np.isfinite(maximum), (x - maximum) / np.longdouble(temperature), np.nan)
+    weight = np.exp(offset)
+    others = weight.copy()
+    if x.shape[-1]:
+        np.put_along_axis(others, x.argmax(axis=-1, keepdims=True), 0, axis=-1)
+    return _Split(maximum, offset, weight, others.sum(axis=-1, keepdims=True))
+
+
+def _minus_log1p(u: Array) -> Array:
+    """Without cancellation u - log1p(u): t*u - 2*(t^3/3 + t^5/5 + ...) with t = u/(2 + u)."""
+    t = u / (2 + u)
+    series = np.zeros_like(t)
+    for k in range(41, 1, -2):
+        series = t * t * (series + np.longdouble(2) / k)
+    return np.where(np.abs(u) < 0.5, t * (u - series), u - np.log1p(u))
+
+
+def _expm1_minus(d: Array) -> Array:
+    """Without cancellation expm1(d) - d: the series d^2/2! + d^3/3! + ... where abs(d) < 1."""
+    series = np.zeros_like(d)
+    for k in range(34, 2, -1):
+        series = d / k * (1 + series)
+    return np.where(np.abs(d) < 1, d * d / 2 * (1 + series), np.expm1(d) - d)
+
+
+def _at_target(values: Array, target: Array, ignore_index: int) -> tuple[Array, NDArray[np.bool_]]:
+    """Take the value of each row at its target, or a 0; tell which rows count."""
+    classes = values.shape[-1]
+    target = np.asarray(target)
+    rows = np.broadcast_shapes(values.shape[:-1], target.shape)
+    target = np.broadcast_to(target, rows)
+    counts = target != ignore_index
+    wrong = counts & ((target < 0) | (target >= classes))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise IndexError(
+            f"target holds {target.flat[row]} in row {row}, which is no index of {classes} classes"
+        )
+    if not classes:
+        return np.zeros(rows, values.dtype), counts
+    index = np.where(counts, target, 0).astype(np.intp)[..., np.newaxis]
+    values = np.broadcast_to(values, (*rows, classes))
+    taken = np.take_along_axis(values, index, axis=-1)[..., 0]
+    return np.where(counts, taken, 0), counts
+
+
+# --- kernels --------------------------------------------------------------------------------------
+
+
+@_silent
+def _logsumexp(x: Array) -> Float64:
+    """log(sum exp(x)) = max + log1p(sum of the other exp(x - max)); -inf over no classes."""
+    s = _split(x)
+    result = np.where(np.isfinite(s.maximum), s.maximum + np.log1p(s.rest), s.maximum)
+    return _float64(result[..., 0])
+
+
+@_silent
+def _softmax(x: Array, temperature: float = 1.0) -> Float64:
+    """exp(x/T) / sum exp(x/T)."""
+    s = _split(x, temperature)
+    return _float64(s.weight / s.total)
+
+
+@_silent
+def _log_softmax(x: Array, temperature: float = 1.0) -> Float64:
+    """x/T - logsumexp(x/T), as (x - max)/T - log1p(rest)."""
+    s = _split(x, temperature)
+    return _float64(s.offset - np.log1p(s.rest))
+
+
+@_silent
+def _cross_entropy(
+    x: Array,
+    target: Array,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    z_loss: float = 0.0,
+) -> Float64:
+    """-log softmax(x/T)[target] + z_loss * logsumexp(x/T)^2; 0 where ignored."""
+    s = _split(x, temperature)
+    offset, counts = _at_target(s.offset, target, ignore_index)
+    rest = np.log1p(s.rest[..., 0])
+    lse = s.maximum[..., 0] / np.longdouble(temperature) + rest
+    penalty = z_loss * lse**2 if z_loss else 0
+    return _float64(np.where(counts, rest - offset + penalty, 0))
+
+
+@_silent
+def _nll(log_probs: Array, target: Array, ignore_index: int = -100) -> Float64:
+    """-log_probs[target]; 0 where ignored."""
+    value, _ = _at_target(_wide(log_probs), target, ignore_index)
+    return _float64(-value)
+
+
+@_silent
+def _nll_probs(probs: Array, target: Array, ignore_index: int = -100) -> Float64:
+    """-log(probs[target]); 0 where ignored."""
+    value, counts = _at_target(_wide(probs), target, ignore_index)
+    return _float64(np.where(counts, -np.log(value), 0))
+
+
+@_silent
+def _entropy_probs(p: Array, normalize: bool = True) -> Float64:
+    """Sum of p/S * log(S/p), S = sum p; without normalize -sum p log p."""
+    p = _wide(p)
+    negative = (p < 0).any(axis=-1)
+    if not normalize:
+        return _float64(np.where(negative, np.nan, -np.where(p == 0, 0, p * np.log(p)).sum(-1)))
+    # Only the largest p can be near S: its S/p is 1 + rest/p. The others have S/p >= 2.
+    largest = p.max(axis=-1, keepdims=True, initial=0)
+    is_largest = np.zeros(p.shape, dtype=bool)
+    if p.shape[-1]:
+        np.put_along_axis(is_largest, p.argmax(axis=-1, keepdims=True), True, axis=-1)
+    rest = np.where(is_largest, 0, p).sum(axis=-1, keepdims=True)
+    total = largest + rest
+    information = np.where(is_largest, np.log1p(rest / largest), np.log(total / p))
+    result = (np.where(p == 0, 0, p * information) / total).sum(axis=-1)
+    return _float64(np.where(negative | (total[..., 0] == 0), np.nan, result))
+
+
+@_silent
+def _entropy_log_probs(log_probs: Array) -> Float64:
+    """-sum exp(l) * l, the plain sum."""
+    l = _wide(log_probs)  # noqa: E741
+    return _float64(-np.where(l == -np.inf, 0, np.exp(l) * l).sum(axis=-1))
+
+
+@_silent
+def _entropy_logits(x: Array, temperature: float = 1.0) -> Float64:
+    """log1p(rest) - sum w*d / (1 + rest) with d = (x - max)/T, w = exp(d): no negative term."""
+    s = _split(x, temperature)
+    if not s.weight.shape[-1]:
+        return np.full(s.weight.shape[:-1], np.nan)
+    mean = np.where(s.weight == 0, 0, s.weight * s.offset).sum(axis=-1) / s.total[..., 0]
+    return _float64(np.log1p(s.rest[..., 0]) - mean)
+
+
+@_silent
+def _kl_probs(p: Array, q: Array, normalize: bool = True) -> Float64:
+    """Sum of p log(p/q), of p/sum(p) and q/sum(q) when normalize is set."""
+    p, q = np.broadcast_arrays(_wide(p), _wide(q))
+    negative = ((p < 0) | (q < 0)).any(axis=-1)
+    v = (q - p) / p  # q/p - 1
+    if not normalize:
+        # Where q/p is near 1, q - p is exact and log1p keeps every digit of it.
+        log_ratio = np.where(np.abs(v) < 0.5, -np.log1p(v), np.log(p / q))
+        term = np.where((p == 0) & ~np.isnan(q), 0, p * log_ratio)
+        return _float64(np.where(negative, np.nan, term.sum(axis=-1)))
+    p_sum, q_sum = p.sum(axis=-1, keepdims=True), q.sum(axis=-1, keepdims=True)
+    # q_sum/p_sum - 1 from the differences, since those are exact where p and q are near.
+    c = (q - p).sum(axis=-1, keepdims=True) / p_sum
+    u = (v - c) / (1 + c)
+    p, q = p / p_sum, q / q_sum
+    near = np.abs(u) < 0.5
+    p_log = np.where(p == 0, 0, p * np.log(q / p))
+    result = _divergence(
+        difference=np.where(near, p * u, q - p),
+        term=np.where(near, p * _minus_log1p(u), q - p - p_log),
+    )
+    invalid = negative | (p_sum[..., 0] == 0) | (q_sum[..., 0] == 0)
+    return _float64(np.where(invalid, np.nan, result))
+
+
+@_silent
+def _kl_log_probs(log_p: Array, log_q: Array) -> Float64:
+    """Sum of exp(lp) * (lp - lq), the plain sum."""
+    lp, lq = np.broadcast_arrays(_wide(log_p), _wide(log_q))
+    term = np.where((lq == -np.inf) & np.isfinite(lp), np.inf, np.exp(lp) * (lp - lq))
+    term = np.where((lp == -np.inf) & ~np.isnan(lq), 0, term)
+    return _float64(term.sum(axis=-1))
+
+
+@_silent
+def _kl_logits(x: Array, y: Array, temperature: float = 1.0) -> Float64:
+    """KL of softmax(x/T) and softmax(y/T), from d = log q - log p = (y - x)/T - c.
+
+    c is the difference of the two logsumexps; y - x is exact where they are near.
+    """
+    x, y = np.broadcast_arrays(_wide(x), _wide(y))
+    if not x.shape[-1]:
+        return np.full(x.shape[:-1], np.nan)
+    a, b = _split(x, temperature), _split(y, temperature)
+    p, q = a.weight / a.total, b.weight / b.total
+    shift = ((y - x) - (b.maximum - a.maximum)) / np.longdouble(temperature)
+    d = np.where((x == -np.inf) & (y == -np.inf), 0, shift - (np.log1p(b.rest) - np.log1p(a.rest)))
+    near = np.abs(d) < 1
+    term = np.where(near, p * _expm1_minus(d), q - p - np.where(p == 0, 0, p * d))
+    impossible = (y == -np.inf) & (x > -np.inf)
+    return _float64(
+        _divergence(
+            difference=np.where(near, p * np.expm1(d), q - p),
+            # Added, so that a nan of the row stays nan.
+            term=np.where(impossible, np.inf + term, term),
+        )
+    )
+
+
+def _divergence(difference: Array, term: Array) -> Array:
+    """KL of p and q from the sums of q - p and of q - p + p*log(p/q).
+
+    The first is s = 0 but for the rounding of the two normalisers. With sum q = 1 + s,
+    sum p*log(p/(q/(1 + s))) = sum term - (s - log1p(s)) takes that out exactly.
+    """
+    s = difference.sum(axis=-1)
+    result: Array = np.maximum(term.sum(axis=-1) - _minus_log1p(s), 0)
+    return result
+
+
+@_silent
+def _information(p: Array) -> Float64:
+    """-log p."""
+    return _float64(-np.log(_wide(p)))
+
+
+@_silent
+def _binary_entropy(p: Array) -> Float64:
+    """-p*log(p) - (1 - p)*log(1 - p)."""
+    p = _wide(p)
+    result = -p * np.log(p) - (1 - p) * np.log1p(-p)
+    return _float64(np.where((p == 0) | (p == 1), 0, result))
+
+
+def _score(
+    x: Array, target: Array, ignore_index: int = -100
+) -> tuple[Float64, Float64, Float64, NDArray[np.int64]]:
+    """NLL (0 where ignored), entropy, logsumexp and argmax (NumPy's: the first; a nan wins)."""
+    best = x.argmax(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], -1)
+    nll = _cross_entropy(x, target, ignore_index)
+    return nll, _entropy_logits(x), _logsumexp(x), np.asarray(best, dtype=np.int64)
+
+
+KERNELS: dict[str, Callable[..., Any]] = {
+    "logsumexp": _logsumexp,
+    "softmax": _softmax,
+    "log_softmax": _log_softmax,
+    "cross_entropy": _cross_entropy,
+    "nll": _nll,
+    "nll_probs": _nll_probs,
+    "entropy_probs": _entropy_probs,
+    "entropy_log_probs": _entropy_log_probs,
+    "entropy_logits": _entropy_logits,
+    "kl_probs": _kl_probs,
+    "kl_log_probs": _kl_log_probs,
+    "kl_logits": _kl_logits,
+    "information": _information,
+    "binary_entropy": _binary_entropy,
+    "score": _score,
+}
+
+
+# --- public functions: arguments ------------------------------------------------------------------
+
+
+def _numbers(x: ArrayLike) -> NDArray[Any]:
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise TypeError(f"klce computes on real numbers, not on {x.dtype}")
+    return x
+
+
+def _classes_last(x: NDArray[Any], axis: Axis) -> tuple[NDArray[Any], tuple[int, ...]]:
+    """Move the axes of the classes last and join them; tell which they were."""
+    axes = range(x.ndim) if axis is None else sorted(normalize_axis_tuple(axis, x.ndim))
+    x = np.moveaxis(x, axes, range(-len(axes), 0))
+    rows = x.ndim - len(axes)
+    return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), tuple(axes)
+
+
+def _classes_back(y: Float64, shape: tuple[int, ...], axes: tuple[int, ...]) -> Float64:
+    """Undo ``_classes_last`` for a result of the shape of its input."""
+    y = y.reshape(*y.shape[:-1], *(shape[a] for a in axes))
+    return np.moveaxis(y, range(-len(axes), 0), axes)
+
+
+def _check_form(form: str, temperature: float, normalize: bool = True) -> None:
+    if form not in ("probs", "log_probs", "logits"):
+        raise ValueError(f"form must be 'probs', 'log_probs' or 'logits', not {form!r}")
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be positive and finite, not {temperature}")
+    if form != "logits" and temperature != 1:
+        raise ValueError(f"temperature belongs to form='logits', not to form={form!r}")
+    if form == "logits" and not normalize:
+        raise ValueError("normalize=False belongs to probs and log_probs, not to form='logits'")
+
+
+def _in_base(values: Float64, base: float | None) -> Float64:
+    if base is None:
+        return values
+    if not 0 < base < math.inf or base == 1:
+        raise ValueError(f"base must be positive, finite and not 1, not {base}")
+    return _float64(values / np.log(np.longdouble(base)))
+
+
+@_silent
+def _reduce(values: Float64, counts: NDArray[np.bool_], reduction: str, *, batch: bool) -> Float64:
+    total = values.astype(np.longdouble).sum()
+    if reduction == "none":
+        return values
+    if reduction == "sum":
+        return _float64(total)
+    if reduction == "mean":
+        return _float64(total / counts.sum())
+    if reduction == "batchmean" and batch:
+        return _float64(total / (values.shape[0] if values.ndim else 1))
+    allowed = "'none', 'mean', 'sum' or 'batchmean'" if batch else "'none', 'mean' or 'sum'"
+    raise ValueError(f"reduction must be {allowed}, not {reduction!r}")
+
+
+def _index_loss(
+    kernel: Callable[..., Float64],
+    x: ArrayLike,
+    target: ArrayLike,
+    axis: int,
+    ignore_index: int,
+    base: float | None,
+    reduction: str,
+    **options: float,
+) -> Float64:
+    x, target = _numbers(x), np.asarray(target)
+    if target.dtype.kind not in "iu":
+        raise TypeError(f"target must hold integers, not {target.dtype}")
+    x = np.moveaxis(x, normalize_axis_index(axis, x.ndim), -1)
+    losses = _in_base(kernel(x, target, ignore_index, **options), base)
+    counts = np.broadcast_to(target != ignore_index, losses.shape)
+    return _reduce(losses, counts, reduction, batch=False)[()]
+
+
+# --- public functions -----------------------------------------------------------------------------
+
+
+def logsumexp(x: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Float64:
+    r"""Logarithm of the sum of exponentials.
+
+    .. math:: \log \sum_i e^{x_i} = m + \log\Bigl(1 + \sum_{i \ne k} e^{x_i - m}\Bigr),
+              \quad m = x_k = \max_i x_i
+
+    Parameters
+    ----------
+    x : array_like
+        Logits.
+    axis : int, tuple of int or None
+        Axis or axes of the classes; None is all of them.
+    keepdims : bool
+        Keep the reduced axes with length 1.
+
+    Returns
+    -------
+    float64 array
+        -inf for a row that is all -inf or empty, inf for a row that holds +inf.
+    """
+    rows, axes = _classes_last(_numbers(x), axis)
+    result = _logsumexp(rows)
+    return (np.expand_dims(result, axes) if keepdims else result)[()]
+
+
+def softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float64:
+    r"""Probabilities of logits.
+
+    .. math:: p_i = e^{x_i/T} \Big/ \sum_j e^{x_j/T}
+
+    Parameters
+    ----------
+    x : array_like
+        Logits.
+    axis : int, tuple of int or None
+        Axis or axes of the classes; None is all of them.
+    temperature : float
+        T, positive.
+
+    Returns
+    -------
+    float64 array
+        Of the shape of x; nan in a row that is all -inf or holds +inf.
+
+    Raises
+    ------
+    ValueError
+        Over no classes.
+    """
+    return _map(_softmax, "softmax", x, axis, temperature)
+
+
+def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float64:
+    r"""Log-probabilities of logits.
+
+    .. math:: \log p_i = x_i/T - \log \sum_j e^{x_j/T}
+
+    Parameters
+    ----------
+    x : array_like
+        Logits.
+    axis : int, tuple of int or None
+        Axis or axes of the classes; None is all of them.
+    temperature : float
+        T, positive.
+
+    Returns
+    -------
+    float64 array
+        Of the shape of x; nan in a row that is all -inf or holds +inf.
+
+    Raises
+    ------
+    ValueError
+        Over no classes.
+    """
+    return _map(_log_softmax, "log_softmax", x, axis, temperature)
+
+
+def _map(
+    kernel: Callable[..., Float64], name: str, x: ArrayLike, axis: Axis, temperature: float
+) -> Float64:
+    _check_form("logits", temperature)
+    x = _numbers(x)
+    rows, axes = _classes_last(x, axis)
+    if not rows.shape[-1]:
+        raise ValueError(f"{name} needs at least one class")
+    return _classes_back(kernel(rows, temperature), x.shape, axes)[()]
+
+
+def information(p: ArrayLike, *, base: float | None = None) -> Float64:
+    r"""Self-information, elementwise.
+
+    .. math:: I(p) = -\log p
+
+    Parameters
+    ----------
+    p : array_like
+        Probabilities.
+    base : float, optional
+        Base of the logarithm; natural by default.
+
+    Returns
+    -------
+    float64 array
+        inf where p is 0, nan where it is negative.
+    """
+    return _in_base(_information(_numbers(p)), base)[()]
+
+
+def binary_entropy(p: ArrayLike, *, base: float | None = None) -> Float64:
+    r"""Entropy of a coin that shows heads with probability p, elementwise.
+
+    .. math:: H(p) = -p \log p - (1 - p) \log(1 - p)
+
+    Parameters
+    ----------
+    p : array_like
+        Probabilities.
+    base : float, optional
+        Base of the logarithm; natural by default.
+
+    Returns
+    -------
+    float64 array
+        nan where p is not in [0, 1].
+    """
+    return _in_base(_binary_entropy(_numbers(p)), base)[()]
+
+
+def entropy(
+    p: ArrayLike,
+    axis: Axis = -1,
+    *,
+    form: Form = "probs",
+    normalize: bool = True,
+    temperature: float = 1.0,
+    base: float | None = None,
+    keepdims: bool = False,
+) -> Float64:
+    r"""Shannon entropy of distributions.
+
+    .. math:: H(p) = -\sum_i p_i \log p_i
+
+    Parameters
+    ----------
+    p : array_like
+        Distributions, in the form that ``form`` names.
+    axis : int, tuple of int or None
+        Axis or axes of the classes; None is all of them.
+    form : {"probs", "log_probs", "logits"}
+        What p holds.
+    normalize : bool
+        Divide the probabilities by their sum first. False gives the plain sum, and is for probs and
+        log_probs only.
+    temperature : float
+        Divides the logits; for logits only.
+    base : float, optional
+        Base of the logarithm; natural by default.
+    keepdims : bool
+        Keep the reduced axes with length 1.
+
+    Returns
+    -------
+    float64 array
+        One value a row.
+    """
+    _check_form(form, temperature, normalize)
+    rows, axes = _classes_last(_numbers(p), axis)
+    if form == "probs":
+        result = _entropy_probs(rows, normalize)
+    elif normalize:
+        result = _entropy_logits(rows, temperature)
+    else:
+        result = _entropy_log_probs(rows)
+    result = _in_base(result, base)
+    return (np.expand_dims(result, axes) if keepdims else result)[()]
+
+
+def nll_loss(
+    log_probs: ArrayLike,
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    ignore_index: int = -100,
+    base: float | None = None,
+    reduction: Reduction = "mean",
+) -> Float64:
+    r"""Negative log-likelihood of the right classes, given log-probabilities.
+
+    .. math:: \ell = -\log p_t
+
+    Parameters
+    ----------
+    log_probs : array_like
+        Log-probabilities; taken as they are, not normalised.
+    target : array_like of int
+        The right class of each row.
+    axis : int
+        Axis of the classes.
+    ignore_index : int
+        A target that leaves its row out, whether it names a class or not.
+    base : float, optional
+        Base of the logarithm of the result; natural by default.
+    reduction : {"mean", "sum", "none"}
+        The mean over the rows that count (nan if there are none), their sum, or one value a row (0
+        where ignored).
+
+    Returns
+    -------
+    float64 array
+
+    Raises
+    ------
+    IndexError
+        If a target is neither a class nor ``ignore_index``.
+    """
+    return _index_loss(_nll, log_probs, target, axis, ignore_index, base, reduction)
+
+
+def cross_entropy(
+    q: ArrayLike,
+    target: ArrayLike,
+    *,
+    axis: int = -1,
+    form: Form = "logits",
+    ignore_index: int = -100,
+    z_loss: float = 0.0,
+    temperature: float = 1.0,
+    base: float | None = None,
+    reduction: Reduction = "mean",
+) -> Float64:
+    r"""Cross-entropy of the right classes and the distributions q.
+
+    .. math:: \ell = -\log q_t + c \Bigl(\log \sum_i e^{x_i/T}\Bigr)^2
+
+    where x are the logits of q and c is ``z_loss``; from logits, without it,
+    :math:`\ell = (m - x_t)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, m = x_k the maximum.
+
+    Parameters
+    ----------
+    q : array_like
+        Distributions, in the form that ``form`` names; probs and log_probs are not normalised.
+    target : array_like of int
+        The right class of each row.
+    axis : int
+        Axis of the classes.
+    form : {"logits", "log_probs", "probs"}
+        What q holds.
+    ignore_index : int
+        A target that leaves its row out, whether it names a class or not.
+    z_loss : float
+        Weight of the squared logsumexp, not negative; for logits only.
+    temperature : float
+        Divides the logits; for logits only.
+    base : float, optional
+        Base of the logarithm; the whole loss is divided by its logarithm.
+    reduction : {"mean", "sum", "none"}
+        The mean over the rows that count (nan if there are none), their sum, or one value a row (0
+        where ignored).
+
+    Returns
+    -------
+    float64 array
+
+    Raises
+    ------
+    IndexError
+        If a target is neither a class nor ``ignore_index``.
+    """
+    _check_form(form, temperature)
+    if not 0 <= z_loss < math.inf:
+        raise ValueError(f"z_loss must be finite and not negative, not {z_loss}")
+    if form == "logits":
+        options = {"temperature": temperature, "z_loss": z_loss}
+        return _index_loss(
+            _cross_entropy, q, target, axis, ignore_index, base, reduction, **options
+        )
+    if z_loss:
+        raise ValueError(f"z_loss belongs to form='logits', not to form={form!r}")
+    kernel = _nll if form == "log_probs" else _nll_probs
+    return _index_loss(kernel, q, target, axis, ignore_index, base, reduction)
+
+
+def kl_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int = -1,
+    *,
+    form: Form = "probs",
+    normalize: bool = True,
+    temperature: float = 1.0,
+    base: float | None = None,
+    reduction: Reduction = "none",
+    keepdims: bool = False,
+) -> Float64:
+    r"""Kullback-Leibler divergence of q from p.
+
+    .. math:: D(p \| q) = \sum_i p_i \log \frac{p_i}{q_i}
+              = \sum_i \Bigl(q_i - p_i + p_i \log \frac{p_i}{q_i}\Bigr)
+
+    The second form holds since both sum to 1. No term is negative; all vanish if p = q.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions, both in the form that ``form`` names, with as many classes; rows broadcast.
+    axis : int
+        Axis of the classes, in p and in q.
+    form : {"probs", "log_probs", "logits"}
+        What p and q hold.
+    normalize : bool
+        Divide the probabilities by their sums first; the result is not negative then. False gives
+        the plain first sum, and is for probs and log_probs only.
+    temperature : float
+        Divides the logits; for logits only.
+    base : float, optional
+        Base of the logarithm; natural by default.
+    reduction : {"none", "mean", "sum", "batchmean"}
+        One value a row, their mean, their sum, or their sum over the length of the first axis.
+    keepdims : bool
+        Keep the axis of the classes with length 1; for reduction="none" only.
+
+    Returns
+    -------
+    float64 array
+    """
+    _check_form(form, temperature, normalize)
+    if keepdims and reduction != "none":
+        raise ValueError("keepdims=True belongs to reduction='none'")
+    p, q = _numbers(p), _numbers(q)
+    p = np.moveaxis(p, normalize_axis_index(axis, p.ndim), -1)
+    q = np.moveaxis(q, normalize_axis_index(axis, q.ndim), -1)
+    if p.shape[-1] != q.shape[-1]:
+        raise ValueError(f"p has {p.shape[-1]} classes and q has {q.shape[-1]}")
+    if form == "probs":
+        result = _kl_probs(p, q, normalize)
+    elif normalize:
+        result = _kl_logits(p, q, temperature)
+    else:
+        result = _kl_log_probs(p, q)
+    result = _in_base(result, base)
+    if keepdims:
+        return np.expand_dims(result, normalize_axis_index(axis, result.ndim + 1))
+    return _reduce(result, np.ones(result.shape, dtype=bool), reduction, batch=True)[()]

@@ -1,0 +1,100 @@
+"""Logits and labels as scoring sees them: rows, whatever the file's format, shape and byte order.
+
+Everything that can be wrong with them is found here, before a row is scored.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.errors import InputError, LabelError
+from klce.scoring.readers import Reader
+
+_LABELS_AT_ONCE = 1 << 20
+
+
+class Logits:
+    """Rows of logits: the last axis of an array is the classes, the others count rows.
+
+    Attributes
+    ----------
+    leading_shape : tuple of int
+        The axes that count rows.
+    rows, classes : int
+        How many there are.
+    dtype : numpy.dtype
+        What a block comes in: float32, or float64, which integers become too.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        path, shape, dtype = reader.path, reader.shape, reader.dtype
+        if len(shape) < 2:
+            raise InputError(
+                f"{path}: logits need 2 axes or more, the last one the classes; "
+                f"this array has {len(shape)}"
+            )
+        if shape[-1] == 0:
+            raise InputError(f"{path}: rows without classes: the shape is {shape}")
+        if dtype.kind in "iub":
+            self.dtype = np.dtype(np.float64)
+        elif dtype.kind == "f" and dtype.itemsize in (4, 8):
+            self.dtype = dtype.newbyteorder("=")
+        else:
+            raise InputError(
+                f"{path}: dtype {dtype} is not supported; float32, float64 and integers are"
+            )
+        self.path = path
+        self.leading_shape = shape[:-1]
+        self.rows = math.prod(self.leading_shape)
+        self.classes = shape[-1]
+        self.row_bytes = self.classes * dtype.itemsize
+        self._reader = reader
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
+        rows = self._reader.read(start, stop, len(self.leading_shape))
+        return rows.astype(self.dtype, copy=False)
+
+
+class Labels:
+    """The class index of each row of `logits`, or `ignore_index` where a row is not to count."""
+
+    def __init__(self, reader: Reader, logits: Logits, ignore_index: int) -> None:
+        if reader.dtype.kind not in "iu":
+            raise InputError(f"{reader.path}: labels must be integers, not {reader.dtype}")
+        if reader.shape != logits.leading_shape:
+            raise InputError(
+                f"{reader.path}: labels of shape {reader.shape} do not match "
+                f"{logits.path}, which has rows of shape {logits.leading_shape}"
+            )
+        self._reader = reader
+        self._check(logits, ignore_index)
+
+    def block(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the labels of rows `start` to `stop`."""
+        return self._read(start, stop).astype(np.int64, copy=False)
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        return self._reader.read(start, stop, len(self._reader.shape))
+
+    def _check(self, logits: Logits, ignore_index: int) -> None:
+        # In the file's own dtype: as int64, a large uint64 would wrap around to a valid label.
+        for start in range(0, logits.rows, _LABELS_AT_ONCE):
+            labels = self._read(start, min(start + _LABELS_AT_ONCE, logits.rows))
+            outside = ((labels < 0) | (labels >= logits.classes)) & (labels != ignore_index)
+            if outside.any():
+                at = int(outside.argmax())
+                raise LabelError(
+                    f"{self._reader.path}: label {labels[at]} in "
+                    f"{_name_row(start + at, logits.leading_shape)} is neither a class "
+                    f"(0 to {logits.classes - 1}) nor ignore_index ({ignore_index})"
+                )
+
+
+def _name_row(row: int, shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"row {row}"
+    index = ", ".join(str(i) for i in np.unravel_index(row, shape))
+    return f"row {row}, at ({index}),"

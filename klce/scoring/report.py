@@ -1,0 +1,89 @@
+"""What a scored file says: its summary, with what was scored and how fast."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from klce.scoring.summary import Summary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The result of scoring one file.
+
+    Attributes
+    ----------
+    logits, targets, out : str or None
+        The files: logits, labels if any, and results if they were asked for.
+    shape : tuple of int
+        Shape of the logits, classes last.
+    dtype : str
+        What they were computed in, float32 or float64.
+    ignore_index : int
+        The label of rows that do not count.
+    summary : Summary
+        Counts and means.
+    seconds : float
+        From the first row to the last, reading and writing included.
+    read_bytes : int
+        Size of the logits in the file.
+    """
+
+    logits: str
+    targets: str | None
+    out: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    ignore_index: int
+    summary: Summary
+    seconds: float
+    read_bytes: int
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.shape[-1]
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows scored in a second."""
+        return self.summary.rows / self.seconds
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """Gigabytes (1e9 bytes) of logits scored in a second."""
+        return self.read_bytes / self.seconds / 1e9
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON, which has no nan or inf: they are None."""
+        summary = self.summary
+        values = {
+            "logits": self.logits,
+            "targets": self.targets,
+            "out": self.out,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "rows": summary.rows,
+            "classes": self.classes,
+            "ignore_index": self.ignore_index,
+            "ignored_rows": summary.ignored,
+            "nan_rows": summary.nan,
+            "first_nan_row": summary.first_nan,
+            "counted_rows": summary.counted,
+            "infinite_nll_rows": summary.infinite,
+            "mean_nll_nats": summary.mean_nll,
+            "mean_nll_bits": summary.mean_nll / math.log(2),
+            "perplexity": summary.perplexity,
+            "accuracy": summary.accuracy,
+            "mean_entropy_nats": summary.mean_entropy,
+            "mean_entropy_bits": summary.mean_entropy / math.log(2),
+            "mean_logsumexp": summary.mean_logsumexp,
+            "seconds": self.seconds,
+            "rows_per_second": self.rows_per_second,
+            "gigabytes_per_second": self.gigabytes_per_second,
+        }
+        return {name: _finite_or_none(value) for name, value in values.items()}
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,170 @@
+"""The summary of scored rows, which does not depend on the blocks they came in."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CHUNK_ROWS = 4096
+"""Rows whose results are added up in float64; the sums of chunks are then added exactly."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """Counts and sums over rows, and the means that follow from them.
+
+    A row *counts* unless its label is ``ignore_index``, or its loss or entropy is nan (its logits
+    hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are
+    exact fractions, so that `merge` gives the same result in any order and grouping.
+
+    Attributes
+    ----------
+    rows, ignored, nan : int
+        All rows; those with the label ``ignore_index``; the others whose result is nan.
+    first_nan : int or None
+        Number of the first nan row.
+    labelled : int
+        Rows that count and have a label, so that the means of the loss are over them.
+    infinite : int
+        Those of them whose NLL is inf: their target has probability 0. They make the mean inf.
+    correct : int
+        Those of them whose argmax is the label.
+    nll, entropy, logsumexp : fractions.Fraction
+        Sums over the rows that count; ``nll`` without its infinite values.
+    """
+
+    rows: int = 0
+    ignored: int = 0
+    nan: int = 0
+    first_nan: int | None = None
+    labelled: int = 0
+    infinite: int = 0
+    correct: int = 0
+    nll: Fraction = Fraction()
+    entropy: Fraction = Fraction()
+    logsumexp: Fraction = Fraction()
+
+    def merge(self, other: "Summary") -> "Summary":
+        """Return the summary of the rows of both."""
+        first = [s.first_nan for s in (self, other) if s.first_nan is not None]
+        return Summary(
+            rows=self.rows + other.rows,
+            ignored=self.ignored + other.ignored,
+            nan=self.nan + other.nan,
+            first_nan=min(first, default=None),
+            labelled=self.labelled + other.labelled,
+            infinite=self.infinite + other.infinite,
+            correct=self.correct + other.correct,
+            nll=self.nll + other.nll,
+            entropy=self.entropy + other.entropy,
+            logsumexp=self.logsumexp + other.logsumexp,
+        )
+
+    @property
+    def counted(self) -> int:
+        """Rows that count."""
+        return self.rows - self.ignored - self.nan
+
+    @property
+    def mean_nll(self) -> float:
+        """Mean negative log-likelihood of the labels, in nats; nan if no row has one."""
+        return math.inf if self.infinite else _mean(self.nll, self.labelled)
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the mean NLL."""
+        try:
+            return math.exp(self.mean_nll)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows whose argmax is the label; nan if no row has one."""
+        return _mean(Fraction(self.correct), self.labelled)
+
+    @property
+    def mean_entropy(self) -> float:
+        """Mean entropy of the rows' distributions, in nats; nan if no row counts."""
+        return _mean(self.entropy, self.counted)
+
+    @property
+    def mean_logsumexp(self) -> float:
+        """Mean log-sum-exp of the rows; nan if no row counts."""
+        return _mean(self.logsumexp, self.counted)
+
+
+class Summarizer:
+    """Builds the `Summary` of rows that come in order, in blocks of any size.
+
+    Each chunk of `CHUNK_ROWS` rows is added up by itself, so that the rounding does not depend on
+    where blocks begin. Summaries of parts of a file merge to that of the whole, bit for bit, if
+    the parts begin at multiples of it.
+    """
+
+    def __init__(self, ignore_index: int, first_row: int = 0) -> None:
+        self._ignore_index = ignore_index
+        self._first_row = first_row
+        self._summary = Summary()
+        self._pending: NDArray[np.float64] = np.empty((3, 0))
+
+    def add(self, table: NDArray[Any]) -> None:
+        """Add the rows that follow: a table of `klce.scoring.results.row_dtype`."""
+        labelled = "target" in (table.dtype.names or ())
+        none = np.zeros(len(table), dtype=bool)
+        nll = table["nll"] if labelled else np.zeros(len(table))
+        ignored = table["target"] == self._ignore_index if labelled else none
+        nan = (np.isnan(nll) | np.isnan(table["entropy"])) & ~ignored
+        counts = ~(ignored | nan)
+        infinite = np.isinf(nll) & counts
+        correct = (table["argmax"] == table["target"]) & counts if labelled else none
+
+        values = np.stack([nll, table["entropy"], table["logsumexp"]], dtype=np.float64)
+        values[:, ~counts] = 0
+        values[0, infinite] = 0
+        values = np.concatenate([self._pending, values], axis=1)
+        full = values.shape[1] // CHUNK_ROWS * CHUNK_ROWS
+        self._pending = values[:, full:].copy()  # a view would keep the whole block
+        nll_sum, entropy_sum, logsumexp_sum = _add_up(values[:, :full], CHUNK_ROWS)
+
+        self._summary = self._summary.merge(
+            Summary(
+                rows=len(table),
+                ignored=int(ignored.sum()),
+                nan=int(nan.sum()),
+                first_nan=self._first_row + int(nan.argmax()) if nan.any() else None,
+                labelled=int(counts.sum()) if labelled else 0,
+                infinite=int(infinite.sum()),
+                correct=int(correct.sum()),
+                nll=nll_sum,
+                entropy=entropy_sum,
+                logsumexp=logsumexp_sum,
+            )
+        )
+        self._first_row += len(table)
+
+    def finish(self) -> Summary:
+        """Return the summary of all rows added."""
+        nll, entropy, logsumexp = _add_up(self._pending, max(1, self._pending.shape[1]))
+        return self._summary.merge(Summary(nll=nll, entropy=entropy, logsumexp=logsumexp))
+
+
+def _mean(total: Fraction, count: int) -> float:
+    return float(total / count) if count else math.nan
+
+
+def _add_up(values: NDArray[np.float64], width: int) -> list[Fraction]:
+    """Sum each row of `values`: chunks of `width` in float64, their sums exactly."""
+    count = values.shape[1] // width
+    return [sum(map(_add_up_chunk, row.reshape(count, width)), start=Fraction()) for row in values]
+
+
+def _add_up_chunk(values: NDArray[np.float64]) -> Fraction:
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = float(values.sum())
+    if not math.isfinite(total):  # the sum is beyond float64's range; the mean is within it
+        return sum(map(Fraction, values.tolist()), start=Fraction())
+    return Fraction(total)

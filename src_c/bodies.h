@@ -1,0 +1,41 @@
+/* The bodies of all ops for one dtype.  kernels.h includes this once per dtype, so it has no
+ * guard.  A new op is a line here and a row in ops.def. */
+#include "drive.h"
+#include "sums.h"
+
+#include "expsum.h"
+
+#include "ops/logsumexp.h"
+#include "ops/softmax.h"
+#include "ops/log_softmax.h"
+
+#include "ops/nll.h"
+#include "ops/nll_probs.h"
+#include "ops/cross_entropy.h"
+
+#include "ops/entropy_logits.h"
+#include "ops/entropy_log_probs.h"
+#include "ops/entropy_probs.h"
+#include "ops/information.h"
+#include "ops/binary_entropy.h"
+
+#include "ops/kl_probs.h"
+#include "ops/kl_log_probs.h"
+#include "ops/kl_logits.h"
+
+#include "ops/score.h"
+
+static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
+#define KLCE_OP(name, signature) [KLCE_OP_##name] = &K(name##_kernel),
+#include "ops.def"
+#undef KLCE_OP
+};
+
+#undef BOOST
+#undef FLOOR
+#undef DIRECT
+#undef LIFT
+#undef LIFTED_NORMAL
+#undef EXPONENT_SHIFT
+#undef SPREAD
+#undef EACH_STATE

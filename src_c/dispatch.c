@@ -1,0 +1,49 @@
+/* Which ISA's kernels run. */
+#include "klce.h"
+
+#include <string.h>
+
+const char *const klce_op_names[KLCE_OP_COUNT] = {
+#define KLCE_OP(name, signature) #name,
+#include "ops.def"
+#undef KLCE_OP
+};
+
+const char *const klce_op_signatures[KLCE_OP_COUNT] = {
+#define KLCE_OP(name, signature) signature,
+#include "ops.def"
+#undef KLCE_OP
+};
+
+const char *const klce_dtype_names[KLCE_DTYPE_COUNT] = {
+#define KLCE_DTYPE(name, type) #name,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+};
+
+static const klce_isa *const isas[] = {
+#define KLCE_ISA(name) &klce_isa_##name,
+#include "isas.def"
+#undef KLCE_ISA
+};
+
+static const klce_isa *active = &klce_isa_baseline;
+
+int klce_isa_count(void) { return (int)(sizeof isas / sizeof *isas); }
+
+const klce_isa *klce_isa_at(int index) { return isas[index]; }
+
+const klce_isa *klce_active_isa(void) { return active; }
+
+int klce_select_isa(const char *name)
+{
+    for (int i = klce_isa_count() - 1; i >= 0; i--) {
+        if (name ? strcmp(isas[i]->name, name) != 0 : !isas[i]->supported())
+            continue;
+        if (!isas[i]->supported())
+            return -2;
+        active = isas[i];
+        return 0;
+    }
+    return -1;
+}

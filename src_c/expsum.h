@@ -1,0 +1,309 @@
+/* The sum of a row's exponentials, in one read: what logsumexp, softmax, cross-entropy and the
+ * entropy of logits all stand on.
+ *
+ * The maximum m stays out of the sum: each lane keeps the largest it has seen, and the loser of
+ * each comparison goes into the sum, so that logsumexp = m/T + log1p(rest) loses nothing of a
+ * small rest.  Ties count.
+ *
+ * Exponentials are measured from a reference: an integer n_ref (that of the block's maximum) taken
+ * from the exponent, after an origin was subtracted.  The origin is 0 while |m/T| is small enough
+ * for the exponent of exp(x/T) itself; beyond, it is m, and x - m is exact for every x within half
+ * of m, hence for all that matter.  Sums hold 2^BOOST times the exponentials, so that a rest down
+ * to the smallest subnormal number is a normal one here; what lies below FLOOR (in powers of two
+ * under the reference) adds about 2^(FLOOR + BOOST), less than any result can show.
+ */
+#if KLCE_REAL_IS_F64
+#define BOOST 512
+#define FLOOR (-1400)
+#define DIRECT 4096 /* the largest |m/T| whose origin is 0 */
+#else
+#define BOOST 64
+#define FLOOR (-164)
+#define DIRECT 256
+#endif
+
+/* The fields of a row's state. */
+enum {
+    K(MAX),      /* the maximum */
+    K(REST),     /* the boosted sum of the others; nan if the row holds one */
+    K(ORIGIN),   /* what the exponentials are measured from */
+    K(REF),      /* the integer, likewise */
+    K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
+    K(MIN)       /* the minimum, if asked for */
+};
+
+/* A call's constants: of the row's type, and in float64 for the states. */
+typedef struct {
+    K(exp_constants) e;
+    exp_constants_f64 f;
+    double t;
+} K(expsum_context);
+
+KLCE_INLINE void K(expsum_prepare)(klce_call *call, double temperature)
+{
+    K(expsum_context) context = {K(exp_constants_of)(temperature),
+                                 exp_constants_of_f64(temperature), temperature};
+    _Static_assert(sizeof context <= sizeof call->context, "a call has room for the context");
+    memcpy(call->context, &context, sizeof context);
+}
+
+KLCE_INLINE const K(expsum_context) * K(context)(const klce_call *call)
+{
+    return (const K(expsum_context) *)call->context;
+}
+
+KLCE_INLINE void K(reference_of)(const K(expsum_context) * c, real m, real *origin, real *ref)
+{
+    *origin = *ref = 0;
+    if (!(fabs((double)m) < INFINITY))
+        return;
+    if (fabs((double)m) > DIRECT * c->t)
+        *origin = m;
+    else
+        *ref = (m * c->e.log2e + K(KLCE_MAGIC)) - K(KLCE_MAGIC);
+}
+
+/* exp((x - origin)/T) * 2^(boost - ref), for z = x - origin clamped at the floor. */
+typedef struct {
+    K(v) origin, floor, magic;
+} K(measure);
+
+KLCE_INLINE K(measure)
+    K(measure_from)(const K(expsum_context) * c, real origin, real ref, int boost)
+{
+    return (K(measure)){K(set)(origin), K(set)((ref + FLOOR) * c->e.ln2_hi),
+                        K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost) - ref)};
+}
+
+/* 14 instructions in float32 with the polynomial's constants in registers. */
+KLCE_INLINE K(v) K(exp_measured)(const K(expsum_context) * c, const K(measure) * from, K(v) z)
+{
+    K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
+    return K(exp_mantissa)(&c->e, parts.r) * parts.scale;
+}
+
+/* exp((from - to)/T), `from` and `to` being origin/T + ref*ln2: what a sum is multiplied by to be
+ * measured from another reference.  Between equal origins a power of two. */
+KLCE_INLINE double K(rescale)(const K(expsum_context) * c, double from_origin, double from_ref,
+                              double to_origin, double to_ref)
+{
+    double step = from_ref - to_ref;
+    if (from_origin == to_origin)
+        return step < -1000 ? 0 : ldexp(1, (int)step);
+    double z = fma(step, c->f.ln2_hi, from_origin - to_origin) + step * c->f.ln2_mid;
+    double lane[KLCE_WIDTH_f64];
+    store_f64(lane, exp_f64(&c->f, set_f64(z), c->t));
+    return lane[0];
+}
+
+KLCE_INLINE int K(has_nan)(const real *x, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (x[i] != x[i])
+            return 1;
+    return 0;
+}
+
+/* One block of the sweep: 17 instructions a vector in float32 (load, min, max, subtract, clamp,
+ * 11 of exp, add), 3 more with `weighted`. */
+KLCE_INLINE void K(expsum_group)(const K(expsum_context) * c, const K(measure) * from, K(v) top,
+                                 const K(v) * x, K(v) * most, K(v) * sum, K(v) * weighted)
+{
+    EACH_VECTOR(v)
+    {
+        /* A nan x loses the max and wins the min: it goes into the sum. */
+        K(v) loser = K(min)(most[v], x[v]);
+        most[v] = K(max)(x[v], most[v]);
+        K(v) z = K(max)(from->floor, loser - from->origin);
+        K(v) e = K(exp_measured)(c, from, z);
+        sum[v] = sum[v] + e;
+        if (weighted)
+            weighted[v] = K(fma)(e, top - z, weighted[v]);
+    }
+}
+
+KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t n, double *state,
+                           int want_weighted, int want_min)
+{
+    real max = (real)-INFINITY, min = (real)INFINITY, origin = 0, ref = 0;
+    K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    K(v) most[VECTORS], sum[VECTORS], product[VECTORS], x_group[VECTORS];
+    EACH_VECTOR(v) most[v] = K(set)((real)-INFINITY);
+
+    for (ptrdiff_t start = 0; start < n; start += BLOCK) {
+        ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
+        K(extent) extent = K(extent_of)(x + start, length, want_min);
+        if (want_min)
+            min = KLCE_LESSER(extent.min, min);
+        if (extent.max > max) {
+            real new_origin, new_ref;
+            K(reference_of)(c, extent.max, &new_origin, &new_ref);
+            if (start) {
+                /* All -inf so far: what the sums hold is the floor's dust, or nan. */
+                int first = max == (real)-INFINITY;
+                double factor = first ? 0 : K(rescale)(c, origin, ref, new_origin, new_ref);
+                K(scale_lanes)(&rest, factor);
+                if (want_weighted) {
+                    K(scale_lanes)(&weighted, factor);
+                    if (!first)
+                        K(add_scaled_lanes)(&weighted, &rest, (double)extent.max - max);
+                }
+            }
+            max = extent.max;
+            origin = new_origin;
+            ref = new_ref;
+            from = K(measure_from)(c, origin, ref, BOOST);
+        }
+        K(v) top = K(set)(max - origin);
+        for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length), j = i;
+            EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
+            for (; j + LANES <= end; j += LANES) {
+                K(load_group)(x + j, LANES, 0, x_group);
+                K(expsum_group)(c, &from, top, x_group, most, sum, want_weighted ? product : NULL);
+            }
+            if (j < end) {
+                K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
+                K(expsum_group)(c, &from, top, x_group, most, sum, want_weighted ? product : NULL);
+            }
+            K(add_lanes)(&rest, sum);
+            if (want_weighted)
+                K(add_lanes)(&weighted, product);
+        }
+    }
+
+    /* What the lanes still hold: all but one of the maxima go into the sum. */
+    real lane[LANES];
+    int ties = -1;
+    K(v) top = K(set)(max - origin), is_top = K(set)(max);
+    EACH_VECTOR(v)
+    {
+        K(v) z = K(max)(from.floor, most[v] - from.origin);
+        K(v) e = K(exp_measured)(c, &from, z);
+        sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), e);
+        product[v] = sum[v] * (top - z);
+        K(store)(lane + v * WIDTH, most[v]);
+    }
+    for (int i = 0; i < LANES; i++)
+        ties += lane[i] == max;
+    if (ties > 0) {
+        K(v) tied[VECTORS];
+        K(v) e = K(exp_measured)(c, &from, top);
+        EACH_VECTOR(v) tied[v] = K(set)(0);
+        tied[0] = K(load_part)((real[1]){(real)ties}, 1, K(set)(0)) * e;
+        EACH_VECTOR(v) sum[v] = sum[v] + tied[v];
+    }
+    K(add_lanes)(&rest, sum);
+    state[K(MAX) * KLCE_TILE] = max;
+    state[K(REST) * KLCE_TILE] = K(total)(&rest);
+    state[K(ORIGIN) * KLCE_TILE] = origin;
+    state[K(REF) * KLCE_TILE] = ref;
+    if (want_weighted) {
+        K(add_lanes)(&weighted, product);
+        state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
+    }
+    if (want_min)
+        state[K(MIN) * KLCE_TILE] = min;
+    if (!(fabs((double)max) < INFINITY)) {
+        /* The sums are no use: only nan among the elements still matters. */
+        state[K(REST) * KLCE_TILE] = K(has_nan)(x, n) ? NAN : 0;
+        if (want_weighted)
+            state[K(WEIGHTED) * KLCE_TILE] = 0;
+    }
+}
+
+/* The three sweeps that ops use, each compiled once. */
+static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) * c, const real *x, ptrdiff_t n,
+                                     double *state)
+{
+    K(expsum)(c, x, n, state, 0, 0);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_min)(const K(expsum_context) * c, const real *x,
+                                             ptrdiff_t n, double *state)
+{
+    K(expsum)(c, x, n, state, 0, 1);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) * c, const real *x,
+                                                  ptrdiff_t n, double *state)
+{
+    K(expsum)(c, x, n, state, 1, 0);
+}
+
+KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, const double *from,
+                                       int want_weighted, int want_min)
+{
+    const K(expsum_context) *c = K(context)(call);
+    enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, O = K(ORIGIN) * KLCE_TILE };
+    enum { N = K(REF) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE, L = K(MIN) * KLCE_TILE };
+    int from_wins = from[M] > into[M];
+    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
+    double rest, weighted = 0, min = KLCE_LESSER(into[L], from[L]);
+    if (!(fabs(low[M]) < INFINITY) || !(fabs(high[M]) < INFINITY)) {
+        rest = high[S] + (low[S] == low[S] ? 0 : NAN);
+        if (want_weighted)
+            weighted = high[B];
+    } else {
+        /* The loser's maximum joins its sum. */
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
+        double sum =
+            low[S] + ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
+        rest = high[S] + factor * sum;
+        if (want_weighted)
+            weighted = high[B] + factor * (low[B] + (high[M] - low[M]) * sum);
+    }
+    double m = high[M], origin = high[O], ref = high[N];
+    into[M] = m;
+    into[S] = rest;
+    into[O] = origin;
+    into[N] = ref;
+    if (want_weighted)
+        into[B] = weighted;
+    if (want_min)
+        into[L] = min;
+}
+
+KLCE_INLINE void K(expsum_merge)(const klce_call *call, ptrdiff_t row, double *into,
+                                 const double *from)
+{
+    (void)row;
+    K(expsum_merge_state)(call, into, from, 0, 0);
+}
+
+/* A tile's states, KLCE_WIDTH_f64 rows at a time. */
+#define EACH_STATE(i, count) for (int i = 0; i < (count); i += KLCE_WIDTH_f64)
+
+KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)
+{
+    return load_f64(state + field * KLCE_TILE + i);
+}
+
+/* exp((ref*T*ln2 + origin - max)/T): from the reference to the maximum, within [0.7, 1.42]; times
+ * 2^-BOOST it makes of a boosted sum the sum over the others of exp((x - max)/T). */
+KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) * c, const double *state, int i)
+{
+    v_f64 max = K(state)(state, K(MAX), i), ref = K(state)(state, K(REF), i);
+    v_f64 z = fma_f64(ref, set_f64(c->f.ln2_hi), K(state)(state, K(ORIGIN), i) - max);
+    z = fma_f64(ref, set_f64(c->f.ln2_mid), z);
+    v_f64 infinite = set_f64(INFINITY);
+    m_f64 finite = and_f64(lt_f64(max, infinite), lt_f64(-infinite, max));
+    return select_f64(finite, exp_mantissa_f64(&c->f, z), set_f64(1));
+}
+
+/* The sum over all but the maximum of exp((x - max)/T). */
+KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) * c, const double *state, int i)
+{
+    /* BOOST is taken off last: only there may the product go subnormal. */
+    return K(state)(state, K(REST), i) * K(to_maximum)(c, state, i) *
+           set_f64(KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64);
+}
+
+/* The rows' results, from a tile's worth of doubles to operand k. */
+KLCE_INLINE void K(put)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
+                        const double *values)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        *K(row_out)(call, k, row + i) = (real)values[i];
+}

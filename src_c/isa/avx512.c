@@ -1,0 +1,34 @@
+/* AVX-512 F, DQ, BW (and VL, which no processor has them without): 512-bit vectors. */
+#include "../klce.h"
+#if KLCE_HAS_X86_VECTORS
+#define KLCE_THIS_ISA avx512
+#define KLCE_VECTOR_BYTES 64
+
+#include "x86.h"
+
+/* Compiled before the target is set: this must run on any x86-64. */
+static int supported(void)
+{
+    uint32_t need1 = KLCE_CPU_FMA | KLCE_CPU_F16C;
+    uint32_t need7 = KLCE_CPU_AVX2 | KLCE_CPU_AVX512F | KLCE_CPU_AVX512DQ | KLCE_CPU_AVX512BW;
+    uint32_t need_saved = KLCE_XMM_YMM | KLCE_ZMM;
+    return (klce_leaf1_ecx() & need1) == need1 && (klce_leaf7_ebx() & need7) == need7 &&
+           (klce_saved_states() & need_saved) == need_saved;
+}
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")
+#endif
+
+#include "../kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif

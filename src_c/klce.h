@@ -1,0 +1,117 @@
+/* The interface of the C core: kernels over the rows of an array.
+ *
+ * Nothing here knows of Python.  A caller fills a klce_call and hands it to klce_run, which packs
+ * rows that are not contiguous, shares them out to the pool's threads and runs the kernel of the
+ * active instruction set (ISA).
+ */
+#ifndef KLCE_H
+#define KLCE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Whether the stubs beyond the baseline are compiled: they need the compiler's vector extensions. */
+#if defined(__x86_64__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1)
+#if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
+#define KLCE_HAS_X86_VECTORS 1
+#endif
+#endif
+#ifndef KLCE_HAS_X86_VECTORS
+#define KLCE_HAS_X86_VECTORS 0
+#endif
+
+/* KLCE_OP_logsumexp, KLCE_OP_softmax, ... */
+typedef enum {
+#define KLCE_OP(name, signature) KLCE_OP_##name,
+#include "ops.def"
+#undef KLCE_OP
+    KLCE_OP_COUNT
+} klce_op;
+
+/* KLCE_DTYPE_f32, KLCE_DTYPE_f64 */
+typedef enum {
+#define KLCE_DTYPE(name, type) KLCE_DTYPE_##name,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+    KLCE_DTYPE_COUNT
+} klce_dtype;
+
+enum {
+    KLCE_MAX_ARGS = 8,
+    KLCE_TILE = 16,     /* rows whose states are finished together, across vector lanes */
+    KLCE_FIELDS = 10,   /* doubles of state a row */
+    KLCE_SEGMENT = 16384 /* a long row is split at multiples of this, for any thread count */
+};
+
+/* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
+ * classes are core[k] bytes apart (operands without classes ignore core).  Kernels see rows whose
+ * classes are contiguous: klce_run packs the others. */
+typedef struct {
+    klce_op op;
+    klce_dtype dtype;
+    ptrdiff_t rows, n;
+    char *arg[KLCE_MAX_ARGS];
+    ptrdiff_t step[KLCE_MAX_ARGS];
+    ptrdiff_t core[KLCE_MAX_ARGS];
+    /* Set by a kernel that meets a label out of range; the result there is nan.  Callers check
+     * labels first (klce_check_labels), so this says that the array changed under the call. */
+    atomic_int *bad_label;
+    /* What the kernel works out once a call (the constants of exp at this temperature). */
+    double context[40];
+} klce_call;
+
+/* A row's state: field f of the tile's row i stands at state[f*KLCE_TILE + i].  What the fields
+ * mean is the op's business; merge and finish see nothing else of a swept row. */
+typedef void (*klce_sweep)(const klce_call *, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                           double *state);
+typedef void (*klce_merge)(const klce_call *, ptrdiff_t row, double *into, const double *from);
+typedef void (*klce_finish)(const klce_call *, ptrdiff_t row, ptrdiff_t count, double *state);
+
+/* One op of one dtype of one ISA.  `rows` does rows [low, high) whole.  The passes are the same
+ * work in pieces, for rows too long for one thread: each sweeps the segments of a row, merges
+ * their states in order (unless it only writes outputs) and finishes the row. */
+typedef struct {
+    void (*prepare)(klce_call *); /* fills the call's context; may be absent */
+    void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
+    struct {
+        klce_sweep sweep;
+        klce_merge merge;
+        klce_finish finish;
+    } pass[2];
+} klce_kernel;
+
+typedef struct {
+    const char *name;
+    int vector_bytes;
+    int (*supported)(void);
+    const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
+} klce_isa;
+
+/* klce_isa_baseline, klce_isa_avx2, ... */
+#define KLCE_ISA(name) extern const klce_isa klce_isa_##name;
+#include "isas.def"
+#undef KLCE_ISA
+
+/* dispatch.c */
+extern const char *const klce_op_names[KLCE_OP_COUNT];
+extern const char *const klce_op_signatures[KLCE_OP_COUNT];
+extern const char *const klce_dtype_names[KLCE_DTYPE_COUNT];
+int klce_isa_count(void);
+const klce_isa *klce_isa_at(int index); /* in the order of isas.def: the last supported is best */
+const klce_isa *klce_active_isa(void);
+int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown; -2: unsupported */
+
+/* rows.c */
+typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
+klce_status klce_run(const klce_call *call);
+
+/* The first i in [0, count) whose label, at labels + i*step, is neither in [0, classes) nor
+ * equal to `ignore`; -1 if there is none.  *counted receives the labels not ignored. */
+ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step, int64_t classes,
+                            int64_t ignore, int64_t *counted);
+
+/* Sum by fixed chunks with compensation: the same bits however the values came about. */
+double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
+
+#endif

@@ -1,0 +1,52 @@
+/* cross_entropy against a class index: (max - x[target])/T + log1p(rest), plus z_loss * lse^2. */
+
+static void K(cross_entropy_prepare)(klce_call *call)
+{
+    K(expsum_prepare)(call, *(const double *)call->arg[3]);
+}
+
+/* The logits at the labels of a tile, and which rows count. */
+KLCE_INLINE void K(gather_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                double *at_label, double *counted)
+{
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int counts;
+        at_label[i] = K(at_label)(call, row + i, &counts);
+        counted[i] = counts;
+    }
+}
+
+static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                           double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0}, result[KLCE_TILE];
+    v_f64 inverse = set_f64(1 / c->t), z_loss = set_f64(*(const double *)call->arg[4]);
+    int with_z_loss = *(const double *)call->arg[4] != 0;
+    K(gather_tile)(call, row, count, at_label, counted);
+    EACH_STATE(i, count)
+    {
+        v_f64 max = K(state)(state, K(MAX), i);
+        v_f64 log = log1p_f64(K(rest_of)(c, state, i));
+        v_f64 loss = (max - load_f64(at_label + i)) * inverse + log;
+        if (with_z_loss) {
+            v_f64 lse = max * inverse + log;
+            loss = loss + z_loss * lse * lse;
+        }
+        m_f64 ignored = eq_f64(load_f64(counted + i), set_f64(0));
+        store_f64(result + i, select_f64(ignored, set_f64(0), loss));
+    }
+    K(put)(call, 5, row, count, result);
+}
+
+static void K(cross_entropy_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(logsumexp_sweep), K(expsum_merge), K(cross_entropy_finish), NULL,
+             NULL, NULL);
+}
+
+static const klce_kernel K(cross_entropy_kernel) = {
+    .prepare = K(cross_entropy_prepare),
+    .rows = K(cross_entropy_rows),
+    .pass = {{K(logsumexp_sweep), K(expsum_merge), K(cross_entropy_finish)}},
+};

@@ -1,0 +1,31 @@
+/* entropy of log-probabilities as plain sums, -sum exp(x) x = exp(max) * (sum w (max - x) - max
+ * sum w): both terms are positive where max < 0, as for log-probabilities it is. */
+
+static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row,
+                                               ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double result[KLCE_TILE];
+    EACH_STATE(i, count)
+    {
+        v_f64 max = K(state)(state, K(MAX), i), sum = set_f64(1) + K(rest_of)(c, state, i);
+        v_f64 all = exp_f64(&c->f, max, 1) * (K(weighted_of)(c, state, i) - max * sum);
+        /* All -inf: every term is 0 log 0.  A maximum of inf: -exp(inf) inf. */
+        all = select_f64(eq_f64(max, set_f64(-INFINITY)), sum - set_f64(1), all);
+        all = select_f64(eq_f64(max, set_f64(INFINITY)), -max * sum, all);
+        store_f64(result + i, all);
+    }
+    K(put)(call, 1, row, count, result);
+}
+
+static void K(entropy_log_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(entropy_logits_sweep), K(entropy_logits_merge),
+             K(entropy_log_probs_finish), NULL, NULL, NULL);
+}
+
+static const klce_kernel K(entropy_log_probs_kernel) = {
+    .prepare = K(logsumexp_prepare),
+    .rows = K(entropy_log_probs_rows),
+    .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(entropy_log_probs_finish)}},
+};

@@ -1,0 +1,49 @@
+/* entropy of logits: with w = exp((x - max)/T), log sum w + sum w (max - x)/T / sum w: the first is
+ * a log1p, the second has only positive terms. */
+
+static void K(entropy_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                           ptrdiff_t high, double *state)
+{
+    K(sum_exp_and_weighted)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
+}
+
+static void K(entropy_logits_merge)(const klce_call *call, ptrdiff_t row, double *into,
+                                           const double *from)
+{
+    (void)row;
+    K(expsum_merge_state)(call, into, from, 1, 0);
+}
+
+/* The sum over all of exp((x - max)/T) * (max - x)/T. */
+KLCE_INLINE v_f64 K(weighted_of)(const K(expsum_context) * c, const double *state, int i)
+{
+    return K(state)(state, K(WEIGHTED), i) * K(to_maximum)(c, state, i) *
+           set_f64((KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64) / c->t);
+}
+
+KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) * c, const double *state, int i)
+{
+    v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
+    /* An infinite maximum leaves no distribution: inf - inf is nan. */
+    return log1p_f64(rest) + K(weighted_of)(c, state, i) / (set_f64(1) + rest) + (max - max);
+}
+
+static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                            double *state)
+{
+    double result[KLCE_TILE];
+    EACH_STATE(i, count) store_f64(result + i, K(entropy_of)(K(context)(call), state, i));
+    K(put)(call, 2, row, count, result);
+}
+
+static void K(entropy_logits_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(entropy_logits_sweep), K(entropy_logits_merge),
+             K(entropy_logits_finish), NULL, NULL, NULL);
+}
+
+static const klce_kernel K(entropy_logits_kernel) = {
+    .prepare = K(softmax_prepare),
+    .rows = K(entropy_logits_rows),
+    .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(entropy_logits_finish)}},
+};

@@ -1,0 +1,141 @@
+/* entropy of probabilities, up to scale: log1p(rest/max) + sum p log(max/p) / sum p, where rest and
+ * the second sum leave the maximum out; or -sum p log p as it stands (normalize = 0).
+ *
+ * All terms are positive, so nothing cancels however the row is scaled.  The sweep measures p from
+ * the largest seen so far (from 1 when not normalizing).
+ */
+
+/* MAX and MIN are as in expsum.h; REST the plain sum of the others; WEIGHTED that of
+ * p log(max/p). */
+
+/* 22 instructions a vector in float32.  A p of 0, or so small that its quotient is subnormal,
+ * gives a finite garbage logarithm times next to nothing. */
+KLCE_INLINE void K(entropy_probs_group)(K(v) inverse, const K(v) * p, K(v) * most, K(v) * sum,
+                                        K(v) * weighted)
+{
+    EACH_VECTOR(v)
+    {
+        K(v) loser = K(min)(most[v], p[v]);
+        most[v] = K(max)(p[v], most[v]);
+        sum[v] = sum[v] + loser;
+        weighted[v] = K(fma)(-loser, K(log_normal)(loser * inverse), weighted[v]);
+    }
+}
+
+KLCE_INLINE double K(log_quotient)(double a, double b)
+{
+    double lane[KLCE_WIDTH_f64];
+    store_f64(lane, log_f64(set_f64(a / b)));
+    return lane[0];
+}
+
+KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int normalize)
+{
+    real max = 0, min = (real)INFINITY;
+    K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
+    K(v) inverse = K(set)(1), most[VECTORS], sum[VECTORS], product[VECTORS], group[VECTORS];
+    EACH_VECTOR(v) most[v] = K(set)(0);
+    for (ptrdiff_t start = 0; start < n; start += BLOCK) {
+        ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
+        K(extent) extent = K(extent_of)(p + start, length, 1);
+        min = KLCE_LESSER(extent.min, min);
+        if (extent.max > max) {
+            if (normalize) {
+                if (max > 0)
+                    K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(extent.max, max));
+                inverse = K(set)(1 / extent.max);
+            }
+            max = extent.max;
+        }
+        for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
+            EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
+            for (ptrdiff_t j = i; j < end; j += LANES) {
+                K(load_group)(p + j, end - j, 0, group);
+                K(entropy_probs_group)(inverse, group, most, sum, product);
+            }
+            K(add_lanes)(&rest, sum);
+            K(add_lanes)(&weighted, product);
+        }
+    }
+    /* What the lanes still hold, but for one of the maxima. */
+    real lane[LANES];
+    int ties = -1;
+    K(v) is_top = K(set)(max);
+    EACH_VECTOR(v)
+    {
+        sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
+        product[v] = K(set)(0) - sum[v] * K(log_normal)(sum[v] * inverse);
+        K(store)(lane + v * WIDTH, most[v]);
+    }
+    for (int i = 0; i < LANES; i++)
+        ties += lane[i] == max;
+    K(add_lanes)(&rest, sum);
+    K(add_lanes)(&weighted, product);
+    state[K(MAX) * KLCE_TILE] = max;
+    /* A negative or nan probability makes the row nan. */
+    state[K(REST) * KLCE_TILE] = min < 0 ? NAN : K(total)(&rest) + (double)ties * max;
+    state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
+    if (!normalize && ties > 0)
+        state[K(WEIGHTED) * KLCE_TILE] += ties * (double)max * K(log_quotient)(1, max);
+}
+
+static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                          ptrdiff_t high, double *state)
+{
+    const real *p = K(row_in)(call, 0, row) + low;
+    if (*(const int64_t *)call->arg[1])
+        K(entropy_probs)(p, high - low, state, 1);
+    else
+        K(entropy_probs)(p, high - low, state, 0);
+}
+
+static void K(entropy_probs_merge)(const klce_call *call, ptrdiff_t row, double *into,
+                                          const double *from)
+{
+    enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE };
+    int normalize = *(const int64_t *)call->arg[1] != 0, from_wins = from[M] > into[M];
+    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
+    (void)row;
+    double mass = low[S] + low[M], weighted = high[B] + low[B];
+    if (low[M] > 0)
+        weighted += normalize ? mass * K(log_quotient)(high[M], low[M])
+                              : low[M] * K(log_quotient)(1, low[M]);
+    double max = high[M], rest = high[S] + mass;
+    into[M] = max;
+    into[S] = rest;
+    into[B] = weighted;
+}
+
+static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                           double *state)
+{
+    int normalize = *(const int64_t *)call->arg[1] != 0;
+    double result[KLCE_TILE];
+    EACH_STATE(i, count)
+    {
+        v_f64 max = K(state)(state, K(MAX), i), rest = K(state)(state, K(REST), i);
+        v_f64 weighted = K(state)(state, K(WEIGHTED), i), h;
+        if (normalize) {
+            /* A maximum of 0 or inf leaves no distribution: 0/0 and inf/inf are nan. */
+            h = log1p_f64(rest / max) + weighted / (max + rest) + (max - max);
+        } else {
+            v_f64 own = max * log_f64(max);
+            own = select_f64(eq_f64(max, set_f64(0)), set_f64(0), own);
+            h = weighted - own + (rest - rest);
+        }
+        store_f64(result + i, h);
+    }
+    K(put)(call, 2, row, count, result);
+}
+
+static void K(entropy_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(entropy_probs_sweep), K(entropy_probs_merge),
+             K(entropy_probs_finish), NULL, NULL, NULL);
+}
+
+static const klce_kernel K(entropy_probs_kernel) = {
+    .rows = K(entropy_probs_rows),
+    .pass = {{K(entropy_probs_sweep), K(entropy_probs_merge), K(entropy_probs_finish)}},
+};

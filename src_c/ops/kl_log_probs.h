@@ -1,0 +1,106 @@
+/* KL divergence of log-probabilities as the plain sum of exp(x) (x - y). */
+
+enum { K(PLAIN_MAX), K(PLAIN_SUM), K(PLAIN_ORIGIN), K(PLAIN_REF) };
+
+KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) * c, const K(measure) * from,
+                                       const K(v) * x, const K(v) * y, K(v) * sum)
+{
+    EACH_VECTOR(v)
+    {
+        K(v) z = x[v] - from->origin;
+        K(v) w = K(exp_measured)(c, from, K(max)(from->floor, z));
+        /* Below the floor w is dust; 0 even where x - y is infinite. */
+        K(v) term = w * (x[v] - y[v]);
+        sum[v] = sum[v] + K(select)(K(lt)(z, from->floor), K(set)(0), term);
+    }
+}
+
+static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                         ptrdiff_t high, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    real max = (real)-INFINITY, origin = 0, ref = 0;
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    K(lanes) lanes = K(no_lanes)();
+    K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS];
+    for (ptrdiff_t start = low; start < high; start += BLOCK) {
+        ptrdiff_t length = KLCE_LESSER(BLOCK, high - start);
+        K(extent) extent = K(extent_of)(x + start, length, 0);
+        if (extent.max > max) {
+            real new_origin, new_ref;
+            K(reference_of)(c, extent.max, &new_origin, &new_ref);
+            K(scale_lanes)(&lanes, max == (real)-INFINITY
+                                       ? 0
+                                       : K(rescale)(c, origin, ref, new_origin, new_ref));
+            max = extent.max;
+            origin = new_origin;
+            ref = new_ref;
+            from = K(measure_from)(c, origin, ref, BOOST);
+        }
+        for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
+            EACH_VECTOR(v) sum[v] = K(set)(0);
+            for (ptrdiff_t j = i; j < end; j += LANES) {
+                K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
+                K(load_group)(y + j, end - j, 0, y_group);
+                K(kl_log_probs_group)(c, &from, x_group, y_group, sum);
+            }
+            K(add_lanes)(&lanes, sum);
+        }
+    }
+    state[K(PLAIN_MAX) * KLCE_TILE] = max;
+    state[K(PLAIN_SUM) * KLCE_TILE] = K(total)(&lanes);
+    state[K(PLAIN_ORIGIN) * KLCE_TILE] = origin;
+    state[K(PLAIN_REF) * KLCE_TILE] = ref;
+}
+
+static void K(kl_log_probs_merge)(const klce_call *call, ptrdiff_t row, double *into,
+                                         const double *from)
+{
+    enum { M = K(PLAIN_MAX) * KLCE_TILE, S = K(PLAIN_SUM) * KLCE_TILE };
+    enum { O = K(PLAIN_ORIGIN) * KLCE_TILE, N = K(PLAIN_REF) * KLCE_TILE };
+    int from_wins = from[M] > into[M];
+    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
+    (void)row;
+    double factor = 1;
+    if (fabs(high[M]) < INFINITY && low[M] > -INFINITY)
+        factor = K(rescale)(K(context)(call), low[O], low[N], high[O], high[N]);
+    double sum = high[S] + low[S] * factor, max = high[M], origin = high[O], ref = high[N];
+    into[M] = max;
+    into[S] = sum;
+    into[O] = origin;
+    into[N] = ref;
+}
+
+static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                          double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double result[KLCE_TILE];
+    EACH_STATE(i, count)
+    {
+        v_f64 sum = K(state)(state, K(PLAIN_SUM), i), max = K(state)(state, K(PLAIN_MAX), i);
+        /* From the reference back to 1: exp(origin) 2^ref, the power within the exponents of a
+         * float64 only in two steps. */
+        v_f64 ref = K(state)(state, K(PLAIN_REF), i), origin = K(state)(state, K(PLAIN_ORIGIN), i);
+        v_f64 z = fma_f64(ref, set_f64(c->f.ln2_hi), origin);
+        v_f64 back = exp_f64(&c->f, z, 1);
+        v_f64 kl = sum * set_f64(KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64) * back;
+        /* An infinite log-probability is no probability. */
+        store_f64(result + i, select_f64(eq_f64(max, set_f64(INFINITY)), max - max, kl));
+    }
+    K(put)(call, 2, row, count, result);
+}
+
+static void K(kl_log_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(kl_log_probs_sweep), K(kl_log_probs_merge), K(kl_log_probs_finish),
+             NULL, NULL, NULL);
+}
+
+static const klce_kernel K(kl_log_probs_kernel) = {
+    .prepare = K(logsumexp_prepare),
+    .rows = K(kl_log_probs_rows),
+    .pass = {{K(kl_log_probs_sweep), K(kl_log_probs_merge), K(kl_log_probs_finish)}},
+};

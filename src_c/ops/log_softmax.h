@@ -1,0 +1,49 @@
+/* log_softmax: (x - max)/T - log1p(rest), which share a sign, so that nothing cancels. */
+
+static void K(log_softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                        ptrdiff_t high, double *state)
+{
+    K(sum_exp)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
+}
+
+/* REST becomes the logarithm, nan where the maximum is infinite. */
+static void K(log_softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                         double *state)
+{
+    (void)row;
+    EACH_STATE(i, count)
+    {
+        v_f64 max = K(state)(state, K(MAX), i);
+        v_f64 log = log1p_f64(K(rest_of)(K(context)(call), state, i)) + (max - max);
+        store_f64(state + K(REST) * KLCE_TILE + i, log);
+    }
+}
+
+static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                       ptrdiff_t high, double *state)
+{
+    const real *x = K(row_in)(call, 0, row);
+    real *y = K(row_out)(call, 2, row);
+    K(v) max = K(set)((real)state[K(MAX) * KLCE_TILE]);
+    K(v) log = K(set)((real)state[K(REST) * KLCE_TILE]);
+    K(v) inverse = K(set)((real)(1 / K(context)(call)->t));
+    K(v) group[VECTORS];
+    for (ptrdiff_t i = low; i < high; i += LANES) {
+        K(load_group)(x + i, high - i, 0, group);
+        EACH_VECTOR(v) group[v] = K(fma)(group[v] - max, inverse, -log);
+        K(store_group)(y + i, high - i, group);
+    }
+}
+
+static void K(log_softmax_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(log_softmax_sweep), K(expsum_merge), K(log_softmax_finish),
+             K(log_softmax_emit), NULL, NULL);
+}
+
+static const klce_kernel K(log_softmax_kernel) = {
+    .prepare = K(softmax_prepare),
+    .rows = K(log_softmax_rows),
+    .pass = {{K(log_softmax_sweep), K(expsum_merge), K(log_softmax_finish)},
+             {K(log_softmax_emit), NULL, NULL}},
+};

@@ -1,0 +1,33 @@
+/* logsumexp: max + log1p(rest). */
+
+static void K(logsumexp_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
+
+static void K(logsumexp_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                      ptrdiff_t high, double *state)
+{
+    K(sum_exp)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
+}
+
+static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                       double *state)
+{
+    double result[KLCE_TILE];
+    EACH_STATE(i, count)
+    {
+        v_f64 rest = K(rest_of)(K(context)(call), state, i);
+        store_f64(result + i, K(state)(state, K(MAX), i) + log1p_f64(rest));
+    }
+    K(put)(call, 1, row, count, result);
+}
+
+static void K(logsumexp_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(drive)(call, low, high, K(logsumexp_sweep), K(expsum_merge), K(logsumexp_finish), NULL, NULL,
+             NULL);
+}
+
+static const klce_kernel K(logsumexp_kernel) = {
+    .prepare = K(logsumexp_prepare),
+    .rows = K(logsumexp_rows),
+    .pass = {{K(logsumexp_sweep), K(expsum_merge), K(logsumexp_finish)}},
+};

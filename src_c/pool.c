@@ -1,0 +1,416 @@
+/* sched_getaffinity and CPU_ALLOC are GNU extensions; syscall() is hidden by -std=c11. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include "pool.h"
+
+#include <stdbool.h>
+
+#if defined(_WIN32) && !defined(KLCE_NO_THREADS)
+#define KLCE_NO_THREADS
+#endif
+
+#ifdef KLCE_NO_THREADS
+typedef volatile int shared_int; /* a toolchain without pthreads may lack <stdatomic.h> as well */
+#else
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#if !defined(KLCE_NO_FUTEX)
+#define USE_FUTEX
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+#endif
+typedef atomic_int shared_int;
+#endif
+
+/* ---- How many threads ---- */
+
+static shared_int global_threads;   /* 0: not set */
+static shared_int detected_threads; /* 0: not asked for yet; kept, since finding out reads files */
+static _Thread_local int thread_override;
+
+static int default_threads(void) {
+    int n = detected_threads;
+    if (n == 0)
+        detected_threads = n = klce_cpu_count();
+    return n;
+}
+
+int klce_get_num_threads(void) {
+    int n = thread_override;
+    if (n == 0)
+        n = global_threads;
+    if (n == 0)
+        n = default_threads();
+    return n < KLCE_MAX_THREADS ? n : KLCE_MAX_THREADS;
+}
+
+void klce_set_num_threads(int n) { global_threads = n > 1 ? n : 1; }
+
+int klce_set_thread_override(int n) {
+    int previous = thread_override;
+    thread_override = n > 0 ? n : 0;
+    return previous;
+}
+
+/* ---- Running inline ---- */
+
+/* A task that starts a loop of its own must not find the pool free and spread out after all: its
+ * caller was told to run on one thread, or lost the pool to another caller. */
+static _Thread_local bool inside_task;
+
+static void run_inline(ptrdiff_t count, klce_task task, void *context) {
+    bool outer = inside_task;
+    inside_task = true;
+    for (ptrdiff_t i = 0; i < count; i++)
+        task(context, i);
+    inside_task = outer;
+}
+
+#ifdef KLCE_NO_THREADS
+
+void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context) {
+    (void)max_threads;
+    run_inline(count, task, context);
+}
+
+int klce_cpu_count(void) { return 1; }
+
+int klce_cgroup_cpus(const char *membership, const char *mount) {
+    (void)membership, (void)mount;
+    return 0;
+}
+
+#else
+
+/* ---- The CPUs of this process ---- */
+
+/* The two numbers of a quota in one cgroup directory, as whole CPUs; 0 if there is no limit. */
+static int quota_cpus(const char *directory, bool unified) {
+    static const char *const files[2][2] = {{"cpu.cfs_quota_us", "cpu.cfs_period_us"}, {"cpu.max"}};
+    long long numbers[2] = {0, 0}; /* quota and period; "max" and -1 stand for no quota */
+    int found = 0;
+    for (int i = 0; i < 2 && files[unified][i]; i++) {
+        char path[PATH_MAX];
+        int length = snprintf(path, sizeof path, "%s/%s", directory, files[unified][i]);
+        if (length < 0 || (size_t)length >= sizeof path)
+            return 0;
+        FILE *file = fopen(path, "r");
+        if (file == NULL)
+            return 0;
+        while (found < 2 && fscanf(file, "%lld", &numbers[found]) == 1)
+            found++;
+        fclose(file);
+    }
+    if (found < 2 || numbers[0] <= 0 || numbers[1] <= 0)
+        return 0;
+    long long cpus = (numbers[0] - 1) / numbers[1] + 1;
+    return cpus < INT_MAX ? (int)cpus : INT_MAX;
+}
+
+static int tighter(int a, int b) { return a == 0 || (b != 0 && b < a) ? b : a; }
+
+/* Every ancestor's quota binds too. In a container the path may be the host's, of which only the
+ * root exists here: going up finds that one. */
+static int hierarchy_cpus(const char *root, const char *group, bool unified) {
+    char directory[PATH_MAX];
+    int length = snprintf(directory, sizeof directory, "%s%s", root, group);
+    if (length < 0 || (size_t)length >= sizeof directory)
+        return 0;
+    char *end = directory + strlen(root);
+    int cpus = 0;
+    for (;;) {
+        cpus = tighter(cpus, quota_cpus(directory, unified));
+        char *slash = strrchr(end, '/');
+        if (slash == NULL)
+            return cpus;
+        *slash = '\0';
+    }
+}
+
+int klce_cgroup_cpus(const char *membership, const char *mount) {
+    FILE *file = fopen(membership, "r");
+    if (file == NULL)
+        return 0;
+    int cpus = 0;
+    char line[PATH_MAX];
+    while (fgets(line, sizeof line, file)) { /* "4:cpu,cpuacct:/group" or, for v2, "0::/group" */
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':');
+        char *group = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (group == NULL)
+            continue;
+        *group++ = '\0';
+        if (*++controllers == '\0')
+            cpus = tighter(cpus, hierarchy_cpus(mount, group, true));
+        char *rest = NULL;
+        for (char *name = strtok_r(controllers, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+            char root[PATH_MAX];
+            int length = snprintf(root, sizeof root, "%s/cpu", mount);
+            if (strcmp(name, "cpu") == 0 && length > 0 && (size_t)length < sizeof root)
+                cpus = tighter(cpus, hierarchy_cpus(root, group, false));
+        }
+    }
+    fclose(file);
+    return cpus;
+}
+
+static int affinity_cpus(void) {
+#if defined(__linux__)
+    /* The kernel refuses a set smaller than its own, which may be beyond the 1024 of cpu_set_t. */
+    for (int capacity = CPU_SETSIZE; capacity <= 1 << 20; capacity *= 2) {
+        cpu_set_t *set = CPU_ALLOC(capacity);
+        if (set == NULL)
+            break;
+        size_t size = CPU_ALLOC_SIZE(capacity);
+        int failed = sched_getaffinity(0, size, set) != 0 ? errno : 0;
+        int cpus = failed ? 0 : CPU_COUNT_S(size, set);
+        CPU_FREE(set);
+        if (cpus > 0)
+            return cpus;
+        if (failed != EINVAL)
+            break;
+    }
+#endif
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    return online > 0 && online < INT_MAX ? (int)online : 1;
+}
+
+int klce_cpu_count(void) {
+    return tighter(affinity_cpus(), klce_cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup"));
+}
+
+/* ---- The pool ---- */
+
+/* All coordination goes through one word, the gate: the number of seats still free in the running
+ * loop in its upper half, the number of workers seated in its lower half. A worker takes a seat by
+ * one compare-and-swap, and only a seated worker touches the loop. Whoever finds no index left
+ * closes the gate, so that the caller waits for workers still in a task but never for one that is
+ * slow to wake up. */
+enum { SEAT = 1 << 16, SEATED = SEAT - 1, SEATS = 0x7fff0000 };
+_Static_assert(KLCE_MAX_THREADS <= SEATED >> 1, "seats and seated workers share a word");
+
+/* Waking a sleeper takes about this long, so waiting longer than this awake cannot pay. */
+enum { SPIN_NS = 50000, WORKER_STACK = 1 << 20, LINE = 128 };
+
+static struct {
+    /* On lines of their own: polled by idle workers, and fought over by busy ones. */
+    _Alignas(LINE) atomic_uint gate;
+    _Alignas(LINE) atomic_size_t next; /* the next index to hand out */
+    _Alignas(LINE) atomic_bool busy;   /* a caller holds the pool, and owns what follows */
+    atomic_uint caller_sleeps;
+    atomic_int sleepers; /* workers asleep, or about to be */
+    int workers;
+    size_t count;
+    klce_task task;
+    void *context;
+} pool;
+
+/* Sleeps unless *word differs from `seen`; may return early. wake() rouses up to n sleepers. */
+#ifdef USE_FUTEX
+static void sleep_on(atomic_uint *word, unsigned seen) {
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void wake(atomic_uint *word, int n) {
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
+}
+#else
+static pthread_mutex_t sleep_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t workers_cond = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t caller_cond = PTHREAD_COND_INITIALIZER;
+
+static pthread_cond_t *cond_of(const atomic_uint *word) {
+    return word == &pool.gate ? &workers_cond : &caller_cond;
+}
+
+static void sleep_on(atomic_uint *word, unsigned seen) {
+    pthread_mutex_lock(&sleep_mutex);
+    if (atomic_load(word) == seen)
+        pthread_cond_wait(cond_of(word), &sleep_mutex);
+    pthread_mutex_unlock(&sleep_mutex);
+}
+
+static void wake(atomic_uint *word, int n) {
+    pthread_mutex_lock(&sleep_mutex);
+    while (n-- > 0)
+        pthread_cond_signal(cond_of(word));
+    pthread_mutex_unlock(&sleep_mutex);
+}
+#endif
+
+static void relax_cpu(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("isb" ::: "memory"); /* `yield` is a no-op on most cores */
+#endif
+}
+
+static int64_t now_ns(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* Reads the gate until (gate & mask) is non-zero, or zero, as wanted; gives up after SPIN_NS, or at
+ * once when not allowed to spin. Returns what it read last. */
+static unsigned poll_gate(unsigned mask, bool wanted, bool spin) {
+    unsigned gate = atomic_load(&pool.gate);
+    for (int64_t deadline = 0; spin && ((gate & mask) != 0) != wanted;) {
+        int64_t now = now_ns();
+        if (deadline == 0)
+            deadline = now + SPIN_NS;
+        else if (now > deadline)
+            break;
+        for (int i = 0; i < 16 && ((gate & mask) != 0) != wanted; i++) {
+            relax_cpu();
+            gate = atomic_load(&pool.gate);
+        }
+    }
+    return gate;
+}
+
+/* Works off the running loop until no index is left, and closes the gate. */
+static void run_seated(void) {
+    const size_t count = pool.count;
+    const klce_task task = pool.task;
+    void *const context = pool.context;
+    size_t i;
+    while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < count)
+        task(context, (ptrdiff_t)i);
+    atomic_fetch_and(&pool.gate, ~(unsigned)SEATS);
+}
+
+static void take_seat(bool spin) {
+    for (;;) {
+        unsigned gate = poll_gate(SEATS, true, spin);
+        while (gate & SEATS)
+            if (atomic_compare_exchange_weak(&pool.gate, &gate, gate - SEAT + 1))
+                return;
+        /* sleep_on() looks at the gate after this, and open_gate() at `sleepers` after it has set the
+         * gate: one of the two sees the other, and no wake-up is lost. */
+        atomic_fetch_add(&pool.sleepers, 1);
+        sleep_on(&pool.gate, gate);
+        atomic_fetch_sub(&pool.sleepers, 1);
+    }
+}
+
+static void *worker_main(void *number) {
+    /* More threads than CPUs: a spinning worker would keep a working one off its CPU. */
+    const bool spin = (intptr_t)number < default_threads();
+    inside_task = true;
+    for (;;) {
+        take_seat(spin);
+        run_seated();
+        /* The last to leave finds only itself at the closed gate. */
+        if (atomic_fetch_sub(&pool.gate, 1) == 1 && atomic_exchange(&pool.caller_sleeps, 0))
+            wake(&pool.caller_sleeps, 1);
+    }
+    return NULL;
+}
+
+/* The workers did not survive the fork, nor did a caller that held the pool, unless it is the one
+ * that forked and then it was not inside a loop. */
+static void reset_after_fork(void) {
+    atomic_store(&pool.gate, 0);
+    atomic_store(&pool.caller_sleeps, 0);
+    atomic_store(&pool.sleepers, 0);
+    pool.workers = 0;
+#ifndef USE_FUTEX
+    pthread_mutex_init(&sleep_mutex, NULL);
+    pthread_cond_init(&workers_cond, NULL);
+    pthread_cond_init(&caller_cond, NULL);
+#endif
+    atomic_store(&pool.busy, false);
+}
+
+static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_after_fork); }
+
+/* Adds workers until there are `wanted`, or no more can be had. */
+static void grow(int wanted) {
+    pthread_attr_t attributes;
+    if (pool.workers >= wanted || pthread_attr_init(&attributes) != 0)
+        return;
+    pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+    pthread_attr_setstacksize(&attributes, WORKER_STACK);
+    /* Workers inherit the mask: signals go to the host's threads. Faults stay open, for a blocked
+     * one would kill the process without the host's handler having its say. */
+    static const int faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS};
+    sigset_t blocked, callers;
+    sigfillset(&blocked);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++)
+        sigdelset(&blocked, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &blocked, &callers);
+    while (pool.workers < wanted) {
+        pthread_t thread;
+        /* Number 0 is the caller. */
+        void *number = (void *)(intptr_t)(pool.workers + 1);
+        if (pthread_create(&thread, &attributes, worker_main, number) != 0)
+            break;
+        pool.workers++;
+    }
+    pthread_sigmask(SIG_SETMASK, &callers, NULL);
+    pthread_attr_destroy(&attributes);
+}
+
+static void open_gate(int seats) {
+    atomic_store(&pool.gate, (unsigned)seats * SEAT);
+    int sleepers = atomic_load(&pool.sleepers);
+    int missing = seats - (pool.workers - sleepers); /* workers awake come by themselves */
+    if (sleepers > 0 && missing > 0)
+        wake(&pool.gate, missing);
+}
+
+static void wait_until_empty(bool spin) {
+    unsigned gate = poll_gate(SEATED, false, spin);
+    while (gate & SEATED) {
+        atomic_store(&pool.caller_sleeps, 1);
+        if (atomic_load(&pool.gate) & SEATED)
+            sleep_on(&pool.caller_sleeps, 1);
+        gate = atomic_load(&pool.gate);
+    }
+}
+
+void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    int threads = max_threads > 0 ? max_threads : klce_get_num_threads();
+    if (threads > KLCE_MAX_THREADS)
+        threads = KLCE_MAX_THREADS;
+    if (threads > count)
+        threads = (int)count;
+    if (threads <= 1 || inside_task) {
+        run_inline(count, task, context);
+        return;
+    }
+    pthread_once(&once, register_fork_handler); /* before `busy` can be inherited */
+    if (atomic_exchange(&pool.busy, true)) {
+        run_inline(count, task, context);
+        return;
+    }
+    grow(threads - 1);
+    pool.count = (size_t)count;
+    pool.task = task;
+    pool.context = context;
+    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    inside_task = true;
+    open_gate(threads - 1 < pool.workers ? threads - 1 : pool.workers);
+    run_seated();
+    wait_until_empty(threads <= default_threads());
+    inside_task = false;
+    atomic_store(&pool.busy, false);
+}
+
+#endif

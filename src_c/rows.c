@@ -1,0 +1,302 @@
+/* Sharing a call's rows out to threads: by ranges of rows, by segments of long rows, or by tiles
+ * that are packed first because their classes are not contiguous. */
+#include "klce.h"
+
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "float_environment.h"
+#include "pool.h"
+
+enum {
+    CHUNK = 1 << 16,         /* elements a task takes, about: enough to hide its hand-over */
+    THRESHOLD = 1 << 15,     /* elements below which a second thread does not pay */
+    ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
+    PACK_ROWS = 16,          /* rows packed together: a cache line's worth of a transposed array */
+    PACK_LIMIT = 1 << 22     /* bytes of one packed operand, unless a single row is longer */
+};
+
+static size_t size_of(klce_dtype dtype)
+{
+    static const size_t sizes[KLCE_DTYPE_COUNT] = {
+#define KLCE_DTYPE(name, type) sizeof(type),
+#include "dtypes.def"
+#undef KLCE_DTYPE
+    };
+    return sizes[dtype];
+}
+
+/* An op's operands, from its signature: the letter of each, and where the outputs begin. */
+typedef struct {
+    int count, outputs_from;
+    char letter[KLCE_MAX_ARGS];
+} operands;
+
+static operands operands_of(klce_op op)
+{
+    operands o = {0};
+    for (const char *s = klce_op_signatures[op]; *s; s++) {
+        if (*s == '>')
+            o.outputs_from = o.count;
+        else
+            o.letter[o.count++] = *s;
+    }
+    return o;
+}
+
+static int is_vector(char letter) { return letter == 'v' || letter == 'e'; }
+
+typedef struct {
+    const klce_call *call;
+    const klce_kernel *kernel;
+    operands operands;
+    ptrdiff_t chunk;           /* rows a task takes */
+    ptrdiff_t segments;        /* of a row */
+    int pass;
+    double *states;            /* of all segments of all rows, when rows are split */
+    atomic_int failed;
+} job;
+
+enum { STATE = KLCE_FIELDS * KLCE_TILE };
+
+static void run_chunk(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    klce_environment saved = klce_enter();
+    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
+    j->kernel->rows(j->call, low, high < j->call->rows ? high : j->call->rows);
+    klce_leave(saved);
+}
+
+/* dst[i*n + k] = the element k of row i.  The inner loop follows the smaller step. */
+static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
+                 ptrdiff_t core, size_t size)
+{
+#define PACK(type)                                                                            \
+    do {                                                                                      \
+        if (labs(step) < labs(core))                                                          \
+            for (ptrdiff_t k = 0; k < n; k++)                                                 \
+                for (ptrdiff_t i = 0; i < rows; i++)                                          \
+                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);    \
+        else                                                                                  \
+            for (ptrdiff_t i = 0; i < rows; i++)                                              \
+                for (ptrdiff_t k = 0; k < n; k++)                                             \
+                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);    \
+    } while (0)
+    if (size == 4)
+        PACK(uint32_t);
+    else
+        PACK(uint64_t);
+#undef PACK
+}
+
+static void unpack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
+                   ptrdiff_t core, size_t size)
+{
+#define UNPACK(type)                                                                          \
+    do {                                                                                      \
+        if (labs(step) < labs(core))                                                          \
+            for (ptrdiff_t k = 0; k < n; k++)                                                 \
+                for (ptrdiff_t i = 0; i < rows; i++)                                          \
+                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];    \
+        else                                                                                  \
+            for (ptrdiff_t i = 0; i < rows; i++)                                              \
+                for (ptrdiff_t k = 0; k < n; k++)                                             \
+                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];    \
+    } while (0)
+    if (size == 4)
+        UNPACK(uint32_t);
+    else
+        UNPACK(uint64_t);
+#undef UNPACK
+}
+
+/* A chunk whose strided operands go through scratch memory.  All inputs are read before an output
+ * is written, so that a map may work in place. */
+static void run_packed_chunk(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    klce_call call = *j->call;
+    size_t size = size_of(call.dtype);
+    ptrdiff_t low = index * j->chunk;
+    ptrdiff_t rows = j->chunk < call.rows - low ? j->chunk : call.rows - low;
+    size_t bytes = (size_t)rows * (size_t)call.n * size;
+    char *scratch[KLCE_MAX_ARGS] = {0};
+
+    call.rows = rows;
+    for (int k = 0; k < j->operands.count; k++) {
+        call.arg[k] += low * call.step[k];
+        if (!is_vector(j->operands.letter[k]) || call.core[k] == (ptrdiff_t)size)
+            continue;
+        scratch[k] = malloc(bytes ? bytes : 1);
+        if (!scratch[k]) {
+            atomic_store(&j->failed, 1);
+            goto done;
+        }
+        if (k < j->operands.outputs_from)
+            pack(scratch[k], call.arg[k], rows, call.n, call.step[k], call.core[k], size);
+        call.arg[k] = scratch[k];
+        call.step[k] = call.n * (ptrdiff_t)size;
+        call.core[k] = (ptrdiff_t)size;
+    }
+    klce_environment saved = klce_enter();
+    j->kernel->rows(&call, 0, rows);
+    klce_leave(saved);
+    for (int k = j->operands.outputs_from; k < j->operands.count; k++)
+        if (scratch[k])
+            unpack(j->call->arg[k] + low * j->call->step[k], scratch[k], rows, call.n,
+                   j->call->step[k], j->call->core[k], size);
+done:
+    for (int k = 0; k < KLCE_MAX_ARGS; k++)
+        free(scratch[k]);
+}
+
+static void run_segment(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    klce_environment saved = klce_enter();
+    ptrdiff_t row = index / j->segments, low = index % j->segments * KLCE_SEGMENT;
+    ptrdiff_t high = low + KLCE_SEGMENT < j->call->n ? low + KLCE_SEGMENT : j->call->n;
+    double *state = j->states + index * STATE;
+    if (j->pass) /* every segment starts from what the row's finish left in its first state */
+        memcpy(state, j->states + (row * j->segments) * STATE, STATE * sizeof *state);
+    j->kernel->pass[j->pass].sweep(j->call, row, low, high, state);
+    klce_leave(saved);
+}
+
+/* Few long rows: each pass by segments, then the rows' states merged in order. */
+static klce_status run_split(job *j)
+{
+    ptrdiff_t tasks = j->call->rows * j->segments;
+    j->states = calloc((size_t)tasks, STATE * sizeof *j->states);
+    if (!j->states)
+        return KLCE_NO_MEMORY;
+    for (j->pass = 0; j->pass < 2 && j->kernel->pass[j->pass].sweep; j->pass++) {
+        const klce_merge merge = j->kernel->pass[j->pass].merge;
+        const klce_finish finish = j->kernel->pass[j->pass].finish;
+        klce_parallel_for(tasks, 0, run_segment, j);
+        klce_environment saved = klce_enter();
+        for (ptrdiff_t row = 0; row < j->call->rows; row++) {
+            double *state = j->states + row * j->segments * STATE;
+            if (merge)
+                for (ptrdiff_t s = 1; s < j->segments; s++)
+                    merge(j->call, row, state, state + s * STATE);
+            if (finish)
+                finish(j->call, row, 1, state);
+        }
+        klce_leave(saved);
+    }
+    free(j->states);
+    return KLCE_OK;
+}
+
+static klce_status run_rows(klce_call *call)
+{
+    job j = {.call = call, .operands = operands_of(call->op)};
+    j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
+    size_t size = size_of(call->dtype);
+    ptrdiff_t n = call->n ? call->n : 1;
+    int packed = 0, gathers = 0;
+
+    for (int k = 0; k < j.operands.count; k++) {
+        packed |= is_vector(j.operands.letter[k]) && call->n > 1 &&
+                  call->core[k] != (ptrdiff_t)size;
+        gathers |= j.operands.letter[k] == 'g';
+    }
+    if (gathers)
+        n = 8; /* whatever the classes, a row costs a cache miss or two */
+    if (j.kernel->prepare)
+        j.kernel->prepare(call);
+
+    int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
+    j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
+    if (!packed && threads > 1 && j.segments > 1 && call->rows < 4 * threads)
+        return run_split(&j);
+
+    if (packed) {
+        ptrdiff_t fit = PACK_LIMIT / ((ptrdiff_t)size * n);
+        j.chunk = fit < 1 ? 1 : fit < PACK_ROWS ? fit : PACK_ROWS * (1 + 1024 / n);
+    } else {
+        j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
+        j.chunk = j.chunk ? j.chunk : KLCE_TILE;
+        ptrdiff_t share = (call->rows + threads - 1) / threads;
+        j.chunk = threads == 1 ? call->rows : j.chunk < share ? j.chunk : share;
+    }
+    klce_parallel_for((call->rows + j.chunk - 1) / j.chunk, threads,
+                      packed ? run_packed_chunk : run_chunk, &j);
+    return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
+}
+
+klce_status klce_run(const klce_call *call)
+{
+    klce_call rows = *call;
+    if (call->rows <= 0)
+        return KLCE_OK;
+    if (!strchr(klce_op_signatures[call->op], 'e'))
+        return run_rows(&rows);
+
+    /* Elementwise: the row is cut into short ones, and a rest. */
+    ptrdiff_t n = rows.n;
+    for (int pass = 0; pass < 2; pass++) {
+        ptrdiff_t length = pass ? n % ELEMENTWISE_ROW : ELEMENTWISE_ROW;
+        rows.rows = pass ? 1 : n / ELEMENTWISE_ROW;
+        rows.n = length;
+        for (int k = 0; k < 2; k++) {
+            rows.step[k] = rows.core[k] * ELEMENTWISE_ROW;
+            rows.arg[k] = call->arg[k] + (pass ? n - length : 0) * rows.core[k];
+        }
+        if (rows.rows && length) {
+            klce_status status = run_rows(&rows);
+            if (status != KLCE_OK)
+                return status;
+        }
+    }
+    return KLCE_OK;
+}
+
+ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step, int64_t classes,
+                            int64_t ignore, int64_t *counted)
+{
+    int64_t seen = 0;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int64_t label = *(const int64_t *)(labels + i * step);
+        if (label == ignore)
+            continue;
+        if (label < 0 || label >= classes) {
+            *counted = seen;
+            return i;
+        }
+        seen++;
+    }
+    *counted = seen;
+    return -1;
+}
+
+/* Chunks of 256 in eight chains, chunk sums by Neumaier's compensated sum: the error stays below a
+ * few units of a float64 for any count. */
+double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
+{
+    klce_environment saved = klce_enter();
+    double sum = 0, lost = 0;
+    for (ptrdiff_t low = 0; low < count; low += 256) {
+        ptrdiff_t high = low + 256 < count ? low + 256 : count;
+        double chain[8] = {0}, chunk;
+        for (ptrdiff_t i = low; i < high; i++) {
+            const char *p = values + i * step;
+            chain[i % 8] += dtype == KLCE_DTYPE_f32 ? *(const float *)p : *(const double *)p;
+        }
+        chunk = ((chain[0] + chain[1]) + (chain[2] + chain[3])) +
+                ((chain[4] + chain[5]) + (chain[6] + chain[7]));
+        double next = sum + chunk;
+        double big = sum, small = chunk;
+        if ((chunk < 0 ? -chunk : chunk) > (sum < 0 ? -sum : sum))
+            big = chunk, small = sum;
+        lost += (big - next) + small;
+        sum = next;
+    }
+    klce_leave(saved);
+    /* An infinite or nan sum has no error to give back. */
+    return lost == lost ? sum + lost : sum;
+}

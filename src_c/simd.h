@@ -1,0 +1,396 @@
+/* The vector vocabulary in which every kernel is written.
+ *
+ * An ISA's stub defines KLCE_VECTOR_BYTES (64, 32, 16, or 0 for plain scalars) and includes this
+ * file once.  It gives, for R in {f32, f64}, the vector type vR, its bits as an integer vector bR,
+ * a mask type mR, and static inline functions named <verb>_<R>.  Arithmetic + - * / and, on bR,
+ * & | ^ - + are the compiler's own.  Only what compilers lower badly is spelt in intrinsics.
+ *
+ * min and max are the x86 instructions, everywhere: the second operand if either is nan or if they
+ * are equal.  Kernels use that to keep nan out of (max(x, m)) or let it through (max(low, x)).
+ */
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if KLCE_VECTOR_BYTES && defined(__x86_64__)
+#include <immintrin.h>
+#elif KLCE_VECTOR_BYTES && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#if defined(__GNUC__)
+#define KLCE_INLINE static inline __attribute__((always_inline, unused))
+#define KLCE_NOINLINE __attribute__((noinline))
+#else
+#define KLCE_INLINE static inline
+#define KLCE_NOINLINE
+#endif
+
+/* Loops over the vectors of a group are unrolled whole, so that arrays of vectors live in
+ * registers. */
+#if defined(__clang__)
+#define KLCE_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define KLCE_UNROLL _Pragma("GCC unroll 64")
+#else
+#define KLCE_UNROLL
+#endif
+
+#if KLCE_VECTOR_BYTES
+#define KLCE_WIDTH_f32 (KLCE_VECTOR_BYTES / 4)
+#define KLCE_WIDTH_f64 (KLCE_VECTOR_BYTES / 8)
+typedef float v_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef double v_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef int32_t b_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef int64_t b_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef float v_f32_unaligned
+    __attribute__((vector_size(KLCE_VECTOR_BYTES), aligned(4), may_alias));
+typedef double v_f64_unaligned
+    __attribute__((vector_size(KLCE_VECTOR_BYTES), aligned(8), may_alias));
+#else
+#define KLCE_WIDTH_f32 1
+#define KLCE_WIDTH_f64 1
+typedef float v_f32;
+typedef double v_f64;
+typedef int32_t b_f32;
+typedef int64_t b_f64;
+#endif
+
+typedef int32_t bits_scalar_f32;
+typedef int64_t bits_scalar_f64;
+
+/* ---- Comparison, selection, fused multiply-add, partial loads and stores: per ISA ---- */
+
+#if KLCE_VECTOR_BYTES == 64
+#define KLCE_FMA 1
+typedef __mmask16 m_f32;
+typedef __mmask8 m_f64;
+KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return _mm512_fmadd_ps(a, b, c); }
+KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return _mm512_fmadd_pd(a, b, c); }
+KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm512_min_ps(a, b); }
+KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return _mm512_min_pd(a, b); }
+KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm512_max_ps(a, b); }
+KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm512_max_pd(a, b); }
+KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
+KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+KLCE_INLINE m_f32 and_f32(m_f32 a, m_f32 b) { return a & b; }
+KLCE_INLINE m_f64 and_f64(m_f64 a, m_f64 b) { return a & b; }
+KLCE_INLINE m_f32 or_f32(m_f32 a, m_f32 b) { return a | b; }
+KLCE_INLINE m_f64 or_f64(m_f64 a, m_f64 b) { return a | b; }
+KLCE_INLINE m_f32 not_f32(m_f32 a) { return (m_f32)~a; }
+KLCE_INLINE m_f64 not_f64(m_f64 a) { return (m_f64)~a; }
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b) { return _mm512_mask_blend_ps(m, b, a); }
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b) { return _mm512_mask_blend_pd(m, b, a); }
+KLCE_INLINE int any_f32(m_f32 m) { return m != 0; }
+KLCE_INLINE int any_f64(m_f64 m) { return m != 0; }
+KLCE_INLINE int first_f32(m_f32 m) { return __builtin_ctz(m); }
+KLCE_INLINE int first_f64(m_f64 m) { return __builtin_ctz(m); }
+KLCE_INLINE v_f32 load_part_f32(const float *p, int k, v_f32 fill)
+{
+    return _mm512_mask_loadu_ps(fill, (__mmask16)((1u << k) - 1), p);
+}
+KLCE_INLINE v_f64 load_part_f64(const double *p, int k, v_f64 fill)
+{
+    return _mm512_mask_loadu_pd(fill, (__mmask8)((1u << k) - 1), p);
+}
+KLCE_INLINE void store_part_f32(float *p, int k, v_f32 v)
+{
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << k) - 1), v);
+}
+KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
+{
+    _mm512_mask_storeu_pd(p, (__mmask8)((1u << k) - 1), v);
+}
+
+#elif KLCE_VECTOR_BYTES == 32
+#define KLCE_FMA 1
+typedef b_f32 m_f32;
+typedef b_f64 m_f64;
+KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return _mm256_fmadd_ps(a, b, c); }
+KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return _mm256_fmadd_pd(a, b, c); }
+KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm256_min_ps(a, b); }
+KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return _mm256_min_pd(a, b); }
+KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm256_max_ps(a, b); }
+KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm256_max_pd(a, b); }
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
+{
+    return _mm256_blendv_ps(b, a, (v_f32)m);
+}
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b)
+{
+    return _mm256_blendv_pd(b, a, (v_f64)m);
+}
+KLCE_INLINE int bits_f32(m_f32 m) { return _mm256_movemask_ps((v_f32)m); }
+KLCE_INLINE int bits_f64(m_f64 m) { return _mm256_movemask_pd((v_f64)m); }
+KLCE_INLINE b_f32 lanes_below_f32(int k)
+{
+    return (b_f32){0, 1, 2, 3, 4, 5, 6, 7} < (b_f32)_mm256_set1_epi32(k);
+}
+KLCE_INLINE b_f64 lanes_below_f64(int k)
+{
+    return (b_f64){0, 1, 2, 3} < (b_f64)_mm256_set1_epi64x(k);
+}
+KLCE_INLINE v_f32 load_part_f32(const float *p, int k, v_f32 fill)
+{
+    b_f32 m = lanes_below_f32(k);
+    return select_f32(m, _mm256_maskload_ps(p, (__m256i)m), fill);
+}
+KLCE_INLINE v_f64 load_part_f64(const double *p, int k, v_f64 fill)
+{
+    b_f64 m = lanes_below_f64(k);
+    return select_f64(m, _mm256_maskload_pd(p, (__m256i)m), fill);
+}
+KLCE_INLINE void store_part_f32(float *p, int k, v_f32 v)
+{
+    _mm256_maskstore_ps(p, (__m256i)lanes_below_f32(k), v);
+}
+KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
+{
+    _mm256_maskstore_pd(p, (__m256i)lanes_below_f64(k), v);
+}
+
+#elif KLCE_VECTOR_BYTES == 16 && defined(__x86_64__)
+#define KLCE_FMA 0
+typedef b_f32 m_f32;
+typedef b_f64 m_f64;
+KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return a * b + c; }
+KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return a * b + c; }
+KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm_min_ps(a, b); }
+KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return _mm_min_pd(a, b); }
+KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm_max_ps(a, b); }
+KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm_max_pd(a, b); }
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
+{
+    return (v_f32)((m & (b_f32)a) | (~m & (b_f32)b));
+}
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b)
+{
+    return (v_f64)((m & (b_f64)a) | (~m & (b_f64)b));
+}
+KLCE_INLINE int bits_f32(m_f32 m) { return _mm_movemask_ps((v_f32)m); }
+KLCE_INLINE int bits_f64(m_f64 m) { return _mm_movemask_pd((v_f64)m); }
+
+#elif KLCE_VECTOR_BYTES == 16 && defined(__aarch64__)
+#define KLCE_FMA 1
+typedef b_f32 m_f32;
+typedef b_f64 m_f64;
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
+{
+    return (v_f32)vbslq_f32((uint32x4_t)m, (float32x4_t)a, (float32x4_t)b);
+}
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b)
+{
+    return (v_f64)vbslq_f64((uint64x2_t)m, (float64x2_t)a, (float64x2_t)b);
+}
+KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c)
+{
+    return (v_f32)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+}
+KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c)
+{
+    return (v_f64)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+}
+KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return select_f32(a < b, a, b); }
+KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return select_f64(a < b, a, b); }
+KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return select_f32(a > b, a, b); }
+KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return select_f64(a > b, a, b); }
+KLCE_INLINE int bits_f32(m_f32 m)
+{
+    return (int)((m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8));
+}
+KLCE_INLINE int bits_f64(m_f64 m) { return (int)((m[0] & 1) | (m[1] & 2)); }
+
+#elif KLCE_VECTOR_BYTES == 0
+#define KLCE_FMA 0
+typedef int m_f32;
+typedef int m_f64;
+KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return a * b + c; }
+KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return a * b + c; }
+KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return a < b ? a : b; }
+KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return a < b ? a : b; }
+KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return a > b ? a : b; }
+KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return a > b ? a : b; }
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b) { return m ? a : b; }
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b) { return m ? a : b; }
+KLCE_INLINE int bits_f32(m_f32 m) { return m; }
+KLCE_INLINE int bits_f64(m_f64 m) { return m; }
+KLCE_INLINE m_f32 not_f32(m_f32 a) { return !a; }
+KLCE_INLINE m_f64 not_f64(m_f64 a) { return !a; }
+#else
+#error "KLCE_VECTOR_BYTES is not a width that this platform has"
+#endif
+
+#if KLCE_VECTOR_BYTES != 64 /* comparisons give a vector (or one int) of 0 and -1 (or 1) */
+KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return a < b; }
+KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return a < b; }
+KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return a == b; }
+KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return a == b; }
+KLCE_INLINE m_f32 and_f32(m_f32 a, m_f32 b) { return a & b; }
+KLCE_INLINE m_f64 and_f64(m_f64 a, m_f64 b) { return a & b; }
+KLCE_INLINE m_f32 or_f32(m_f32 a, m_f32 b) { return a | b; }
+KLCE_INLINE m_f64 or_f64(m_f64 a, m_f64 b) { return a | b; }
+KLCE_INLINE int any_f32(m_f32 m) { return bits_f32(m) != 0; }
+KLCE_INLINE int any_f64(m_f64 m) { return bits_f64(m) != 0; }
+#if KLCE_VECTOR_BYTES
+KLCE_INLINE m_f32 not_f32(m_f32 a) { return ~a; }
+KLCE_INLINE m_f64 not_f64(m_f64 a) { return ~a; }
+KLCE_INLINE int first_f32(m_f32 m) { return __builtin_ctz((unsigned)bits_f32(m)); }
+KLCE_INLINE int first_f64(m_f64 m) { return __builtin_ctz((unsigned)bits_f64(m)); }
+#else
+KLCE_INLINE int first_f32(m_f32 m) { return (void)m, 0; }
+KLCE_INLINE int first_f64(m_f64 m) { return (void)m, 0; }
+#endif
+#endif
+
+#if KLCE_VECTOR_BYTES == 16 /* no masked memory access: lane by lane, never past k */
+KLCE_INLINE v_f32 load_part_f32(const float *p, int k, v_f32 fill)
+{
+    for (int i = 0; i < k; i++)
+        fill[i] = p[i];
+    return fill;
+}
+KLCE_INLINE v_f64 load_part_f64(const double *p, int k, v_f64 fill)
+{
+    for (int i = 0; i < k; i++)
+        fill[i] = p[i];
+    return fill;
+}
+KLCE_INLINE void store_part_f32(float *p, int k, v_f32 v)
+{
+    for (int i = 0; i < k; i++)
+        p[i] = v[i];
+}
+KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
+{
+    for (int i = 0; i < k; i++)
+        p[i] = v[i];
+}
+#elif KLCE_VECTOR_BYTES == 0
+KLCE_INLINE v_f32 load_part_f32(const float *p, int k, v_f32 fill) { return k ? *p : fill; }
+KLCE_INLINE v_f64 load_part_f64(const double *p, int k, v_f64 fill) { return k ? *p : fill; }
+KLCE_INLINE void store_part_f32(float *p, int k, v_f32 v)
+{
+    if (k)
+        *p = v;
+}
+KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
+{
+    if (k)
+        *p = v;
+}
+#endif
+
+/* ---- What the compilers lower well ---- */
+
+#if KLCE_VECTOR_BYTES
+/* x - (vector){} is a broadcast that keeps the sign of zero. */
+KLCE_INLINE v_f32 set_f32(float x) { return x - (v_f32){0}; }
+KLCE_INLINE v_f64 set_f64(double x) { return x - (v_f64){0}; }
+KLCE_INLINE v_f32 load_f32(const float *p) { return *(const v_f32_unaligned *)p; }
+KLCE_INLINE v_f64 load_f64(const double *p) { return *(const v_f64_unaligned *)p; }
+KLCE_INLINE void store_f32(float *p, v_f32 v) { *(v_f32_unaligned *)p = v; }
+KLCE_INLINE void store_f64(double *p, v_f64 v) { *(v_f64_unaligned *)p = v; }
+KLCE_INLINE b_f32 to_bits_f32(v_f32 v) { return (b_f32)v; }
+KLCE_INLINE b_f64 to_bits_f64(v_f64 v) { return (b_f64)v; }
+KLCE_INLINE v_f32 from_bits_f32(b_f32 b) { return (v_f32)b; }
+KLCE_INLINE v_f64 from_bits_f64(b_f64 b) { return (v_f64)b; }
+KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return x - (b_f32){0}; }
+KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return x - (b_f64){0}; }
+/* The mantissa's width is the distance to the exponent field. */
+KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return b << 23; }
+KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return b << 52; }
+KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return b >> 23; }
+/* AVX2 has no arithmetic shift of 64-bit lanes: shift as unsigned, then carry the sign. */
+typedef uint64_t ub_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b)
+{
+    b_f64 sign = set_bits_f64(1 << 11);
+    return ((b_f64)((ub_f64)b >> 52) ^ sign) - sign;
+}
+KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return __builtin_convertvector(b, v_f32); }
+/* |b| < 2^51: an integer conversion by the exponent trick, since AVX2 and SSE2 have none. */
+KLCE_INLINE v_f64 float_of_f64(b_f64 b)
+{
+    return (v_f64)(b + set_bits_f64(0x4338000000000000)) - 0x1.8p52;
+}
+/* The low and the high half of the lanes, as doubles. */
+#if KLCE_VECTOR_BYTES == 64
+#define KLCE_LOW_HALF 0, 1, 2, 3, 4, 5, 6, 7
+#define KLCE_HIGH_HALF 8, 9, 10, 11, 12, 13, 14, 15
+#elif KLCE_VECTOR_BYTES == 32
+#define KLCE_LOW_HALF 0, 1, 2, 3
+#define KLCE_HIGH_HALF 4, 5, 6, 7
+#else
+#define KLCE_LOW_HALF 0, 1
+#define KLCE_HIGH_HALF 2, 3
+#endif
+KLCE_INLINE v_f64 widen_low(v_f32 v)
+{
+    return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_LOW_HALF), v_f64);
+}
+KLCE_INLINE v_f64 widen_high(v_f32 v)
+{
+    return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_HIGH_HALF), v_f64);
+}
+#else
+KLCE_INLINE v_f32 set_f32(float x) { return x; }
+KLCE_INLINE v_f64 set_f64(double x) { return x; }
+KLCE_INLINE v_f32 load_f32(const float *p) { return *p; }
+KLCE_INLINE v_f64 load_f64(const double *p) { return *p; }
+KLCE_INLINE void store_f32(float *p, v_f32 v) { *p = v; }
+KLCE_INLINE void store_f64(double *p, v_f64 v) { *p = v; }
+KLCE_INLINE b_f32 to_bits_f32(v_f32 v)
+{
+    b_f32 b;
+    memcpy(&b, &v, sizeof b);
+    return b;
+}
+KLCE_INLINE b_f64 to_bits_f64(v_f64 v)
+{
+    b_f64 b;
+    memcpy(&b, &v, sizeof b);
+    return b;
+}
+KLCE_INLINE v_f32 from_bits_f32(b_f32 b)
+{
+    v_f32 v;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+KLCE_INLINE v_f64 from_bits_f64(b_f64 b)
+{
+    v_f64 v;
+    memcpy(&v, &b, sizeof v);
+    return v;
+}
+KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return x; }
+KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return x; }
+KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return (b_f32)((uint32_t)b << 23); }
+KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return (b_f64)((uint64_t)b << 52); }
+KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return b >> 23; }
+KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b) { return b >> 52; }
+KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)b; }
+KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)b; }
+#endif
+
+/* The largest lane; nan lanes are passed over unless all are. */
+KLCE_INLINE float hmax_f32(v_f32 v)
+{
+    float lane[KLCE_WIDTH_f32], m;
+    store_f32(lane, v);
+    m = lane[0];
+    for (int i = 1; i < KLCE_WIDTH_f32; i++)
+        m = lane[i] > m ? lane[i] : m;
+    return m;
+}
+KLCE_INLINE double hmax_f64(v_f64 v)
+{
+    double lane[KLCE_WIDTH_f64], m;
+    store_f64(lane, v);
+    m = lane[0];
+    for (int i = 1; i < KLCE_WIDTH_f64; i++)
+        m = lane[i] > m ? lane[i] : m;
+    return m;
+}

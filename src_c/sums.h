@@ -1,0 +1,158 @@
+/* Sums over a row: vectors of partial sums, flushed every FLUSH elements into LANES sums in
+ * float64, and those added up in one fixed order. */
+
+typedef struct {
+    v_f64 high[DOUBLES];
+#if KLCE_REAL_IS_F64
+    v_f64 low[DOUBLES]; /* what rounding took from high */
+#endif
+} K(lanes);
+
+KLCE_INLINE K(lanes) K(no_lanes)(void)
+{
+    K(lanes) lanes;
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+    {
+        lanes.high[i] = set_f64(0);
+#if KLCE_REAL_IS_F64
+        lanes.low[i] = set_f64(0);
+#endif
+    }
+    return lanes;
+}
+
+/* lanes += sums.  In float32 the widened sum is exact to 2^-29 of a unit; in float64 the rounding
+ * error of each addition is kept (Knuth's two-sum). */
+KLCE_INLINE void K(add_lanes)(K(lanes) * lanes, const K(v) * sums)
+{
+    EACH_VECTOR(v)
+    {
+#if KLCE_REAL_IS_F64
+        v_f64 a = lanes->high[v], b = sums[v], s = a + b, c = s - a;
+        lanes->low[v] = lanes->low[v] + ((a - (s - c)) + (b - c));
+        lanes->high[v] = s;
+#elif KLCE_VECTOR_BYTES
+        lanes->high[2 * v] = lanes->high[2 * v] + widen_low(sums[v]);
+        lanes->high[2 * v + 1] = lanes->high[2 * v + 1] + widen_high(sums[v]);
+#else
+        lanes->high[v] = lanes->high[v] + (double)sums[v];
+#endif
+    }
+}
+
+KLCE_INLINE void K(scale_lanes)(K(lanes) * lanes, double factor)
+{
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+    {
+        lanes->high[i] = lanes->high[i] * set_f64(factor);
+#if KLCE_REAL_IS_F64
+        lanes->low[i] = lanes->low[i] * set_f64(factor);
+#endif
+    }
+}
+
+/* into += factor * from */
+KLCE_INLINE void K(add_scaled_lanes)(K(lanes) * into, const K(lanes) * from, double factor)
+{
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+        into->high[i] = into->high[i] + from->high[i] * set_f64(factor);
+}
+
+/* The sum of all lanes, by halves: lane i with lane i + LANES/2, and so on. */
+KLCE_INLINE double K(total)(const K(lanes) * lanes)
+{
+    double sum[LANES];
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+    {
+#if KLCE_REAL_IS_F64
+        store_f64(sum + i * KLCE_WIDTH_f64, lanes->high[i] + lanes->low[i]);
+#else
+        store_f64(sum + i * KLCE_WIDTH_f64, lanes->high[i]);
+#endif
+    }
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            sum[i] += sum[i + half];
+    return sum[0];
+}
+
+/* The group that starts at x: all of it, or its first `count` elements and `fill`. */
+KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) * group)
+{
+    if (count >= LANES) {
+        EACH_VECTOR(v) group[v] = K(load)(x + v * WIDTH);
+    } else {
+#if KLCE_VECTOR_BYTES >= 32
+        EACH_VECTOR(v)
+        {
+            ptrdiff_t left = count - v * WIDTH;
+            int part = left < 0 ? 0 : left > WIDTH ? WIDTH : (int)left;
+            group[v] = K(load_part)(x + (part ? v * WIDTH : 0), part, K(set)(fill));
+        }
+#else
+        real lane[LANES];
+        for (int i = 0; i < LANES; i++)
+            lane[i] = i < count ? x[i] : fill;
+        EACH_VECTOR(v) group[v] = K(load)(lane + v * WIDTH);
+#endif
+    }
+}
+
+KLCE_INLINE void K(store_group)(real *y, ptrdiff_t count, const K(v) * group)
+{
+    if (count >= LANES) {
+        EACH_VECTOR(v) K(store)(y + v * WIDTH, group[v]);
+    } else {
+#if KLCE_VECTOR_BYTES >= 32
+        EACH_VECTOR(v)
+        {
+            ptrdiff_t left = count - v * WIDTH;
+            int part = left < 0 ? 0 : left > WIDTH ? WIDTH : (int)left;
+            K(store_part)(y + (part ? v * WIDTH : 0), part, group[v]);
+        }
+#else
+        real lane[LANES];
+        EACH_VECTOR(v) K(store)(lane + v * WIDTH, group[v]);
+        for (int i = 0; i < count; i++)
+            y[i] = lane[i];
+#endif
+    }
+}
+
+/* The largest and the smallest of n elements, nan passed over (-inf and inf when there are none).
+ * Eight independent chains, since a maximum takes four cycles and two start in each. */
+typedef struct {
+    real max, min;
+} K(extent);
+
+KLCE_INLINE K(extent) K(extent_of)(const real *x, ptrdiff_t n, int want_min)
+{
+    K(v) most[8], least[8];
+    ptrdiff_t i = 0;
+    KLCE_UNROLL for (int c = 0; c < 8; c++)
+    {
+        most[c] = K(set)((real)-INFINITY);
+        least[c] = K(set)((real)INFINITY);
+    }
+    for (; i + 8 * WIDTH <= n; i += 8 * WIDTH)
+        KLCE_UNROLL for (int c = 0; c < 8; c++)
+        {
+            K(v) v = K(load)(x + i + c * WIDTH);
+            most[c] = K(max)(v, most[c]);
+            if (want_min)
+                least[c] = K(min)(v, least[c]);
+        }
+    for (; i < n; i += WIDTH) {
+        int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
+        most[0] = K(max)(K(load_part)(x + i, part, K(set)((real)-INFINITY)), most[0]);
+        if (want_min)
+            least[0] = K(min)(K(load_part)(x + i, part, K(set)((real)INFINITY)), least[0]);
+    }
+    for (int half = 4; half; half /= 2)
+        for (int c = 0; c < half; c++) {
+            most[c] = K(max)(most[c], most[c + half]);
+            least[c] = K(min)(least[c], least[c + half]);
+        }
+    K(extent) extent = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
+    return extent;
+}

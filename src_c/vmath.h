@@ -1,0 +1,295 @@
+/* exp and log for the kernels, over the vocabulary of simd.h.  Coefficients: tools/minimax.py.
+ *
+ * exp.  exp(z/T) = p(r) * 2^n with n = round(z*log2e/T) and r = z - n*(T*ln2), |r| <= T*ln2/2: the
+ * temperature is folded into the constants, so that z/T is never rounded.  n comes out as an
+ * integer, and callers measure it from the n of the row's maximum: exact, where the subtraction
+ * z - max would round and cost the tail of a softmax tens of ULP.
+ *
+ * log.  x = 2^k (1 + f), f in [sqrt(1/2) - 1, sqrt(2) - 1]; everything rests on the tail
+ * f - log1p(f), computed to a few ULP of itself, which is also what KL divergence sums.
+ */
+
+typedef struct {
+    float log2e, ln2_hi, ln2_mid, ln2_lo; /* log2(e)/T and T*ln2 in pieces */
+    float c1, c2, c3, c4, c5, c6;         /* p(r) = 1 + c1 r + ... + c6 r^6, c_k over T^k */
+} exp_constants_f32;
+
+typedef struct {
+    double log2e, ln2_hi, ln2_mid, ln2_lo;
+    double c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11;
+} exp_constants_f64;
+
+/* With an FMA, n*hi is not rounded before the subtraction, so two pieces of full width do.
+ * Without, n (10 bits in float32, 13 in float64) times hi must be exact: hi keeps 13 or 38 bits. */
+KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
+{
+    double ln2 = t * 0x1.62e42fefa39efp-1, i = 1 / t;
+    double i2 = i * i, i3 = i2 * i;
+    exp_constants_f32 e = {.log2e = (float)(0x1.71547652b82fep+0 * i),
+                           .c1 = (float)i,
+                           .c2 = (float)(0.4999999341 * i2),
+                           .c3 = (float)(0.1666652011 * i3),
+                           .c4 = (float)(0.04166839421 * i2 * i2),
+                           .c5 = (float)(0.008368780411 * i3 * i2),
+                           .c6 = (float)(0.001381446706 * i3 * i3)};
+    e.ln2_hi = (float)ln2;
+#if !KLCE_FMA
+    int32_t bits;
+    memcpy(&bits, &e.ln2_hi, sizeof bits);
+    bits &= ~0x7ff;
+    memcpy(&e.ln2_hi, &bits, sizeof bits);
+#endif
+    e.ln2_mid = (float)(ln2 - e.ln2_hi);
+#if !KLCE_FMA
+    memcpy(&bits, &e.ln2_mid, sizeof bits);
+    bits &= ~0x7ff;
+    memcpy(&e.ln2_mid, &bits, sizeof bits);
+#endif
+    e.ln2_lo = (float)(ln2 - e.ln2_hi - e.ln2_mid);
+    return e;
+}
+
+KLCE_INLINE exp_constants_f64 exp_constants_of_f64(double t)
+{
+    double hi = t * 0x1.62e42fefa39efp-1, i = 1 / t;
+    double low = fma(t, 0x1.62e42fefa39efp-1, -hi) + t * 0x1.abc9e3b39803fp-56;
+    double i2 = i * i, i3 = i2 * i, i4 = i2 * i2;
+    exp_constants_f64 e = {.log2e = 0x1.71547652b82fep+0 * i,
+                           .c1 = i,
+                           .c2 = 0.500000000000001072 * i2,
+                           .c3 = 0.166666666666664102 * i3,
+                           .c4 = 0.0416666666665291886 * i4,
+                           .c5 = 0.00833333333349562379 * i4 * i,
+                           .c6 = 0.00138888889439226396 * i4 * i2,
+                           .c7 = 0.000198412695047653564 * i4 * i3,
+                           .c8 = 0.0000248014927627956474 * i4 * i4,
+                           .c9 = 2.75575873422038184e-6 * i4 * i4 * i,
+                           .c10 = 2.76303786208051803e-7 * i4 * i4 * i2,
+                           .c11 = 2.49999653432559226e-8 * i4 * i4 * i3};
+    e.ln2_hi = hi;
+#if !KLCE_FMA
+    int64_t bits;
+    memcpy(&bits, &e.ln2_hi, sizeof bits);
+    bits &= ~(int64_t)0x7fff;
+    memcpy(&e.ln2_hi, &bits, sizeof bits);
+#endif
+    double rest = (hi - e.ln2_hi) + low;
+    e.ln2_mid = rest;
+#if !KLCE_FMA
+    memcpy(&bits, &e.ln2_mid, sizeof bits);
+    bits &= ~(int64_t)0x7fff;
+    memcpy(&e.ln2_mid, &bits, sizeof bits);
+#endif
+    e.ln2_lo = (rest - e.ln2_mid) + (e.ln2_mid == rest ? (hi - e.ln2_hi - rest) + low : 0);
+    return e;
+}
+
+/* Adding 1.5 * 2^23 (2^52) leaves an integer in the low bits of the sum.  With a bias b in the
+ * magic number those bits hold n + b, which shifted into the exponent field is 2^(n + b - 127):
+ * one shift for the scale, no integer arithmetic. */
+#define KLCE_MAGIC_f32 0x1.8p23f
+#define KLCE_MAGIC_f64 0x1.8p52
+#define KLCE_BIAS_f32 127
+#define KLCE_BIAS_f64 1023
+
+typedef struct {
+    v_f32 r, scale; /* the reduced argument, and 2^(n + bias of the magic number) */
+} exp_parts_f32;
+typedef struct {
+    v_f64 r, scale;
+} exp_parts_f64;
+
+/* n + b must stay within the normal exponents: the callers clamp z.  7 instructions. */
+KLCE_INLINE exp_parts_f32 exp_reduce_f32(const exp_constants_f32 *e, v_f32 z, v_f32 magic)
+{
+    v_f32 t = fma_f32(z, set_f32(e->log2e), magic);
+    v_f32 n = t - magic;
+    v_f32 r = fma_f32(n, -set_f32(e->ln2_hi), z);
+    r = fma_f32(n, -set_f32(e->ln2_mid), r);
+#if !KLCE_FMA
+    r = fma_f32(n, -set_f32(e->ln2_lo), r);
+#endif
+    return (exp_parts_f32){r, from_bits_f32(shift_to_exponent_f32(to_bits_f32(t)))};
+}
+
+KLCE_INLINE exp_parts_f64 exp_reduce_f64(const exp_constants_f64 *e, v_f64 z, v_f64 magic)
+{
+    v_f64 t = fma_f64(z, set_f64(e->log2e), magic);
+    v_f64 n = t - magic;
+    v_f64 r = fma_f64(n, -set_f64(e->ln2_hi), z);
+    r = fma_f64(n, -set_f64(e->ln2_mid), r);
+#if !KLCE_FMA
+    r = fma_f64(n, -set_f64(e->ln2_lo), r);
+#endif
+    return (exp_parts_f64){r, from_bits_f64(shift_to_exponent_f64(to_bits_f64(t)))};
+}
+
+/* (exp(r/T) - 1 - r/T) / r^2, to 2^-28 (2^-57) of exp(r/T). */
+KLCE_INLINE v_f32 exp_poly_f32(const exp_constants_f32 *e, v_f32 r)
+{
+    v_f32 q = fma_f32(set_f32(e->c6), r, set_f32(e->c5));
+    q = fma_f32(q, r, set_f32(e->c4));
+    q = fma_f32(q, r, set_f32(e->c3));
+    return fma_f32(q, r, set_f32(e->c2));
+}
+
+KLCE_INLINE v_f64 exp_poly_f64(const exp_constants_f64 *e, v_f64 r)
+{
+    v_f64 q = fma_f64(set_f64(e->c11), r, set_f64(e->c10));
+    q = fma_f64(q, r, set_f64(e->c9));
+    q = fma_f64(q, r, set_f64(e->c8));
+    q = fma_f64(q, r, set_f64(e->c7));
+    q = fma_f64(q, r, set_f64(e->c6));
+    q = fma_f64(q, r, set_f64(e->c5));
+    q = fma_f64(q, r, set_f64(e->c4));
+    q = fma_f64(q, r, set_f64(e->c3));
+    return fma_f64(q, r, set_f64(e->c2));
+}
+
+/* exp(r/T), 2 instructions more. */
+KLCE_INLINE v_f32 exp_mantissa_f32(const exp_constants_f32 *e, v_f32 r)
+{
+    return fma_f32(fma_f32(exp_poly_f32(e, r), r, set_f32(e->c1)), r, set_f32(1));
+}
+
+KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
+{
+    return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
+}
+
+/* exp(z/T) in full, 0 below the normal numbers: for the few values of a row's state. */
+KLCE_INLINE v_f64 exp_f64(const exp_constants_f64 *e, v_f64 z, double t)
+{
+    v_f64 low = set_f64(-708 * t);
+    exp_parts_f64 parts = exp_reduce_f64(e, max_f64(low, z), set_f64(KLCE_MAGIC_f64 + 1023));
+    return select_f64(lt_f64(z, low), set_f64(0), exp_mantissa_f64(e, parts.r) * parts.scale);
+}
+
+/* f - log1p(f) for f in [sqrt(1/2) - 1, sqrt(2) - 1].  float32: f^2 (1/2 - f q(f)), to 2^-26 of
+ * itself.  float64: by s = f/(2 + f), whose odd series needs half the terms (as fdlibm does). */
+KLCE_INLINE v_f32 log1p_tail_f32(v_f32 f)
+{
+    v_f32 q = fma_f32(set_f32(0.07007647224f), f, set_f32(-0.1171718742f));
+    q = fma_f32(q, f, set_f32(0.1179555145f));
+    q = fma_f32(q, f, set_f32(-0.1239512299f));
+    q = fma_f32(q, f, set_f32(0.1423126783f));
+    q = fma_f32(q, f, set_f32(-0.1666883873f));
+    q = fma_f32(q, f, set_f32(0.2000152808f));
+    q = fma_f32(q, f, set_f32(-0.2499998948f));
+    q = fma_f32(q, f, set_f32(0.3333332187f));
+    return f * f * fma_f32(-f, q, set_f32(0.5f));
+}
+
+KLCE_INLINE v_f64 log1p_tail_f64(v_f64 f)
+{
+    v_f64 s = f / (set_f64(2) + f), z = s * s, half_square = set_f64(0.5) * f * f;
+    v_f64 q = fma_f64(set_f64(0.147959497005693995), z, set_f64(0.153140505521141707));
+    q = fma_f64(q, z, set_f64(0.181835643261196126));
+    q = fma_f64(q, z, set_f64(0.222221985731845261));
+    q = fma_f64(q, z, set_f64(0.285714287423876227));
+    q = fma_f64(q, z, set_f64(0.399999999994146784));
+    q = fma_f64(q, z, set_f64(0.666666666666673441));
+    return half_square - s * fma_f64(q, z, half_square);
+}
+
+/* x = 2^k (1 + f) for normal x > 0.  A zero gives k = -127 (-1023) and f = 0. */
+typedef struct {
+    b_f32 k;
+    v_f32 f;
+} log_parts_f32;
+typedef struct {
+    b_f64 k;
+    v_f64 f;
+} log_parts_f64;
+
+KLCE_INLINE log_parts_f32 log_reduce_f32(v_f32 x)
+{
+    b_f32 bits = to_bits_f32(x);
+    b_f32 k = shift_from_exponent_f32(bits - set_bits_f32(0x3f3504f3)); /* sqrt(1/2) */
+    return (log_parts_f32){k, from_bits_f32(bits - shift_to_exponent_f32(k)) - set_f32(1)};
+}
+
+KLCE_INLINE log_parts_f64 log_reduce_f64(v_f64 x)
+{
+    b_f64 bits = to_bits_f64(x);
+    b_f64 k = shift_from_exponent_f64(bits - set_bits_f64(0x3fe6a09e667f3bcd));
+    return (log_parts_f64){k, from_bits_f64(bits - shift_to_exponent_f64(k)) - set_f64(1)};
+}
+
+/* k ln2 + log1p(f), the largest term last; k*ln2_hi is exact. */
+KLCE_INLINE v_f32 log_join_f32(v_f32 k, v_f32 f)
+{
+    v_f32 rest = fma_f32(k, set_f32(-2.12194440e-4f), -log1p_tail_f32(f));
+    return fma_f32(k, set_f32(0.693359375f), rest + f);
+}
+
+KLCE_INLINE v_f64 log_join_f64(v_f64 k, v_f64 f)
+{
+    v_f64 rest = fma_f64(k, set_f64(1.90821492927058770002e-10), -log1p_tail_f64(f));
+    return fma_f64(k, set_f64(6.93147180369123816490e-01), rest + f);
+}
+
+/* log x for finite x > 0, normal; garbage, but finite, at 0. */
+KLCE_INLINE v_f32 log_normal_f32(v_f32 x)
+{
+    log_parts_f32 parts = log_reduce_f32(x);
+    return log_join_f32(float_of_f32(parts.k), parts.f);
+}
+
+KLCE_INLINE v_f64 log_normal_f64(v_f64 x)
+{
+    log_parts_f64 parts = log_reduce_f64(x);
+    return log_join_f64(float_of_f64(parts.k), parts.f);
+}
+
+/* log x for any x: subnormals are scaled up first; -inf at 0, nan below, inf and nan kept. */
+KLCE_INLINE v_f32 log_f32(v_f32 x)
+{
+    m_f32 small = lt_f32(x, set_f32(0x1p-126f));
+    log_parts_f32 parts = log_reduce_f32(select_f32(small, x * set_f32(0x1p25f), x));
+    v_f32 k = float_of_f32(parts.k) - select_f32(small, set_f32(25), set_f32(0));
+    v_f32 y = log_join_f32(k, parts.f);
+    y = select_f32(lt_f32(x, set_f32(INFINITY)), y, x);
+    y = select_f32(eq_f32(x, set_f32(0)), set_f32(-INFINITY), y);
+    return select_f32(lt_f32(x, set_f32(0)), set_f32(NAN), y);
+}
+
+KLCE_INLINE v_f64 log_f64(v_f64 x)
+{
+    m_f64 small = lt_f64(x, set_f64(0x1p-1022));
+    log_parts_f64 parts = log_reduce_f64(select_f64(small, x * set_f64(0x1p54), x));
+    v_f64 k = float_of_f64(parts.k) - select_f64(small, set_f64(54), set_f64(0));
+    v_f64 y = log_join_f64(k, parts.f);
+    y = select_f64(lt_f64(x, set_f64(INFINITY)), y, x);
+    y = select_f64(eq_f64(x, set_f64(0)), set_f64(-INFINITY), y);
+    return select_f64(lt_f64(x, set_f64(0)), set_f64(NAN), y);
+}
+
+/* log(1 + x) for x > -1, below 2^60: k from the rounded 1 + x, then f = x 2^-k + (2^-k - 1), whose
+ * one rounding is of f itself; for k = 0 f is x. */
+KLCE_INLINE v_f32 log1p_f32(v_f32 x)
+{
+    b_f32 k = log_reduce_f32(set_f32(1) + x).k;
+    v_f32 down = from_bits_f32(shift_to_exponent_f32(set_bits_f32(127) - k));
+    v_f32 f = fma_f32(x, down, down - set_f32(1));
+    v_f32 y = log_join_f32(float_of_f32(k), f);
+    return select_f32(eq_f32(x, x), y, x);
+}
+
+KLCE_INLINE v_f64 log1p_f64(v_f64 x)
+{
+    b_f64 k = log_reduce_f64(set_f64(1) + x).k;
+    v_f64 down = from_bits_f64(shift_to_exponent_f64(set_bits_f64(1023) - k));
+    v_f64 f = fma_f64(x, down, down - set_f64(1));
+    v_f64 y = log_join_f64(float_of_f64(k), f);
+    return select_f64(eq_f64(x, x), y, x);
+}
+
+/* s - log1p(s) for s >= -1, to a few ULP of itself: inf at -1. */
+KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
+{
+    b_f64 k = log_reduce_f64(set_f64(1) + s).k;
+    m_f64 near = eq_f64(float_of_f64(k), set_f64(0));
+    v_f64 far = select_f64(eq_f64(s, set_f64(-1)), set_f64(INFINITY), s - log1p_f64(s));
+    return select_f64(near, log1p_tail_f64(select_f64(near, s, set_f64(0))), far);
+}

@@ -1,0 +1,125 @@
+import errno
+
+import numpy as np
+import pytest
+
+from klce.scoring import InputError
+from klce.scoring.results import check_results_path, open_results, row_dtype
+
+
+def make_table(dtype=np.float32):
+    table = np.zeros(6, dtype=row_dtype(dtype, labelled=True))
+    table["target"] = [0, 1, -100, 3, 2**40, 5]
+    table["nll"] = [0.1, 1e-30, 0, np.inf, np.nan, 1 / 3]
+    table["argmax"] = range(6)
+    table["logsumexp"] = [-1.5, 1e10, 3, 123456.789, 0, -np.inf]
+    return table
+
+
+def test_columns():
+    assert row_dtype("f4", labelled=True).names == (
+        "target", "nll", "argmax", "entropy", "logsumexp"
+    )  # fmt: skip
+    assert row_dtype("f8", labelled=False).names == ("argmax", "entropy", "logsumexp")
+    assert row_dtype("f8", labelled=False)["entropy"] == np.float64
+
+
+def test_npy_has_the_shape_of_the_rows(tmp_path):
+    table = make_table()
+    with open_results(tmp_path / "r.npy", (2, 3), table.dtype) as writer:
+        writer.write(table[:4])
+        writer.write(table[4:])
+    got = np.load(tmp_path / "r.npy")
+    assert got.dtype == table.dtype
+    assert got.tobytes() == table.tobytes()
+    assert got.shape == (2, 3)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_csv_reads_back_as_the_same_numbers(tmp_path, dtype):
+    table = make_table(dtype)
+    with open_results(tmp_path / "r.csv", (6,), table.dtype) as writer:
+        writer.write(table[:4])
+        writer.write(table[4:])
+    got = np.genfromtxt(tmp_path / "r.csv", delimiter=",", names=True, dtype=None, encoding="ascii")
+    assert got.dtype.names == ("row", *table.dtype.names)
+    np.testing.assert_array_equal(got["row"], range(6))
+    for name in table.dtype.names:
+        np.testing.assert_array_equal(got[name].astype(table.dtype[name]), table[name])
+
+
+def test_csv_lines_are_short(tmp_path):
+    table = make_table()
+    with open_results(tmp_path / "r.csv", (6,), table.dtype) as writer:
+        writer.write(table[:2])
+    assert (tmp_path / "r.csv").read_bytes() == (
+        b"row,target,nll,argmax,entropy,logsumexp\n0,0,0.1,0,0.0,-1.5\n1,1,1e-30,1,0.0,1e+10\n"
+    )
+
+
+@pytest.mark.parametrize("name", ["r.npy", "r.csv"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_file_appears_only_when_whole(tmp_path, name, error):
+    path = tmp_path / name
+    path.write_text("old")
+    table = make_table()
+
+    def write():
+        with open_results(path, (6,), table.dtype) as writer:
+            writer.write(table)
+            assert path.read_text() == "old"
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_reported_by_the_name_of_the_results(tmp_path):
+    def write():
+        with open_results(tmp_path / "r.npy", (6,), make_table().dtype):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(OSError, match=r"No space left on device: '.*/r\.npy'") as caught:
+        write()
+    assert caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_of_another_file_keeps_its_name(tmp_path):
+    def write():
+        with open_results(tmp_path / "r.npy", (6,), make_table().dtype):
+            (tmp_path / "missing").read_text()
+
+    with pytest.raises(FileNotFoundError, match="missing"):
+        write()
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "r.npy").symlink_to("folder/real.npy")
+    with open_results(tmp_path / "r.npy", (6,), make_table().dtype) as writer:
+        writer.write(make_table())
+    assert (tmp_path / "r.npy").is_symlink()
+    assert len(np.load(tmp_path / "folder/real.npy")) == 6
+
+
+def test_refused_paths(tmp_path):
+    source = tmp_path / "in.npy"
+    source.touch()
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.npy").symlink_to(source)
+    (tmp_path / "hard.npy").hardlink_to(source)
+    for name, message in [
+        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv\)"),
+        ("r", "not a file type"),
+        ("folder.csv", "is a folder"),
+        ("nowhere/r.npy", "there is no folder .*nowhere"),
+        ("in.npy", r"results would replace the input .*in\.npy"),
+        ("link.npy", "results would replace the input"),
+        ("hard.npy", "results would replace the input"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            check_results_path(tmp_path / name, [source])
+    check_results_path(tmp_path / "new.npy", [source])

@@ -1,0 +1,121 @@
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klce.scoring.results import row_dtype
+from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
+
+
+def make_table(rows, dtype=np.float32, labelled=True, seed=0):
+    rng = np.random.default_rng(seed)
+    table = np.zeros(rows, dtype=row_dtype(dtype, labelled=labelled))
+    table["argmax"] = rng.integers(0, 3, rows)
+    table["entropy"] = rng.exponential(size=rows)
+    table["logsumexp"] = rng.normal(10, 100, size=rows)
+    if labelled:
+        table["target"] = rng.choice([0, 1, 2, -100], rows)
+        table["nll"] = rng.exponential(size=rows) * (table["target"] != -100)
+    return table
+
+
+def summarize(table, block=None, first_row=0):
+    summarizer = Summarizer(ignore_index=-100, first_row=first_row)
+    block = block or max(1, len(table))
+    for start in range(0, len(table), block):
+        summarizer.add(table[start : start + block])
+    return summarizer.finish()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("rows", [1, 100, CHUNK_ROWS, 3 * CHUNK_ROWS + 5])
+def test_means(rows, dtype):
+    table = make_table(rows, dtype)
+    counted = table[table["target"] != -100]
+    summary = summarize(table)
+    assert summary.rows == rows
+    assert summary.ignored == rows - len(counted)
+    assert summary.counted == summary.labelled == len(counted)
+    mean_nll = counted["nll"].mean(dtype=np.float64)
+    assert summary.mean_nll == pytest.approx(mean_nll, rel=1e-14)
+    assert summary.perplexity == pytest.approx(np.exp(mean_nll), rel=1e-13)
+    assert summary.accuracy == np.mean(counted["argmax"] == counted["target"])
+    entropy = counted["entropy"].mean(dtype=np.float64)
+    assert summary.mean_entropy == pytest.approx(entropy, rel=1e-14)
+    logsumexp = counted["logsumexp"].mean(dtype=np.float64)
+    assert summary.mean_logsumexp == pytest.approx(logsumexp, rel=1e-12)
+
+
+@pytest.mark.parametrize("block", [1000, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 10000])
+def test_blocks_change_no_bit(block):
+    table = make_table(3 * CHUNK_ROWS + 17)
+    table["nll"][5000] = np.nan
+    assert summarize(table, block) == summarize(table)
+
+
+@given(st.permutations(range(5)), st.integers(0, 4))
+def test_merge_in_any_order_and_grouping(order, cut):
+    table = make_table(4 * CHUNK_ROWS + 99)
+    table["entropy"][[CHUNK_ROWS + 1, 2 * CHUNK_ROWS]] = np.nan
+    parts = [
+        summarize(table[start : start + CHUNK_ROWS], first_row=start)
+        for start in range(0, len(table), CHUNK_ROWS)
+    ]
+    left = right = Summary()
+    for i in order[:cut]:
+        left = left.merge(parts[i])
+    for i in order[cut:]:
+        right = right.merge(parts[i])
+    assert left.merge(right) == summarize(table)
+
+
+def test_nothing_counts():
+    for summary in (Summary(), summarize(make_table(0))):
+        assert summary.rows == 0
+        means = [summary.mean_nll, summary.perplexity, summary.accuracy, summary.mean_entropy]
+        assert all(map(math.isnan, [*means, summary.mean_logsumexp]))
+    table = make_table(3)
+    table["target"] = -100
+    assert math.isnan(summarize(table).mean_entropy)
+
+
+def test_nan_rows_are_left_out_unless_ignored():
+    table = make_table(6)
+    table["target"] = [0, -100, 1, 2, 0, 1]
+    table["nll"] = [1, 0, np.nan, 2, 3, 6]
+    table["entropy"] = [1, np.nan, np.nan, 2, np.nan, 6]
+    table["logsumexp"] = [1, np.nan, np.inf, 2, -np.inf, 6]
+    summary = summarize(table, block=2)
+    assert (summary.ignored, summary.nan, summary.first_nan, summary.counted) == (1, 2, 2, 3)
+    assert (summary.mean_nll, summary.mean_entropy, summary.mean_logsumexp) == (3, 3, 3)
+
+
+def test_infinite_loss():
+    table = make_table(3)
+    table["target"] = 0
+    table["nll"] = [1, np.inf, 3]
+    summary = summarize(table)
+    assert (summary.infinite, summary.nan, summary.nll) == (1, 0, 4)
+    assert summary.mean_nll == summary.perplexity == math.inf
+
+
+def test_without_labels():
+    summary = summarize(make_table(10, labelled=False))
+    assert (summary.counted, summary.labelled, summary.ignored) == (10, 0, 0)
+    assert math.isnan(summary.mean_nll)
+    assert math.isnan(summary.accuracy)
+    assert summary.mean_entropy > 0
+
+
+def test_sums_beyond_the_range_of_float64():
+    table = make_table(4, np.float64)
+    table["target"] = 0
+    table["nll"] = 1.5e308
+    table["logsumexp"] = [1.5e308, 1.5e308, -1.5e308, -1.5e308]
+    summary = summarize(table)
+    assert summary.mean_nll == 1.5e308
+    assert summary.perplexity == math.inf
+    assert summary.logsumexp == Fraction(0)

@@ -1,0 +1,346 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import klce
+from klce import cli
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Work in a folder with logits.npy (60 rows, 5 classes) and targets.npy."""
+    rng = np.random.default_rng(1)
+    np.save(tmp_path / "logits.npy", (3 * rng.standard_normal((60, 5))).astype(np.float32))
+    np.save(tmp_path / "targets.npy", rng.integers(0, 5, 60))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments):
+    """Run the command line in this process."""
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments], prog_name="klce")
+
+
+def run_process(*arguments, code=None, **options):
+    start = ["-m", "klce"] if code is None else ["-c", code]
+    command = [sys.executable, *start, *map(str, arguments)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "timeout": 60} | options
+    return subprocess.run(command, text=True, check=False, **options)
+
+
+def expect_error(result, message):
+    assert result.stdout == ""
+    assert re.fullmatch(rf"klce: [^\n]*{message}[^\n]*\n", result.stderr)
+
+
+# --- what it prints -------------------------------------------------------------------------------
+
+
+def cells(stdout):
+    """Return the table as a dict: label -> the words after it, of as many lines as it has."""
+    rows, label = {}, None
+    for line in stdout.splitlines()[1:]:
+        words = re.split(r"\s{2,}", line.strip())
+        if words[0].startswith("─"):
+            continue
+        label = words.pop(0) if line.startswith("  ") and line[2] != " " else label
+        rows.setdefault(label, []).extend(words)
+    return rows
+
+
+def test_table(files):
+    result = run("score", "logits.npy", "targets.npy")
+    assert (result.exit_code, result.stderr) == (0, "")
+    table = cells(result.stdout)
+    assert list(table) == [
+        "rows", "classes", "skipped rows",
+        "mean NLL", "perplexity", "accuracy", "mean entropy", "speed",
+    ]  # fmt: skip
+    assert table["rows"] == ["60"]
+    assert table["classes"] == ["5"]
+    assert table["skipped rows"] == ["0", "ignore_index -100"]
+    report = json.loads(run("score", "logits.npy", "targets.npy", "--json").stdout)
+    assert table["mean NLL"] == [
+        f"{report['mean_nll_nats']:#.5g}", "nats", f"{report['mean_nll_bits']:#.5g}", "bits"
+    ]  # fmt: skip
+    assert table["perplexity"] == [f"{report['perplexity']:#.5g}"]
+    assert table["accuracy"] == [f"{100 * report['accuracy']:.2f}", "%"]
+    assert table["mean entropy"][::2] == [
+        f"{report['mean_entropy_nats']:#.5g}", f"{report['mean_entropy_bits']:#.5g}"
+    ]  # fmt: skip
+    assert table["speed"][1::2] == ["rows/s", "GB/s"]
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_table_without_labels(files):
+    result = run("score", "logits.npy")
+    assert list(cells(result.stdout)) == [
+        "rows", "classes", "mean entropy", "mean log-sum-exp", "speed"
+    ]  # fmt: skip
+
+
+def test_table_names_the_file_as_it_is(files):
+    (files / "logits.npy").rename("[bold]x[red].npy")
+    assert "[bold]x[red].npy" in run("score", "[bold]x[red].npy").stdout
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8"])
+def test_json_is_a_float64_computation(files, dtype):
+    logits = np.load("logits.npy").astype(dtype)
+    np.save("logits.npy", logits)
+    targets = np.load("targets.npy")
+    targets[7:9] = -1
+    np.save("targets.npy", targets)
+    result = run(
+        "score", "logits.npy", "targets.npy", "--ignore-index", -1, "--json", "--out", "out.csv"
+    )
+    assert result.exit_code == 0
+    report = json.loads(result.stdout)
+
+    x, kept = logits.astype(np.float64), targets != -1
+    logsumexp = np.log(np.exp(x).sum(-1))
+    log_p = x - logsumexp[:, None]
+    nll = -log_p[np.arange(60), targets][kept].mean()
+    entropy = -(np.exp(log_p) * log_p).sum(-1)[kept].mean()
+    speed = ("seconds", "rows_per_second", "gigabytes_per_second")
+    assert all(report.pop(name) > 0 for name in speed)
+    assert report == {
+        "logits": "logits.npy",
+        "targets": "targets.npy",
+        "out": "out.csv",
+        "shape": [60, 5],
+        "dtype": "float32" if dtype == "<f4" else "float64",
+        "rows": 60,
+        "classes": 5,
+        "ignore_index": -1,
+        "ignored_rows": 2,
+        "nan_rows": 0,
+        "first_nan_row": None,
+        "counted_rows": 58,
+        "infinite_nll_rows": 0,
+        "mean_nll_nats": pytest.approx(nll, rel=1e-6),
+        "mean_nll_bits": pytest.approx(nll / np.log(2), rel=1e-6),
+        "perplexity": pytest.approx(np.exp(nll), rel=1e-6),
+        "accuracy": np.mean((logits.argmax(-1) == targets)[kept]),
+        "mean_entropy_nats": pytest.approx(entropy, rel=1e-6),
+        "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
+        "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
+    }
+
+
+def test_json_holds_no_nan_and_no_infinity(files):
+    np.save("logits.npy", np.array([[0.0, -np.inf], [1e4, 0]]))
+    np.save("targets.npy", np.array([1, 0]))
+    report = json.loads(
+        run("score", "logits.npy", "targets.npy", "--json").stdout, parse_constant=pytest.fail
+    )
+    assert report["mean_nll_nats"] is None
+    assert report["infinite_nll_rows"] == 1
+    table = cells(run("score", "logits.npy", "targets.npy").stdout)
+    assert table["rows of infinite NLL"] == ["1", "target of probability 0"]
+    assert table["mean NLL"] == ["inf", "nats", "inf", "bits"]
+
+
+@pytest.mark.parametrize("rows", [[3], [3, 7]])
+def test_nan_rows_are_a_warning(files, rows):
+    logits = np.load("logits.npy")
+    logits[rows, 0] = np.nan
+    np.save("logits.npy", logits)
+    for option in ("--json", "--quiet"):
+        result = run("score", "logits.npy", "targets.npy", option)
+        assert result.exit_code == 0
+        count = "1 row gives" if len(rows) == 1 else "2 rows give"
+        assert re.fullmatch(rf"klce: warning: {count} nan, first row 3; .*\n", result.stderr)
+    report = json.loads(run("score", "logits.npy", "targets.npy", "--json").stdout)
+    assert (report["nan_rows"], report["first_nan_row"]) == (len(rows), 3)
+    table = cells(run("score", "logits.npy", "targets.npy").stdout)
+    assert table["nan rows"] == [str(len(rows)), "not in the means"]
+
+
+def test_no_rows(files):
+    np.save("logits.npy", np.empty((0, 5)))
+    np.save("targets.npy", np.empty(0, int))
+    result = run("score", "logits.npy", "targets.npy")
+    assert result.exit_code == 0
+    assert cells(result.stdout)["perplexity"] == ["-"]
+
+
+def test_quiet_prints_nothing_and_writes_the_results(files):
+    result = run("score", "logits.npy", "targets.npy", "-q", "-o", "out.npy")
+    assert (result.exit_code, result.output) == (0, "")
+    assert np.load("out.npy").shape == (60,)
+    assert json.loads(run("score", "logits.npy", "--quiet", "--json").stdout)["rows"] == 60
+
+
+def test_help_and_version():
+    for arguments in ([], ["--help"], ["-h"]):
+        result = run(*arguments)
+        assert result.exit_code == 0
+        assert "score" in result.stdout
+    result = run("score", "--help")
+    for word in ("LOGITS", "TARGETS", "--out", "--ignore-index", "--json", "--quiet"):
+        assert word in result.stdout
+    assert run("--version").stdout == f"klce {klce.__version__}\n"
+
+
+# --- what it refuses ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["score", "missing.npy"], r"missing\.npy: No such file or directory"),
+        (["score", "missing.txt"], r"missing\.txt: No such file or directory"),
+        (["score", "logits.npy", "missing.npy"], r"missing\.npy: No such file or directory"),
+        (["score", "."], "not a file type that klce reads"),
+        (["score", "text.npy"], r"text\.npy: not a \.npy file"),
+        (["score", "object.npy"], r"object\.npy: holds Python objects"),
+        (["score", "half.npy"], "dtype float16 is not supported"),
+        (["score", "scalar.npy"], "logits need 2 axes or more"),
+        (["score", "targets.npy"], "logits need 2 axes or more"),
+        (["score", "cut.npy"], r"cut\.npy: truncated"),
+        (["score", "empty.npy"], "rows without classes"),
+        (["score", "logits.npy", "short.npy"], r"labels of shape \(59,\) do not match"),
+        (["score", "logits.npy", "logits.npy"], "labels must be integers, not float32"),
+        (["score", "logits.npy", "high.npy"], r"high\.npy: label 5 in row 33 is neither"),
+        (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
+        (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
+        (["score", "logits.npy", "-o", "out.parquet"], "not a file type that klce writes"),
+        (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
+        (["score", "logits.npy", "--ignore-index", 2**63], "must be a 64-bit integer"),
+        (["score", "logits.npy", "--ignore-index", "x"], "--ignore-index"),
+        (["score", "logits.npy", "--frobnicate"], "--frobnicate"),
+        (["score", "logits.npy", "targets.npy", "more.npy"], "more.npy"),
+        (["score"], "LOGITS"),
+        (["scores"], "scores"),
+    ],
+)
+def test_errors_are_one_line(files, arguments, message):
+    (files / "text.npy").write_text("1 2 3\n")
+    np.save("object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
+    np.save("half.npy", np.ones((3, 2), np.float16))
+    np.save("scalar.npy", 1.0)
+    np.save("empty.npy", np.ones((3, 0)))
+    (files / "cut.npy").write_bytes((files / "logits.npy").read_bytes()[:500])
+    targets = np.load("targets.npy")
+    np.save("short.npy", targets[:-1])
+    np.save("high.npy", np.where(np.arange(60) == 33, 5, targets))
+    np.save("low.npy", np.where(np.arange(60) == 0, -1, targets))
+    before = sorted(files.iterdir())
+
+    result = run(*arguments, "--json") if len(arguments) > 1 else run(*arguments)
+    assert result.exit_code == 2
+    expect_error(result, message)
+    assert sorted(files.iterdir()) == before
+
+
+def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(cli, "score_file", broken)
+    assert isinstance(run("score", "logits.npy").exception, RuntimeError)
+
+
+# --- as a process ---------------------------------------------------------------------------------
+
+
+def test_process(files):
+    done = run_process("score", "logits.npy", "targets.npy", "--json", "--out", "out.npy")
+    assert (done.returncode, done.stderr) == (0, "")
+    inside = json.loads(run("score", "logits.npy", "targets.npy", "--json").stdout)
+    assert json.loads(done.stdout)["mean_nll_nats"] == inside["mean_nll_nats"]
+    assert len(np.load("out.npy")) == 60
+
+
+def test_process_error(files):
+    done = run_process("score", "missing.npy")
+    assert done.returncode == 2
+    expect_error(done, r"missing\.npy: No such file or directory")
+
+
+@pytest.mark.parametrize("module", ["typer", "rich"])
+def test_process_without_the_extra_says_how_to_install_it(module):
+    code = f"import sys; sys.modules[{module!r}] = None; from klce.__main__ import main; main()"
+    done = run_process("score", "x.npy", code=code)
+    assert done.returncode == 2
+    expect_error(done, rf"needs {module}: pip install 'klce\[cli\]'")
+
+
+def test_import_klce_does_not_load_the_command_line():
+    code = "import klce, sys; print({'typer', 'rich', 'klce.cli', 'klce.scoring'} & {*sys.modules})"
+    assert run_process(code=code).stdout == "set()\n"
+
+
+@pytest.mark.parametrize("name", ["out.npy", "out.csv"])
+def test_process_on_a_full_disk(files, name):
+    np.save("logits.npy", np.zeros((10_000, 2)))
+
+    code = """
+import resource
+from klce import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+cli.app(prog_name="klce")
+"""
+    done = run_process("score", "logits.npy", "--out", name, code=code)
+    assert done.returncode == 2
+    expect_error(done, rf"{name}: File too large")
+    assert not [path for path in files.iterdir() if "out" in path.name]
+
+
+INTERRUPTED = """
+import os, signal
+from klce import cli
+cli._ProgressBar.update = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
+cli.app(prog_name="klce")
+"""
+
+
+def test_process_interrupted(files):
+    done = run_process("score", "logits.npy", "--out", "out.npy", code=INTERRUPTED)
+    assert done.returncode == 128 + signal.SIGINT
+    expect_error(done, "interrupted")
+    assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "targets.npy"]
+
+
+def run_on_terminal(seconds, *arguments):
+    """Run with a terminal as stderr and a bar after `seconds`; return stdout and stderr."""
+    code = (
+        f"from klce import cli; cli._PROGRESS_AFTER_SECONDS = {seconds}; cli.app(prog_name='klce')"
+    )
+    terminal, end = os.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    try:
+        done = run_process(*arguments, code=code, stderr=end, env=environment)
+        os.close(end)
+        shown = b""
+        while True:
+            try:
+                shown += os.read(terminal, 1 << 16)
+            except OSError:  # how Linux tells that nobody holds the other end any more
+                return done.stdout, shown.decode()
+    finally:
+        os.close(terminal)
+
+
+def test_progress_on_a_terminal(files):
+    stdout, stderr = run_on_terminal(0, "score", "logits.npy", "--json")
+    assert "scoring" in stderr
+    assert json.loads(stdout)["rows"] == 60
+
+
+@pytest.mark.parametrize(("seconds", "option"), [(60, "--json"), (0, "--quiet")])
+def test_no_progress_in_a_short_or_quiet_run(files, seconds, option):
+    assert run_on_terminal(seconds, "score", "logits.npy", option)[1] == ""
+
+
+def test_no_progress_without_a_terminal(files):
+    code = "from klce import cli; cli._PROGRESS_AFTER_SECONDS = 0; cli.app(prog_name='klce')"
+    assert run_process("score", "logits.npy", code=code).stderr == ""

@@ -1,0 +1,64 @@
+"""Every kernel on every instruction set against high-precision results, in ULP.
+
+The bounds are the numerics contract's; what each counts is said in ``tests/ulp.py``.
+"""
+
+import inspect
+
+import numpy as np
+import pytest
+
+from klce import _ufuncs
+from klce.reference import KERNELS
+from tests.golden import load
+from tests.kernels import on_isa
+from tests.ulp import ulp_error
+
+# (float32, float64), in ULP of the result.
+ULP = {
+    "logsumexp": (2, 4),
+    "softmax": (2, 4),
+    "log_softmax": (2, 4),
+    "cross_entropy": (2, 4),
+    "nll": (0, 0),
+    "nll_probs": (1, 1),
+    "information": (1, 1),
+    "binary_entropy": (4, 4),
+    "entropy_probs": (4, 4),
+    "entropy_log_probs": (4, 4),
+    "entropy_logits": (4, 4),
+    "score": (4, 4),
+}
+# Divergences are bounded relatively.
+RELATIVE = {"float32": 1e-6, "float64": 1e-13}
+
+CASES = load()
+
+
+def test_golden_data_covers_every_kernel():
+    assert {case.kernel for case in CASES} == set(_ufuncs.OPS)
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.id for case in CASES])
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
+def test_golden(isa, case):
+    # The specification's defaults stand for the parameters that a case leaves out.
+    given = inspect.signature(KERNELS[case.kernel]).bind(*case.inputs, **case.params)
+    given.apply_defaults()
+    with on_isa(isa):
+        actual = case.pick(getattr(_ufuncs, case.kernel)(*given.args))
+    hi, lo = case.expected_hi, case.expected_lo
+    if case.kernel.startswith("kl_"):
+        finite = np.isfinite(hi)
+        np.testing.assert_array_equal(actual[~finite], hi[~finite].astype(actual.dtype))
+        error = np.abs((actual[finite].astype(np.float64) - hi[finite]) - lo[finite])
+        # Below 1e-12 the bound is absolute.
+        bound = RELATIVE[case.dtype.name] * np.maximum(np.abs(hi[finite]), 1e-12)
+        worst = float(np.max(error / bound, initial=0))
+        assert worst <= 1, f"{worst:.3f} of the bound"
+    else:
+        error = ulp_error(actual, hi, lo, case.dtype, case.scale)
+        worst = float(np.max(error, initial=0))
+        bound = ULP[case.kernel][case.dtype == np.float64]
+        # A correctly rounded result is within half a ULP, so a bound of n allows n + 1/2.
+        assert worst <= bound + 0.5 if bound == 0 else worst <= bound, f"{worst:.3f} ULP"

@@ -1,0 +1,103 @@
+"""Print the polynomial coefficients of src_c/vmath.h (needs mpmath).
+
+Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
+serves, not of the polynomial alone.  Run ``python tools/minimax.py``; the output holds the
+coefficients, lowest power first, and log2 of the largest relative error before rounding to the
+working precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import mpmath as mp
+
+mp.mp.dps = 60
+Function = Callable[[mp.mpf], mp.mpf]
+
+
+def remez(
+    f: Function, basis: Function, weight: Function, degree: int, low: mp.mpf, high: mp.mpf
+) -> tuple[list[mp.mpf], mp.mpf]:
+    """Fit ``basis(x) * sum_k c_k x^k`` to ``f(x)`` on [low, high], error weighted by ``weight``."""
+    count = degree + 2
+    nodes = [
+        (low + high) / 2 + (high - low) / 2 * mp.cos(mp.pi * (count - 1 - i) / (count - 1))
+        for i in range(count)
+    ]
+    grid = [low + (high - low) * i / 4000 for i in range(4001)]
+    grid = [x for x in grid if abs(x) > mp.mpf("1e-12")]
+    coefficients: list[mp.mpf] = []
+    for _ in range(12):
+        a = mp.matrix(count, count)
+        b = mp.matrix(count, 1)
+        for i, x in enumerate(nodes):
+            x = x if abs(x) > mp.mpf("1e-12") else mp.mpf("1e-12")
+            for k in range(degree + 1):
+                a[i, k] = weight(x) * basis(x) * x**k
+            a[i, degree + 1] = (-1) ** i
+            b[i] = weight(x) * f(x)
+        solution = mp.lu_solve(a, b)
+        coefficients = [solution[k] for k in range(degree + 1)]
+        errors = [weight(x) * (f(x) - basis(x) * mp.polyval(coefficients[::-1], x)) for x in grid]
+        # One extremum in each run of equal sign.
+        extrema: list[tuple[mp.mpf, mp.mpf]] = []
+        for x, e in zip(grid, errors, strict=True):
+            if extrema and mp.sign(extrema[-1][1]) == mp.sign(e):
+                if abs(e) > abs(extrema[-1][1]):
+                    extrema[-1] = (x, e)
+            else:
+                extrema.append((x, e))
+        while len(extrema) > count:
+            extrema.pop(0 if abs(extrema[0][1]) < abs(extrema[-1][1]) else -1)
+        if len(extrema) < count:
+            break
+        nodes = [x for x, _ in extrema]
+    return coefficients, max(abs(e) for e in errors)
+
+
+def report(name: str, fit: tuple[list[mp.mpf], mp.mpf], digits: int) -> None:
+    coefficients, error = fit
+    print(f"{name}: log2 of the largest relative error {float(mp.log(error, 2)):.2f}")
+    print("   ", ", ".join(mp.nstr(c, digits) for c in coefficients))
+
+
+def main() -> None:
+    half = mp.log(2) / 2
+    low, high = 1 / mp.sqrt(2) - 1, mp.sqrt(2) - 1
+    # exp(r) = 1 + r + r^2 q(r)
+    for name, degree, digits in (("exp f32", 4, 10), ("exp f64", 9, 18)):
+        fit = remez(
+            lambda r: mp.exp(r) - 1 - r,
+            lambda r: r * r,
+            lambda r: mp.exp(-r),
+            degree,
+            -half * mp.mpf("1.001"),
+            half * mp.mpf("1.001"),
+        )
+        report(name, fit, digits)
+    # f - log1p(f) = f^2 (1/2 - f q(f))
+    fit = remez(
+        lambda f: mp.mpf(1) / 2 * f * f - (f - mp.log1p(f)),
+        lambda f: f**3,
+        lambda f: 1 / (f - mp.log1p(f)),
+        8,
+        low,
+        high,
+    )
+    report("log1p tail f32", fit, 10)
+    # log1p(f) = 2s + s R(z), s = f/(2+f), z = s^2, R(z) = z q(z); the error relative to s
+    top = (high / (2 + high)) ** 2
+    fit = remez(
+        lambda z: mp.log((1 + mp.sqrt(z)) / (1 - mp.sqrt(z))) / mp.sqrt(z) - 2,
+        lambda z: z,
+        lambda z: mp.mpf(1) / 2,
+        6,
+        mp.mpf("1e-10"),
+        top,
+    )
+    report("log1p s-form f64", fit, 18)
+
+
+if __name__ == "__main__":
+    main()
