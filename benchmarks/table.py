@@ -18,8 +18,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -28,7 +30,7 @@ import klce
 from benchmarks import limits
 from benchmarks.cases import OPS, RIVALS, SHAPES, Case, make_cases, peer
 
-PAUSE = 0.01  # seconds; OpenMP's workers spin for up to about 5 ms
+PAUSE = 0.02  # seconds; OpenMP's workers spin for some milliseconds
 TURN = 0.01  # seconds of timed calls in a turn
 LIMIT = "read limit"
 
@@ -71,15 +73,10 @@ def _ratio(value: float | None) -> Text:
 def _row(case: Case, seconds: dict[str, list[float]]) -> list[Text | str]:
     rows, classes = case.shape
     middle = {name: median(values) for name, values in seconds.items()}
-    ratios = [_ratio(middle[name] / middle["klce"] if name in middle else None) for name in RIVALS]
-    limit = f"{middle[LIMIT] / middle['klce']:.0%}" if LIMIT in middle else "-"
-    return [
-        case.op,
-        f"{rows}x{classes}",
-        f"{rows * classes / middle['klce'] / 1e9:.2f}",
-        *ratios,
-        limit,
-    ]
+    own = middle["klce"]
+    ratios = [_ratio(middle[name] / own if name in middle else None) for name in RIVALS]
+    limit = f"{middle[LIMIT] / own:.0%}" if LIMIT in middle else "-"
+    return [case.op, f"{rows}x{classes}", f"{rows * classes / own / 1e9:.2f}", *ratios, limit]
 
 
 def _shape(text: str) -> tuple[int, int]:
@@ -107,15 +104,17 @@ def main() -> None:
     versions = {name: module.__version__ for name in RIVALS if (module := peer(name))}
     table = Table(
         title=f"klce {klce.__version__} ({config['isa']}), float32, {options.threads} threads each",
-        caption="Ratios are the rival's time over klce's: above 1 klce is faster, red it is slower."
-        f"\n{LIMIT}: time to read the input once, over klce's. Softmaxes also write their result.",
+        caption="Gelem/s: classes x rows of one input, per second of klce. /rival: its time over"
+        " klce's (below 1, in red, klce is slower). /read: the time of reading the input once over"
+        " klce's (a softmax also writes).",
+        box=box.SIMPLE,
     )
-    for heading in ("op", "rows x classes"):
-        table.add_column(heading)
-    for heading in ("Gelem/s", *(f"vs {name}" for name in RIVALS), f"of {LIMIT}"):
-        table.add_column(heading, justify="right")
+    for heading in ("op", "shape"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("Gelem/s", *(f"/{name}" for name in RIVALS), "/read"):
+        table.add_column(heading, justify="right", no_wrap=True)
 
-    records = []
+    records: list[dict[str, Any]] = []
     cases = make_cases(
         tuple(options.op or OPS), tuple(options.shape or SHAPES), threads=options.threads
     )
@@ -125,6 +124,8 @@ def main() -> None:
             case.check()
             status.update(f"{case.name}: timing")
             seconds = race(case, options.rounds, options.threads)
+            if records and records[-1]["shape"] != case.shape:
+                table.add_section()
             table.add_row(*_row(case, seconds))
             records.append({"op": case.op, "shape": case.shape, "seconds": seconds})
 

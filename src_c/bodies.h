@@ -1,7 +1,8 @@
 /* The bodies of all ops for one dtype.  kernels.h includes this once per dtype, so it has no
  * guard.  A new op is a line here and a row in ops.def. */
-#include "drive.h"
+#include "operands.h"
 #include "sums.h"
+#include "few.h"
 
 #include "expsum.h"
 

@@ -28,8 +28,7 @@ enum {
     K(REST),     /* the boosted sum of the others; nan if the row holds one */
     K(ORIGIN),   /* what the exponentials are measured from */
     K(REF),      /* the integer, likewise */
-    K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
-    K(MIN)       /* the minimum, if asked for */
+    K(WEIGHTED)  /* the sum of exp * (max - x), boosted, if asked for */
 };
 
 /* A call's constants: of the row's type, and in float64 for the states. */
@@ -57,7 +56,7 @@ KLCE_INLINE void K(reference_of)(const K(expsum_context) * c, real m, real *orig
     *origin = *ref = 0;
     if (!(fabs((double)m) < INFINITY))
         return;
-    if (fabs((double)m) > DIRECT * c->t)
+    if ((m < 0 ? -m : m) > (real)(DIRECT * c->t))
         *origin = m;
     else
         *ref = (m * c->e.log2e + K(KLCE_MAGIC)) - K(KLCE_MAGIC);
@@ -123,19 +122,18 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) * c, const K(measure) *
 }
 
 KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t n, double *state,
-                           int want_weighted, int want_min)
+                           int want_weighted)
 {
-    real max = (real)-INFINITY, min = (real)INFINITY, origin = 0, ref = 0;
+    real max = (real)-INFINITY, origin = 0, ref = 0;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
     K(measure) from = K(measure_from)(c, origin, ref, BOOST);
     K(v) most[VECTORS], sum[VECTORS], product[VECTORS], x_group[VECTORS];
-    EACH_VECTOR(v) most[v] = K(set)((real)-INFINITY);
+    /* The first group is what the lanes have seen; a nan stays in its lane until the end. */
+    K(load_group)(x, n, (real)-INFINITY, most);
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
-        K(extent) extent = K(extent_of)(x + start, length, want_min);
-        if (want_min)
-            min = KLCE_LESSER(extent.min, min);
+        K(extent) extent = K(extent_of)(x + start, length, 0);
         if (extent.max > max) {
             real new_origin, new_ref;
             K(reference_of)(c, extent.max, &new_origin, &new_ref);
@@ -155,9 +153,10 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t
             ref = new_ref;
             from = K(measure_from)(c, origin, ref, BOOST);
         }
-        K(v) top = K(set)(max - origin);
+        /* Finite even while all is -inf: what is multiplied by it is scaled to 0 later. */
+        K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
-            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length), j = i;
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length), j = i ? i : LANES;
             EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
             for (; j + LANES <= end; j += LANES) {
                 K(load_group)(x + j, LANES, 0, x_group);
@@ -203,8 +202,6 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t
         K(add_lanes)(&weighted, product);
         state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
     }
-    if (want_min)
-        state[K(MIN) * KLCE_TILE] = min;
     if (!(fabs((double)max) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
         state[K(REST) * KLCE_TILE] = K(has_nan)(x, n) ? NAN : 0;
@@ -213,34 +210,103 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t
     }
 }
 
-/* The three sweeps that ops use, each compiled once. */
+/* The sweeps that ops use, each compiled once. */
 static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) * c, const real *x, ptrdiff_t n,
                                      double *state)
 {
-    K(expsum)(c, x, n, state, 0, 0);
-}
-
-static KLCE_NOINLINE void K(sum_exp_and_min)(const K(expsum_context) * c, const real *x,
-                                             ptrdiff_t n, double *state)
-{
-    K(expsum)(c, x, n, state, 0, 1);
+    K(expsum)(c, x, n, state, 0);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) * c, const real *x,
                                                   ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, n, state, 1, 0);
+    K(expsum)(c, x, n, state, 1);
+}
+
+/* The references of WIDTH rows, by their maxima: as reference_of and measure_from, lane by lane. */
+typedef struct {
+    K(v) origin, ref;
+    K(measure) from;
+} K(references);
+
+KLCE_INLINE K(references) K(references_of)(const K(expsum_context) * c, K(v) max, int boost)
+{
+    K(v) size = K(max)(max, -max), zero = K(set)(0);
+    K(m) finite = K(lt)(size, K(set)((real)INFINITY));
+    K(m) large = K(lt)(K(set)((real)(DIRECT * c->t)), size);
+    K(v) magic = K(set)(K(KLCE_MAGIC));
+    K(v) ref = (max * K(set)(c->e.log2e) + magic) - magic;
+    K(references) r;
+    r.origin = K(select)(finite, K(select)(large, max, zero), zero);
+    r.ref = K(select)(finite, K(select)(large, zero, ref), zero);
+    r.from.origin = r.origin;
+    r.from.floor = (r.ref + K(set)(FLOOR)) * K(set)(c->e.ln2_hi);
+    r.from.magic = K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost)) - r.ref;
+    return r;
+}
+
+/* A tile of rows of few classes: what expsum leaves in their states, to the bit. */
+KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, double *state,
+                               int want_weighted)
+{
+    const K(expsum_context) *c = K(context)(call);
+    ptrdiff_t n = call->n;
+    K(v) x[LANES], product[LANES], zero = K(set)(0), one = K(set)(1);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(load_columns)(call, operand, row + i, x);
+        K(v) max = K(set)((real)-INFINITY), ties = -one;
+        for (ptrdiff_t j = 0; j < n; j++)
+            max = K(max)(x[j], max);
+        K(references) r = K(references_of)(c, max, BOOST);
+        K(v) top = max - r.origin;
+        for (ptrdiff_t j = 0; j < n; j++) {
+            K(m) is_top = K(eq)(x[j], max);
+            K(v) z = K(max)(r.from.floor, x[j] - r.origin);
+            ties = ties + K(select)(is_top, one, zero);
+            x[j] = K(select)(is_top, zero, K(exp_measured)(c, &r.from, z));
+            if (want_weighted)
+                product[j] = x[j] * (top - z);
+        }
+        if (K(any)(K(lt)(zero, ties)))
+            x[0] = x[0] + ties * K(exp_measured)(c, &r.from, K(max)(r.from.floor, top));
+        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
+        K(store_field)(state + K(ORIGIN) * KLCE_TILE + i, r.origin);
+        K(store_field)(state + K(REF) * KLCE_TILE + i, r.ref);
+        K(sum_columns)(x, n, state + K(REST) * KLCE_TILE + i);
+        if (want_weighted)
+            K(sum_columns)(product, n, state + K(WEIGHTED) * KLCE_TILE + i);
+        if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
+            for (int k = i; k < i + WIDTH; k++)
+                if (!(fabs(state[K(MAX) * KLCE_TILE + k]) < INFINITY)) {
+                    int nan = K(has_nan)(K(row_in)(call, operand, row + k), n);
+                    state[K(REST) * KLCE_TILE + k] = nan ? NAN : 0;
+                    if (want_weighted)
+                        state[K(WEIGHTED) * KLCE_TILE + k] = 0;
+                }
+    }
+}
+
+static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
+                                         double *state)
+{
+    K(expsum_few)(call, operand, row, state, 0);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
+                                                      ptrdiff_t row, double *state)
+{
+    K(expsum_few)(call, operand, row, state, 1);
 }
 
 KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, const double *from,
-                                       int want_weighted, int want_min)
+                                       int want_weighted)
 {
     const K(expsum_context) *c = K(context)(call);
     enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, O = K(ORIGIN) * KLCE_TILE };
-    enum { N = K(REF) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE, L = K(MIN) * KLCE_TILE };
+    enum { N = K(REF) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
-    double rest, weighted = 0, min = KLCE_LESSER(into[L], from[L]);
+    double rest, weighted = 0;
     if (!(fabs(low[M]) < INFINITY) || !(fabs(high[M]) < INFINITY)) {
         rest = high[S] + (low[S] == low[S] ? 0 : NAN);
         if (want_weighted)
@@ -261,15 +327,11 @@ KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, cons
     into[N] = ref;
     if (want_weighted)
         into[B] = weighted;
-    if (want_min)
-        into[L] = min;
 }
 
-KLCE_INLINE void K(expsum_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                 const double *from)
+static void K(expsum_merge)(const klce_call *call, double *into, const double *from)
 {
-    (void)row;
-    K(expsum_merge_state)(call, into, from, 0, 0);
+    K(expsum_merge_state)(call, into, from, 0);
 }
 
 /* A tile's states, KLCE_WIDTH_f64 rows at a time. */

@@ -65,20 +65,26 @@ typedef struct {
  * mean is the op's business; merge and finish see nothing else of a swept row. */
 typedef void (*klce_sweep)(const klce_call *, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                            double *state);
-typedef void (*klce_merge)(const klce_call *, ptrdiff_t row, double *into, const double *from);
+typedef void (*klce_merge)(const klce_call *, double *into, const double *from);
 typedef void (*klce_finish)(const klce_call *, ptrdiff_t row, ptrdiff_t count, double *state);
 
-/* One op of one dtype of one ISA.  `rows` does rows [low, high) whole.  The passes are the same
- * work in pieces, for rows too long for one thread: each sweeps the segments of a row, merges
- * their states in order (unless it only writes outputs) and finishes the row. */
+/* One pass over rows.  Sweep takes classes [low, high) of one row into its state; merge joins the
+ * state of the row's next segment to it (a pass that only writes outputs has none); finish turns
+ * the states of up to KLCE_TILE rows into results, or into what the next pass needs. */
+typedef struct {
+    klce_sweep sweep;
+    klce_merge merge;
+    klce_finish finish;
+} klce_pass;
+
+/* One op of one dtype of one ISA: one or two passes, or `rows`, which does rows [low, high) whole
+ * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole
+ * rows of 1 class to 128 bytes of classes from start to end, with the same bits as the passes. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
+    klce_pass pass[2];
+    void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
-    struct {
-        klce_sweep sweep;
-        klce_merge merge;
-        klce_finish finish;
-    } pass[2];
 } klce_kernel;
 
 typedef struct {

@@ -17,6 +17,7 @@ typedef volatile int shared_int; /* a toolchain without pthreads may lack <stdat
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -24,13 +25,10 @@ typedef volatile int shared_int; /* a toolchain without pthreads may lack <stdat
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
-#if defined(__linux__)
-#include <sched.h>
-#if !defined(KLCE_NO_FUTEX)
+#if defined(__linux__) && !defined(KLCE_NO_FUTEX)
 #define USE_FUTEX
 #include <linux/futex.h>
 #include <sys/syscall.h>
-#endif
 #endif
 typedef atomic_int shared_int;
 #endif
@@ -156,7 +154,8 @@ int klce_cgroup_cpus(const char *membership, const char *mount) {
         if (*++controllers == '\0')
             cpus = tighter(cpus, hierarchy_cpus(mount, group, true));
         char *rest = NULL;
-        for (char *name = strtok_r(controllers, ",", &rest); name; name = strtok_r(NULL, ",", &rest)) {
+        for (char *name = strtok_r(controllers, ",", &rest); name;
+             name = strtok_r(NULL, ",", &rest)) {
             char root[PATH_MAX];
             int length = snprintf(root, sizeof root, "%s/cpu", mount);
             if (strcmp(name, "cpu") == 0 && length > 0 && (size_t)length < sizeof root)
@@ -203,7 +202,12 @@ enum { SEAT = 1 << 16, SEATED = SEAT - 1, SEATS = 0x7fff0000 };
 _Static_assert(KLCE_MAX_THREADS <= SEATED >> 1, "seats and seated workers share a word");
 
 /* Waking a sleeper takes about this long, so waiting longer than this awake cannot pay. */
-enum { SPIN_NS = 50000, WORKER_STACK = 1 << 20, LINE = 128 };
+enum { SPIN_NS = 50000 };
+
+/* Of so few workers each one counts: see wake_elsewhere(). */
+enum { SMALL_TEAM = 7 };
+
+enum { WORKER_STACK = 1 << 20, LINE = 128 };
 
 static struct {
     /* On lines of their own: polled by idle workers, and fought over by busy ones. */
@@ -213,6 +217,7 @@ static struct {
     atomic_uint caller_sleeps;
     atomic_int sleepers; /* workers asleep, or about to be */
     int workers;
+    pthread_t team[SMALL_TEAM]; /* the first workers */
     size_t count;
     klce_task task;
     void *context;
@@ -270,6 +275,8 @@ static int64_t now_ns(void) {
 static unsigned poll_gate(unsigned mask, bool wanted, bool spin) {
     unsigned gate = atomic_load(&pool.gate);
     for (int64_t deadline = 0; spin && ((gate & mask) != 0) != wanted;) {
+        if (mask == SEATS)
+            sched_yield(); /* an idle worker gives way to whoever has work for its CPU */
         int64_t now = now_ns();
         if (deadline == 0)
             deadline = now + SPIN_NS;
@@ -300,8 +307,8 @@ static void take_seat(bool spin) {
         while (gate & SEATS)
             if (atomic_compare_exchange_weak(&pool.gate, &gate, gate - SEAT + 1))
                 return;
-        /* sleep_on() looks at the gate after this, and open_gate() at `sleepers` after it has set the
-         * gate: one of the two sees the other, and no wake-up is lost. */
+        /* sleep_on() looks at the gate after this, and open_gate() at `sleepers` after it has set
+         * the gate: one of the two sees the other, and no wake-up is lost. */
         atomic_fetch_add(&pool.sleepers, 1);
         sleep_on(&pool.gate, gate);
         atomic_fetch_sub(&pool.sleepers, 1);
@@ -360,10 +367,38 @@ static void grow(int wanted) {
         void *number = (void *)(intptr_t)(pool.workers + 1);
         if (pthread_create(&thread, &attributes, worker_main, number) != 0)
             break;
+        if (pool.workers < SMALL_TEAM)
+            pool.team[pool.workers] = thread;
         pool.workers++;
     }
     pthread_sigmask(SIG_SETMASK, &callers, NULL);
     pthread_attr_destroy(&attributes);
+}
+
+/* Wakes n workers. Kernels have been seen to put the woken worker of a team of two on the caller's
+ * CPU, next to an idle one, and to leave it there for milliseconds. A CPU is chosen within wake(),
+ * so forbidding the caller's for that moment is enough, and each worker keeps the affinity it had.
+ */
+static void wake_elsewhere(int seats, int n) {
+#if defined(__linux__)
+    cpu_set_t allowed[SMALL_TEAM], others;
+    int cpu = sched_getcpu(), moved = 0;
+    if (cpu >= 0 && cpu < CPU_SETSIZE && seats <= SMALL_TEAM && seats < default_threads())
+        for (; moved < seats; moved++) {
+            if (pthread_getaffinity_np(pool.team[moved], sizeof others, &others) != 0)
+                break;
+            allowed[moved] = others;
+            CPU_CLR((size_t)cpu, &others);
+            if (pthread_setaffinity_np(pool.team[moved], sizeof others, &others) != 0)
+                break; /* also when no CPU would be left */
+        }
+    wake(&pool.gate, n);
+    while (moved-- > 0)
+        pthread_setaffinity_np(pool.team[moved], sizeof *allowed, &allowed[moved]);
+#else
+    (void)seats;
+    wake(&pool.gate, n);
+#endif
 }
 
 static void open_gate(int seats) {
@@ -371,7 +406,7 @@ static void open_gate(int seats) {
     int sleepers = atomic_load(&pool.sleepers);
     int missing = seats - (pool.workers - sleepers); /* workers awake come by themselves */
     if (sleepers > 0 && missing > 0)
-        wake(&pool.gate, missing);
+        wake_elsewhere(seats, missing);
 }
 
 static void wait_until_empty(bool spin) {

@@ -1,7 +1,7 @@
 /* The thread pool: one parallel loop at a time over a set of sleeping workers.
  *
- * No thread exists before the first call that needs one. After fork() the child starts with an empty
- * pool. A task must not fork, and must not leave by longjmp. */
+ * No thread exists before the first call that needs one. After fork() the child starts with an
+ * empty pool. A task must not fork, and must not leave by longjmp. */
 #ifndef KLCE_POOL_H
 #define KLCE_POOL_H
 
@@ -28,12 +28,12 @@ int klce_get_num_threads(void);
 /* Sets the global number of threads, n >= 1 (less counts as 1). */
 void klce_set_num_threads(int n);
 
-/* Sets the number of threads for loops started by this thread; 0 clears it. Returns the previous. */
+/* Sets the number of threads for loops started by this thread; 0 clears it. Returns the old. */
 int klce_set_thread_override(int n);
 
-/* The tightest CPU quota, rounded up to whole CPUs, among a process's cgroups and their ancestors; 0
- * if there is none. `membership` is the file that lists its cgroups, `mount` the directory that the
- * hierarchies are mounted in. Apart from klce_cpu_count for the sake of its tests. */
+/* The tightest CPU quota, rounded up to whole CPUs, among a process's cgroups and their ancestors;
+ * 0 if there is none. `membership` is the file that lists its cgroups, `mount` the directory that
+ * the hierarchies are mounted in. Apart from klce_cpu_count for the sake of its tests. */
 int klce_cgroup_cpus(const char *membership, const char *mount);
 
 #endif

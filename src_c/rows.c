@@ -15,6 +15,8 @@ enum {
     THRESHOLD = 1 << 15,     /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 16,          /* rows packed together: a cache line's worth of a transposed array */
+    TILE_BYTES = 1 << 18,      /* of rows that a second pass finds in L2 */
+    FEW_BYTES = 128,           /* of a row of few classes: LANES of them (see kernels.h) */
     PACK_LIMIT = 1 << 22     /* bytes of one packed operand, unless a single row is longer */
 };
 
@@ -61,13 +63,58 @@ typedef struct {
 
 enum { STATE = KLCE_FIELDS * KLCE_TILE };
 
+static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t row, double *state)
+{
+    double part[STATE];
+    pass->sweep(call, row, 0, call->n < KLCE_SEGMENT ? call->n : KLCE_SEGMENT, state);
+    for (ptrdiff_t low = KLCE_SEGMENT; low < call->n; low += KLCE_SEGMENT) {
+        ptrdiff_t high = low + KLCE_SEGMENT < call->n ? low + KLCE_SEGMENT : call->n;
+        if (pass->merge) {
+            /* A second pass finds what the first left in the state. */
+            for (int f = 0; f < KLCE_FIELDS; f++)
+                part[f * KLCE_TILE] = state[f * KLCE_TILE];
+            pass->sweep(call, row, low, high, part);
+            pass->merge(call, state, part);
+        } else {
+            pass->sweep(call, row, low, high, state);
+        }
+    }
+}
+
+/* Rows [low, high) by tiles of as many as stay in L2 between the passes, at most KLCE_TILE. */
+static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
+                               ptrdiff_t high)
+{
+    double state[STATE] = {0};
+    ptrdiff_t size = (ptrdiff_t)size_of(call->dtype), tile = TILE_BYTES / size / (call->n + 1);
+    int few = call->n > 0 && call->n * size <= FEW_BYTES;
+    klce_environment saved = klce_enter();
+
+    if (kernel->rows) {
+        kernel->rows(call, low, high);
+        low = high;
+    }
+    if (few && kernel->few)
+        for (; low + KLCE_TILE <= high; low += KLCE_TILE)
+            kernel->few(call, low);
+    tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
+    for (ptrdiff_t row = low; row < high; row += tile) {
+        ptrdiff_t count = tile < high - row ? tile : high - row;
+        for (const klce_pass *pass = kernel->pass; pass < kernel->pass + 2 && pass->sweep; pass++) {
+            for (ptrdiff_t i = 0; i < count; i++)
+                sweep_row(call, pass, row + i, state + i);
+            if (pass->finish)
+                pass->finish(call, row, count, state);
+        }
+    }
+    klce_leave(saved);
+}
+
 static void run_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    klce_environment saved = klce_enter();
     ptrdiff_t low = index * j->chunk, high = low + j->chunk;
-    j->kernel->rows(j->call, low, high < j->call->rows ? high : j->call->rows);
-    klce_leave(saved);
+    run_rows_of_kernel(j->call, j->kernel, low, high < j->call->rows ? high : j->call->rows);
 }
 
 /* dst[i*n + k] = the element k of row i.  The inner loop follows the smaller step. */
@@ -141,9 +188,7 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
         call.step[k] = call.n * (ptrdiff_t)size;
         call.core[k] = (ptrdiff_t)size;
     }
-    klce_environment saved = klce_enter();
-    j->kernel->rows(&call, 0, rows);
-    klce_leave(saved);
+    run_rows_of_kernel(&call, j->kernel, 0, rows);
     for (int k = j->operands.outputs_from; k < j->operands.count; k++)
         if (scratch[k])
             unpack(j->call->arg[k] + low * j->call->step[k], scratch[k], rows, call.n,
@@ -182,7 +227,7 @@ static klce_status run_split(job *j)
             double *state = j->states + row * j->segments * STATE;
             if (merge)
                 for (ptrdiff_t s = 1; s < j->segments; s++)
-                    merge(j->call, row, state, state + s * STATE);
+                    merge(j->call, state, state + s * STATE);
             if (finish)
                 finish(j->call, row, 1, state);
         }

@@ -8,11 +8,11 @@ import math
 
 import numpy as np
 import pytest
-from golden import load
 from numpy.testing import assert_allclose, assert_array_equal
-from ulp import ulp_error
 
 from klce import reference
+from tests.golden import load
+from tests.ulp import ulp_error
 
 INF, NAN = math.inf, math.nan
 KERNELS = reference.KERNELS

@@ -39,14 +39,15 @@ static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 5, row, count, result);
 }
 
-static void K(cross_entropy_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(logsumexp_sweep), K(expsum_merge), K(cross_entropy_finish), NULL,
-             NULL, NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(sum_exp_few)(call, 0, row, state);
+    K(cross_entropy_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(cross_entropy_kernel) = {
     .prepare = K(cross_entropy_prepare),
-    .rows = K(cross_entropy_rows),
     .pass = {{K(logsumexp_sweep), K(expsum_merge), K(cross_entropy_finish)}},
+    .few = K(cross_entropy_few),
 };

@@ -18,14 +18,15 @@ static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row,
     K(put)(call, 1, row, count, result);
 }
 
-static void K(entropy_log_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(entropy_log_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(entropy_logits_sweep), K(entropy_logits_merge),
-             K(entropy_log_probs_finish), NULL, NULL, NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    K(entropy_log_probs_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(entropy_log_probs_kernel) = {
     .prepare = K(logsumexp_prepare),
-    .rows = K(entropy_log_probs_rows),
     .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(entropy_log_probs_finish)}},
+    .few = K(entropy_log_probs_few),
 };

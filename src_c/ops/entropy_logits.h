@@ -7,11 +7,9 @@ static void K(entropy_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdif
     K(sum_exp_and_weighted)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
 }
 
-static void K(entropy_logits_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                           const double *from)
+static void K(entropy_logits_merge)(const klce_call *call, double *into, const double *from)
 {
-    (void)row;
-    K(expsum_merge_state)(call, into, from, 1, 0);
+    K(expsum_merge_state)(call, into, from, 1);
 }
 
 /* The sum over all of exp((x - max)/T) * (max - x)/T. */
@@ -36,14 +34,15 @@ static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdi
     K(put)(call, 2, row, count, result);
 }
 
-static void K(entropy_logits_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(entropy_logits_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(entropy_logits_sweep), K(entropy_logits_merge),
-             K(entropy_logits_finish), NULL, NULL, NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    K(entropy_logits_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(entropy_logits_kernel) = {
     .prepare = K(softmax_prepare),
-    .rows = K(entropy_logits_rows),
     .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(entropy_logits_finish)}},
+    .few = K(entropy_logits_few),
 };

@@ -34,7 +34,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
     real max = 0, min = (real)INFINITY;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
     K(v) inverse = K(set)(1), most[VECTORS], sum[VECTORS], product[VECTORS], group[VECTORS];
-    EACH_VECTOR(v) most[v] = K(set)(0);
+    K(load_group)(p, n, 0, most);
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
         K(extent) extent = K(extent_of)(p + start, length, 1);
@@ -50,7 +50,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
             EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
-            for (ptrdiff_t j = i; j < end; j += LANES) {
+            for (ptrdiff_t j = i ? i : LANES; j < end; j += LANES) {
                 K(load_group)(p + j, end - j, 0, group);
                 K(entropy_probs_group)(inverse, group, most, sum, product);
             }
@@ -90,13 +90,11 @@ static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff
         K(entropy_probs)(p, high - low, state, 0);
 }
 
-static void K(entropy_probs_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                          const double *from)
+static void K(entropy_probs_merge)(const klce_call *call, double *into, const double *from)
 {
     enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE };
     int normalize = *(const int64_t *)call->arg[1] != 0, from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
-    (void)row;
     double mass = low[S] + low[M], weighted = high[B] + low[B];
     if (low[M] > 0)
         weighted += normalize ? mass * K(log_quotient)(high[M], low[M])
@@ -129,13 +127,6 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 2, row, count, result);
 }
 
-static void K(entropy_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
-{
-    K(drive)(call, low, high, K(entropy_probs_sweep), K(entropy_probs_merge),
-             K(entropy_probs_finish), NULL, NULL, NULL);
-}
-
 static const klce_kernel K(entropy_probs_kernel) = {
-    .rows = K(entropy_probs_rows),
     .pass = {{K(entropy_probs_sweep), K(entropy_probs_merge), K(entropy_probs_finish)}},
 };

@@ -55,14 +55,12 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
     state[K(PLAIN_REF) * KLCE_TILE] = ref;
 }
 
-static void K(kl_log_probs_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                         const double *from)
+static void K(kl_log_probs_merge)(const klce_call *call, double *into, const double *from)
 {
     enum { M = K(PLAIN_MAX) * KLCE_TILE, S = K(PLAIN_SUM) * KLCE_TILE };
     enum { O = K(PLAIN_ORIGIN) * KLCE_TILE, N = K(PLAIN_REF) * KLCE_TILE };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
-    (void)row;
     double factor = 1;
     if (fabs(high[M]) < INFINITY && low[M] > -INFINITY)
         factor = K(rescale)(K(context)(call), low[O], low[N], high[O], high[N]);
@@ -93,14 +91,7 @@ static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff
     K(put)(call, 2, row, count, result);
 }
 
-static void K(kl_log_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
-{
-    K(drive)(call, low, high, K(kl_log_probs_sweep), K(kl_log_probs_merge), K(kl_log_probs_finish),
-             NULL, NULL, NULL);
-}
-
 static const klce_kernel K(kl_log_probs_kernel) = {
     .prepare = K(logsumexp_prepare),
-    .rows = K(kl_log_probs_rows),
     .pass = {{K(kl_log_probs_sweep), K(kl_log_probs_merge), K(kl_log_probs_finish)}},
 };

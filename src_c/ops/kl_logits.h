@@ -24,11 +24,10 @@ static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdi
     K(sum_exp)(c, K(row_in)(call, 1, row) + low, high - low, state + K(OTHER) * KLCE_TILE);
 }
 
-static void K(kl_logits_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                      const double *from)
+static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
 {
-    K(expsum_merge)(call, row, into, from);
-    K(expsum_merge)(call, row, into + K(OTHER) * KLCE_TILE, from + K(OTHER) * KLCE_TILE);
+    K(expsum_merge)(call, into, from);
+    K(expsum_merge)(call, into + K(OTHER) * KLCE_TILE, from + K(OTHER) * KLCE_TILE);
 }
 
 /* OFFSET: T*c, in the units of the logits; nan where a row is no distribution. */
@@ -135,10 +134,9 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     state[K(DRIFT) * KLCE_TILE] = K(total)(&drift);
 }
 
-static void K(kl_logits_add)(const klce_call *call, ptrdiff_t row, double *into,
-                                    const double *from)
+static void K(kl_logits_add)(const klce_call *call, double *into, const double *from)
 {
-    (void)call, (void)row;
+    (void)call;
     into[K(TERMS) * KLCE_TILE] += from[K(TERMS) * KLCE_TILE];
     into[K(DRIFT) * KLCE_TILE] += from[K(DRIFT) * KLCE_TILE];
 }
@@ -165,15 +163,8 @@ static void K(kl_logits_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[2]);
 }
 
-static void K(kl_logits_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
-{
-    K(drive)(call, low, high, K(kl_logits_normalizers), K(kl_logits_merge), K(kl_logits_offset),
-             K(kl_logits_sweep), K(kl_logits_add), K(kl_logits_finish));
-}
-
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(kl_logits_prepare),
-    .rows = K(kl_logits_rows),
     .pass = {{K(kl_logits_normalizers), K(kl_logits_merge), K(kl_logits_offset)},
              {K(kl_logits_sweep), K(kl_logits_add), K(kl_logits_finish)}},
 };

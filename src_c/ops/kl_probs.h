@@ -22,50 +22,39 @@ enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q -
 #define LN2 0x1.62e43p-1f
 #endif
 
-/* About 30 instructions a vector in float32, one of them a division.  `careful` serves groups with
- * a p or q that is 0, subnormal or negative. */
-KLCE_INLINE void K(kl_probs_group)(const K(v) * p, const K(v) * q, int careful, int normalize,
-                                   K(v) * terms, K(v) * mass, K(v) * gain)
+/* About 30 instructions a vector in float32, one of them a division.  `careful` serves vectors
+ * with a p or q that is 0, subnormal or negative. */
+KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
 {
-    EACH_VECTOR(v)
-    {
-        K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL);
-        K(v) d = q[v] - p[v], q_normal = q[v], p_normal = p[v], lift = zero;
-        if (careful) {
-            /* A subnormal q is the integer of its bits: lifted without touching the number, since
-             * arithmetic on it is slow.  A p below the normal numbers counts as 0. */
-            K(v) lifted = K(from_bits)(K(to_bits)(q[v]) | K(set_bits)(INTEGER_BITS));
-            K(m) low = K(lt)(q[v], tiny);
-            lifted = (lifted - K(set)(INTEGER_ONE)) * K(set)(SUBNORMAL_UNIT);
-            q_normal = K(select)(low, lifted, q[v]);
-            lift = K(select)(low, K(set)(SUBNORMAL_LIFT), zero);
-            p_normal = K(max)(tiny, p[v]);
-        }
-        K(v) inverse = K(set)(1) / p_normal, u = d * inverse;
-        K(log_parts) parts = K(log_reduce)(q_normal * inverse);
-        K(v) k = K(float_of)(parts.k) - lift;
-        /* k = 0: q/p within [0.7, 1.42], where u keeps the digits that q/p - 1 has lost. */
-        K(m) near = K(eq)(k, zero);
-        K(v) f = K(select)(near, u, parts.f), tail = K(log1p_tail)(f);
-        K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
-        K(v) term;
-        if (normalize)
-            term = K(fma)(p[v], tail, K(select)(near, zero, K(fma)(-p[v], line, d)));
-        else
-            term = p[v] * (tail - line);
-        if (careful) {
-            K(m) no_q = K(eq)(q[v], zero);
-            term = K(select)(K(lt)(p[v], tiny), normalize ? d : zero, term);
-            term = K(select)(K(and)(no_q, K(lt)(zero, p[v])), K(set)((real)INFINITY), term);
-            term = K(select)(K(or)(K(lt)(p[v], zero), K(lt)(q[v], zero)), K(set)((real)NAN), term);
-            term = term + (q[v] - q[v]) * zero; /* a q of nan or inf, whatever p is */
-        }
-        terms[v] = terms[v] + term;
-        if (normalize) {
-            mass[v] = mass[v] + p[v];
-            gain[v] = gain[v] + d;
-        }
+    K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL);
+    K(v) d = q - p, q_normal = q, p_normal = p, lift = zero;
+    if (careful) {
+        /* A subnormal q is the integer of its bits: lifted without touching the number, since
+         * arithmetic on it is slow.  A p below the normal numbers counts as 0. */
+        K(v) lifted = K(from_bits)(K(to_bits)(q) | K(set_bits)(INTEGER_BITS));
+        K(m) low = K(lt)(q, tiny);
+        lifted = (lifted - K(set)(INTEGER_ONE)) * K(set)(SUBNORMAL_UNIT);
+        q_normal = K(select)(low, lifted, q);
+        lift = K(select)(low, K(set)(SUBNORMAL_LIFT), zero);
+        p_normal = K(max)(tiny, p);
     }
+    K(v) inverse = K(set)(1) / p_normal, u = d * inverse;
+    K(log_parts) parts = K(log_reduce)(q_normal * inverse);
+    K(v) k = K(float_of)(parts.k) - lift;
+    /* k = 0: q/p within [0.7, 1.42], where u keeps the digits that q/p - 1 has lost. */
+    K(m) near = K(eq)(k, zero);
+    K(v) f = K(select)(near, u, parts.f), tail = K(log1p_tail)(f);
+    K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
+    K(v) term = normalize ? K(fma)(p, tail, K(select)(near, zero, K(fma)(-p, line, d)))
+                          : p * (tail - line);
+    if (careful) {
+        K(m) no_q = K(eq)(q, zero);
+        term = K(select)(K(lt)(p, tiny), normalize ? d : zero, term);
+        term = K(select)(K(and)(no_q, K(lt)(zero, p)), K(set)((real)INFINITY), term);
+        term = K(select)(K(or)(K(lt)(p, zero), K(lt)(q, zero)), K(set)((real)NAN), term);
+        term = term + (q - q) * zero; /* a q of nan or inf, whatever p is */
+    }
+    return term;
 }
 
 KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *state,
@@ -82,10 +71,17 @@ KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);
-            if (K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL))))
-                K(kl_probs_group)(p_group, q_group, 1, normalize, term_sum, mass_sum, gain_sum);
-            else
-                K(kl_probs_group)(p_group, q_group, 0, normalize, term_sum, mass_sum, gain_sum);
+            int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
+            EACH_VECTOR(v)
+            {
+                K(v) term = careful ? K(kl_probs_term)(p_group[v], q_group[v], 1, normalize)
+                                    : K(kl_probs_term)(p_group[v], q_group[v], 0, normalize);
+                term_sum[v] = term_sum[v] + term;
+                if (normalize) {
+                    mass_sum[v] = mass_sum[v] + p_group[v];
+                    gain_sum[v] = gain_sum[v] + (q_group[v] - p_group[v]);
+                }
+            }
         }
         K(add_lanes)(&terms, term_sum);
         if (normalize) {
@@ -108,10 +104,9 @@ static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         K(kl_probs)(p, q, high - low, state, 0);
 }
 
-static void K(kl_probs_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                     const double *from)
+static void K(kl_probs_merge)(const klce_call *call, double *into, const double *from)
 {
-    (void)call, (void)row;
+    (void)call;
     into[K(KL_TERMS) * KLCE_TILE] += from[K(KL_TERMS) * KLCE_TILE];
     into[K(KL_MASS) * KLCE_TILE] += from[K(KL_MASS) * KLCE_TILE];
     into[K(KL_GAIN) * KLCE_TILE] += from[K(KL_GAIN) * KLCE_TILE];
@@ -138,15 +133,36 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     K(put)(call, 3, row, count, result);
 }
 
-static void K(kl_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(kl_probs_sweep), K(kl_probs_merge), K(kl_probs_finish), NULL, NULL,
-             NULL);
+    int normalize = *(const int64_t *)call->arg[2] != 0;
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(v) p[LANES], q[LANES], term[LANES];
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) least = K(set)(SMALLEST_NORMAL);
+        K(load_columns)(call, 0, row + i, p);
+        K(load_columns)(call, 1, row + i, q);
+        for (ptrdiff_t j = 0; j < call->n; j++)
+            least = K(min)(K(min)(p[j], q[j]), least);
+        int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            if (normalize)
+                term[j] = careful ? K(kl_probs_term)(p[j], q[j], 1, 1)
+                                  : K(kl_probs_term)(p[j], q[j], 0, 1);
+            else
+                term[j] = K(kl_probs_term)(p[j], q[j], 1, 0);
+            q[j] = q[j] - p[j];
+        }
+        K(sum_columns)(term, call->n, state + K(KL_TERMS) * KLCE_TILE + i);
+        K(sum_columns)(p, call->n, state + K(KL_MASS) * KLCE_TILE + i);
+        K(sum_columns)(q, call->n, state + K(KL_GAIN) * KLCE_TILE + i);
+    }
+    K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(kl_probs_kernel) = {
-    .rows = K(kl_probs_rows),
     .pass = {{K(kl_probs_sweep), K(kl_probs_merge), K(kl_probs_finish)}},
+    .few = K(kl_probs_few),
 };
 
 #undef SMALLEST_NORMAL

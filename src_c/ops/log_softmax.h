@@ -35,15 +35,25 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-static void K(log_softmax_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(log_softmax_sweep), K(expsum_merge), K(log_softmax_finish),
-             K(log_softmax_emit), NULL, NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(v) inverse = K(set)((real)(1 / K(context)(call)->t)), x[LANES];
+    K(sum_exp_few)(call, 0, row, state);
+    K(log_softmax_finish)(call, row, KLCE_TILE, state);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) max = K(load_field)(state + K(MAX) * KLCE_TILE + i);
+        K(v) log = K(load_field)(state + K(REST) * KLCE_TILE + i);
+        K(load_columns)(call, 0, row + i, x);
+        for (ptrdiff_t j = 0; j < call->n; j++)
+            x[j] = K(fma)(x[j] - max, inverse, -log);
+        K(store_columns)(call, 2, row + i, x);
+    }
 }
 
 static const klce_kernel K(log_softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .rows = K(log_softmax_rows),
     .pass = {{K(log_softmax_sweep), K(expsum_merge), K(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
+    .few = K(log_softmax_few),
 };

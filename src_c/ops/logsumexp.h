@@ -20,14 +20,15 @@ static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     K(put)(call, 1, row, count, result);
 }
 
-static void K(logsumexp_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(logsumexp_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(logsumexp_sweep), K(expsum_merge), K(logsumexp_finish), NULL, NULL,
-             NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(sum_exp_few)(call, 0, row, state);
+    K(logsumexp_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(logsumexp_kernel) = {
     .prepare = K(logsumexp_prepare),
-    .rows = K(logsumexp_rows),
     .pass = {{K(logsumexp_sweep), K(expsum_merge), K(logsumexp_finish)}},
+    .few = K(logsumexp_few),
 };

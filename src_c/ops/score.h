@@ -46,14 +46,15 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     }
 }
 
-static void K(score_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(drive)(call, low, high, K(entropy_logits_sweep), K(entropy_logits_merge), K(score_finish),
-             NULL, NULL, NULL);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    K(score_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(score_kernel) = {
     .prepare = K(score_prepare),
-    .rows = K(score_rows),
     .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(score_finish)}},
+    .few = K(score_few),
 };

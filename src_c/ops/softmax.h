@@ -1,116 +1,231 @@
-/* softmax: one sweep for the sum, a second over the row (then in cache) for the quotients. */
+/* softmax: a sweep for the maximum and the sum, a second over the row (then in cache) for the
+ * quotients.  The maximum is part of this sum; what its exponential's rounding adds to it is put
+ * right once the row is done, since in a confident row it is most of the sum.
+ *
+ * A row of one segment is exponentiated once: the first pass leaves the exponentials in the output
+ * and the second scales them.  In place, or with several segments, each with a reference of its
+ * own, the second pass computes them again: the same products, hence the same bits.
+ */
+
+/* Of the fields in expsum.h; PEAK is the maximum's exponential as it was summed. */
+enum { K(SUM) = K(REST), K(MIN) = K(WEIGHTED), K(PEAK) = K(WEIGHTED) + 1 };
+
+/* Results are 2^LIFT times the quotient while they may be subnormal: the boost of the sums. */
+#define LIFT BOOST
+#if KLCE_REAL_IS_F64
+#define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
+#define EXPONENT_SHIFT 52
+#define SPREAD 600 /* nats below the maximum down to which quotients stay normal */
+#else
+#define LIFTED_NORMAL 0x1p-62f
+#define EXPONENT_SHIFT 23
+#define SPREAD 60
+#endif
 
 static void K(softmax_prepare)(klce_call *call)
 {
     K(expsum_prepare)(call, *(const double *)call->arg[1]);
 }
 
-static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                    ptrdiff_t high, double *state)
+KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
 {
-    K(sum_exp_and_min)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
+    return call->n <= KLCE_SEGMENT && call->arg[0] != call->arg[2];
 }
 
-static void K(softmax_merge)(const klce_call *call, ptrdiff_t row, double *into,
-                                    const double *from)
+KLCE_INLINE K(v) K(peak_of)(const K(expsum_context) * c, const K(measure) * from, K(v) max)
 {
-    (void)row;
-    K(expsum_merge_state)(call, into, from, 0, 1);
+    return K(exp_measured)(c, from, K(max)(from->floor, max - from->origin));
 }
 
-/* REST becomes the factor that takes an exponential measured from the reference to its quotient;
- * nan where the maximum is infinite. */
-static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                     double *state)
+/* 16 instructions a vector in float32, and one to store. */
+KLCE_INLINE double K(sum_and_keep)(const K(expsum_context) * c, const K(measure) * from,
+                                   const real *x, ptrdiff_t n, real *kept)
 {
+    K(lanes) lanes = K(no_lanes)();
+    K(v) group[VECTORS], sum[VECTORS];
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
+        EACH_VECTOR(v) sum[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)-INFINITY, group);
+            EACH_VECTOR(v)
+            {
+                K(v) z = K(max)(from->floor, group[v] - from->origin);
+                group[v] = K(exp_measured)(c, from, z);
+                sum[v] = sum[v] + group[v];
+            }
+            if (kept)
+                K(store_group)(kept + j, end - j, group);
+        }
+        K(add_lanes)(&lanes, sum);
+    }
+    return K(total)(&lanes);
+}
+
+static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                             double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const real *x = K(row_in)(call, 0, row) + low;
+    K(extent) extent = K(extent_of)(x, high - low, 1);
+    real origin, ref;
+    K(reference_of)(c, extent.max, &origin, &ref);
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    state[K(MAX) * KLCE_TILE] = extent.max;
+    state[K(MIN) * KLCE_TILE] = extent.min;
+    state[K(ORIGIN) * KLCE_TILE] = origin;
+    state[K(REF) * KLCE_TILE] = ref;
+    state[K(SUM) * KLCE_TILE] =
+        K(keeps_exponentials)(call)
+            ? K(sum_and_keep)(c, &from, x, high - low, K(row_out)(call, 2, row) + low)
+            : K(sum_and_keep)(c, &from, x, high - low, NULL);
+    real peak[WIDTH];
+    K(store)(peak, K(peak_of)(c, &from, K(set)(extent.max)));
+    state[K(PEAK) * KLCE_TILE] = peak[0];
+}
+
+static void K(softmax_merge)(const klce_call *call, double *into, const double *from)
+{
+    enum { M = K(MAX) * KLCE_TILE, S = K(SUM) * KLCE_TILE, L = K(MIN) * KLCE_TILE };
+    enum { O = K(ORIGIN) * KLCE_TILE, N = K(REF) * KLCE_TILE, P = K(PEAK) * KLCE_TILE };
+    int from_wins = from[M] > into[M];
+    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
+    double factor = 0; /* all -inf: only nan matters, and passes */
+    if (low[M] > -INFINITY)
+        factor = K(rescale)(K(context)(call), low[O], low[N], high[O], high[N]);
+    double max = high[M], sum = high[S] + low[S] * factor, min = KLCE_LESSER(low[L], high[L]);
+    double origin = high[O], ref = high[N], peak = high[P];
+    into[M] = max;
+    into[S] = sum;
+    into[L] = min;
+    into[O] = origin;
+    into[N] = ref;
+    into[P] = peak;
+}
+
+/* SUM becomes the factor that makes of a boosted exponential 2^LIFT times its quotient; nan where
+ * the maximum is infinite.  MIN becomes whether the row needs the lift. */
+static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
     (void)row;
     EACH_STATE(i, count)
     {
-        const K(expsum_context) *c = K(context)(call);
-        v_f64 max = K(state)(state, K(MAX), i), one = set_f64(1);
-        v_f64 factor = K(to_maximum)(c, state, i) / (one + K(rest_of)(c, state, i));
-        factor = factor + (max - max); /* inf - inf is nan */
-        store_f64(state + K(REST) * KLCE_TILE + i, factor);
+        v_f64 max = K(state)(state, K(MAX), i), boost = set_f64(KLCE_REAL_IS_F64 ? 0x1p512 : 0x1p64);
+        v_f64 exact_peak = boost / K(to_maximum)(c, state, i);
+        v_f64 sum = K(state)(state, K(SUM), i) + (exact_peak - K(state)(state, K(PEAK), i));
+        v_f64 factor = boost / sum + (max - max);
+        v_f64 spread = max - K(state)(state, K(MIN), i);
+        m_f64 narrow = lt_f64(spread, set_f64(SPREAD * c->t));
+        store_f64(state + K(SUM) * KLCE_TILE + i, factor);
+        store_f64(state + K(MIN) * KLCE_TILE + i,
+                  select_f64(narrow, set_f64(0), set_f64(1)));
     }
 }
 
-/* What the results of a softmax are multiplied by while they may be subnormal. */
-#if KLCE_REAL_IS_F64
-#define LIFT 512
-#define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
-#define EXPONENT_SHIFT 52
-#define SPREAD 600 /* nats below the maximum down to which quotients stay normal */
-#else
-#define LIFT 64
-#define LIFTED_NORMAL 0x1p-62f
-#define EXPONENT_SHIFT 23
-#define SPREAD 60
-#endif
-
-/* The quotient of a group: 16 instructions a vector, 5 more if some may be subnormal.  In float32
- * the factor comes in two pieces, since its rounding alone would cost a unit at places. */
-KLCE_INLINE void K(softmax_group)(const K(expsum_context) * c, const K(measure) * from,
-                                  K(v) factor, K(v) factor_low, int lifted, K(v) * x)
+/* e times a factor in two pieces, since the rounding of one alone would cost a unit at places.
+ * Lifted, e times the factor is 2^LIFT times the quotient.  A normal one gets its exponent back.
+ * Below, adding 2^-62 (in float32) rounds it at the place where the smallest subnormal number
+ * stands, and the integer difference is that number's bits: no multiplication has a subnormal
+ * result, which would cost a hundred cycles. */
+KLCE_INLINE K(v) K(quotient)(K(v) e, K(v) factor, K(v) factor_low, int lifted)
 {
-    EACH_VECTOR(v)
-    {
-        K(v) z = K(max)(from->floor, x[v] - from->origin);
-        K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
-        K(v) p = K(exp_mantissa)(&c->e, parts.r);
-        K(v) y = K(fma)(p, factor, p * factor_low) * parts.scale;
-        if (lifted) {
-            /* y is 2^LIFT times the quotient.  A normal one gets its exponent back.  Below, adding
-             * 2^-62 (in float32) rounds y at the place where the smallest subnormal number
-             * stands, and the integer difference is that number's bits: no multiplication has a
-             * subnormal result, which would cost a hundred cycles. */
-            K(v) normal = K(set)(LIFTED_NORMAL);
-            K(b) small = K(to_bits)(y + normal) - K(to_bits)(normal);
-            K(b) large = K(to_bits)(y) - K(set_bits)((K(bits_scalar))LIFT << EXPONENT_SHIFT);
-            y = K(select)(K(lt)(y, normal), K(from_bits)(small), K(from_bits)(large));
-            /* nan has lost its bits to the subtraction. */
-            y = y + (factor - factor);
-        }
-        x[v] = y;
+    K(v) y = K(fma)(e, factor, e * factor_low);
+    if (lifted) {
+        K(v) normal = K(set)(LIFTED_NORMAL);
+        K(b) small = K(to_bits)(y + normal) - K(to_bits)(normal);
+        K(b) large = K(to_bits)(y) - K(set_bits)((K(bits_scalar))LIFT << EXPONENT_SHIFT);
+        y = K(select)(K(lt)(y, normal), K(from_bits)(small), K(from_bits)(large));
+        y = y + (factor - factor); /* nan has lost its bits to the subtraction */
     }
+    return y;
 }
 
-static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                   ptrdiff_t high, double *state)
+KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                      ptrdiff_t high, const double *state, int kept, int lifted)
 {
     const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, 0, row);
+    const real *x = K(row_in)(call, kept ? 2 : 0, row);
     real *y = K(row_out)(call, 2, row);
-    double factor = state[K(REST) * KLCE_TILE];
-    double spread = state[K(MAX) * KLCE_TILE] - state[K(MIN) * KLCE_TILE];
-    int lifted = !(spread <= SPREAD * c->t);
+    /* Without the lift 2^-LIFT goes into the factor. */
+    double factor = state[K(SUM) * KLCE_TILE];
+    if (!lifted)
+        factor *= KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64;
+    K(v) factor_high = K(set)((real)factor), factor_low = K(set)((real)(factor - (real)factor));
     K(measure) from = K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
-                                      (real)state[K(REF) * KLCE_TILE], lifted ? LIFT : 0);
+                                      (real)state[K(REF) * KLCE_TILE], BOOST);
     K(v) group[VECTORS];
-    K(v) high_part = K(set)((real)factor), low_part = K(set)((real)(factor - (real)factor));
-    ptrdiff_t i = low;
-    if (lifted) {
-        for (; i < high; i += LANES) {
-            K(load_group)(x + i, high - i, 0, group);
-            K(softmax_group)(c, &from, high_part, low_part, 1, group);
-            K(store_group)(y + i, high - i, group);
+    for (ptrdiff_t i = low; i < high; i += LANES) {
+        K(load_group)(x + i, high - i, 0, group);
+        EACH_VECTOR(v)
+        {
+            K(v) e = group[v];
+            if (!kept)
+                e = K(exp_measured)(c, &from, K(max)(from.floor, e - from.origin));
+            group[v] = K(quotient)(e, factor_high, factor_low, lifted);
         }
-    } else {
-        for (; i < high; i += LANES) {
-            K(load_group)(x + i, high - i, 0, group);
-            K(softmax_group)(c, &from, high_part, low_part, 0, group);
-            K(store_group)(y + i, high - i, group);
-        }
+        K(store_group)(y + i, high - i, group);
     }
 }
 
-static void K(softmax_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                            double *state)
 {
-    K(drive)(call, low, high, K(softmax_sweep), K(softmax_merge), K(softmax_finish),
-             K(softmax_emit), NULL, NULL);
+    int kept = K(keeps_exponentials)(call), lifted = state[K(MIN) * KLCE_TILE] != 0;
+    if (kept && !lifted)
+        K(softmax_quotients)(call, row, low, high, state, 1, 0);
+    else if (kept)
+        K(softmax_quotients)(call, row, low, high, state, 1, 1);
+    else if (!lifted)
+        K(softmax_quotients)(call, row, low, high, state, 0, 0);
+    else
+        K(softmax_quotients)(call, row, low, high, state, 0, 1);
+}
+
+static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double state[KLCE_FIELDS * KLCE_TILE];
+    double *factor = state + K(SUM) * KLCE_TILE, low[KLCE_TILE];
+    K(v) e[KLCE_TILE / WIDTH][LANES];
+    for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
+        int i = w * WIDTH;
+        K(load_columns)(call, 0, row + i, e[w]);
+        K(v) max = K(set)((real)-INFINITY), min = K(set)((real)INFINITY);
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            max = K(max)(e[w][j], max);
+            min = K(min)(e[w][j], min);
+        }
+        K(references) r = K(references_of)(c, max, BOOST);
+        for (ptrdiff_t j = 0; j < call->n; j++)
+            e[w][j] = K(exp_measured)(c, &r.from, K(max)(r.from.floor, e[w][j] - r.origin));
+        K(sum_columns)(e[w], call->n, factor + i);
+        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
+        K(store_field)(state + K(MIN) * KLCE_TILE + i, min);
+        K(store_field)(state + K(ORIGIN) * KLCE_TILE + i, r.origin);
+        K(store_field)(state + K(REF) * KLCE_TILE + i, r.ref);
+        K(store_field)(state + K(PEAK) * KLCE_TILE + i, K(peak_of)(c, &r.from, max));
+    }
+    K(softmax_finish)(call, row, KLCE_TILE, state);
+    int lifted = 0;
+    for (int i = 0; i < KLCE_TILE; i++)
+        lifted |= state[K(MIN) * KLCE_TILE + i] != 0;
+    for (int i = 0; i < KLCE_TILE; i++) {
+        if (!lifted)
+            factor[i] *= KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64;
+        low[i] = factor[i] - (real)factor[i];
+    }
+    for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
+        K(v) f = K(load_field)(factor + w * WIDTH), f_low = K(load_field)(low + w * WIDTH);
+        for (ptrdiff_t j = 0; j < call->n; j++)
+            e[w][j] = lifted ? K(quotient)(e[w][j], f, f_low, 1)
+                             : K(quotient)(e[w][j], f, f_low, 0);
+        K(store_columns)(call, 2, row + w * WIDTH, e[w]);
+    }
 }
 
 static const klce_kernel K(softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .rows = K(softmax_rows),
     .pass = {{K(softmax_sweep), K(softmax_merge), K(softmax_finish)}, {K(softmax_emit), NULL, NULL}},
+    .few = K(softmax_few),
 };

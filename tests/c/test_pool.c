@@ -28,7 +28,8 @@
 #define __SANITIZE_ADDRESS__ 1
 #endif
 #endif
-#if !defined(NO_FORK_TESTS) && !defined(__SANITIZE_THREAD__) /* it does not support threads in a child of a threaded process */
+/* The thread sanitizer does not support threads in the child of a threaded process either. */
+#if !defined(NO_FORK_TESTS) && !defined(__SANITIZE_THREAD__)
 #define TEST_FORK
 #endif
 #if defined(__linux__) && !defined(KLCE_NO_THREADS)
@@ -213,6 +214,11 @@ static void test_waits_for_slow_worker(void) {
     CHECK(atomic_load(&state[1]) == 1);
 }
 
+static long microseconds(const struct rusage *usage) {
+    return (usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1000000L + usage->ru_utime.tv_usec +
+           usage->ru_stime.tv_usec;
+}
+
 static void test_idle_workers_sleep(void) {
     struct rusage a, b;
     check_each_once(1000, 7);
@@ -220,8 +226,7 @@ static void test_idle_workers_sleep(void) {
     getrusage(RUSAGE_SELF, &a);
     sleep_us(200000);
     getrusage(RUSAGE_SELF, &b);
-    long us = (b.ru_utime.tv_sec - a.ru_utime.tv_sec + b.ru_stime.tv_sec - a.ru_stime.tv_sec) * 1000000L +
-              b.ru_utime.tv_usec - a.ru_utime.tv_usec + b.ru_stime.tv_usec - a.ru_stime.tv_usec;
+    long us = microseconds(&b) - microseconds(&a);
     CHECK(us < 50000);
 }
 
@@ -320,7 +325,7 @@ static void test_cgroup_quota(void) {
     CHECK(cpus_of("0::/\n") == 0);
     CHECK(cpus_of("0::/a\n") == 3);
     CHECK(cpus_of("0::/a/b\n") == 3);
-    CHECK(cpus_of("0::/a/b/c\n") == 3);     /* the ancestor's is tighter */
+    CHECK(cpus_of("0::/a/b/c\n") == 3);       /* the ancestor's is tighter */
     CHECK(cpus_of("0::/a/elsewhere\n") == 3); /* a path that exists outside the container only */
     CHECK(cpus_of("7:memory:/c\n4:cpuset:/c\n1:name=systemd:/c\n0::/\n") == 0);
     CHECK(cpus_of("7:memory:/c\n4:cpuacct,cpu:/c/d\n0::/a\n") == 1);

@@ -1,7 +1,8 @@
 """Write golden.npz: the true results of every kernel, by textbook formulas in mpmath.
 
-Run in tests/: ``python -m golden.generate``; it takes some three minutes. The same data comes out
-every time, but for inputs that are a softmax: they depend on the machine's exp, and are stored.
+Run in the root: ``python -m tests.golden.generate``; it takes some three minutes. The same data
+comes out every time, but for inputs that are a softmax: they depend on the machine's exp, and are
+stored.
 
 A row is computed with 60 digits, plus as many as its textbook formula may cancel: those between its
 largest and its smallest term (log p of a class that is 700 nats ahead is -1e-304, the logarithm of
