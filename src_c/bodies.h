@@ -36,6 +36,8 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef FLOOR
 #undef DIRECT
 #undef LIFT
+#undef UNLIFT
+#undef UNLIFT_INVERSE
 #undef LIFTED_NORMAL
 #undef EXPONENT_SHIFT
 #undef SPREAD

@@ -275,8 +275,6 @@ static int64_t now_ns(void) {
 static unsigned poll_gate(unsigned mask, bool wanted, bool spin) {
     unsigned gate = atomic_load(&pool.gate);
     for (int64_t deadline = 0; spin && ((gate & mask) != 0) != wanted;) {
-        if (mask == SEATS)
-            sched_yield(); /* an idle worker gives way to whoever has work for its CPU */
         int64_t now = now_ns();
         if (deadline == 0)
             deadline = now + SPIN_NS;

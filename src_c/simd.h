@@ -334,7 +334,19 @@ KLCE_INLINE v_f64 widen_high(v_f32 v)
 {
     return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_HIGH_HALF), v_f64);
 }
+/* And back, rounded. */
+typedef float half_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES / 2)));
+KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
+{
+    return __builtin_shufflevector(__builtin_convertvector(low, half_f32),
+                                   __builtin_convertvector(high, half_f32), KLCE_LOW_HALF,
+                                   KLCE_HIGH_HALF);
+}
 #else
+/* The one lane is both halves. */
+KLCE_INLINE v_f64 widen_low(v_f32 v) { return v; }
+KLCE_INLINE v_f64 widen_high(v_f32 v) { return v; }
+KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high) { return (void)high, (v_f32)low; }
 KLCE_INLINE v_f32 set_f32(float x) { return x; }
 KLCE_INLINE v_f64 set_f64(double x) { return x; }
 KLCE_INLINE v_f32 load_f32(const float *p) { return *p; }

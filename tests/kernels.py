@@ -6,14 +6,21 @@ is tested without an edit here; a kernel whose rows are not logits is named in `
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import klce
 from klce import _ufuncs
+from klce.reference import KERNELS as REFERENCE
+from tests.ulp import ulp_error
 
 Array = NDArray[Any]
 KERNELS = sorted(_ufuncs.OPS)
@@ -44,6 +51,20 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "entropy_probs": [(1,), (0,)],
     "kl_probs": [(1,), (0,)],
 }
+
+# The numerics contract's bounds for (float32, float64), in ULP of each output; 4 if not named here.
+ULP: dict[str, list[tuple[int, int]]] = {
+    "logsumexp": [(2, 4)],
+    "softmax": [(2, 4)],
+    "log_softmax": [(2, 4)],
+    "cross_entropy": [(2, 4)],
+    "nll": [(0, 0)],
+    "nll_probs": [(1, 1)],
+    "information": [(1, 1)],
+    "score": [(2, 4), (4, 4), (2, 4), (0, 0)],
+}
+# Divergences are bounded relatively: float32, float64.
+RELATIVE = (1e-6, 1e-13)
 
 
 @contextmanager
@@ -77,7 +98,7 @@ def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) ->
 def operands(
     kernel: str, count: int, n: int, dtype: np.dtype[Any], seed: int = 0
 ) -> Iterator[tuple[Array | float, ...]]:
-    """Yield the operands of calls on `count` rows of `n` classes, a tuple for each parameter set."""
+    """Yield the operands of calls on `count` rows of `n` classes, for each set of parameters."""
     inputs, _ = letters(kernel)
     rng = np.random.default_rng((seed, count, n, dtype.itemsize))
     domain = DOMAINS.get(kernel, "logits")
@@ -104,6 +125,101 @@ def call(kernel: str, args: tuple[Any, ...], **kwargs: Any) -> tuple[Array, ...]
     return result if isinstance(result, tuple) else (result,)
 
 
+def specified(kernel: str, args: tuple[Any, ...]) -> tuple[Array, ...]:
+    """Return what the specification gives for a call; its outputs as a tuple."""
+    result = REFERENCE[kernel](*args)
+    return result if isinstance(result, tuple) else (result,)
+
+
 def same_bits(a: Array, b: Array) -> bool:
-    """Whether two arrays are equal to the bit, nan to nan."""
-    return bool(np.array_equal(a, b, equal_nan=True) and np.array_equal(np.signbit(a), np.signbit(b)))
+    """Whether two arrays are equal to the bit, nan to any nan."""
+    signs = [np.signbit(x) & ~np.isnan(x) for x in (a, b)]
+    return bool(np.array_equal(a, b, equal_nan=True) and np.array_equal(*signs))
+
+
+def take_rows(kernel: str, args: tuple[Any, ...], which: Any) -> tuple[Any, ...]:
+    """Return the operands of a call on some of the rows."""
+    inputs, _ = letters(kernel)
+    return tuple(
+        arg if letter in "id" else arg[which] for letter, arg in zip(inputs, args, strict=True)
+    )
+
+
+def describe(kernel: str, args: tuple[Any, ...]) -> str:
+    """Name a call in an assertion."""
+    inputs, _ = letters(kernel)
+    parameters = [arg for letter, arg in zip(inputs, args, strict=True) if letter in "id"]
+    return f"{kernel}, {args[0].dtype}, shape {args[0].shape}, parameters {parameters}"
+
+
+def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -> Array | None:
+    """Return the size at which the contract counts the ULP of results that may cancel."""
+    with np.errstate(all="ignore"):
+        x = np.asarray(args[0], np.float64)
+        if (kernel, output) in (("logsumexp", 0), ("score", 2)):
+            size = np.abs(x.max(axis=-1, initial=-np.inf))
+        elif kernel == "cross_entropy" and args[4]:
+            temperature, z_loss = args[3:]
+            # The squared logsumexp near 0 is as good as the logsumexp: in ULP of the maximum.
+            size = np.abs(expected) + z_loss * (x.max(axis=-1, initial=-np.inf) / temperature) ** 2
+        elif kernel == "entropy_log_probs":
+            size = np.abs(np.exp(x) * x)
+            size = np.where(np.isfinite(size), size, 0).sum(axis=-1)
+        elif kernel == "entropy_probs" and not args[1]:
+            size = np.abs(x * np.log(x))
+            size = np.where(np.isfinite(size), size, 0).sum(axis=-1)
+        elif kernel == "kl_log_probs" or (kernel == "kl_probs" and not args[2]):
+            y = np.asarray(args[1], np.float64)
+            size = np.exp(x) * np.abs(x - y) if kernel == "kl_log_probs" else x * np.log(x / y)
+            size = np.where(np.isfinite(size), np.abs(size), 0).sum(axis=-1)
+        else:
+            return None
+        return np.where(np.isfinite(size), size, 0)
+
+
+def assert_as_specified(
+    kernel: str,
+    args: tuple[Any, ...],
+    actual: tuple[Array, ...],
+    expected: tuple[Array, ...],
+    about: str = "",
+) -> None:
+    """Check the outputs of a call against the specification's, within the contract's bounds."""
+    dtype = args[0].dtype
+    double = dtype == np.float64
+    for k, (got, want) in enumerate(zip(actual, expected, strict=True)):
+        where = f"{about} {describe(kernel, args)}: output {k}"
+        assert got.shape == want.shape, where
+        assert got.dtype == (want.dtype if want.dtype.kind == "i" else dtype), where
+        scale = scale_of(kernel, args, k, want)
+        if kernel.startswith("kl_"):
+            with np.errstate(all="ignore"):
+                # Below 1e-12 the bound is absolute.
+                size = np.maximum(np.abs(want), 1e-12 if scale is None else scale)
+                error = np.abs(got - want) / (RELATIVE[double] * size)
+            right = (got == want) | (np.isnan(got) & np.isnan(want)) | (error <= 1)
+            error = np.where(right, 0, error)
+        else:
+            error = ulp_error(got, want, 0, dtype, scale)
+            # The specification's float64 is itself rounded: half a ULP of it.
+            right = error <= ULP.get(kernel, [(4, 4)] * len(actual))[k][double] + 0.5 * double
+        if not right.all():
+            i = np.unravel_index(np.argmin(right), right.shape)
+            what = "of the bound" if kernel.startswith("kl_") else "ULP"
+            raise AssertionError(
+                f"{where} at {tuple(map(int, i))} is {got[i]!r}, not {want[i]!r}: "
+                f"{error[i]:.2f} {what}; {np.sum(~right)} of {right.size} wrong"
+            )
+
+
+def run_script(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code in a process of its own that imports what this one does."""
+    folders = [str(Path(module).parents[1]) for module in (klce.__file__, __file__)]
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("KLCE_")}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**clean, "PYTHONPATH": os.pathsep.join(folders), **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )

@@ -8,18 +8,11 @@
 /* MAX and MIN are as in expsum.h; REST the plain sum of the others; WEIGHTED that of
  * p log(max/p). */
 
-/* 22 instructions a vector in float32.  A p of 0, or so small that its quotient is subnormal,
- * gives a finite garbage logarithm times next to nothing. */
-KLCE_INLINE void K(entropy_probs_group)(K(v) inverse, const K(v) * p, K(v) * most, K(v) * sum,
-                                        K(v) * weighted)
+/* p log(max/p), 20 instructions a vector in float32.  A p of 0, or so small that its quotient is
+ * subnormal, gives a finite garbage logarithm times next to nothing. */
+KLCE_INLINE K(v) K(entropy_probs_term)(K(v) p, K(v) inverse)
 {
-    EACH_VECTOR(v)
-    {
-        K(v) loser = K(min)(most[v], p[v]);
-        most[v] = K(max)(p[v], most[v]);
-        sum[v] = sum[v] + loser;
-        weighted[v] = K(fma)(-loser, K(log_normal)(loser * inverse), weighted[v]);
-    }
+    return K(set)(0) - p * K(log_normal)(p * inverse);
 }
 
 KLCE_INLINE double K(log_quotient)(double a, double b)
@@ -27,6 +20,19 @@ KLCE_INLINE double K(log_quotient)(double a, double b)
     double lane[KLCE_WIDTH_f64];
     store_f64(lane, log_f64(set_f64(a / b)));
     return lane[0];
+}
+
+/* Adds the other maxima to the sums; a negative probability makes the row nan. */
+KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int normalize)
+{
+    double max = state[K(MAX) * KLCE_TILE];
+    if (ties > 0 && max > 0) {
+        state[K(REST) * KLCE_TILE] += ties * max;
+        if (!normalize)
+            state[K(WEIGHTED) * KLCE_TILE] += ties * max * K(log_quotient)(1, max);
+    }
+    if (min < 0)
+        state[K(REST) * KLCE_TILE] = NAN;
 }
 
 KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int normalize)
@@ -52,7 +58,13 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
             EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
             for (ptrdiff_t j = i ? i : LANES; j < end; j += LANES) {
                 K(load_group)(p + j, end - j, 0, group);
-                K(entropy_probs_group)(inverse, group, most, sum, product);
+                EACH_VECTOR(v)
+                {
+                    K(v) loser = K(min)(most[v], group[v]);
+                    most[v] = K(max)(group[v], most[v]);
+                    sum[v] = sum[v] + loser;
+                    product[v] = product[v] + K(entropy_probs_term)(loser, inverse);
+                }
             }
             K(add_lanes)(&rest, sum);
             K(add_lanes)(&weighted, product);
@@ -65,7 +77,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
     EACH_VECTOR(v)
     {
         sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
-        product[v] = K(set)(0) - sum[v] * K(log_normal)(sum[v] * inverse);
+        product[v] = K(entropy_probs_term)(sum[v], inverse);
         K(store)(lane + v * WIDTH, most[v]);
     }
     for (int i = 0; i < LANES; i++)
@@ -73,11 +85,9 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
     K(add_lanes)(&rest, sum);
     K(add_lanes)(&weighted, product);
     state[K(MAX) * KLCE_TILE] = max;
-    /* A negative or nan probability makes the row nan. */
-    state[K(REST) * KLCE_TILE] = min < 0 ? NAN : K(total)(&rest) + (double)ties * max;
+    state[K(REST) * KLCE_TILE] = K(total)(&rest);
     state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
-    if (!normalize && ties > 0)
-        state[K(WEIGHTED) * KLCE_TILE] += ties * (double)max * K(log_quotient)(1, max);
+    K(entropy_probs_settle)(state, ties, min, normalize);
 }
 
 static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -127,6 +137,38 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 2, row, count, result);
 }
 
+static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
+{
+    int normalize = *(const int64_t *)call->arg[1] != 0;
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(v) p[LANES], zero = K(set)(0), one = K(set)(1);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(load_columns)(call, 0, row + i, p);
+        K(v) max = zero, min = zero, ties = -one, term[LANES];
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            max = K(max)(p[j], max);
+            min = K(min)(p[j], min);
+        }
+        K(v) inverse = normalize ? K(select)(K(lt)(zero, max), one / max, one) : one;
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            K(m) is_top = K(eq)(p[j], max);
+            ties = ties + K(select)(is_top, one, zero);
+            p[j] = K(select)(is_top, zero, p[j]);
+            term[j] = K(entropy_probs_term)(p[j], inverse);
+        }
+        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
+        K(sum_columns)(p, call->n, state + K(REST) * KLCE_TILE + i);
+        K(sum_columns)(term, call->n, state + K(WEIGHTED) * KLCE_TILE + i);
+        real tied[WIDTH], least[WIDTH];
+        K(store)(tied, ties);
+        K(store)(least, min);
+        for (int k = 0; k < WIDTH; k++)
+            K(entropy_probs_settle)(state + i + k, (int)tied[k], least[k], normalize);
+    }
+    K(entropy_probs_finish)(call, row, KLCE_TILE, state);
+}
+
 static const klce_kernel K(entropy_probs_kernel) = {
     .pass = {{K(entropy_probs_sweep), K(entropy_probs_merge), K(entropy_probs_finish)}},
+    .few = K(entropy_probs_few),
 };

@@ -78,16 +78,15 @@ static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff
     double result[KLCE_TILE];
     EACH_STATE(i, count)
     {
-        v_f64 sum = K(state)(state, K(PLAIN_SUM), i), max = K(state)(state, K(PLAIN_MAX), i);
-        /* From the reference back to 1: exp(origin) 2^ref, the power within the exponents of a
-         * float64 only in two steps. */
-        v_f64 ref = K(state)(state, K(PLAIN_REF), i), origin = K(state)(state, K(PLAIN_ORIGIN), i);
-        v_f64 z = fma_f64(ref, set_f64(c->f.ln2_hi), origin);
-        v_f64 back = exp_f64(&c->f, z, 1);
-        v_f64 kl = sum * set_f64(KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64) * back;
+        v_f64 max = K(state)(state, K(PLAIN_MAX), i), origin = K(state)(state, K(PLAIN_ORIGIN), i);
+        v_f64 kl = K(state)(state, K(PLAIN_SUM), i) * exp_f64(&c->f, origin, 1);
         /* An infinite log-probability is no probability. */
-        store_f64(result + i, select_f64(eq_f64(max, set_f64(INFINITY)), max - max, kl));
+        kl = select_f64(eq_f64(max, set_f64(INFINITY)), max - max, kl);
+        store_f64(result + i, kl);
     }
+    /* Back from the reference, by an exponent that float64 alone may not have. */
+    for (ptrdiff_t i = 0; i < count; i++)
+        result[i] = ldexp(result[i], (int)state[K(PLAIN_REF) * KLCE_TILE + i] - BOOST);
     K(put)(call, 2, row, count, result);
 }
 

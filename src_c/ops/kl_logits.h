@@ -47,62 +47,56 @@ static void K(kl_logits_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-/* About 55 instructions a vector in float32; `careful` serves groups with a d that is infinite or
- * beyond KL_FAR, for which q is computed by an exponential of its own. */
-KLCE_INLINE int K(kl_logits_group)(const K(expsum_context) * c, const K(measure) * from,
-                                   K(v) offset, K(v) offset_low, int careful, const K(v) * x,
-                                   const K(v) * y, K(v) * terms, K(v) * drift)
+/* What the second sweep measures a row by: its reference, and the offset in two pieces. */
+typedef struct {
+    K(measure) from;
+    K(v) offset, offset_low;
+} K(kl_measure);
+
+typedef struct {
+    K(v) term, moved;
+} K(kl_parts);
+
+/* One class: about 55 instructions a vector in float32.  `careful` serves groups with a d that is
+ * infinite or beyond KL_FAR, for which q is computed by an exponential of its own; *beyond is set
+ * where that is needed and was not done. */
+KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) * c, const K(kl_measure) * by,
+                                          int careful, K(v) x, K(v) y, int *beyond)
 {
     K(v) far = K(set)((real)(KL_FAR * c->t)), near = K(set)((real)(-60 * c->t));
-    K(v) zero = K(set)(0), one = K(set)(1), inverse = K(set)(c->e.c1), widest = -far;
-    K(v) new_terms[VECTORS], new_drift[VECTORS];
-    int beyond = 0;
-    EACH_VECTOR(v)
-    {
-        K(v) w = K(exp_measured)(c, from, K(max)(from->floor, x[v] - from->origin));
-        /* y - x without error (Knuth's two-sum), then less the offset. */
-        K(v) s = y[v] - x[v], t = s - y[v], error = (y[v] - (s - t)) - (x[v] + t);
-        K(v) d = (s - offset) + (error - offset_low);
-        K(m) infinite;
-        if (careful) {
-            infinite = K(not)(K(lt)(K(max)(s, -s), K(set)((real)INFINITY)));
-            d = K(select)(infinite, s, d);
-        }
-        widest = K(max)(widest, d); /* nan comes through */
-        K(exp_parts) parts =
-            K(exp_reduce)(&c->e, K(max)(near, d), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
-        K(v) r = parts.r, slope = d * inverse;
-        /* exp(d) - 1 - d with exp(d) = 2^n (1 + r + r^2 q): for n = 0 just r^2 q. */
-        K(v) bend = r * r * K(exp_poly)(&c->e, r);
-        K(v) line = K(fma)(parts.scale, r * inverse, parts.scale - one) - slope;
-        K(v) excess = K(fma)(parts.scale, bend, line);
-        K(v) term = w * excess, moved = w * (excess + slope);
-        if (careful) {
-            K(v) z = (y[v] - offset) - from->origin;
-            K(v) q = K(exp_measured)(c, from, K(max)(from->floor, z));
-            q = K(select)(K(lt)(z, from->floor), zero, q);
-            K(m) is_far = K(lt)(far, d), no_p = K(eq)(x[v], K(set)((real)-INFINITY));
-            K(m) no_q = K(eq)(y[v], K(set)((real)-INFINITY));
-            term = K(select)(is_far, q - w * (one + slope), term);
-            moved = K(select)(is_far, q - w, moved);
-            term = K(select)(no_q, K(set)((real)INFINITY), term);
-            moved = K(select)(no_q, -w, moved);
-            term = K(select)(no_p, q, term);
-            moved = K(select)(no_p, q, moved);
-        } else {
-            beyond |= K(any)(K(not)(K(lt)(d, far)));
-        }
-        new_terms[v] = terms[v] + term;
-        new_drift[v] = drift[v] + moved;
+    K(v) zero = K(set)(0), one = K(set)(1), inverse = K(set)(c->e.c1);
+    K(v) w = K(exp_measured)(c, &by->from, K(max)(by->from.floor, x - by->from.origin));
+    /* y - x without error (Knuth's two-sum), then less the offset. */
+    K(v) s = y - x, t = s - y, error = (y - (s - t)) - (x + t);
+    K(v) d = (s - by->offset) + (error - by->offset_low);
+    if (careful) {
+        K(m) infinite = K(not)(K(lt)(K(max)(s, -s), K(set)((real)INFINITY)));
+        d = K(select)(infinite, s, d);
+    } else {
+        *beyond |= K(any)(K(not)(K(lt)(d, far)));
     }
-    if (beyond)
-        return 0;
-    EACH_VECTOR(v)
-    {
-        terms[v] = new_terms[v];
-        drift[v] = new_drift[v];
+    K(exp_parts) parts =
+        K(exp_reduce)(&c->e, K(max)(near, d), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
+    K(v) r = parts.r, slope = d * inverse;
+    /* exp(d) - 1 - d with exp(d) = 2^n (1 + r + r^2 q): for n = 0 just r^2 q. */
+    K(v) bend = r * r * K(exp_poly)(&c->e, r);
+    K(v) line = K(fma)(parts.scale, r * inverse, parts.scale - one) - slope;
+    K(v) excess = K(fma)(parts.scale, bend, line);
+    K(kl_parts) result = {w * excess, w * (excess + slope)};
+    if (careful) {
+        K(v) z = (y - by->offset) - by->from.origin;
+        K(v) q = K(exp_measured)(c, &by->from, K(max)(by->from.floor, z));
+        q = K(select)(K(lt)(z, by->from.floor), zero, q);
+        K(m) is_far = K(lt)(far, d), no_p = K(eq)(x, K(set)((real)-INFINITY));
+        K(m) no_q = K(eq)(y, K(set)((real)-INFINITY));
+        result.term = K(select)(is_far, q - w * (one + slope), result.term);
+        result.moved = K(select)(is_far, q - w, result.moved);
+        result.term = K(select)(no_q, K(set)((real)INFINITY), result.term);
+        result.moved = K(select)(no_q, -w, result.moved);
+        result.term = K(select)(no_p, q, result.term);
+        result.moved = K(select)(no_p, q, result.moved);
     }
-    return 1;
+    return result;
 }
 
 static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -111,9 +105,10 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     double full = state[K(OFFSET) * KLCE_TILE];
-    K(v) offset = K(set)((real)full), offset_low = K(set)((real)(full - (real)full));
-    K(measure) from = K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
-                                      (real)state[K(REF) * KLCE_TILE], KL_BOOST);
+    K(kl_measure) by = {K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
+                                        (real)state[K(REF) * KLCE_TILE], KL_BOOST),
+                        K(set)((real)full), K(set)((real)(full - (real)full))};
+    K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS];
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
@@ -122,10 +117,17 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
         for (ptrdiff_t j = i; j < end; j += LANES) {
             K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
             K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
-            if (!K(kl_logits_group)(c, &from, offset, offset_low, 0, x_group, y_group, term_sum,
-                                    drift_sum))
-                K(kl_logits_group)(c, &from, offset, offset_low, 1, x_group, y_group, term_sum,
-                                   drift_sum);
+            int beyond = 0;
+            EACH_VECTOR(v)
+            parts[v] = K(kl_logits_term)(c, &by, 0, x_group[v], y_group[v], &beyond);
+            if (beyond)
+                EACH_VECTOR(v)
+                parts[v] = K(kl_logits_term)(c, &by, 1, x_group[v], y_group[v], &beyond);
+            EACH_VECTOR(v)
+            {
+                term_sum[v] = term_sum[v] + parts[v].term;
+                drift_sum[v] = drift_sum[v] + parts[v].moved;
+            }
         }
         K(add_lanes)(&terms, term_sum);
         K(add_lanes)(&drift, drift_sum);
@@ -163,10 +165,42 @@ static void K(kl_logits_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[2]);
 }
 
+static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double state[KLCE_FIELDS * KLCE_TILE], low[KLCE_TILE];
+    double *offset = state + K(OFFSET) * KLCE_TILE;
+    K(v) x[LANES], y[LANES];
+    K(sum_exp_few)(call, 0, row, state);
+    K(sum_exp_few)(call, 1, row, state + K(OTHER) * KLCE_TILE);
+    K(kl_logits_offset)(call, row, KLCE_TILE, state);
+    for (int i = 0; i < KLCE_TILE; i++)
+        low[i] = offset[i] - (real)offset[i];
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(load_columns)(call, 0, row + i, x);
+        K(load_columns)(call, 1, row + i, y);
+        K(references) r =
+            K(references_of)(c, K(load_field)(state + K(MAX) * KLCE_TILE + i), KL_BOOST);
+        K(kl_measure) by = {r.from, K(load_field)(offset + i), K(load_field)(low + i)};
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            int beyond = 0;
+            K(kl_parts) parts = K(kl_logits_term)(c, &by, 0, x[j], y[j], &beyond);
+            if (beyond)
+                parts = K(kl_logits_term)(c, &by, 1, x[j], y[j], &beyond);
+            x[j] = parts.term;
+            y[j] = parts.moved;
+        }
+        K(sum_columns)(x, call->n, state + K(TERMS) * KLCE_TILE + i);
+        K(sum_columns)(y, call->n, state + K(DRIFT) * KLCE_TILE + i);
+    }
+    K(kl_logits_finish)(call, row, KLCE_TILE, state);
+}
+
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(kl_logits_prepare),
     .pass = {{K(kl_logits_normalizers), K(kl_logits_merge), K(kl_logits_offset)},
              {K(kl_logits_sweep), K(kl_logits_add), K(kl_logits_finish)}},
+    .few = K(kl_logits_few),
 };
 
 #undef KL_BOOST

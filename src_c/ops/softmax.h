@@ -13,10 +13,14 @@ enum { K(SUM) = K(REST), K(MIN) = K(WEIGHTED), K(PEAK) = K(WEIGHTED) + 1 };
 /* Results are 2^LIFT times the quotient while they may be subnormal: the boost of the sums. */
 #define LIFT BOOST
 #if KLCE_REAL_IS_F64
+#define UNLIFT 0x1p-512
+#define UNLIFT_INVERSE 0x1p512
 #define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
 #define EXPONENT_SHIFT 52
 #define SPREAD 600 /* nats below the maximum down to which quotients stay normal */
 #else
+#define UNLIFT 0x1p-64
+#define UNLIFT_INVERSE 0x1p64
 #define LIFTED_NORMAL 0x1p-62f
 #define EXPONENT_SHIFT 23
 #define SPREAD 60
@@ -103,40 +107,85 @@ static void K(softmax_merge)(const klce_call *call, double *into, const double *
     into[P] = peak;
 }
 
-/* SUM becomes the factor that makes of a boosted exponential 2^LIFT times its quotient; nan where
- * the maximum is infinite.  MIN becomes whether the row needs the lift. */
+/* SUM becomes the factor that makes of a boosted exponential 2^LIFT times its quotient, PEAK what
+ * that is short of the exact factor; nan where the maximum is infinite.  MIN becomes whether the
+ * row needs the lift. */
 static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 max = K(state)(state, K(MAX), i), boost = set_f64(KLCE_REAL_IS_F64 ? 0x1p512 : 0x1p64);
-        v_f64 exact_peak = boost / K(to_maximum)(c, state, i);
-        v_f64 sum = K(state)(state, K(SUM), i) + (exact_peak - K(state)(state, K(PEAK), i));
+        v_f64 max = K(state)(state, K(MAX), i), boost = set_f64(UNLIFT_INVERSE);
+        v_f64 sum = K(state)(state, K(SUM), i);
+        /* In float64 the peak could not be known better than it was summed. */
+        if (!KLCE_REAL_IS_F64)
+            sum = sum + (boost / K(to_maximum)(c, state, i) - K(state)(state, K(PEAK), i));
         v_f64 factor = boost / sum + (max - max);
+        v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, boost) / sum : set_f64(0);
         v_f64 spread = max - K(state)(state, K(MIN), i);
         m_f64 narrow = lt_f64(spread, set_f64(SPREAD * c->t));
         store_f64(state + K(SUM) * KLCE_TILE + i, factor);
+        store_f64(state + K(PEAK) * KLCE_TILE + i, low);
         store_f64(state + K(MIN) * KLCE_TILE + i,
                   select_f64(narrow, set_f64(0), set_f64(1)));
     }
 }
 
-/* e times a factor in two pieces, since the rounding of one alone would cost a unit at places.
- * Lifted, e times the factor is 2^LIFT times the quotient.  A normal one gets its exponent back.
+/* What exponentials are multiplied by.  The factor's own rounding would cost a unit at places, so
+ * it comes in two pieces for an FMA; without one, a float32 product goes through float64. */
+typedef struct {
+    K(v) high, low;
+#if !KLCE_FMA && !KLCE_REAL_IS_F64
+    v_f64 wide[2]; /* for the low and the high half of the lanes */
+#endif
+} K(factor);
+
+KLCE_INLINE K(v) K(times)(K(v) e, K(factor) factor)
+{
+#if KLCE_FMA
+    return K(fma)(e, factor.high, e * factor.low);
+#elif KLCE_REAL_IS_F64
+    return e * factor.high;
+#else
+    return narrow(widen_low(e) * factor.wide[0], widen_high(e) * factor.wide[1]);
+#endif
+}
+
+/* The factors of the rows whose lanes these are: `step` 1 for neighbours, 0 for one row. */
+KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, int lifted)
+{
+    real high[WIDTH], low[WIDTH];
+    double full[WIDTH];
+    K(factor) factor;
+    for (int k = 0; k < WIDTH; k++) {
+        double lift = lifted ? 1 : UNLIFT;
+        full[k] = state[K(SUM) * KLCE_TILE + i + k * step] * lift;
+        high[k] = (real)full[k];
+        low[k] = (real)((full[k] - high[k]) + state[K(PEAK) * KLCE_TILE + i + k * step] * lift);
+    }
+    factor.high = K(load)(high);
+    factor.low = K(load)(low);
+#if !KLCE_FMA && !KLCE_REAL_IS_F64
+    factor.wide[0] = load_f64(full);
+    factor.wide[1] = load_f64(full + WIDTH / 2);
+#endif
+    return factor;
+}
+
+/* Lifted, e times the factor is 2^LIFT times the quotient.  A normal one gets its exponent back.
  * Below, adding 2^-62 (in float32) rounds it at the place where the smallest subnormal number
  * stands, and the integer difference is that number's bits: no multiplication has a subnormal
  * result, which would cost a hundred cycles. */
-KLCE_INLINE K(v) K(quotient)(K(v) e, K(v) factor, K(v) factor_low, int lifted)
+KLCE_INLINE K(v) K(quotient)(K(v) e, K(factor) factor, int lifted)
 {
-    K(v) y = K(fma)(e, factor, e * factor_low);
+    K(v) y = K(times)(e, factor);
     if (lifted) {
         K(v) normal = K(set)(LIFTED_NORMAL);
         K(b) small = K(to_bits)(y + normal) - K(to_bits)(normal);
         K(b) large = K(to_bits)(y) - K(set_bits)((K(bits_scalar))LIFT << EXPONENT_SHIFT);
         y = K(select)(K(lt)(y, normal), K(from_bits)(small), K(from_bits)(large));
-        y = y + (factor - factor); /* nan has lost its bits to the subtraction */
+        y = y + (factor.high - factor.high); /* nan has lost its bits to the subtraction */
     }
     return y;
 }
@@ -147,11 +196,7 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, kept ? 2 : 0, row);
     real *y = K(row_out)(call, 2, row);
-    /* Without the lift 2^-LIFT goes into the factor. */
-    double factor = state[K(SUM) * KLCE_TILE];
-    if (!lifted)
-        factor *= KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64;
-    K(v) factor_high = K(set)((real)factor), factor_low = K(set)((real)(factor - (real)factor));
+    K(factor) factor = K(factor_of)(state, 0, 0, lifted);
     K(measure) from = K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
                                       (real)state[K(REF) * KLCE_TILE], BOOST);
     K(v) group[VECTORS];
@@ -162,7 +207,7 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
             K(v) e = group[v];
             if (!kept)
                 e = K(exp_measured)(c, &from, K(max)(from.floor, e - from.origin));
-            group[v] = K(quotient)(e, factor_high, factor_low, lifted);
+            group[v] = K(quotient)(e, factor, lifted);
         }
         K(store_group)(y + i, high - i, group);
     }
@@ -186,7 +231,6 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
-    double *factor = state + K(SUM) * KLCE_TILE, low[KLCE_TILE];
     K(v) e[KLCE_TILE / WIDTH][LANES];
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
         int i = w * WIDTH;
@@ -199,7 +243,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         K(references) r = K(references_of)(c, max, BOOST);
         for (ptrdiff_t j = 0; j < call->n; j++)
             e[w][j] = K(exp_measured)(c, &r.from, K(max)(r.from.floor, e[w][j] - r.origin));
-        K(sum_columns)(e[w], call->n, factor + i);
+        K(sum_columns)(e[w], call->n, state + K(SUM) * KLCE_TILE + i);
         K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
         K(store_field)(state + K(MIN) * KLCE_TILE + i, min);
         K(store_field)(state + K(ORIGIN) * KLCE_TILE + i, r.origin);
@@ -210,16 +254,10 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     int lifted = 0;
     for (int i = 0; i < KLCE_TILE; i++)
         lifted |= state[K(MIN) * KLCE_TILE + i] != 0;
-    for (int i = 0; i < KLCE_TILE; i++) {
-        if (!lifted)
-            factor[i] *= KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64;
-        low[i] = factor[i] - (real)factor[i];
-    }
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
-        K(v) f = K(load_field)(factor + w * WIDTH), f_low = K(load_field)(low + w * WIDTH);
+        K(factor) factor = K(factor_of)(state, w * WIDTH, 1, lifted);
         for (ptrdiff_t j = 0; j < call->n; j++)
-            e[w][j] = lifted ? K(quotient)(e[w][j], f, f_low, 1)
-                             : K(quotient)(e[w][j], f, f_low, 0);
+            e[w][j] = lifted ? K(quotient)(e[w][j], factor, 1) : K(quotient)(e[w][j], factor, 0);
         K(store_columns)(call, 2, row + w * WIDTH, e[w]);
     }
 }

@@ -1,0 +1,208 @@
+"""Every kernel of ops.def on every instruction set, against the specification and one another."""
+
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from klce import _ufuncs
+from klce.reference import KERNELS as REFERENCE
+from tests.kernels import (
+    DTYPES,
+    ISAS,
+    KERNELS,
+    assert_as_specified,
+    call,
+    describe,
+    letters,
+    on_isa,
+    operands,
+    rows,
+    same_bits,
+    specified,
+    take_rows,
+)
+
+# Kernels work in groups (16 or 32 elements), flushes (256, 512), blocks (1024, 2048) and segments
+# (16384): all of them powers of two.
+SHORT = range(1, 71)
+MIDDLE = sorted({2**k + d for k in range(7, 14) for d in (-1, 0, 1)} | {1000, 3 * 2048 + 5})
+LONG = [16383, 16384, 16385, 32769, 50257, 128256]
+
+KERNEL = pytest.mark.parametrize("kernel", KERNELS)
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+ISA = pytest.mark.parametrize("isa", ISAS)
+
+
+def calls(kernel, dtype, seed=0):
+    """Yield the operands of calls on rows of every number of classes."""
+    for n in SHORT:
+        yield from operands(kernel, 19, n, dtype, seed)
+    for n in MIDDLE:
+        yield from operands(kernel, 2, n, dtype, seed)
+    for i, n in enumerate(LONG):
+        # The parameters in turn.  Of a pair of rows, the second is the one that is not near.
+        choice = list(operands(kernel, 2, n, dtype, seed))
+        yield take_rows(kernel, choice[i % len(choice)], slice(i % 2, i % 2 + 1))
+
+
+@lru_cache(maxsize=1)
+def cases(kernel, dtype):
+    """Calls of a kernel and what the specification gives, made once for all instruction sets."""
+    return [(args, specified(kernel, args)) for args in calls(kernel, dtype)]
+
+
+def test_every_kernel_is_specified():
+    assert set(KERNELS) == set(REFERENCE)
+    assert tuple(f"f{8 * dtype.itemsize}" for dtype in DTYPES) == _ufuncs.DTYPES
+
+
+# The last parameter varies fastest, so that the cases are made once for each kernel and dtype.
+@ISA
+@DTYPE
+@KERNEL
+def test_against_the_specification(kernel, dtype, isa):
+    with on_isa(isa):
+        for args, expected in cases(kernel, dtype):
+            assert_as_specified(kernel, args, call(kernel, args), expected, f"on {isa}")
+
+
+@DTYPE
+@KERNEL
+def test_vector_isas_agree_to_the_bit(kernel, dtype):
+    """The baseline has no fused multiply-add: it meets the bounds only."""
+    vector = [isa for isa in ISAS if isa != "baseline"]
+    for args in calls(kernel, dtype, seed=1):
+        results = []
+        for isa in vector:
+            with on_isa(isa):
+                results.append(call(kernel, args))
+        for isa, other in zip(vector[1:], results[1:], strict=True):
+            for a, b in zip(results[0], other, strict=True):
+                assert same_bits(a, b), f"{vector[0]} and {isa}: {describe(kernel, args)}"
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_a_row_stands_for_itself(kernel, dtype, isa):
+    """Neither the number of rows nor a row's place among them changes a bit of its result."""
+    with on_isa(isa):
+        for n in (1, 2, 3, 4, 5, 7, 8, 9, 10, 16, 17, 31, 32, 33, 65, 600, 2049, 16385):
+            count = 37 if n < 100 else 5
+            for args in operands(kernel, count, n, dtype, seed=2):
+                whole = call(kernel, args)
+                for length in (1, 4, 21):
+                    parts = [slice(i, i + length) for i in range(count - length + 1)]
+                    found = [call(kernel, take_rows(kernel, args, part)) for part in parts]
+                    for k, full in enumerate(whole if parts else ()):
+                        a = np.stack([full[part] for part in parts])
+                        b = np.stack([result[k] for result in found])
+                        assert same_bits(a, b), f"{length} rows of {describe(kernel, args)}"
+
+
+@DTYPE
+@KERNEL
+def test_dimensions(kernel, dtype):
+    """Rows of any shape, none, and one without a dimension of its own."""
+    for args in operands(kernel, 12, 5, dtype):
+        inputs, outputs = letters(kernel)
+        whole = call(kernel, args)
+        for shape in ((12,), (3, 4), (2, 1, 6)):
+            # A parameter of the call stays one.
+            shaped = tuple(
+                arg if letter in "id" else np.reshape(arg, (*shape, *np.shape(arg)[1:]))
+                for letter, arg in zip(inputs, args, strict=True)
+            )
+            for a, b in zip(whole, call(kernel, shaped), strict=True):
+                assert same_bits(a.reshape(*shape, *a.shape[1:]), b), (kernel, shape)
+        none = call(kernel, take_rows(kernel, args, slice(0)))
+        assert [a.shape for a in none] == [(0, 5) if k in "ve" else (0,) for k in outputs]
+        one = call(kernel, take_rows(kernel, args, 3))
+        for a, b in zip(whole, one, strict=True):
+            assert same_bits(a[3], b), kernel
+
+
+@DTYPE
+@KERNEL
+def test_a_parameter_that_differs_by_row(kernel, dtype):
+    inputs, _ = letters(kernel)
+    calls = list(operands(kernel, 6, 40, dtype))
+    if len(calls) < 2:
+        assert not set(inputs) & set("id") or kernel not in REFERENCE
+        return
+    mixed = tuple(
+        np.where(np.arange(6) % 2, b, a) if letter in "id" else a
+        for letter, a, b in zip(inputs, *calls[:2], strict=True)
+    )
+    results = call(kernel, mixed)
+    for row in range(6):
+        expected = call(kernel, take_rows(kernel, calls[row % 2], row))
+        for a, b in zip(results, expected, strict=True):
+            assert same_bits(a[row], b), f"{kernel} {dtype}, row {row}"
+
+
+@ISA
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if "l" in letters(k)[0]])
+def test_a_label_that_changes_under_the_call(kernel, isa):
+    """Callers check labels before: here is what guards the memory if one is changed after."""
+    args = next(operands(kernel, 40, 10, DTYPES[0]))
+    labels = args[1].copy()
+    before = call(kernel, args)
+    with on_isa(isa):
+        for wrong in (-1, 10, -101, 2**40, -(2**62)):
+            labels[7] = wrong
+            loss, *others = call(kernel, (args[0], labels, *args[2:]))
+            with pytest.raises(IndexError, match="target holds a label out of range"):
+                _ufuncs.raise_trouble()
+            assert np.isnan(loss[7])
+            assert np.isfinite(np.delete(loss, 7)).all()
+            for a, b in zip(others, before[1:], strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-5)
+        # Raised once: the next call starts afresh.
+        _ufuncs.raise_trouble()
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k.startswith("kl_")])
+def test_nothing_diverges_from_itself(kernel, dtype, isa):
+    rng = np.random.default_rng(3)
+    with on_isa(isa):
+        for n in (*range(1, 71), 1000, 2049, 40000):
+            for args in operands(kernel, 3, n, dtype):
+                x = rows("probs" if kernel == "kl_probs" else "logits", (3, n), dtype, rng)
+                (result,) = call(kernel, (x, x, *args[2:]))
+                assert same_bits(result, np.zeros_like(result)), (kernel, n, args[2:])
+
+
+@lru_cache(maxsize=1)
+def near_pairs(kernel, dtype):
+    """Pairs of rows that differ by some rounding errors or little more."""
+    rng = np.random.default_rng(4)
+    eps = float(np.finfo(dtype).eps)
+    cases = []
+    for n in (2, 3, 10, 33, 1000, 5000):
+        for noise in (eps, 30 * eps, 1000 * eps, 1e-3):
+            x = rows("probs" if kernel == "kl_probs" else "logits", (5, n), dtype, rng)
+            moved = (x * (1 + noise * rng.normal(size=x.shape))).astype(dtype)
+            y = np.where(rng.random(x.shape) < 0.5, np.nextafter(x, dtype.type(9)), moved)
+            # Scaled, or shifted: the same distributions.
+            if kernel == "kl_probs":
+                y[3], y[4] = 4 * y[3], y[4] * dtype.type(1.001)
+            else:
+                y[3] += 4
+            args = (x, y, 1)
+            cases.append((args, specified(kernel, args)))
+    return cases
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", ["kl_probs", "kl_logits"])
+def test_small_divergences_keep_their_digits(kernel, dtype, isa):
+    with on_isa(isa):
+        for args, expected in near_pairs(kernel, dtype):
+            result = call(kernel, args)
+            assert (result[0] >= 0).all()
+            assert_as_specified(kernel, args, result, expected, f"on {isa}")
