@@ -5,29 +5,45 @@
  * the columns are added in the order in which lanes are there, so that the bits are the same.
  */
 
-/* Copies the rows from `row` on of operand k, transposed. */
-KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) * column)
+/* Transposes WIDTH vectors: each of log2(WIDTH) rounds interleaves vector i with vector
+ * i + WIDTH/2, which moves one bit of the vector's number into the lane's. */
+KLCE_INLINE void K(transpose)(K(v) * square)
 {
-    real lane[LANES * WIDTH];
-    for (int i = 0; i < WIDTH; i++) {
-        const real *x = K(row_in)(call, k, row + i);
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            lane[j * WIDTH + i] = x[j];
+    KLCE_UNROLL for (int round = 1; round < WIDTH; round *= 2)
+    {
+        K(v) old[WIDTH];
+        KLCE_UNROLL for (int i = 0; i < WIDTH; i++) old[i] = square[i];
+        KLCE_UNROLL for (int i = 0; i < WIDTH / 2; i++)
+        {
+            square[2 * i] = K(low_pairs)(old[i], old[i + WIDTH / 2]);
+            square[2 * i + 1] = K(high_pairs)(old[i], old[i + WIDTH / 2]);
+        }
     }
-    for (ptrdiff_t j = 0; j < call->n; j++)
-        column[j] = K(load)(lane + j * WIDTH);
 }
 
-KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row,
-                                  const K(v) * column)
+/* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
+ * written: what stands in those beyond the classes is no row's. */
+KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) * column)
 {
-    real lane[LANES * WIDTH];
-    for (ptrdiff_t j = 0; j < call->n; j++)
-        K(store)(lane + j * WIDTH, column[j]);
-    for (int i = 0; i < WIDTH; i++) {
-        real *y = K(row_out)(call, k, row + i);
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            y[j] = lane[j * WIDTH + i];
+    for (int j = 0; j < call->n; j += WIDTH) {
+        int part = call->n - j < WIDTH ? (int)(call->n - j) : WIDTH;
+        KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
+        {
+            const real *x = K(row_in)(call, k, row + i);
+            column[j + i] = K(load_part)(x + j, part, K(set)(0));
+        }
+        K(transpose)(column + j);
+    }
+}
+
+/* Writes columns to operand k; what they held is lost. */
+KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) * column)
+{
+    for (int j = 0; j < call->n; j += WIDTH) {
+        int part = call->n - j < WIDTH ? (int)(call->n - j) : WIDTH;
+        K(transpose)(column + j);
+        KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
+        K(store_part)(K(row_out)(call, k, row + i) + j, part, column[j + i]);
     }
 }
 

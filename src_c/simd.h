@@ -315,17 +315,47 @@ KLCE_INLINE v_f64 float_of_f64(b_f64 b)
 {
     return (v_f64)(b + set_bits_f64(0x4338000000000000)) - 0x1.8p52;
 }
-/* The low and the high half of the lanes, as doubles. */
+/* Lanes of float32: the low half, the high half, and those two of a and b interleaved; the same of
+ * float64, where a vector has half as many lanes. */
 #if KLCE_VECTOR_BYTES == 64
 #define KLCE_LOW_HALF 0, 1, 2, 3, 4, 5, 6, 7
 #define KLCE_HIGH_HALF 8, 9, 10, 11, 12, 13, 14, 15
+#define KLCE_LOW_PAIRS_f32 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define KLCE_HIGH_PAIRS_f32 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+#define KLCE_LOW_PAIRS_f64 0, 8, 1, 9, 2, 10, 3, 11
+#define KLCE_HIGH_PAIRS_f64 4, 12, 5, 13, 6, 14, 7, 15
 #elif KLCE_VECTOR_BYTES == 32
 #define KLCE_LOW_HALF 0, 1, 2, 3
 #define KLCE_HIGH_HALF 4, 5, 6, 7
+#define KLCE_LOW_PAIRS_f32 0, 8, 1, 9, 2, 10, 3, 11
+#define KLCE_HIGH_PAIRS_f32 4, 12, 5, 13, 6, 14, 7, 15
+#define KLCE_LOW_PAIRS_f64 0, 4, 1, 5
+#define KLCE_HIGH_PAIRS_f64 2, 6, 3, 7
 #else
 #define KLCE_LOW_HALF 0, 1
 #define KLCE_HIGH_HALF 2, 3
+#define KLCE_LOW_PAIRS_f32 0, 4, 1, 5
+#define KLCE_HIGH_PAIRS_f32 2, 6, 3, 7
+#define KLCE_LOW_PAIRS_f64 0, 2
+#define KLCE_HIGH_PAIRS_f64 1, 3
 #endif
+KLCE_INLINE v_f32 low_pairs_f32(v_f32 a, v_f32 b)
+{
+    return __builtin_shufflevector(a, b, KLCE_LOW_PAIRS_f32);
+}
+KLCE_INLINE v_f32 high_pairs_f32(v_f32 a, v_f32 b)
+{
+    return __builtin_shufflevector(a, b, KLCE_HIGH_PAIRS_f32);
+}
+KLCE_INLINE v_f64 low_pairs_f64(v_f64 a, v_f64 b)
+{
+    return __builtin_shufflevector(a, b, KLCE_LOW_PAIRS_f64);
+}
+KLCE_INLINE v_f64 high_pairs_f64(v_f64 a, v_f64 b)
+{
+    return __builtin_shufflevector(a, b, KLCE_HIGH_PAIRS_f64);
+}
+/* The low and the high half of the lanes, as doubles. */
 KLCE_INLINE v_f64 widen_low(v_f32 v)
 {
     return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_LOW_HALF), v_f64);
@@ -343,6 +373,10 @@ KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
                                    KLCE_HIGH_HALF);
 }
 #else
+KLCE_INLINE v_f32 low_pairs_f32(v_f32 a, v_f32 b) { return (void)b, a; }
+KLCE_INLINE v_f32 high_pairs_f32(v_f32 a, v_f32 b) { return (void)a, b; }
+KLCE_INLINE v_f64 low_pairs_f64(v_f64 a, v_f64 b) { return (void)b, a; }
+KLCE_INLINE v_f64 high_pairs_f64(v_f64 a, v_f64 b) { return (void)a, b; }
 /* The one lane is both halves. */
 KLCE_INLINE v_f64 widen_low(v_f32 v) { return v; }
 KLCE_INLINE v_f64 widen_high(v_f32 v) { return v; }
