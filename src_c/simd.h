@@ -421,22 +421,31 @@ KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)b; }
 KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)b; }
 #endif
 
-/* The largest lane; nan lanes are passed over unless all are. */
+/* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which leaves
+ * half as many different values, each twice as often. */
 KLCE_INLINE float hmax_f32(v_f32 v)
 {
-    float lane[KLCE_WIDTH_f32], m;
+    float lane[KLCE_WIDTH_f32];
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f32; n *= 2)
+    v = max_f32(low_pairs_f32(v, v), high_pairs_f32(v, v));
     store_f32(lane, v);
-    m = lane[0];
-    for (int i = 1; i < KLCE_WIDTH_f32; i++)
-        m = lane[i] > m ? lane[i] : m;
-    return m;
+    return lane[0];
 }
 KLCE_INLINE double hmax_f64(v_f64 v)
 {
-    double lane[KLCE_WIDTH_f64], m;
+    double lane[KLCE_WIDTH_f64];
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2)
+    v = max_f64(low_pairs_f64(v, v), high_pairs_f64(v, v));
     store_f64(lane, v);
-    m = lane[0];
-    for (int i = 1; i < KLCE_WIDTH_f64; i++)
-        m = lane[i] > m ? lane[i] : m;
-    return m;
+    return lane[0];
+}
+
+/* The sum of the lanes, lane i with lane i + half first, and so on. */
+KLCE_INLINE double hsum_f64(v_f64 v)
+{
+    double lane[KLCE_WIDTH_f64];
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2)
+    v = low_pairs_f64(v, v) + high_pairs_f64(v, v);
+    store_f64(lane, v);
+    return lane[0];
 }

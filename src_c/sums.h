@@ -61,19 +61,18 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) * into, const K(lanes) * from, dou
 /* The sum of all lanes, by halves: lane i with lane i + LANES/2, and so on. */
 KLCE_INLINE double K(total)(const K(lanes) * lanes)
 {
-    double sum[LANES];
+    v_f64 sum[DOUBLES];
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
     {
 #if KLCE_REAL_IS_F64
-        store_f64(sum + i * KLCE_WIDTH_f64, lanes->high[i] + lanes->low[i]);
+        sum[i] = lanes->high[i] + lanes->low[i];
 #else
-        store_f64(sum + i * KLCE_WIDTH_f64, lanes->high[i]);
+        sum[i] = lanes->high[i];
 #endif
     }
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            sum[i] += sum[i + half];
-    return sum[0];
+    KLCE_UNROLL for (int half = DOUBLES / 2; half; half /= 2)
+        KLCE_UNROLL for (int i = 0; i < half; i++) sum[i] = sum[i] + sum[i + half];
+    return hsum_f64(sum[0]);
 }
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
