@@ -27,8 +27,7 @@ def floats(x: ArrayLike, name: str) -> Floats:
     """Return `x` as a native float32 or float64 array: integers and bool become float64."""
     array = np.asarray(x)
     dtype = array.dtype
-    if dtype == _FLOAT32 or dtype == _FLOAT64:
-        # Equal but for byte order: another order compares unequal.
+    if dtype in (_FLOAT32, _FLOAT64):  # in native byte order: another is unequal
         return array
     if dtype.kind in "iub":
         return array.astype(_FLOAT64)
@@ -70,11 +69,10 @@ def class_axis(axis: Any, array: Floats, name: str) -> int:
     return int(index if index < 0 else index - array.ndim)
 
 
-def form(value: str) -> str:
+def form(value: str) -> None:
     """Check ``form=``."""
     if value not in FORMS:
         raise ValueError(f'form must be "probs", "log_probs" or "logits", got {value!r}')
-    return value
 
 
 def temperature(value: float, form: str = "logits") -> float:
@@ -97,8 +95,8 @@ def normalize(value: bool, form: str) -> bool:
     return bool(value)
 
 
-def per_base(base: float | None) -> float:
-    """Return what nats are multiplied by to be in logarithms of `base`."""
+def unit(base: float | None) -> float:
+    """Return how many nats a unit in logarithms of `base` is: results are divided by it."""
     if base is None:
         return 1.0
     try:
@@ -107,7 +105,7 @@ def per_base(base: float | None) -> float:
         raise TypeError(f"base must be a number or None, got {base!r}") from None
     if not (0 < b < math.inf) or b == 1:
         raise ValueError(f"base must be positive, finite and not 1, got {base!r}")
-    return 1 / math.log(b)
+    return math.log(b)
 
 
 def reduction(value: str, allowed: tuple[str, ...]) -> str:
@@ -187,27 +185,25 @@ def rows_of(x: Floats, axis: int) -> tuple[int, ...]:
     return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
 
 
+def in_unit(values: Any, nats: float) -> Any:
+    """Divide fresh values, an array in place, by the unit that they are wanted in."""
+    if nats == 1:
+        return values
+    return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
+
+
 def reduced(
-    losses: Floats,
-    how: str,
-    counted: int,
-    scale: float,
-    out: Floats | None,
-    batch: int = 1,
+    losses: Any, how: str, counted: int, nats: float, out: Floats | None, batch: int = 1
 ) -> Any:
     """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled."""
     if how == "none":
-        if scale != 1:
-            np.multiply(losses, scale, out=losses if losses.ndim else None)
-            if not losses.ndim:
-                return losses * losses.dtype.type(scale)
-        return losses
-    total = _ufuncs.sum_of(np.asarray(losses).reshape(-1)) * scale
-    if how == "mean":
-        total = total / counted if counted else math.nan
-    elif how == "batchmean":
-        total = total / batch if batch else math.nan
-    value = np.asarray(losses).dtype.type(total)
+        return in_unit(losses, nats)
+    array = np.asarray(losses)
+    total = _ufuncs.sum_of(array.reshape(-1)) / nats
+    if how != "sum":
+        count = counted if how == "mean" else batch
+        total = total / count if count else math.nan
+    value = array.dtype.type(total)
     if out is None:
         return value
     out[...] = value

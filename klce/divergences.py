@@ -17,12 +17,9 @@ def _elementwise(
     kernel: Any, p: ArrayLike, base: float | None, out: np.ndarray[Any, Any] | None
 ) -> Any:
     array = _validate.floats(p, "p")
-    scale = _validate.per_base(base)
+    nats = _validate.unit(base)
     out = _validate.output(out, array.shape, array.dtype)
-    result = _validate.called(kernel, array, out=out)
-    if scale == 1:
-        return result
-    return np.multiply(result, scale, out=result if isinstance(result, np.ndarray) else None)
+    return _validate.in_unit(_validate.called(kernel, array, out=out), nats)
 
 
 def information(
@@ -149,10 +146,10 @@ def entropy(
     """
     array = _validate.floats(p, "p")
     axis = _validate.class_axis(axis, array, "p")
-    form = _validate.form(form)  # type: ignore[assignment]
+    _validate.form(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
-    scale = _validate.per_base(base)
+    nats = _validate.unit(base)
     out = _validate.output(out, _result_shape(array, axis, keepdims), array.dtype)
     parameters: tuple[float, ...]
     if form == "probs":
@@ -162,7 +159,7 @@ def entropy(
         kernel, parameters = _ufuncs.entropy_logits, (t,)
     else:
         kernel, parameters = _ufuncs.entropy_log_probs, ()
-    return _over_rows(kernel, (array,), parameters, axis, keepdims, scale, out)
+    return _over_rows(kernel, (array,), parameters, axis, keepdims, nats, out)
 
 
 def _result_shape(array: _validate.Floats, axis: int, keepdims: bool) -> tuple[int, ...]:
@@ -180,7 +177,7 @@ def _over_rows(
     parameters: tuple[float, ...],
     axis: int,
     keepdims: bool,
-    scale: float,
+    nats: float,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     """Run a kernel over the class axis of its arrays, and change the unit of the result."""
@@ -189,7 +186,7 @@ def _over_rows(
         without_axis = np.squeeze(out, axis=axis)
     axes = [*[(axis,)] * len(arrays), *[()] * (len(parameters) + 1)]
     result = _validate.called(kernel, *arrays, *parameters, axes=axes, out=without_axis)
-    result = _validate.reduced(result, "none", 0, scale, without_axis)
+    result = _validate.reduced(result, "none", 0, nats, without_axis)
     if out is not None:
         return out
     return np.expand_dims(result, axis) if keepdims else result
@@ -273,10 +270,10 @@ def kl_divergence(
         raise ValueError(
             f"p and q must have the same number of classes, got {a.shape[axis]} and {b.shape[axis]}"
         )
-    form = _validate.form(form)  # type: ignore[assignment]
+    _validate.form(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
-    scale = _validate.per_base(base)
+    nats = _validate.unit(base)
     how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
     if keepdims and how != "none":
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
@@ -301,7 +298,7 @@ def kl_divergence(
     else:
         kernel, parameters = _ufuncs.kl_log_probs, ()
     if how == "none":
-        return _over_rows(kernel, (a, b), parameters, axis, keepdims, scale, out)
+        return _over_rows(kernel, (a, b), parameters, axis, keepdims, nats, out)
     terms = _over_rows(kernel, (a, b), parameters, axis, False, 1.0, None)
     batch = rows[0] if rows else 1
-    return _validate.reduced(terms, how, np.size(terms), scale, out, batch)
+    return _validate.reduced(terms, how, np.size(terms), nats, out, batch)

@@ -30,7 +30,7 @@ def _loss(
     """Validate what all losses share, run the kernel over the rows and reduce."""
     axis = _validate.class_axis(axis, rows, name)
     how = _validate.reduction(reduction, _REDUCTIONS)
-    scale = _validate.per_base(base)
+    nats = _validate.unit(base)
     shape = _validate.rows_of(rows, axis)
     out = _validate.output(out, shape if how == "none" else (), rows.dtype)
     index, ignored, counted = _validate.labels(target, shape, rows.shape[axis], ignore_index)
@@ -38,7 +38,7 @@ def _loss(
     losses = _validate.called(
         kernel, rows, index, ignored, *parameters, axes=axes, out=out if how == "none" else None
     )
-    return _validate.reduced(losses, how, counted, scale, out)
+    return _validate.reduced(losses, how, counted, nats, out)
 
 
 def nll_loss(
@@ -165,15 +165,14 @@ def cross_entropy(
     2.061153620314381e-09
     """
     rows = _validate.floats(q, "q")
-    form = _validate.form(form)  # type: ignore[assignment]
+    _validate.form(form)
     t = _validate.temperature(temperature, form)
     z = _validate.number(z_loss, "z_loss")
+    parameters: tuple[float, ...] = ()
     if form == "logits":
         kernel, parameters = _ufuncs.cross_entropy, (t, z)
     else:
         if z != 0:
             raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
-        kernel, parameters = (_ufuncs.nll if form == "log_probs" else _ufuncs.nll_probs), ()
-    return _loss(
-        kernel, parameters, rows, target, axis, ignore_index, base, reduction, out, "q"
-    )
+        kernel = _ufuncs.nll if form == "log_probs" else _ufuncs.nll_probs
+    return _loss(kernel, parameters, rows, target, axis, ignore_index, base, reduction, out, "q")

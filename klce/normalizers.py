@@ -71,8 +71,7 @@ def logsumexp(
     if keepdims:
         shape = tuple(1 if i == array.ndim + axis else n for i, n in enumerate(array.shape))
     out = _validate.output(out, shape, array.dtype)
-    result = _validate.called(_ufuncs.logsumexp, array, axis=axis, keepdims=keepdims, out=out)
-    return result
+    return _validate.called(_ufuncs.logsumexp, array, axis=axis, keepdims=keepdims, out=out)
 
 
 def _map(
@@ -86,7 +85,7 @@ def _map(
     array = _validate.result_dtype(_validate.floats(x, "x"), dtype)
     axis = _validate.class_axis(axis, array, "x")
     if array.shape[axis] == 0:
-        raise ValueError(f"x must have at least one class along axis {axis}, got shape {array.shape}")
+        raise ValueError(f"x must have at least one class on axis {axis}, got shape {array.shape}")
     t = _validate.temperature(temperature)
     out = _validate.output(out, array.shape, array.dtype)
     if out is None:
