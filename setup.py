@@ -1,5 +1,6 @@
 """The one extension; everything else is in pyproject.toml."""
 
+from concurrent.futures import ThreadPoolExecutor
 from glob import glob
 
 import numpy
@@ -23,6 +24,15 @@ MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
 
 class build_ext(_build_ext):
     def build_extension(self, ext):
+        # The files of an extension are compiled one after the other otherwise.
+        compile_files = self.compiler.compile
+
+        def compile_in_parallel(sources, **options):
+            with ThreadPoolExecutor() as pool:
+                lists = pool.map(lambda source: compile_files([source], **options), sources)
+                return [path for paths in lists for path in paths]
+
+        self.compiler.compile = compile_in_parallel
         if self.compiler.compiler_type == "msvc":
             ext.extra_compile_args = MSVC_FLAGS
         else:

@@ -6,7 +6,8 @@
 
 typedef uint64_t vector __attribute__((vector_size(64), aligned(8), may_alias));
 
-uint64_t read_arrays(const char *const *arrays, int count, ptrdiff_t bytes, int times) {
+uint64_t read_arrays(const char *const *arrays, int count, ptrdiff_t bytes, int times)
+{
     vector total = {0};
     for (int k = 0; k < count * times; k++) {
         const char *data = arrays[k % count];

@@ -24,11 +24,11 @@
 
 /* The fields of a row's state. */
 enum {
-    K(MAX),      /* the maximum */
-    K(REST),     /* the boosted sum of the others; nan if the row holds one */
-    K(ORIGIN),   /* what the exponentials are measured from */
-    K(REF),      /* the integer, likewise */
-    K(WEIGHTED)  /* the sum of exp * (max - x), boosted, if asked for */
+    K(MAX),     /* the maximum */
+    K(REST),    /* the boosted sum of the others; nan if the row holds one */
+    K(ORIGIN),  /* what the exponentials are measured from */
+    K(REF),     /* the integer, likewise */
+    K(WEIGHTED) /* the sum of exp * (max - x), boosted, if asked for */
 };
 
 /* A call's constants: of the row's type, and in float64 for the states. */
@@ -40,26 +40,29 @@ typedef struct {
 
 KLCE_INLINE void K(expsum_prepare)(klce_call *call, double temperature)
 {
-    K(expsum_context) context = {K(exp_constants_of)(temperature),
-                                 exp_constants_of_f64(temperature), temperature};
+    K(expsum_context) context;
+    context.e = K(exp_constants_of)(temperature);
+    context.f = exp_constants_of_f64(temperature);
+    context.t = temperature;
     _Static_assert(sizeof context <= sizeof call->context, "a call has room for the context");
     memcpy(call->context, &context, sizeof context);
 }
 
-KLCE_INLINE const K(expsum_context) * K(context)(const klce_call *call)
+KLCE_INLINE const K(expsum_context) *K(context)(const klce_call *call)
 {
     return (const K(expsum_context) *)call->context;
 }
 
-KLCE_INLINE void K(reference_of)(const K(expsum_context) * c, real m, real *origin, real *ref)
+KLCE_INLINE void K(reference_of)(const K(expsum_context) *c, real m, real *origin, real *ref)
 {
+    real magic = K(KLCE_MAGIC);
     *origin = *ref = 0;
     if (!(fabs((double)m) < INFINITY))
         return;
     if ((m < 0 ? -m : m) > (real)(DIRECT * c->t))
         *origin = m;
     else
-        *ref = (m * c->e.log2e + K(KLCE_MAGIC)) - K(KLCE_MAGIC);
+        *ref = (m * c->e.log2e + magic) - magic;
 }
 
 /* exp((x - origin)/T) * 2^(boost - ref), for z = x - origin clamped at the floor. */
@@ -67,15 +70,14 @@ typedef struct {
     K(v) origin, floor, magic;
 } K(measure);
 
-KLCE_INLINE K(measure)
-    K(measure_from)(const K(expsum_context) * c, real origin, real ref, int boost)
+KLCE_INLINE K(measure) K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost)
 {
     return (K(measure)){K(set)(origin), K(set)((ref + FLOOR) * c->e.ln2_hi),
                         K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost) - ref)};
 }
 
 /* 14 instructions in float32 with the polynomial's constants in registers. */
-KLCE_INLINE K(v) K(exp_measured)(const K(expsum_context) * c, const K(measure) * from, K(v) z)
+KLCE_INLINE K(v) K(exp_measured)(const K(expsum_context) *c, const K(measure) *from, K(v) z)
 {
     K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
     return K(exp_mantissa)(&c->e, parts.r) * parts.scale;
@@ -83,7 +85,7 @@ KLCE_INLINE K(v) K(exp_measured)(const K(expsum_context) * c, const K(measure) *
 
 /* exp((from - to)/T), `from` and `to` being origin/T + ref*ln2: what a sum is multiplied by to be
  * measured from another reference.  Between equal origins a power of two. */
-KLCE_INLINE double K(rescale)(const K(expsum_context) * c, double from_origin, double from_ref,
+KLCE_INLINE double K(rescale)(const K(expsum_context) *c, double from_origin, double from_ref,
                               double to_origin, double to_ref)
 {
     double step = from_ref - to_ref;
@@ -105,8 +107,8 @@ KLCE_INLINE int K(has_nan)(const real *x, ptrdiff_t n)
 
 /* One block of the sweep: 17 instructions a vector in float32 (load, min, max, subtract, clamp,
  * 11 of exp, add), 3 more with `weighted`. */
-KLCE_INLINE void K(expsum_group)(const K(expsum_context) * c, const K(measure) * from, K(v) top,
-                                 const K(v) * x, K(v) * most, K(v) * sum, K(v) * weighted)
+KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from, K(v) top,
+                                 const K(v) *x, K(v) *most, K(v) *sum, K(v) *weighted)
 {
     EACH_VECTOR(v)
     {
@@ -121,7 +123,7 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) * c, const K(measure) *
     }
 }
 
-KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t n, double *state,
+KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t n, double *state,
                            int want_weighted)
 {
     real max = (real)-INFINITY, origin = 0, ref = 0;
@@ -194,30 +196,30 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) * c, const real *x, ptrdiff_t
         EACH_VECTOR(v) sum[v] = sum[v] + tied[v];
     }
     K(add_lanes)(&rest, sum);
-    state[K(MAX) * KLCE_TILE] = max;
-    state[K(REST) * KLCE_TILE] = K(total)(&rest);
-    state[K(ORIGIN) * KLCE_TILE] = origin;
-    state[K(REF) * KLCE_TILE] = ref;
+    state[FIELD(MAX)] = max;
+    state[FIELD(REST)] = K(total)(&rest);
+    state[FIELD(ORIGIN)] = origin;
+    state[FIELD(REF)] = ref;
     if (want_weighted) {
         K(add_lanes)(&weighted, product);
-        state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
+        state[FIELD(WEIGHTED)] = K(total)(&weighted);
     }
     if (!(fabs((double)max) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
-        state[K(REST) * KLCE_TILE] = K(has_nan)(x, n) ? NAN : 0;
+        state[FIELD(REST)] = K(has_nan)(x, n) ? NAN : 0;
         if (want_weighted)
-            state[K(WEIGHTED) * KLCE_TILE] = 0;
+            state[FIELD(WEIGHTED)] = 0;
     }
 }
 
 /* The sweeps that ops use, each compiled once. */
-static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) * c, const real *x, ptrdiff_t n,
+static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const real *x, ptrdiff_t n,
                                      double *state)
 {
     K(expsum)(c, x, n, state, 0);
 }
 
-static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) * c, const real *x,
+static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const real *x,
                                                   ptrdiff_t n, double *state)
 {
     K(expsum)(c, x, n, state, 1);
@@ -229,7 +231,7 @@ typedef struct {
     K(measure) from;
 } K(references);
 
-KLCE_INLINE K(references) K(references_of)(const K(expsum_context) * c, K(v) max, int boost)
+KLCE_INLINE K(references) K(references_of)(const K(expsum_context) *c, K(v) max, int boost)
 {
     K(v) size = K(max)(max, -max), zero = K(set)(0);
     K(m) finite = K(lt)(size, K(set)((real)INFINITY));
@@ -269,19 +271,19 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         }
         if (K(any)(K(lt)(zero, ties)))
             x[0] = x[0] + ties * K(exp_measured)(c, &r.from, K(max)(r.from.floor, top));
-        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
-        K(store_field)(state + K(ORIGIN) * KLCE_TILE + i, r.origin);
-        K(store_field)(state + K(REF) * KLCE_TILE + i, r.ref);
-        K(sum_columns)(x, n, state + K(REST) * KLCE_TILE + i);
+        K(store_field)(state + FIELD(MAX) + i, max);
+        K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
+        K(store_field)(state + FIELD(REF) + i, r.ref);
+        K(sum_columns)(x, n, state + FIELD(REST) + i);
         if (want_weighted)
-            K(sum_columns)(product, n, state + K(WEIGHTED) * KLCE_TILE + i);
+            K(sum_columns)(product, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
             for (int k = i; k < i + WIDTH; k++)
-                if (!(fabs(state[K(MAX) * KLCE_TILE + k]) < INFINITY)) {
+                if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {
                     int nan = K(has_nan)(K(row_in)(call, operand, row + k), n);
-                    state[K(REST) * KLCE_TILE + k] = nan ? NAN : 0;
+                    state[FIELD(REST) + k] = nan ? NAN : 0;
                     if (want_weighted)
-                        state[K(WEIGHTED) * KLCE_TILE + k] = 0;
+                        state[FIELD(WEIGHTED) + k] = 0;
                 }
     }
 }
@@ -302,8 +304,8 @@ KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, cons
                                        int want_weighted)
 {
     const K(expsum_context) *c = K(context)(call);
-    enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, O = K(ORIGIN) * KLCE_TILE };
-    enum { N = K(REF) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE };
+    enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double rest, weighted = 0;
@@ -314,8 +316,7 @@ KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, cons
     } else {
         /* The loser's maximum joins its sum. */
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
-        double sum =
-            low[S] + ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
+        double sum = low[S] + ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
         rest = high[S] + factor * sum;
         if (want_weighted)
             weighted = high[B] + factor * (low[B] + (high[M] - low[M]) * sum);
@@ -344,7 +345,7 @@ KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)
 
 /* exp((ref*T*ln2 + origin - max)/T): from the reference to the maximum, within [0.7, 1.42]; times
  * 2^-BOOST it makes of a boosted sum the sum over the others of exp((x - max)/T). */
-KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) * c, const double *state, int i)
+KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), ref = K(state)(state, K(REF), i);
     v_f64 z = fma_f64(ref, set_f64(c->f.ln2_hi), K(state)(state, K(ORIGIN), i) - max);
@@ -355,7 +356,7 @@ KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) * c, const double *state
 }
 
 /* The sum over all but the maximum of exp((x - max)/T). */
-KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) * c, const double *state, int i)
+KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) *c, const double *state, int i)
 {
     /* BOOST is taken off last: only there may the product go subnormal. */
     return K(state)(state, K(REST), i) * K(to_maximum)(c, state, i) *

@@ -7,7 +7,7 @@
 
 /* Transposes WIDTH vectors: each of log2(WIDTH) rounds interleaves vector i with vector
  * i + WIDTH/2, which moves one bit of the vector's number into the lane's. */
-KLCE_INLINE void K(transpose)(K(v) * square)
+KLCE_INLINE void K(transpose)(K(v) *square)
 {
     KLCE_UNROLL for (int round = 1; round < WIDTH; round *= 2)
     {
@@ -23,7 +23,7 @@ KLCE_INLINE void K(transpose)(K(v) * square)
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
  * written: what stands in those beyond the classes is no row's. */
-KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) * column)
+KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     for (int j = 0; j < call->n; j += WIDTH) {
         int part = call->n - j < WIDTH ? (int)(call->n - j) : WIDTH;
@@ -37,13 +37,13 @@ KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(
 }
 
 /* Writes columns to operand k; what they held is lost. */
-KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) * column)
+KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     for (int j = 0; j < call->n; j += WIDTH) {
         int part = call->n - j < WIDTH ? (int)(call->n - j) : WIDTH;
         K(transpose)(column + j);
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
-        K(store_part)(K(row_out)(call, k, row + i) + j, part, column[j + i]);
+            K(store_part)(K(row_out)(call, k, row + i) + j, part, column[j + i]);
     }
 }
 
@@ -70,7 +70,7 @@ KLCE_INLINE K(v) K(load_field)(const double *field)
 }
 
 /* The sum of n columns in float64, by halves of LANES as in K(total). */
-KLCE_INLINE void K(sum_columns)(const K(v) * column, ptrdiff_t n, double *field)
+KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
 {
 #if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
     double sum[LANES][WIDTH];

@@ -16,11 +16,13 @@
  * the order of sums are the same for every ISA, so that all agree bit for bit. */
 #define K(name) KLCE_PASTE(name, R)
 #define WIDTH K(KLCE_WIDTH)
-#define LANES ((int)(128 / sizeof(real)))        /* a group: element i belongs to lane i % LANES */
-#define VECTORS (LANES / WIDTH)                  /* of a group, on this ISA */
-#define DOUBLES (LANES / KLCE_WIDTH_f64)         /* vectors that hold a group as doubles */
-#define BLOCK ((ptrdiff_t)(8192 / sizeof(real))) /* elements that stay in L1 from one look to the next */
-#define FLUSH ((ptrdiff_t)(16 * LANES))          /* elements summed before they go to the lanes */
+#define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
+#define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
+#define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
+#define BLOCK                                                                                      \
+    ((ptrdiff_t)(8192 / sizeof(real)))   /* elements that stay in L1 from one look to the next */
+#define FLUSH ((ptrdiff_t)(16 * LANES))  /* elements summed before they go to the lanes */
+#define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32
@@ -43,9 +45,10 @@ const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .name = KLCE_STRING(KLCE_THIS_ISA),
     .vector_bytes = KLCE_VECTOR_BYTES,
     .supported = supported,
-    .kernels = {
+    .kernels =
+        {
 #define KLCE_DTYPE(name, type) [KLCE_DTYPE_##name] = kernels_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
-    },
+        },
 };

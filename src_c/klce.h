@@ -39,8 +39,8 @@ typedef enum {
 
 enum {
     KLCE_MAX_ARGS = 8,
-    KLCE_TILE = 16,     /* rows whose states are finished together, across vector lanes */
-    KLCE_FIELDS = 10,   /* doubles of state a row */
+    KLCE_TILE = 16,      /* rows whose states are finished together, across vector lanes */
+    KLCE_FIELDS = 10,    /* doubles of state a row */
     KLCE_SEGMENT = 16384 /* a long row is split at multiples of this, for any thread count */
 };
 

@@ -39,14 +39,16 @@ static shared_int global_threads;   /* 0: not set */
 static shared_int detected_threads; /* 0: not asked for yet; kept, since finding out reads files */
 static _Thread_local int thread_override;
 
-static int default_threads(void) {
+static int default_threads(void)
+{
     int n = detected_threads;
     if (n == 0)
         detected_threads = n = klce_cpu_count();
     return n;
 }
 
-int klce_get_num_threads(void) {
+int klce_get_num_threads(void)
+{
     int n = thread_override;
     if (n == 0)
         n = global_threads;
@@ -57,7 +59,8 @@ int klce_get_num_threads(void) {
 
 void klce_set_num_threads(int n) { global_threads = n > 1 ? n : 1; }
 
-int klce_set_thread_override(int n) {
+int klce_set_thread_override(int n)
+{
     int previous = thread_override;
     thread_override = n > 0 ? n : 0;
     return previous;
@@ -69,7 +72,8 @@ int klce_set_thread_override(int n) {
  * caller was told to run on one thread, or lost the pool to another caller. */
 static _Thread_local bool inside_task;
 
-static void run_inline(ptrdiff_t count, klce_task task, void *context) {
+static void run_inline(ptrdiff_t count, klce_task task, void *context)
+{
     bool outer = inside_task;
     inside_task = true;
     for (ptrdiff_t i = 0; i < count; i++)
@@ -79,14 +83,16 @@ static void run_inline(ptrdiff_t count, klce_task task, void *context) {
 
 #ifdef KLCE_NO_THREADS
 
-void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context) {
+void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context)
+{
     (void)max_threads;
     run_inline(count, task, context);
 }
 
 int klce_cpu_count(void) { return 1; }
 
-int klce_cgroup_cpus(const char *membership, const char *mount) {
+int klce_cgroup_cpus(const char *membership, const char *mount)
+{
     (void)membership, (void)mount;
     return 0;
 }
@@ -96,7 +102,8 @@ int klce_cgroup_cpus(const char *membership, const char *mount) {
 /* ---- The CPUs of this process ---- */
 
 /* The two numbers of a quota in one cgroup directory, as whole CPUs; 0 if there is no limit. */
-static int quota_cpus(const char *directory, bool unified) {
+static int quota_cpus(const char *directory, bool unified)
+{
     static const char *const files[2][2] = {{"cpu.cfs_quota_us", "cpu.cfs_period_us"}, {"cpu.max"}};
     long long numbers[2] = {0, 0}; /* quota and period; "max" and -1 stand for no quota */
     int found = 0;
@@ -122,7 +129,8 @@ static int tighter(int a, int b) { return a == 0 || (b != 0 && b < a) ? b : a; }
 
 /* Every ancestor's quota binds too. In a container the path may be the host's, of which only the
  * root exists here: going up finds that one. */
-static int hierarchy_cpus(const char *root, const char *group, bool unified) {
+static int hierarchy_cpus(const char *root, const char *group, bool unified)
+{
     char directory[PATH_MAX];
     int length = snprintf(directory, sizeof directory, "%s%s", root, group);
     if (length < 0 || (size_t)length >= sizeof directory)
@@ -138,7 +146,8 @@ static int hierarchy_cpus(const char *root, const char *group, bool unified) {
     }
 }
 
-int klce_cgroup_cpus(const char *membership, const char *mount) {
+int klce_cgroup_cpus(const char *membership, const char *mount)
+{
     FILE *file = fopen(membership, "r");
     if (file == NULL)
         return 0;
@@ -166,7 +175,8 @@ int klce_cgroup_cpus(const char *membership, const char *mount) {
     return cpus;
 }
 
-static int affinity_cpus(void) {
+static int affinity_cpus(void)
+{
 #if defined(__linux__)
     /* The kernel refuses a set smaller than its own, which may be beyond the 1024 of cpu_set_t. */
     for (int capacity = CPU_SETSIZE; capacity <= 1 << 20; capacity *= 2) {
@@ -187,7 +197,8 @@ static int affinity_cpus(void) {
     return online > 0 && online < INT_MAX ? (int)online : 1;
 }
 
-int klce_cpu_count(void) {
+int klce_cpu_count(void)
+{
     return tighter(affinity_cpus(), klce_cgroup_cpus("/proc/self/cgroup", "/sys/fs/cgroup"));
 }
 
@@ -225,11 +236,13 @@ static struct {
 
 /* Sleeps unless *word differs from `seen`; may return early. wake() rouses up to n sleepers. */
 #ifdef USE_FUTEX
-static void sleep_on(atomic_uint *word, unsigned seen) {
+static void sleep_on(atomic_uint *word, unsigned seen)
+{
     syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
-static void wake(atomic_uint *word, int n) {
+static void wake(atomic_uint *word, int n)
+{
     syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, n, NULL, NULL, 0);
 }
 #else
@@ -237,18 +250,21 @@ static pthread_mutex_t sleep_mutex = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t workers_cond = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t caller_cond = PTHREAD_COND_INITIALIZER;
 
-static pthread_cond_t *cond_of(const atomic_uint *word) {
+static pthread_cond_t *cond_of(const atomic_uint *word)
+{
     return word == &pool.gate ? &workers_cond : &caller_cond;
 }
 
-static void sleep_on(atomic_uint *word, unsigned seen) {
+static void sleep_on(atomic_uint *word, unsigned seen)
+{
     pthread_mutex_lock(&sleep_mutex);
     if (atomic_load(word) == seen)
         pthread_cond_wait(cond_of(word), &sleep_mutex);
     pthread_mutex_unlock(&sleep_mutex);
 }
 
-static void wake(atomic_uint *word, int n) {
+static void wake(atomic_uint *word, int n)
+{
     pthread_mutex_lock(&sleep_mutex);
     while (n-- > 0)
         pthread_cond_signal(cond_of(word));
@@ -256,7 +272,8 @@ static void wake(atomic_uint *word, int n) {
 }
 #endif
 
-static void relax_cpu(void) {
+static void relax_cpu(void)
+{
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -264,7 +281,8 @@ static void relax_cpu(void) {
 #endif
 }
 
-static int64_t now_ns(void) {
+static int64_t now_ns(void)
+{
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
@@ -272,7 +290,8 @@ static int64_t now_ns(void) {
 
 /* Reads the gate until (gate & mask) is non-zero, or zero, as wanted; gives up after SPIN_NS, or at
  * once when not allowed to spin. Returns what it read last. */
-static unsigned poll_gate(unsigned mask, bool wanted, bool spin) {
+static unsigned poll_gate(unsigned mask, bool wanted, bool spin)
+{
     unsigned gate = atomic_load(&pool.gate);
     for (int64_t deadline = 0; spin && ((gate & mask) != 0) != wanted;) {
         int64_t now = now_ns();
@@ -289,7 +308,8 @@ static unsigned poll_gate(unsigned mask, bool wanted, bool spin) {
 }
 
 /* Works off the running loop until no index is left, and closes the gate. */
-static void run_seated(void) {
+static void run_seated(void)
+{
     const size_t count = pool.count;
     const klce_task task = pool.task;
     void *const context = pool.context;
@@ -299,7 +319,8 @@ static void run_seated(void) {
     atomic_fetch_and(&pool.gate, ~(unsigned)SEATS);
 }
 
-static void take_seat(bool spin) {
+static void take_seat(bool spin)
+{
     for (;;) {
         unsigned gate = poll_gate(SEATS, true, spin);
         while (gate & SEATS)
@@ -313,7 +334,8 @@ static void take_seat(bool spin) {
     }
 }
 
-static void *worker_main(void *number) {
+static void *worker_main(void *number)
+{
     /* More threads than CPUs: a spinning worker would keep a working one off its CPU. */
     const bool spin = (intptr_t)number < default_threads();
     inside_task = true;
@@ -329,7 +351,8 @@ static void *worker_main(void *number) {
 
 /* The workers did not survive the fork, nor did a caller that held the pool, unless it is the one
  * that forked and then it was not inside a loop. */
-static void reset_after_fork(void) {
+static void reset_after_fork(void)
+{
     atomic_store(&pool.gate, 0);
     atomic_store(&pool.caller_sleeps, 0);
     atomic_store(&pool.sleepers, 0);
@@ -345,7 +368,8 @@ static void reset_after_fork(void) {
 static void register_fork_handler(void) { pthread_atfork(NULL, NULL, reset_after_fork); }
 
 /* Adds workers until there are `wanted`, or no more can be had. */
-static void grow(int wanted) {
+static void grow(int wanted)
+{
     pthread_attr_t attributes;
     if (pool.workers >= wanted || pthread_attr_init(&attributes) != 0)
         return;
@@ -377,7 +401,8 @@ static void grow(int wanted) {
  * CPU, next to an idle one, and to leave it there for milliseconds. A CPU is chosen within wake(),
  * so forbidding the caller's for that moment is enough, and each worker keeps the affinity it had.
  */
-static void wake_elsewhere(int seats, int n) {
+static void wake_elsewhere(int seats, int n)
+{
 #if defined(__linux__)
     cpu_set_t allowed[SMALL_TEAM], others;
     int cpu = sched_getcpu(), moved = 0;
@@ -399,7 +424,8 @@ static void wake_elsewhere(int seats, int n) {
 #endif
 }
 
-static void open_gate(int seats) {
+static void open_gate(int seats)
+{
     atomic_store(&pool.gate, (unsigned)seats * SEAT);
     int sleepers = atomic_load(&pool.sleepers);
     int missing = seats - (pool.workers - sleepers); /* workers awake come by themselves */
@@ -407,7 +433,8 @@ static void open_gate(int seats) {
         wake_elsewhere(seats, missing);
 }
 
-static void wait_until_empty(bool spin) {
+static void wait_until_empty(bool spin)
+{
     unsigned gate = poll_gate(SEATED, false, spin);
     while (gate & SEATED) {
         atomic_store(&pool.caller_sleeps, 1);
@@ -417,7 +444,8 @@ static void wait_until_empty(bool spin) {
     }
 }
 
-void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context) {
+void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *context)
+{
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     int threads = max_threads > 0 ? max_threads : klce_get_num_threads();
     if (threads > KLCE_MAX_THREADS)

@@ -11,13 +11,13 @@
 #include "pool.h"
 
 enum {
-    CHUNK = 1 << 16,         /* elements a task takes, about: enough to hide its hand-over */
-    THRESHOLD = 1 << 15,     /* elements below which a second thread does not pay */
+    CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
+    THRESHOLD = 1 << 16,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
-    PACK_ROWS = 16,          /* rows packed together: a cache line's worth of a transposed array */
-    TILE_BYTES = 1 << 18,      /* of rows that a second pass finds in L2 */
-    FEW_BYTES = 128,           /* of a row of few classes: LANES of them (see kernels.h) */
-    PACK_LIMIT = 1 << 22     /* bytes of one packed operand, unless a single row is longer */
+    PACK_ROWS = 16,       /* rows packed together: a cache line's worth of a transposed array */
+    TILE_BYTES = 1 << 18, /* of rows that a second pass finds in L2 */
+    FEW_BYTES = 128,      /* of a row of few classes: LANES of them (see kernels.h) */
+    PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
 };
 
 static size_t size_of(klce_dtype dtype)
@@ -54,10 +54,10 @@ typedef struct {
     const klce_call *call;
     const klce_kernel *kernel;
     operands operands;
-    ptrdiff_t chunk;           /* rows a task takes */
-    ptrdiff_t segments;        /* of a row */
+    ptrdiff_t chunk;    /* rows a task takes */
+    ptrdiff_t segments; /* of a row */
     int pass;
-    double *states;            /* of all segments of all rows, when rows are split */
+    double *states; /* of all segments of all rows, when rows are split */
     atomic_int failed;
 } job;
 
@@ -121,16 +121,16 @@ static void run_chunk(void *context, ptrdiff_t index)
 static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
                  ptrdiff_t core, size_t size)
 {
-#define PACK(type)                                                                            \
-    do {                                                                                      \
-        if (labs(step) < labs(core))                                                          \
-            for (ptrdiff_t k = 0; k < n; k++)                                                 \
-                for (ptrdiff_t i = 0; i < rows; i++)                                          \
-                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);    \
-        else                                                                                  \
-            for (ptrdiff_t i = 0; i < rows; i++)                                              \
-                for (ptrdiff_t k = 0; k < n; k++)                                             \
-                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);    \
+#define PACK(type)                                                                                 \
+    do {                                                                                           \
+        if (labs(step) < labs(core))                                                               \
+            for (ptrdiff_t k = 0; k < n; k++)                                                      \
+                for (ptrdiff_t i = 0; i < rows; i++)                                               \
+                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);         \
+        else                                                                                       \
+            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
+                for (ptrdiff_t k = 0; k < n; k++)                                                  \
+                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);         \
     } while (0)
     if (size == 4)
         PACK(uint32_t);
@@ -142,16 +142,16 @@ static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdif
 static void unpack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
                    ptrdiff_t core, size_t size)
 {
-#define UNPACK(type)                                                                          \
-    do {                                                                                      \
-        if (labs(step) < labs(core))                                                          \
-            for (ptrdiff_t k = 0; k < n; k++)                                                 \
-                for (ptrdiff_t i = 0; i < rows; i++)                                          \
-                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];    \
-        else                                                                                  \
-            for (ptrdiff_t i = 0; i < rows; i++)                                              \
-                for (ptrdiff_t k = 0; k < n; k++)                                             \
-                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];    \
+#define UNPACK(type)                                                                               \
+    do {                                                                                           \
+        if (labs(step) < labs(core))                                                               \
+            for (ptrdiff_t k = 0; k < n; k++)                                                      \
+                for (ptrdiff_t i = 0; i < rows; i++)                                               \
+                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];         \
+        else                                                                                       \
+            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
+                for (ptrdiff_t k = 0; k < n; k++)                                                  \
+                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];         \
     } while (0)
     if (size == 4)
         UNPACK(uint32_t);
@@ -246,8 +246,8 @@ static klce_status run_rows(klce_call *call)
     int packed = 0, gathers = 0;
 
     for (int k = 0; k < j.operands.count; k++) {
-        packed |= is_vector(j.operands.letter[k]) && call->n > 1 &&
-                  call->core[k] != (ptrdiff_t)size;
+        packed |=
+            is_vector(j.operands.letter[k]) && call->n > 1 && call->core[k] != (ptrdiff_t)size;
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)

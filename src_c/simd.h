@@ -114,14 +114,8 @@ KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm256_min_ps(a, b); }
 KLCE_INLINE v_f64 min_f64(v_f64 a, v_f64 b) { return _mm256_min_pd(a, b); }
 KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm256_max_ps(a, b); }
 KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm256_max_pd(a, b); }
-KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
-{
-    return _mm256_blendv_ps(b, a, (v_f32)m);
-}
-KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b)
-{
-    return _mm256_blendv_pd(b, a, (v_f64)m);
-}
+KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b) { return _mm256_blendv_ps(b, a, (v_f32)m); }
+KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b) { return _mm256_blendv_pd(b, a, (v_f64)m); }
 KLCE_INLINE int bits_f32(m_f32 m) { return _mm256_movemask_ps((v_f32)m); }
 KLCE_INLINE int bits_f64(m_f64 m) { return _mm256_movemask_pd((v_f64)m); }
 KLCE_INLINE b_f32 lanes_below_f32(int k)
@@ -426,16 +420,16 @@ KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)b; }
 KLCE_INLINE float hmax_f32(v_f32 v)
 {
     float lane[KLCE_WIDTH_f32];
-    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f32; n *= 2)
-    v = max_f32(low_pairs_f32(v, v), high_pairs_f32(v, v));
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f32; n *= 2) v =
+        max_f32(low_pairs_f32(v, v), high_pairs_f32(v, v));
     store_f32(lane, v);
     return lane[0];
 }
 KLCE_INLINE double hmax_f64(v_f64 v)
 {
     double lane[KLCE_WIDTH_f64];
-    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2)
-    v = max_f64(low_pairs_f64(v, v), high_pairs_f64(v, v));
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2) v =
+        max_f64(low_pairs_f64(v, v), high_pairs_f64(v, v));
     store_f64(lane, v);
     return lane[0];
 }
@@ -444,8 +438,8 @@ KLCE_INLINE double hmax_f64(v_f64 v)
 KLCE_INLINE double hsum_f64(v_f64 v)
 {
     double lane[KLCE_WIDTH_f64];
-    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2)
-    v = low_pairs_f64(v, v) + high_pairs_f64(v, v);
+    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2) v =
+        low_pairs_f64(v, v) + high_pairs_f64(v, v);
     store_f64(lane, v);
     return lane[0];
 }

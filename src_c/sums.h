@@ -23,7 +23,7 @@ KLCE_INLINE K(lanes) K(no_lanes)(void)
 
 /* lanes += sums.  In float32 the widened sum is exact to 2^-29 of a unit; in float64 the rounding
  * error of each addition is kept (Knuth's two-sum). */
-KLCE_INLINE void K(add_lanes)(K(lanes) * lanes, const K(v) * sums)
+KLCE_INLINE void K(add_lanes)(K(lanes) *lanes, const K(v) *sums)
 {
     EACH_VECTOR(v)
     {
@@ -40,7 +40,7 @@ KLCE_INLINE void K(add_lanes)(K(lanes) * lanes, const K(v) * sums)
     }
 }
 
-KLCE_INLINE void K(scale_lanes)(K(lanes) * lanes, double factor)
+KLCE_INLINE void K(scale_lanes)(K(lanes) *lanes, double factor)
 {
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
     {
@@ -52,14 +52,14 @@ KLCE_INLINE void K(scale_lanes)(K(lanes) * lanes, double factor)
 }
 
 /* into += factor * from */
-KLCE_INLINE void K(add_scaled_lanes)(K(lanes) * into, const K(lanes) * from, double factor)
+KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, double factor)
 {
-    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-        into->high[i] = into->high[i] + from->high[i] * set_f64(factor);
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) into->high[i] =
+        into->high[i] + from->high[i] * set_f64(factor);
 }
 
 /* The sum of all lanes, by halves: lane i with lane i + LANES/2, and so on. */
-KLCE_INLINE double K(total)(const K(lanes) * lanes)
+KLCE_INLINE double K(total)(const K(lanes) *lanes)
 {
     v_f64 sum[DOUBLES];
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
@@ -76,7 +76,7 @@ KLCE_INLINE double K(total)(const K(lanes) * lanes)
 }
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
-KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) * group)
+KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) *group)
 {
     if (count >= LANES) {
         EACH_VECTOR(v) group[v] = K(load)(x + v * WIDTH);
@@ -97,7 +97,7 @@ KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) *
     }
 }
 
-KLCE_INLINE void K(store_group)(real *y, ptrdiff_t count, const K(v) * group)
+KLCE_INLINE void K(store_group)(real *y, ptrdiff_t count, const K(v) *group)
 {
     if (count >= LANES) {
         EACH_VECTOR(v) K(store)(y + v * WIDTH, group[v]);

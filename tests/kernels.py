@@ -112,7 +112,11 @@ def operands(
     if inputs.startswith("vv"):
         near = arrays[0][::2].astype(np.float64)
         noise = 1e-3 * rng.normal(size=near.shape)
-        arrays[1][::2] = near * (1 + noise) if domain == "probs" else near + noise
+        if domain == "probs":
+            near = near * (1 + noise)
+            arrays[1][::2] = near / near.sum(axis=-1, keepdims=True)
+        else:
+            arrays[1][::2] = near + noise
     scalars = sum(letter in "id" for letter in inputs)
     for parameters in PARAMETERS.get(kernel, [(1.0,) * scalars]):
         given = iter(arrays), iter(parameters)

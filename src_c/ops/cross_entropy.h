@@ -17,7 +17,7 @@ KLCE_INLINE void K(gather_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 }
 
 static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                           double *state)
+                                    double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0}, result[KLCE_TILE];

@@ -1,8 +1,8 @@
 /* entropy of log-probabilities as plain sums, -sum exp(x) x = exp(max) * (sum w (max - x) - max
  * sum w): both terms are positive where max < 0, as for log-probabilities it is. */
 
-static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row,
-                                               ptrdiff_t count, double *state)
+static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                        double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     double result[KLCE_TILE];

@@ -2,7 +2,7 @@
  * a log1p, the second has only positive terms. */
 
 static void K(entropy_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                           ptrdiff_t high, double *state)
+                                    ptrdiff_t high, double *state)
 {
     K(sum_exp_and_weighted)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
 }
@@ -13,13 +13,13 @@ static void K(entropy_logits_merge)(const klce_call *call, double *into, const d
 }
 
 /* The sum over all of exp((x - max)/T) * (max - x)/T. */
-KLCE_INLINE v_f64 K(weighted_of)(const K(expsum_context) * c, const double *state, int i)
+KLCE_INLINE v_f64 K(weighted_of)(const K(expsum_context) *c, const double *state, int i)
 {
     return K(state)(state, K(WEIGHTED), i) * K(to_maximum)(c, state, i) *
            set_f64((KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64) / c->t);
 }
 
-KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) * c, const double *state, int i)
+KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
     /* An infinite maximum leaves no distribution: inf - inf is nan. */
@@ -27,7 +27,7 @@ KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) * c, const double *state
 }
 
 static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                            double *state)
+                                     double *state)
 {
     double result[KLCE_TILE];
     EACH_STATE(i, count) store_f64(result + i, K(entropy_of)(K(context)(call), state, i));

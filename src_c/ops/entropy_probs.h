@@ -25,14 +25,14 @@ KLCE_INLINE double K(log_quotient)(double a, double b)
 /* Adds the other maxima to the sums; a negative probability makes the row nan. */
 KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int normalize)
 {
-    double max = state[K(MAX) * KLCE_TILE];
+    double max = state[FIELD(MAX)];
     if (ties > 0 && max > 0) {
-        state[K(REST) * KLCE_TILE] += ties * max;
+        state[FIELD(REST)] += ties * max;
         if (!normalize)
-            state[K(WEIGHTED) * KLCE_TILE] += ties * max * K(log_quotient)(1, max);
+            state[FIELD(WEIGHTED)] += ties * max * K(log_quotient)(1, max);
     }
     if (min < 0)
-        state[K(REST) * KLCE_TILE] = NAN;
+        state[FIELD(REST)] = NAN;
 }
 
 KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int normalize)
@@ -84,14 +84,14 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
         ties += lane[i] == max;
     K(add_lanes)(&rest, sum);
     K(add_lanes)(&weighted, product);
-    state[K(MAX) * KLCE_TILE] = max;
-    state[K(REST) * KLCE_TILE] = K(total)(&rest);
-    state[K(WEIGHTED) * KLCE_TILE] = K(total)(&weighted);
+    state[FIELD(MAX)] = max;
+    state[FIELD(REST)] = K(total)(&rest);
+    state[FIELD(WEIGHTED)] = K(total)(&weighted);
     K(entropy_probs_settle)(state, ties, min, normalize);
 }
 
 static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                          ptrdiff_t high, double *state)
+                                   ptrdiff_t high, double *state)
 {
     const real *p = K(row_in)(call, 0, row) + low;
     if (*(const int64_t *)call->arg[1])
@@ -102,7 +102,7 @@ static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff
 
 static void K(entropy_probs_merge)(const klce_call *call, double *into, const double *from)
 {
-    enum { M = K(MAX) * KLCE_TILE, S = K(REST) * KLCE_TILE, B = K(WEIGHTED) * KLCE_TILE };
+    enum { M = FIELD(MAX), S = FIELD(REST), B = FIELD(WEIGHTED) };
     int normalize = *(const int64_t *)call->arg[1] != 0, from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double mass = low[S] + low[M], weighted = high[B] + low[B];
@@ -116,7 +116,7 @@ static void K(entropy_probs_merge)(const klce_call *call, double *into, const do
 }
 
 static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                           double *state)
+                                    double *state)
 {
     int normalize = *(const int64_t *)call->arg[1] != 0;
     double result[KLCE_TILE];
@@ -156,9 +156,9 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
             p[j] = K(select)(is_top, zero, p[j]);
             term[j] = K(entropy_probs_term)(p[j], inverse);
         }
-        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
-        K(sum_columns)(p, call->n, state + K(REST) * KLCE_TILE + i);
-        K(sum_columns)(term, call->n, state + K(WEIGHTED) * KLCE_TILE + i);
+        K(store_field)(state + FIELD(MAX) + i, max);
+        K(sum_columns)(p, call->n, state + FIELD(REST) + i);
+        K(sum_columns)(term, call->n, state + FIELD(WEIGHTED) + i);
         real tied[WIDTH], least[WIDTH];
         K(store)(tied, ties);
         K(store)(least, min);

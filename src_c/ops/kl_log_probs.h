@@ -2,8 +2,8 @@
 
 enum { K(PLAIN_MAX), K(PLAIN_SUM), K(PLAIN_ORIGIN), K(PLAIN_REF) };
 
-KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) * c, const K(measure) * from,
-                                       const K(v) * x, const K(v) * y, K(v) * sum)
+KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) *c, const K(measure) *from,
+                                       const K(v) *x, const K(v) *y, K(v) *sum)
 {
     EACH_VECTOR(v)
     {
@@ -16,7 +16,7 @@ KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) * c, const K(meas
 }
 
 static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                         ptrdiff_t high, double *state)
+                                  ptrdiff_t high, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
@@ -49,16 +49,16 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
             K(add_lanes)(&lanes, sum);
         }
     }
-    state[K(PLAIN_MAX) * KLCE_TILE] = max;
-    state[K(PLAIN_SUM) * KLCE_TILE] = K(total)(&lanes);
-    state[K(PLAIN_ORIGIN) * KLCE_TILE] = origin;
-    state[K(PLAIN_REF) * KLCE_TILE] = ref;
+    state[FIELD(PLAIN_MAX)] = max;
+    state[FIELD(PLAIN_SUM)] = K(total)(&lanes);
+    state[FIELD(PLAIN_ORIGIN)] = origin;
+    state[FIELD(PLAIN_REF)] = ref;
 }
 
 static void K(kl_log_probs_merge)(const klce_call *call, double *into, const double *from)
 {
-    enum { M = K(PLAIN_MAX) * KLCE_TILE, S = K(PLAIN_SUM) * KLCE_TILE };
-    enum { O = K(PLAIN_ORIGIN) * KLCE_TILE, N = K(PLAIN_REF) * KLCE_TILE };
+    enum { M = FIELD(PLAIN_MAX), S = FIELD(PLAIN_SUM) };
+    enum { O = FIELD(PLAIN_ORIGIN), N = FIELD(PLAIN_REF) };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double factor = 1;
@@ -72,7 +72,7 @@ static void K(kl_log_probs_merge)(const klce_call *call, double *into, const dou
 }
 
 static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                          double *state)
+                                   double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     double result[KLCE_TILE];
@@ -86,7 +86,7 @@ static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff
     }
     /* Back from the reference, by an exponent that float64 alone may not have. */
     for (ptrdiff_t i = 0; i < count; i++)
-        result[i] = ldexp(result[i], (int)state[K(PLAIN_REF) * KLCE_TILE + i] - BOOST);
+        result[i] = ldexp(result[i], (int)state[FIELD(PLAIN_REF) + i] - BOOST);
     K(put)(call, 2, row, count, result);
 }
 

@@ -17,25 +17,25 @@ enum { K(OFFSET) = 4, K(TERMS) = 6, K(DRIFT) = 7, K(OTHER) = 4 };
 #define KL_FAR 41
 
 static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                            ptrdiff_t high, double *state)
+                                     ptrdiff_t high, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     K(sum_exp)(c, K(row_in)(call, 0, row) + low, high - low, state);
-    K(sum_exp)(c, K(row_in)(call, 1, row) + low, high - low, state + K(OTHER) * KLCE_TILE);
+    K(sum_exp)(c, K(row_in)(call, 1, row) + low, high - low, state + FIELD(OTHER));
 }
 
 static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
 {
     K(expsum_merge)(call, into, from);
-    K(expsum_merge)(call, into + K(OTHER) * KLCE_TILE, from + K(OTHER) * KLCE_TILE);
+    K(expsum_merge)(call, into + FIELD(OTHER), from + FIELD(OTHER));
 }
 
 /* OFFSET: T*c, in the units of the logits; nan where a row is no distribution. */
 static void K(kl_logits_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                       double *state)
+                                double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    double *other = state + K(OTHER) * KLCE_TILE;
+    double *other = state + FIELD(OTHER);
     (void)row;
     EACH_STATE(i, count)
     {
@@ -43,7 +43,7 @@ static void K(kl_logits_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
         v_f64 log_y = log1p_f64(K(rest_of)(c, other, i));
         v_f64 step = K(state)(other, K(MAX), i) - K(state)(state, K(MAX), i);
         v_f64 offset = step + set_f64(c->t) * (log_y - log_x);
-        store_f64(state + K(OFFSET) * KLCE_TILE + i, offset + (offset - offset));
+        store_f64(state + FIELD(OFFSET) + i, offset + (offset - offset));
     }
 }
 
@@ -60,7 +60,7 @@ typedef struct {
 /* One class: about 55 instructions a vector in float32.  `careful` serves groups with a d that is
  * infinite or beyond KL_FAR, for which q is computed by an exponential of its own; *beyond is set
  * where that is needed and was not done. */
-KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) * c, const K(kl_measure) * by,
+KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl_measure) *by,
                                           int careful, K(v) x, K(v) y, int *beyond)
 {
     K(v) far = K(set)((real)(KL_FAR * c->t)), near = K(set)((real)(-60 * c->t));
@@ -75,8 +75,8 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) * c, const K(k
     } else {
         *beyond |= K(any)(K(not)(K(lt)(d, far)));
     }
-    K(exp_parts) parts =
-        K(exp_reduce)(&c->e, K(max)(near, d), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
+    K(exp_parts)
+    parts = K(exp_reduce)(&c->e, K(max)(near, d), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
     K(v) r = parts.r, slope = d * inverse;
     /* exp(d) - 1 - d with exp(d) = 2^n (1 + r + r^2 q): for n = 0 just r^2 q. */
     K(v) bend = r * r * K(exp_poly)(&c->e, r);
@@ -99,15 +99,15 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) * c, const K(k
     return result;
 }
 
-static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                      ptrdiff_t high, double *state)
+static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                               double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    double full = state[K(OFFSET) * KLCE_TILE];
-    K(kl_measure) by = {K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
-                                        (real)state[K(REF) * KLCE_TILE], KL_BOOST),
-                        K(set)((real)full), K(set)((real)(full - (real)full))};
+    double full = state[FIELD(OFFSET)];
+    K(kl_measure)
+    by = {K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST),
+          K(set)((real)full), K(set)((real)(full - (real)full))};
     K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS];
@@ -122,7 +122,7 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
             parts[v] = K(kl_logits_term)(c, &by, 0, x_group[v], y_group[v], &beyond);
             if (beyond)
                 EACH_VECTOR(v)
-                parts[v] = K(kl_logits_term)(c, &by, 1, x_group[v], y_group[v], &beyond);
+            parts[v] = K(kl_logits_term)(c, &by, 1, x_group[v], y_group[v], &beyond);
             EACH_VECTOR(v)
             {
                 term_sum[v] = term_sum[v] + parts[v].term;
@@ -132,19 +132,19 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
         K(add_lanes)(&terms, term_sum);
         K(add_lanes)(&drift, drift_sum);
     }
-    state[K(TERMS) * KLCE_TILE] = K(total)(&terms);
-    state[K(DRIFT) * KLCE_TILE] = K(total)(&drift);
+    state[FIELD(TERMS)] = K(total)(&terms);
+    state[FIELD(DRIFT)] = K(total)(&drift);
 }
 
 static void K(kl_logits_add)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
-    into[K(TERMS) * KLCE_TILE] += from[K(TERMS) * KLCE_TILE];
-    into[K(DRIFT) * KLCE_TILE] += from[K(DRIFT) * KLCE_TILE];
+    into[FIELD(TERMS)] += from[FIELD(TERMS)];
+    into[FIELD(DRIFT)] += from[FIELD(DRIFT)];
 }
 
 static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                       double *state)
+                                double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     double result[KLCE_TILE];
@@ -169,18 +169,18 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE], low[KLCE_TILE];
-    double *offset = state + K(OFFSET) * KLCE_TILE;
+    double *offset = state + FIELD(OFFSET);
     K(v) x[LANES], y[LANES];
     K(sum_exp_few)(call, 0, row, state);
-    K(sum_exp_few)(call, 1, row, state + K(OTHER) * KLCE_TILE);
+    K(sum_exp_few)(call, 1, row, state + FIELD(OTHER));
     K(kl_logits_offset)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         low[i] = offset[i] - (real)offset[i];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, x);
         K(load_columns)(call, 1, row + i, y);
-        K(references) r =
-            K(references_of)(c, K(load_field)(state + K(MAX) * KLCE_TILE + i), KL_BOOST);
+        K(references)
+        r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), KL_BOOST);
         K(kl_measure) by = {r.from, K(load_field)(offset + i), K(load_field)(low + i)};
         for (ptrdiff_t j = 0; j < call->n; j++) {
             int beyond = 0;
@@ -190,8 +190,8 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
             x[j] = parts.term;
             y[j] = parts.moved;
         }
-        K(sum_columns)(x, call->n, state + K(TERMS) * KLCE_TILE + i);
-        K(sum_columns)(y, call->n, state + K(DRIFT) * KLCE_TILE + i);
+        K(sum_columns)(x, call->n, state + FIELD(TERMS) + i);
+        K(sum_columns)(y, call->n, state + FIELD(DRIFT) + i);
     }
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }

@@ -45,12 +45,13 @@ KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
     K(m) near = K(eq)(k, zero);
     K(v) f = K(select)(near, u, parts.f), tail = K(log1p_tail)(f);
     K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
-    K(v) term = normalize ? K(fma)(p, tail, K(select)(near, zero, K(fma)(-p, line, d)))
-                          : p * (tail - line);
+    K(v)
+    term =
+        normalize ? K(fma)(p, tail, K(select)(near, zero, K(fma)(-p, line, d))) : p * (tail - line);
     if (careful) {
         K(m) no_q = K(eq)(q, zero);
         term = K(select)(K(lt)(p, tiny), normalize ? d : zero, term);
-        term = K(select)(K(and)(no_q, K(lt)(zero, p)), K(set)((real)INFINITY), term);
+        term = K(select)(K (and)(no_q, K(lt)(zero, p)), K(set)((real)INFINITY), term);
         term = K(select)(K(or)(K(lt)(p, zero), K(lt)(q, zero)), K(set)((real)NAN), term);
         term = term + (q - q) * zero; /* a q of nan or inf, whatever p is */
     }
@@ -74,8 +75,9 @@ KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *
             int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
             EACH_VECTOR(v)
             {
-                K(v) term = careful ? K(kl_probs_term)(p_group[v], q_group[v], 1, normalize)
-                                    : K(kl_probs_term)(p_group[v], q_group[v], 0, normalize);
+                K(v)
+                term = careful ? K(kl_probs_term)(p_group[v], q_group[v], 1, normalize)
+                               : K(kl_probs_term)(p_group[v], q_group[v], 0, normalize);
                 term_sum[v] = term_sum[v] + term;
                 if (normalize) {
                     mass_sum[v] = mass_sum[v] + p_group[v];
@@ -89,13 +91,13 @@ KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *
             K(add_lanes)(&gain, gain_sum);
         }
     }
-    state[K(KL_TERMS) * KLCE_TILE] = K(total)(&terms);
-    state[K(KL_MASS) * KLCE_TILE] = K(total)(&mass);
-    state[K(KL_GAIN) * KLCE_TILE] = K(total)(&gain);
+    state[FIELD(KL_TERMS)] = K(total)(&terms);
+    state[FIELD(KL_MASS)] = K(total)(&mass);
+    state[FIELD(KL_GAIN)] = K(total)(&gain);
 }
 
-static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                     ptrdiff_t high, double *state)
+static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state)
 {
     const real *p = K(row_in)(call, 0, row) + low, *q = K(row_in)(call, 1, row) + low;
     if (*(const int64_t *)call->arg[2])
@@ -107,13 +109,12 @@ static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 static void K(kl_probs_merge)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
-    into[K(KL_TERMS) * KLCE_TILE] += from[K(KL_TERMS) * KLCE_TILE];
-    into[K(KL_MASS) * KLCE_TILE] += from[K(KL_MASS) * KLCE_TILE];
-    into[K(KL_GAIN) * KLCE_TILE] += from[K(KL_GAIN) * KLCE_TILE];
+    into[FIELD(KL_TERMS)] += from[FIELD(KL_TERMS)];
+    into[FIELD(KL_MASS)] += from[FIELD(KL_MASS)];
+    into[FIELD(KL_GAIN)] += from[FIELD(KL_GAIN)];
 }
 
-static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                      double *state)
+static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     double result[KLCE_TILE];
@@ -153,9 +154,9 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
                 term[j] = K(kl_probs_term)(p[j], q[j], 1, 0);
             q[j] = q[j] - p[j];
         }
-        K(sum_columns)(term, call->n, state + K(KL_TERMS) * KLCE_TILE + i);
-        K(sum_columns)(p, call->n, state + K(KL_MASS) * KLCE_TILE + i);
-        K(sum_columns)(q, call->n, state + K(KL_GAIN) * KLCE_TILE + i);
+        K(sum_columns)(term, call->n, state + FIELD(KL_TERMS) + i);
+        K(sum_columns)(p, call->n, state + FIELD(KL_MASS) + i);
+        K(sum_columns)(q, call->n, state + FIELD(KL_GAIN) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }

@@ -1,31 +1,31 @@
 /* log_softmax: (x - max)/T - log1p(rest), which share a sign, so that nothing cancels. */
 
 static void K(log_softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                        ptrdiff_t high, double *state)
+                                 ptrdiff_t high, double *state)
 {
     K(sum_exp)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
 }
 
 /* REST becomes the logarithm, nan where the maximum is infinite. */
 static void K(log_softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                         double *state)
+                                  double *state)
 {
     (void)row;
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);
         v_f64 log = log1p_f64(K(rest_of)(K(context)(call), state, i)) + (max - max);
-        store_f64(state + K(REST) * KLCE_TILE + i, log);
+        store_f64(state + FIELD(REST) + i, log);
     }
 }
 
-static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                       ptrdiff_t high, double *state)
+static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                                double *state)
 {
     const real *x = K(row_in)(call, 0, row);
     real *y = K(row_out)(call, 2, row);
-    K(v) max = K(set)((real)state[K(MAX) * KLCE_TILE]);
-    K(v) log = K(set)((real)state[K(REST) * KLCE_TILE]);
+    K(v) max = K(set)((real)state[FIELD(MAX)]);
+    K(v) log = K(set)((real)state[FIELD(REST)]);
     K(v) inverse = K(set)((real)(1 / K(context)(call)->t));
     K(v) group[VECTORS];
     for (ptrdiff_t i = low; i < high; i += LANES) {
@@ -42,8 +42,8 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
     K(sum_exp_few)(call, 0, row, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(v) max = K(load_field)(state + K(MAX) * KLCE_TILE + i);
-        K(v) log = K(load_field)(state + K(REST) * KLCE_TILE + i);
+        K(v) max = K(load_field)(state + FIELD(MAX) + i);
+        K(v) log = K(load_field)(state + FIELD(REST) + i);
         K(load_columns)(call, 0, row + i, x);
         for (ptrdiff_t j = 0; j < call->n; j++)
             x[j] = K(fma)(x[j] - max, inverse, -log);

@@ -2,14 +2,14 @@
 
 static void K(logsumexp_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
 
-static void K(logsumexp_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                      ptrdiff_t high, double *state)
+static void K(logsumexp_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                               double *state)
 {
     K(sum_exp)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
 }
 
 static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                       double *state)
+                                double *state)
 {
     double result[KLCE_TILE];
     EACH_STATE(i, count)

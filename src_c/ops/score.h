@@ -18,8 +18,7 @@ KLCE_INLINE int64_t K(argmax)(const real *x, ptrdiff_t n, real max, int has_nan)
     return -1;
 }
 
-static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                   double *state)
+static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0};
@@ -39,10 +38,9 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     K(put)(call, 4, row, count, entropy);
     K(put)(call, 5, row, count, lse);
     for (ptrdiff_t i = 0; i < count; i++) {
-        double rest = state[K(REST) * KLCE_TILE + i];
-        *(int64_t *)(call->arg[6] + (row + i) * call->step[6]) =
-            K(argmax)(K(row_in)(call, 0, row + i), call->n, (real)state[K(MAX) * KLCE_TILE + i],
-                      rest != rest);
+        double rest = state[FIELD(REST) + i];
+        *(int64_t *)(call->arg[6] + (row + i) * call->step[6]) = K(argmax)(
+            K(row_in)(call, 0, row + i), call->n, (real)state[FIELD(MAX) + i], rest != rest);
     }
 }
 

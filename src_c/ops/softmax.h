@@ -36,13 +36,13 @@ KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
     return call->n <= KLCE_SEGMENT && call->arg[0] != call->arg[2];
 }
 
-KLCE_INLINE K(v) K(peak_of)(const K(expsum_context) * c, const K(measure) * from, K(v) max)
+KLCE_INLINE K(v) K(peak_of)(const K(expsum_context) *c, const K(measure) *from, K(v) max)
 {
     return K(exp_measured)(c, from, K(max)(from->floor, max - from->origin));
 }
 
 /* 16 instructions a vector in float32, and one to store. */
-KLCE_INLINE double K(sum_and_keep)(const K(expsum_context) * c, const K(measure) * from,
+KLCE_INLINE double K(sum_and_keep)(const K(expsum_context) *c, const K(measure) *from,
                                    const real *x, ptrdiff_t n, real *kept)
 {
     K(lanes) lanes = K(no_lanes)();
@@ -75,23 +75,23 @@ static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     real origin, ref;
     K(reference_of)(c, extent.max, &origin, &ref);
     K(measure) from = K(measure_from)(c, origin, ref, BOOST);
-    state[K(MAX) * KLCE_TILE] = extent.max;
-    state[K(MIN) * KLCE_TILE] = extent.min;
-    state[K(ORIGIN) * KLCE_TILE] = origin;
-    state[K(REF) * KLCE_TILE] = ref;
-    state[K(SUM) * KLCE_TILE] =
+    state[FIELD(MAX)] = extent.max;
+    state[FIELD(MIN)] = extent.min;
+    state[FIELD(ORIGIN)] = origin;
+    state[FIELD(REF)] = ref;
+    state[FIELD(SUM)] =
         K(keeps_exponentials)(call)
             ? K(sum_and_keep)(c, &from, x, high - low, K(row_out)(call, 2, row) + low)
             : K(sum_and_keep)(c, &from, x, high - low, NULL);
     real peak[WIDTH];
     K(store)(peak, K(peak_of)(c, &from, K(set)(extent.max)));
-    state[K(PEAK) * KLCE_TILE] = peak[0];
+    state[FIELD(PEAK)] = peak[0];
 }
 
 static void K(softmax_merge)(const klce_call *call, double *into, const double *from)
 {
-    enum { M = K(MAX) * KLCE_TILE, S = K(SUM) * KLCE_TILE, L = K(MIN) * KLCE_TILE };
-    enum { O = K(ORIGIN) * KLCE_TILE, N = K(REF) * KLCE_TILE, P = K(PEAK) * KLCE_TILE };
+    enum { M = FIELD(MAX), S = FIELD(SUM), L = FIELD(MIN) };
+    enum { O = FIELD(ORIGIN), N = FIELD(REF), P = FIELD(PEAK) };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double factor = 0; /* all -inf: only nan matters, and passes */
@@ -125,10 +125,9 @@ static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, boost) / sum : set_f64(0);
         v_f64 spread = max - K(state)(state, K(MIN), i);
         m_f64 narrow = lt_f64(spread, set_f64(SPREAD * c->t));
-        store_f64(state + K(SUM) * KLCE_TILE + i, factor);
-        store_f64(state + K(PEAK) * KLCE_TILE + i, low);
-        store_f64(state + K(MIN) * KLCE_TILE + i,
-                  select_f64(narrow, set_f64(0), set_f64(1)));
+        store_f64(state + FIELD(SUM) + i, factor);
+        store_f64(state + FIELD(PEAK) + i, low);
+        store_f64(state + FIELD(MIN) + i, select_f64(narrow, set_f64(0), set_f64(1)));
     }
 }
 
@@ -160,9 +159,9 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, int lif
     K(factor) factor;
     for (int k = 0; k < WIDTH; k++) {
         double lift = lifted ? 1 : UNLIFT;
-        full[k] = state[K(SUM) * KLCE_TILE + i + k * step] * lift;
+        full[k] = state[FIELD(SUM) + i + k * step] * lift;
         high[k] = (real)full[k];
-        low[k] = (real)((full[k] - high[k]) + state[K(PEAK) * KLCE_TILE + i + k * step] * lift);
+        low[k] = (real)((full[k] - high[k]) + state[FIELD(PEAK) + i + k * step] * lift);
     }
     factor.high = K(load)(high);
     factor.low = K(load)(low);
@@ -197,8 +196,8 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     const real *x = K(row_in)(call, kept ? 2 : 0, row);
     real *y = K(row_out)(call, 2, row);
     K(factor) factor = K(factor_of)(state, 0, 0, lifted);
-    K(measure) from = K(measure_from)(c, (real)state[K(ORIGIN) * KLCE_TILE],
-                                      (real)state[K(REF) * KLCE_TILE], BOOST);
+    K(measure)
+    from = K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST);
     K(v) group[VECTORS];
     for (ptrdiff_t i = low; i < high; i += LANES) {
         K(load_group)(x + i, high - i, 0, group);
@@ -216,7 +215,7 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
 static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                             double *state)
 {
-    int kept = K(keeps_exponentials)(call), lifted = state[K(MIN) * KLCE_TILE] != 0;
+    int kept = K(keeps_exponentials)(call), lifted = state[FIELD(MIN)] != 0;
     if (kept && !lifted)
         K(softmax_quotients)(call, row, low, high, state, 1, 0);
     else if (kept)
@@ -243,17 +242,17 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         K(references) r = K(references_of)(c, max, BOOST);
         for (ptrdiff_t j = 0; j < call->n; j++)
             e[w][j] = K(exp_measured)(c, &r.from, K(max)(r.from.floor, e[w][j] - r.origin));
-        K(sum_columns)(e[w], call->n, state + K(SUM) * KLCE_TILE + i);
-        K(store_field)(state + K(MAX) * KLCE_TILE + i, max);
-        K(store_field)(state + K(MIN) * KLCE_TILE + i, min);
-        K(store_field)(state + K(ORIGIN) * KLCE_TILE + i, r.origin);
-        K(store_field)(state + K(REF) * KLCE_TILE + i, r.ref);
-        K(store_field)(state + K(PEAK) * KLCE_TILE + i, K(peak_of)(c, &r.from, max));
+        K(sum_columns)(e[w], call->n, state + FIELD(SUM) + i);
+        K(store_field)(state + FIELD(MAX) + i, max);
+        K(store_field)(state + FIELD(MIN) + i, min);
+        K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
+        K(store_field)(state + FIELD(REF) + i, r.ref);
+        K(store_field)(state + FIELD(PEAK) + i, K(peak_of)(c, &r.from, max));
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     int lifted = 0;
     for (int i = 0; i < KLCE_TILE; i++)
-        lifted |= state[K(MIN) * KLCE_TILE + i] != 0;
+        lifted |= state[FIELD(MIN) + i] != 0;
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
         K(factor) factor = K(factor_of)(state, w * WIDTH, 1, lifted);
         for (ptrdiff_t j = 0; j < call->n; j++)
@@ -264,6 +263,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .pass = {{K(softmax_sweep), K(softmax_merge), K(softmax_finish)}, {K(softmax_emit), NULL, NULL}},
+    .pass = {{K(softmax_sweep), K(softmax_merge), K(softmax_finish)},
+             {K(softmax_emit), NULL, NULL}},
     .few = K(softmax_few),
 };

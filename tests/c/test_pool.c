@@ -47,14 +47,16 @@
 static const int THREADS[] = {1, 2, 3, 7};
 enum { N_THREADS = sizeof THREADS / sizeof *THREADS };
 
-static void sleep_us(long us) {
+static void sleep_us(long us)
+{
     nanosleep(&(struct timespec){us / 1000000, us % 1000000 * 1000}, NULL);
 }
 
 /* Not atomic on purpose: the thread sanitizer then sees whether the pool orders the accesses. */
 static void count_one(void *context, ptrdiff_t i) { ((unsigned char *)context)[i]++; }
 
-static void check_each_once(ptrdiff_t count, int threads) {
+static void check_each_once(ptrdiff_t count, int threads)
+{
     unsigned char *seen = calloc((size_t)count + 1, 1);
     CHECK(seen);
     klce_parallel_for(count, threads, count_one, seen);
@@ -65,7 +67,8 @@ static void check_each_once(ptrdiff_t count, int threads) {
 }
 
 /* The number of threads of this process; 0 where it is not known. */
-static int living_threads(void) {
+static int living_threads(void)
+{
     int n = 0;
     DIR *tasks = opendir("/proc/self/task");
     if (tasks == NULL)
@@ -78,7 +81,8 @@ static int living_threads(void) {
 
 static void *return_at_once(void *unused) { return unused; }
 
-static void test_lazy_start(void) {
+static void test_lazy_start(void)
+{
     /* The thread sanitizer starts a thread of its own along with the first one. */
     pthread_t first;
     CHECK(pthread_create(&first, NULL, return_at_once, NULL) == 0);
@@ -99,7 +103,8 @@ static void test_lazy_start(void) {
 #endif
 }
 
-static void test_each_index_once(void) {
+static void test_each_index_once(void)
+{
     static const ptrdiff_t counts[] = {0, 1, 2, 3, 5, 8, 13, 64, 100, 1000, 4099, 100000};
     for (int t = 0; t < N_THREADS; t++)
         for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
@@ -113,7 +118,8 @@ static void test_each_index_once(void) {
 }
 
 /* Comes back when `wanted` threads have called it for this counter; gives up after ten seconds. */
-static void meet(atomic_int *arrived, int wanted) {
+static void meet(atomic_int *arrived, int wanted)
+{
     atomic_fetch_add(arrived, 1);
     for (int ms = 0; ms < 10000 && atomic_load(arrived) < wanted; ms++)
         sleep_us(1000);
@@ -127,7 +133,8 @@ struct census {
     bool int_blocked[64], segv_blocked[64];
 };
 
-static void note_thread(void *context, ptrdiff_t i) {
+static void note_thread(void *context, ptrdiff_t i)
+{
     struct census *census = context;
     sigset_t mask;
     census->thread[i] = pthread_self();
@@ -138,7 +145,8 @@ static void note_thread(void *context, ptrdiff_t i) {
         meet(&census->arrived, census->meeting);
 }
 
-static void test_who_takes_part(void) {
+static void test_who_takes_part(void)
+{
     for (int t = 0; t < N_THREADS; t++) {
         struct census census = {0};
         int distinct = 0;
@@ -165,20 +173,23 @@ struct nest {
     unsigned char seen[50];
 };
 
-static void inner(void *context, ptrdiff_t i) {
+static void inner(void *context, ptrdiff_t i)
+{
     struct nest *nest = context;
     nest->same = nest->same && pthread_equal(nest->outer, pthread_self());
     nest->seen[i]++;
 }
 
-static void outer(void *context, ptrdiff_t i) {
+static void outer(void *context, ptrdiff_t i)
+{
     struct nest *nest = (struct nest *)context + i;
     nest->outer = pthread_self();
     nest->same = true;
     klce_parallel_for(50, 4, inner, nest);
 }
 
-static void test_nested(void) {
+static void test_nested(void)
+{
     for (int t = 0; t < N_THREADS; t++) {
         struct nest nests[20] = {0};
         klce_parallel_for(20, THREADS[t], outer, nests);
@@ -190,13 +201,15 @@ static void test_nested(void) {
     }
 }
 
-static void *call_repeatedly(void *unused) {
+static void *call_repeatedly(void *unused)
+{
     for (int i = 0; i < 1000; i++)
         check_each_once(i % 97, THREADS[i % N_THREADS]);
     return unused;
 }
 
-static void test_concurrent_callers(void) {
+static void test_concurrent_callers(void)
+{
     pthread_t callers[5];
     for (int i = 0; i < 5; i++)
         CHECK(pthread_create(&callers[i], NULL, call_repeatedly, NULL) == 0);
@@ -205,7 +218,8 @@ static void test_concurrent_callers(void) {
 }
 
 /* The caller sits in its own task until the worker is in one, and leaves first: it must wait. */
-static void wait_for_other(void *context, ptrdiff_t i) {
+static void wait_for_other(void *context, ptrdiff_t i)
+{
     atomic_int *state = context;
     if (i == 0)
         for (int ms = 0; ms < 2000 && atomic_load(&state[0]) == 0; ms++)
@@ -217,18 +231,21 @@ static void wait_for_other(void *context, ptrdiff_t i) {
     }
 }
 
-static void test_waits_for_slow_worker(void) {
+static void test_waits_for_slow_worker(void)
+{
     atomic_int state[2] = {0, 0};
     klce_parallel_for(2, 2, wait_for_other, state);
     CHECK(atomic_load(&state[1]) == 1);
 }
 
-static long microseconds(const struct rusage *usage) {
+static long microseconds(const struct rusage *usage)
+{
     return (usage->ru_utime.tv_sec + usage->ru_stime.tv_sec) * 1000000L + usage->ru_utime.tv_usec +
            usage->ru_stime.tv_usec;
 }
 
-static void test_idle_workers_sleep(void) {
+static void test_idle_workers_sleep(void)
+{
     struct rusage a, b;
     check_each_once(1000, 7);
     sleep_us(20000);
@@ -239,13 +256,15 @@ static void test_idle_workers_sleep(void) {
     CHECK(us < 50000);
 }
 
-static void *see_other_thread(void *unused) {
+static void *see_other_thread(void *unused)
+{
     CHECK(klce_get_num_threads() == 5); /* the global setting: the override is its setter's own */
     CHECK(klce_set_thread_override(2) == 0);
     return unused;
 }
 
-static void test_settings(void) {
+static void test_settings(void)
+{
     pthread_t thread;
     int automatic = klce_get_num_threads();
     CHECK(automatic >= 1 && automatic <= klce_cpu_count() && automatic <= KLCE_MAX_THREADS);
@@ -269,7 +288,8 @@ static void test_settings(void) {
 }
 
 #ifdef TEST_LINUX
-static void test_affinity(void) {
+static void test_affinity(void)
+{
     cpu_set_t all, one;
     CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
     int before = klce_cpu_count();
@@ -292,13 +312,15 @@ struct masks {
     cpu_set_t mask[2];
 };
 
-static void note_mask(void *context, ptrdiff_t i) {
+static void note_mask(void *context, ptrdiff_t i)
+{
     struct masks *masks = context;
     meet(&masks->arrived, 2);
     CHECK(sched_getaffinity(0, sizeof masks->mask[i], &masks->mask[i]) == 0);
 }
 
-static void test_workers_keep_affinity(void) {
+static void test_workers_keep_affinity(void)
+{
     cpu_set_t all;
     CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
     for (int round = 0; round < 20; round++) {
@@ -311,18 +333,21 @@ static void test_workers_keep_affinity(void) {
 
 static char tree[256];
 
-static const char *in_tree(const char *name) {
+static const char *in_tree(const char *name)
+{
     static char path[512];
     snprintf(path, sizeof path, "%s/%s", tree, name);
     return path;
 }
 
-static void write_file(const char *name, const char *text) {
+static void write_file(const char *name, const char *text)
+{
     FILE *file = fopen(in_tree(name), "w");
     CHECK(file && fputs(text, file) >= 0 && fclose(file) == 0);
 }
 
-static int cpus_of(const char *membership) {
+static int cpus_of(const char *membership)
+{
     char path[512];
     write_file("membership", membership);
     snprintf(path, sizeof path, "%s", in_tree("membership"));
@@ -330,7 +355,8 @@ static int cpus_of(const char *membership) {
 }
 
 /* A made-up tree of cgroups: /a limits to 2.5 CPUs, /a/b not at all, /c by a v1 hierarchy to 1. */
-static void test_cgroup_quota(void) {
+static void test_cgroup_quota(void)
+{
     static const char *const directories[] = {"a", "a/b", "a/b/c", "cpu", "cpu/c", "cpu/c/d"};
     static const char *const files[] = {"a/cpu.max",
                                         "a/b/cpu.max",
@@ -380,7 +406,8 @@ static void test_cgroup_quota(void) {
 #endif
 
 #ifdef TEST_FORK
-static void run_in_child(void (*body)(void)) {
+static void run_in_child(void (*body)(void))
+{
     fflush(NULL);
     pid_t child = fork();
     CHECK(child >= 0);
@@ -394,7 +421,8 @@ static void run_in_child(void (*body)(void)) {
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-static void use_pool(void) {
+static void use_pool(void)
+{
     for (int t = 0; t < N_THREADS; t++)
         check_each_once(1000, THREADS[t]);
 #ifdef TEST_LINUX
@@ -402,12 +430,14 @@ static void use_pool(void) {
 #endif
 }
 
-static void use_pool_and_fork(void) {
+static void use_pool_and_fork(void)
+{
     use_pool();
     run_in_child(use_pool);
 }
 
-static void test_fork_after_use(void) {
+static void test_fork_after_use(void)
+{
     check_each_once(1000, 3); /* workers awake */
     run_in_child(use_pool);
     sleep_us(5000); /* workers asleep */
@@ -417,12 +447,14 @@ static void test_fork_after_use(void) {
 
 static atomic_bool stop;
 
-static void nap(void *context, ptrdiff_t i) {
+static void nap(void *context, ptrdiff_t i)
+{
     sleep_us(100 + 50 * (i % 3));
     count_one(context, i);
 }
 
-static void *keep_busy(void *unused) {
+static void *keep_busy(void *unused)
+{
     while (!atomic_load(&stop)) {
         unsigned char seen[12] = {0};
         klce_parallel_for(12, 3, nap, seen);
@@ -432,7 +464,8 @@ static void *keep_busy(void *unused) {
     return unused;
 }
 
-static void test_fork_during_loop(void) {
+static void test_fork_during_loop(void)
+{
     pthread_t thread;
     CHECK(pthread_create(&thread, NULL, keep_busy, NULL) == 0);
     for (int i = 0; i < 30; i++) {
@@ -444,7 +477,8 @@ static void test_fork_during_loop(void) {
 }
 
 #ifndef __SANITIZE_ADDRESS__ /* it cannot live with an address space limit */
-static void use_pool_without_memory(void) {
+static void use_pool_without_memory(void)
+{
     CHECK(setrlimit(RLIMIT_AS, &(struct rlimit){1, 1}) == 0);
     static unsigned char seen[1000];
     klce_parallel_for(1000, KLCE_MAX_THREADS, count_one, seen);
@@ -458,7 +492,8 @@ static void test_threads_refused(void) { run_in_child(use_pool_without_memory); 
 
 #define RUN(test) (test(), printf("ok %s\n", #test), fflush(stdout))
 
-int main(void) {
+int main(void)
+{
     RUN(test_lazy_start);
     RUN(test_each_index_once);
     RUN(test_who_takes_part);

@@ -1,0 +1,855 @@
+/* Tests of the core, src_c: every op of ops.def, in every dtype, on every ISA that this machine has.
+ *
+ * Operands come from an op's signature, so that a new op is tested without an edit here: its results
+ * must be finite, and the same to the bit for any number of threads, any layout, and whichever other
+ * rows are in the call. Ops that `known` lists are checked against long double as well.
+ *
+ * `test_core --checksums` prints "ISA OP DTYPE HASH" lines instead. ISAs that have a fused
+ * multiply-add print the same hashes, on any platform: operands are therefore made by arithmetic
+ * that rounds alike everywhere, without the mathematical library. */
+#include "klce.h"
+#include "pool.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What was being tested, for the message of a failure. */
+static char where[160];
+
+#define CHECK(condition)                                                                           \
+    do {                                                                                           \
+        if (!(condition)) {                                                                        \
+            fprintf(stderr, "%s:%d: failed: %s\n  %s, on %s\n", __FILE__, __LINE__, #condition,    \
+                    where, klce_active_isa()->name);                                               \
+            abort();                                                                               \
+        }                                                                                          \
+    } while (0)
+
+typedef long double wide;
+
+/* ---- Random numbers ---- */
+
+static uint64_t random_state;
+
+static uint64_t random_bits(void)
+{ /* splitmix64 */
+    uint64_t z = random_state += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+}
+
+static double uniform(void) { return (double)(random_bits() >> 11) * 0x1p-53; }
+
+/* Near enough to a standard normal. */
+static double bell(void) { return (uniform() + uniform() + uniform() + uniform() - 2) * 1.75; }
+
+/* ---- The specification, in long double, one row at a time ---- */
+
+typedef struct {
+    ptrdiff_t n;
+    const wide *x, *y; /* the row's classes */
+    int64_t label, i;  /* `i` and `d` stand for all of the op's parameters of that letter */
+    wide d;
+} row;
+
+/* Writes the row's results, and for each the size that an error is measured against: that of the
+ * terms where a sum of both signs gives the result. */
+typedef void specification(const row *r, wide *want, wide *size);
+
+typedef struct {
+    wide max, rest; /* rest: the sum of exp((x - max)/t) over all but one maximum */
+} split;
+
+static split split_of(const wide *x, ptrdiff_t n, wide t)
+{
+    ptrdiff_t best = 0;
+    for (ptrdiff_t k = 1; k < n; k++)
+        best = x[k] > x[best] ? k : best;
+    split s = {x[best], 0};
+    for (ptrdiff_t k = 0; k < n; k++)
+        s.rest += k == best ? 0 : expl((x[k] - s.max) / t);
+    return s;
+}
+
+/* The result itself is its size. */
+static void plain(wide value, wide *want, wide *size) { *want = value, *size = fabsl(value); }
+
+static void lse_at(const row *r, wide t, wide *want, wide *size)
+{
+    split s = split_of(r->x, r->n, t);
+    *want = s.max / t + log1pl(s.rest);
+    *size = fabsl(s.max / t) + log1pl(s.rest);
+}
+
+static void logsumexp(const row *r, wide *want, wide *size) { lse_at(r, 1, want, size); }
+
+static void softmax(const row *r, wide *want, wide *size)
+{
+    split s = split_of(r->x, r->n, r->d);
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        plain(expl((r->x[k] - s.max) / r->d) / (1 + s.rest), want + k, size + k);
+}
+
+static void log_softmax(const row *r, wide *want, wide *size)
+{
+    split s = split_of(r->x, r->n, r->d);
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        plain((r->x[k] - s.max) / r->d - log1pl(s.rest), want + k, size + k);
+}
+
+static wide loss(const row *r, wide t)
+{
+    split s = split_of(r->x, r->n, t);
+    return r->label == r->i ? 0 : (s.max - r->x[r->label]) / t + log1pl(s.rest);
+}
+
+static void cross_entropy(const row *r, wide *want, wide *size)
+{
+    wide lse, unused;
+    lse_at(r, r->d, &lse, &unused);
+    plain(loss(r, r->d) + (r->label == r->i ? 0 : r->d * lse * lse), want, size);
+}
+
+static void nll(const row *r, wide *want, wide *size)
+{
+    plain(r->label == r->i ? 0 : -r->x[r->label], want, size);
+}
+
+static void nll_probs(const row *r, wide *want, wide *size)
+{
+    plain(r->label == r->i ? 0 : -logl(r->x[r->label]), want, size);
+}
+
+static wide sum_of(const wide *x, ptrdiff_t n)
+{
+    wide sum = 0;
+    for (ptrdiff_t k = 0; k < n; k++)
+        sum += x[k];
+    return sum;
+}
+
+/* Of the distribution p, or of its logarithms. */
+static wide entropy(wide p, wide log_p) { return p == 0 ? 0 : -p * log_p; }
+
+static void entropy_probs(const row *r, wide *want, wide *size)
+{
+    wide scale = r->i ? sum_of(r->x, r->n) : 1;
+    *want = *size = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        *want += entropy(r->x[k] / scale, logl(r->x[k] / scale));
+    *size = *want;
+}
+
+static void entropy_log_probs(const row *r, wide *want, wide *size)
+{
+    *want = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        *want += entropy(expl(r->x[k]), r->x[k]);
+    *size = *want;
+}
+
+static void entropy_at(const row *r, wide t, wide *want, wide *size)
+{
+    split s = split_of(r->x, r->n, t);
+    *want = log1pl(s.rest);
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        *want += entropy(expl((r->x[k] - s.max) / t), (r->x[k] - s.max) / t) / (1 + s.rest);
+    *size = *want;
+}
+
+static void entropy_logits(const row *r, wide *want, wide *size)
+{
+    entropy_at(r, r->d, want, size);
+}
+
+static void add_divergence(wide p, wide log_ratio, wide *want, wide *size)
+{
+    if (p > 0) {
+        *want += p * log_ratio;
+        *size += fabsl(p * log_ratio);
+    }
+}
+
+static void kl_probs(const row *r, wide *want, wide *size)
+{
+    wide p = r->i ? sum_of(r->x, r->n) : 1, q = r->i ? sum_of(r->y, r->n) : 1;
+    *want = *size = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        add_divergence(r->x[k] / p, logl((r->x[k] / p) / (r->y[k] / q)), want, size);
+    *size = r->i ? *want : *size;
+}
+
+static void kl_log_probs(const row *r, wide *want, wide *size)
+{
+    *want = *size = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        add_divergence(expl(r->x[k]), r->x[k] - r->y[k], want, size);
+}
+
+static void kl_logits(const row *r, wide *want, wide *size)
+{
+    split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
+    *want = *size = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide u = (r->x[k] - a.max) / r->d - log1pl(a.rest);
+        wide v = (r->y[k] - b.max) / r->d - log1pl(b.rest);
+        add_divergence(expl(u), u - v, want, size);
+    }
+    *size = *want;
+}
+
+static void information(const row *r, wide *want, wide *size)
+{
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        plain(-logl(r->x[k]), want + k, size + k);
+}
+
+static void binary_entropy(const row *r, wide *want, wide *size)
+{
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide p = r->x[k];
+        plain(entropy(p, logl(p)) + entropy(1 - p, log1pl(-p)), want + k, size + k);
+    }
+}
+
+static void score(const row *r, wide *want, wide *size)
+{
+    ptrdiff_t best = 0;
+    for (ptrdiff_t k = 1; k < r->n; k++)
+        best = r->x[k] > r->x[best] ? k : best;
+    plain(loss(r, 1), want, size);
+    entropy_at(r, 1, want + 1, size + 1);
+    lse_at(r, 1, want + 2, size + 2);
+    want[3] = best, size[3] = 0;
+}
+
+typedef enum { LOGITS, LOG_PROBS, PROBS } domain;
+
+/* The bounds are relative, in ULP of float32 and of float64. */
+static const struct {
+    const char *name;
+    specification *specification;
+    domain domain;
+    int ulp[KLCE_DTYPE_COUNT];
+} known[] = {
+    {"logsumexp", logsumexp, LOGITS, {2, 4}},
+    {"softmax", softmax, LOGITS, {2, 4}},
+    {"log_softmax", log_softmax, LOGITS, {2, 4}},
+    {"cross_entropy", cross_entropy, LOGITS, {2, 4}},
+    {"nll", nll, LOG_PROBS, {0, 0}},
+    {"nll_probs", nll_probs, PROBS, {1, 1}},
+    {"entropy_probs", entropy_probs, PROBS, {4, 4}},
+    {"entropy_log_probs", entropy_log_probs, LOG_PROBS, {4, 4}},
+    {"entropy_logits", entropy_logits, LOGITS, {4, 4}},
+    {"kl_probs", kl_probs, PROBS, {8, 450}},
+    {"kl_log_probs", kl_log_probs, LOG_PROBS, {8, 450}},
+    {"kl_logits", kl_logits, LOGITS, {8, 450}},
+    {"information", information, PROBS, {1, 1}},
+    {"binary_entropy", binary_entropy, PROBS, {4, 4}},
+    {"score", score, LOGITS, {4, 4}},
+};
+
+static int find_known(klce_op op)
+{
+    for (int i = 0; i < (int)(sizeof known / sizeof *known); i++)
+        if (strcmp(known[i].name, klce_op_names[op]) == 0)
+            return i;
+    return -1;
+}
+
+/* ---- A problem: an op, a dtype, and its operands one after the other ---- */
+
+typedef struct {
+    klce_op op;
+    klce_dtype dtype;
+    ptrdiff_t rows, n;
+    int count, outputs_from;
+    char letter[KLCE_MAX_ARGS];
+    size_t size[KLCE_MAX_ARGS];       /* of an element */
+    ptrdiff_t classes[KLCE_MAX_ARGS]; /* elements a row */
+    char *values[KLCE_MAX_ARGS];      /* of the inputs, contiguous */
+} problem;
+
+static size_t size_of(klce_dtype dtype)
+{
+    static const size_t sizes[] = {
+#define KLCE_DTYPE(name, type) sizeof(type),
+#include "dtypes.def"
+#undef KLCE_DTYPE
+    };
+    return sizes[dtype];
+}
+
+static void *allocate(size_t bytes)
+{
+    void *memory = malloc(bytes);
+    CHECK(memory || !bytes);
+    return memory;
+}
+
+static double get(klce_dtype dtype, const char *values, ptrdiff_t k)
+{
+    return dtype == KLCE_DTYPE_f32 ? (double)((const float *)values)[k]
+                                   : ((const double *)values)[k];
+}
+
+static void put(klce_dtype dtype, char *values, ptrdiff_t k, double x)
+{
+    if (dtype == KLCE_DTYPE_f32)
+        ((float *)values)[k] = (float)x;
+    else
+        ((double *)values)[k] = x;
+}
+
+/* Six kinds of rows in turn: flat, ordinary, wide, far from 0, with ties, with a masked beginning. */
+static double draw(domain domain, int kind, bool masked)
+{
+    static const double scale[] = {0.05, 1, 12, 1, 2, 3};
+    if (domain == PROBS) {
+        double p = (1 - uniform()) * (kind == 2 ? uniform() * 0x1p-20 : 1);
+        return kind == 4 ? 0.25 * (1 + (int)(3 * p)) : kind == 5 && masked ? 0 : p;
+    }
+    double x = bell() * scale[kind];
+    if (domain == LOG_PROBS)
+        x = (x < 0 ? x : -x) - (kind == 3 ? 50 : 1);
+    else if (kind == 3)
+        x += 10000;
+    return kind == 4 ? (int)x : kind == 5 && masked ? -1e9 : x;
+}
+
+/* Each second row of a pair is near the row of the operand before. */
+static void fill_row(const problem *p, domain domain, int k, ptrdiff_t row)
+{
+    ptrdiff_t n = p->classes[k];
+    double sum = 0;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        int kind = (int)((row + p->n) % 6);
+        double x = draw(domain, kind, j < n / 3);
+        if (k > 0 && p->letter[k - 1] == p->letter[k] && row % 2 == 0) {
+            double near = get(p->dtype, p->values[k - 1], row * n + j);
+            x = domain == PROBS ? near * (1 + 0.1 * (uniform() - 0.5)) : near + 0.1 * bell();
+        }
+        put(p->dtype, p->values[k], row * n + j, x);
+        sum += x;
+    }
+    if (domain == PROBS && p->letter[k] != 'e' && sum > 0)
+        for (ptrdiff_t j = 0; j < n; j++)
+            put(p->dtype, p->values[k], row * n + j,
+                get(p->dtype, p->values[k], row * n + j) / sum);
+}
+
+static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, int64_t i,
+                           double d)
+{
+    problem p = {.op = op, .dtype = dtype, .rows = rows, .n = n};
+    int which = find_known(op);
+    if (strchr(klce_op_signatures[op], 'e')) /* one row, however long */
+        p.n = rows * n, p.rows = 1;
+    random_state = (uint64_t)op << 40 ^ (uint64_t)rows << 20 ^ (uint64_t)n;
+    for (const char *s = klce_op_signatures[op]; *s; s++) {
+        int k = p.count;
+        if (*s == '>') {
+            p.outputs_from = k;
+            continue;
+        }
+        CHECK(strchr("vgeslid", *s) && k < KLCE_MAX_ARGS);
+        p.letter[k] = *s;
+        p.size[k] = strchr("lid", *s) ? 8 : size_of(dtype);
+        p.classes[k] = strchr("vge", *s) ? p.n : 1;
+        p.count++;
+    }
+    for (int k = 0; k < p.outputs_from; k++) {
+        ptrdiff_t own_rows = strchr("id", p.letter[k]) ? 1 : p.rows;
+        p.values[k] = allocate((size_t)(own_rows * p.classes[k]) * p.size[k]);
+        for (ptrdiff_t r = 0; r < own_rows; r++) {
+            if (p.letter[k] == 'i')
+                memcpy(p.values[k], &i, 8);
+            else if (p.letter[k] == 'd')
+                memcpy(p.values[k], &d, 8);
+            else if (p.letter[k] == 'l') /* without classes every row is ignored */
+                ((int64_t *)p.values[k])[r] = p.n ? (int64_t)(random_bits() % (uint64_t)p.n) : i;
+            else
+                fill_row(&p, which < 0 ? LOGITS : known[which].domain, k, r);
+        }
+    }
+    snprintf(where, sizeof where, "%s %s, %td rows of %td classes, parameters %d and %g",
+             klce_op_names[op], klce_dtype_names[dtype], p.rows, p.n, (int)i, d);
+    return p;
+}
+
+static void free_problem(problem *p)
+{
+    for (int k = 0; k < p->outputs_from; k++)
+        free(p->values[k]);
+}
+
+/* ---- Running a problem, its operands laid out in one way or another ---- */
+
+typedef enum { CONTIGUOUS, APART, SPACED, TRANSPOSED, REVERSED, LAYOUTS } layout;
+
+/* Exactly the memory that the operand needs, so that an address sanitizer sees a step beyond. */
+typedef struct {
+    char *memory, *first;
+    ptrdiff_t step, core;
+} operand;
+
+static operand new_operand(ptrdiff_t rows, ptrdiff_t n, size_t element, layout layout)
+{
+    ptrdiff_t size = (ptrdiff_t)element;
+    operand o = {.step = n * size, .core = size};
+    if (layout == APART)
+        o.step = (n + 3) * size;
+    else if (layout == SPACED)
+        o.core = 2 * size, o.step = (2 * n + 1) * size;
+    else if (layout == TRANSPOSED)
+        o.core = rows * size, o.step = size;
+    bool empty = rows == 0 || n == 0;
+    ptrdiff_t last = !empty ? (rows - 1) * o.step + (n - 1) * o.core : -size;
+    o.memory = o.first = allocate((size_t)(last + size));
+    if (layout == REVERSED && !empty) {
+        o.first += last;
+        o.core = -o.core, o.step = -o.step;
+    }
+    return o;
+}
+
+/* Between an operand's memory and contiguous values. */
+static void copy(operand o, ptrdiff_t rows, ptrdiff_t n, size_t size, char *values, bool out)
+{
+    for (ptrdiff_t r = 0; r < rows; r++)
+        for (ptrdiff_t j = 0; j < n; j++, values += size) {
+            char *there = o.first + r * o.step + j * o.core;
+            char *to = out ? values : there, *from = out ? there : values;
+            if (size == 4)
+                memcpy(to, from, 4);
+            else
+                memcpy(to, from, 8);
+        }
+}
+
+static size_t row_outputs(const problem *p)
+{
+    size_t elements = 0;
+    for (int k = p->outputs_from; k < p->count; k++)
+        elements += (size_t)p->classes[k];
+    return elements;
+}
+
+static size_t output_bytes(const problem *p)
+{
+    size_t bytes = 0;
+    for (int k = p->outputs_from; k < p->count; k++)
+        bytes += (size_t)(p->rows * p->classes[k]) * p->size[k];
+    return bytes;
+}
+
+/* Platforms differ in the bits of the nan that they make. */
+static void settle_nan(const problem *p, int k, char *values)
+{
+    for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
+        if (isnan(get(p->dtype, values, j)))
+            put(p->dtype, values, j, (double)NAN);
+}
+
+/* The outputs one after the other, contiguous, for the caller to free. */
+static char *run(const problem *p, layout layout, bool in_place)
+{
+    atomic_int bad_label;
+    atomic_init(&bad_label, 0);
+    klce_call call = {
+        .op = p->op, .dtype = p->dtype, .rows = p->rows, .n = p->n, .bad_label = &bad_label};
+    operand operands[KLCE_MAX_ARGS];
+    for (int k = 0; k < p->count; k++) {
+        bool parameter = p->letter[k] == 'i' || p->letter[k] == 'd';
+        ptrdiff_t rows = parameter ? 1 : p->rows;
+        if (in_place && k == p->outputs_from)
+            operands[k] = operands[0];
+        else
+            operands[k] = new_operand(rows, p->classes[k], p->size[k], layout);
+        if (k < p->outputs_from)
+            copy(operands[k], rows, p->classes[k], p->size[k], p->values[k], false);
+        call.arg[k] = operands[k].first;
+        call.step[k] = parameter ? 0 : operands[k].step;
+        call.core[k] = operands[k].core;
+    }
+    CHECK(klce_run(&call) == KLCE_OK);
+    CHECK(!atomic_load(&bad_label));
+    char *results = allocate(output_bytes(p)), *end = results;
+    for (int k = p->outputs_from; k < p->count; k++) {
+        copy(operands[k], p->rows, p->classes[k], p->size[k], end, true);
+        settle_nan(p, k, end);
+        end += (size_t)(p->rows * p->classes[k]) * p->size[k];
+    }
+    for (int k = 0; k < p->count; k++)
+        if (!in_place || k != p->outputs_from)
+            free(operands[k].memory);
+    return results;
+}
+
+static bool same_bits(const problem *p, const char *a, const char *b)
+{
+    return !output_bytes(p) || memcmp(a, b, output_bytes(p)) == 0;
+}
+
+/* ---- Checks of one problem on the active ISA ---- */
+
+static void check_finite(const problem *p, const char *results)
+{
+    for (int k = p->outputs_from; k < p->count; k++) {
+        for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
+            CHECK(isfinite(get(p->dtype, results, j)));
+        results += (size_t)(p->rows * p->classes[k]) * p->size[k];
+    }
+}
+
+static wide *widen(const problem *p, int k, ptrdiff_t r)
+{
+    ptrdiff_t n = p->classes[k];
+    wide *x = allocate((size_t)n * sizeof *x);
+    for (ptrdiff_t j = 0; j < n; j++)
+        x[j] = get(p->dtype, p->values[k], r * n + j);
+    return x;
+}
+
+/* The specification's results for one row, for the caller to free; their sizes follow. */
+static wide *specify(const problem *p, specification *specification, ptrdiff_t r)
+{
+    row row = {.n = p->n, .label = -1};
+    wide *operands[2] = {NULL, NULL};
+    int vectors = 0;
+    for (int k = 0; k < p->outputs_from; k++) {
+        if (strchr("vge", p->letter[k]))
+            operands[vectors++] = widen(p, k, r);
+        else if (p->letter[k] == 'l')
+            row.label = ((int64_t *)p->values[k])[r];
+        else if (p->letter[k] == 'i')
+            row.i = *(int64_t *)p->values[k];
+        else
+            row.d = *(double *)p->values[k];
+    }
+    row.x = operands[0], row.y = operands[1];
+    wide *want = allocate(2 * row_outputs(p) * sizeof *want);
+    specification(&row, want, want + row_outputs(p));
+    free(operands[0]);
+    free(operands[1]);
+    return want;
+}
+
+static void check_close(const problem *p, const char *results, ptrdiff_t r, const wide *want)
+{
+    wide ulp = p->dtype == KLCE_DTYPE_f32 ? 0x1p-23L : 0x1p-52L;
+    wide least = p->dtype == KLCE_DTYPE_f32 ? 0x1p-149L : 0x1p-1074L;
+    int which = find_known(p->op);
+    for (int k = p->outputs_from; k < p->count; k++) {
+        for (ptrdiff_t at = r * p->classes[k]; at < (r + 1) * p->classes[k]; at++, want++) {
+            wide size = want[row_outputs(p)];
+            wide got =
+                p->letter[k] == 'l' ? ((const int64_t *)results)[at] : get(p->dtype, results, at);
+            wide bound = p->letter[k] == 'l' ? 0 : known[which].ulp[p->dtype] * ulp * size + least;
+            if (got == *want) /* infinities too */
+                continue;
+            if (!(fabsl(got - *want) <= bound))
+                fprintf(stderr, "row %td: %.17Lg instead of %.17Lg, an error of %.3Lg bounds\n", r,
+                        got, *want, fabsl(got - *want) / bound);
+            CHECK(fabsl(got - *want) <= bound);
+        }
+        results += (size_t)(p->rows * p->classes[k]) * p->size[k];
+    }
+}
+
+/* A row's result does not depend on the rows around it. */
+static void check_alone(const problem *p, const char *results, ptrdiff_t r)
+{
+    problem alone = *p;
+    alone.rows = 1;
+    for (int k = 0; k < p->outputs_from; k++)
+        if (p->letter[k] != 'i' && p->letter[k] != 'd')
+            alone.values[k] += (size_t)(r * p->classes[k]) * p->size[k];
+    char *own = run(&alone, CONTIGUOUS, false), *end = own;
+    for (int k = p->outputs_from; k < p->count; k++) {
+        size_t bytes = (size_t)p->classes[k] * p->size[k];
+        if (bytes && memcmp(end, results + (size_t)r * bytes, bytes) && p->letter[k] == 's')
+            fprintf(stderr, "row %td: %.17g alone, %.17g among others\n", r, get(p->dtype, end, 0),
+                    get(p->dtype, results, r));
+        CHECK(!bytes || memcmp(end, results + (size_t)r * bytes, bytes) == 0);
+        end += bytes;
+        results += (size_t)p->rows * bytes;
+    }
+    free(own);
+}
+
+static void check_same(const problem *p, const char *results, layout layout, bool in_place)
+{
+    char *again = run(p, layout, in_place);
+    CHECK(same_bits(p, results, again));
+    free(again);
+}
+
+static bool is_map(const problem *p)
+{
+    return p->count == p->outputs_from + 1 && p->letter[0] == p->letter[p->outputs_from];
+}
+
+static void check_layouts(const problem *p, const char *results)
+{
+    for (int layout = 0; layout < LAYOUTS; layout++) {
+        check_same(p, results, layout, false);
+        if (is_map(p))
+            check_same(p, results, layout, true);
+    }
+}
+
+static void check_threads(const problem *p, const char *results)
+{
+    static const int threads[] = {2, 3, 7};
+    for (int t = 0; t < 3; t++) {
+        klce_set_num_threads(threads[t]);
+        check_same(p, results, CONTIGUOUS, false);
+        check_same(p, results, TRANSPOSED, false);
+        if (is_map(p))
+            check_same(p, results, CONTIGUOUS, true);
+    }
+    klce_set_num_threads(1);
+}
+
+/* ---- All problems ---- */
+
+/* Long double is emulated where it has more than x87's 64 bits. */
+enum { SLOW_REFERENCE = LDBL_MANT_DIG > 64 };
+
+typedef void visitor(const problem *p, bool special);
+
+/* Puts what is no ordinary number into a few rows: nothing is said of the results but that they
+ * are the same everywhere. */
+static void add_specials(problem *p)
+{
+    static const double specials[] = {NAN,      INFINITY, -INFINITY, 0,       -0.0,
+                                      -1,       FLT_MAX,  -FLT_MAX,  FLT_MIN, FLT_MIN / 8,
+                                      0x1p-149, 1e-310,   DBL_MAX,   -DBL_MAX};
+    enum { N = sizeof specials / sizeof *specials };
+    for (int k = 0; k < p->outputs_from; k++)
+        for (ptrdiff_t r = 0; strchr("vge", p->letter[k]) && p->n && r < p->rows; r++) {
+            ptrdiff_t many = r % 3 == 2 ? p->n : r % 3 + 1; /* one, two, or nothing else */
+            double special = specials[random_bits() % N];
+            for (ptrdiff_t m = 0; m < many; m++) {
+                double x = r % 6 == 5 ? special : specials[random_bits() % N];
+                ptrdiff_t j = many == p->n ? m : (ptrdiff_t)(random_bits() % (uint64_t)p->n);
+                if (p->dtype == KLCE_DTYPE_f32 && fabs(x) > FLT_MAX && isfinite(x))
+                    x = x < 0 ? -FLT_MAX : FLT_MAX;
+                put(p->dtype, p->values[k], r * p->n + j, x);
+            }
+        }
+}
+
+static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, visitor *visitor)
+{
+    /* A new op is only promised parameters of 1. */
+    for (int set = 0; set < (find_known(op) < 0 || !strpbrk(klce_op_signatures[op], "id") ? 1 : 2);
+         set++) {
+        problem p = new_problem(op, dtype, rows, n, set ? 0 : 1, set ? 2.5 : 1);
+        visitor(&p, false);
+        if (n <= 70 || n == 40000) {
+            add_specials(&p);
+            strcat(where, ", special values");
+            visitor(&p, true);
+        }
+        free_problem(&p);
+    }
+}
+
+static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
+{
+    static const ptrdiff_t around[] = {128, 512, 1024, 2048, 16384};
+    for (ptrdiff_t n = 0; n <= 70; n++)
+        visit(op, dtype, 1 + n * 7 % 40, n, visitor);
+    for (size_t i = 0; i < sizeof around / sizeof *around; i++)
+        for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
+            visit(op, dtype, 3, n, visitor);
+    visit(op, dtype, 1, 40000, visitor);
+    visit(op, dtype, 9, 40000, visitor);
+    visit(op, dtype, 40, 2500, visitor);
+    visit(op, dtype, 6000, 10, visitor);
+}
+
+static void check_problem(const problem *p, bool special)
+{
+    char *results[16] = {NULL}, *first_wide = NULL;
+    int isas = klce_isa_count(), which = find_known(p->op);
+    CHECK(isas <= 16);
+    for (int i = 0; i < isas; i++) {
+        const klce_isa *isa = klce_isa_at(i);
+        if (klce_select_isa(isa->name) != 0)
+            continue;
+        results[i] = run(p, CONTIGUOUS, false);
+        if (which < 0 && p->n && !special)
+            check_finite(p, results[i]);
+        for (ptrdiff_t r = 0; p->rows > 1 && p->rows <= 40 && r < p->rows; r++)
+            check_alone(p, results[i], r);
+        if (p->rows <= 40)
+            check_layouts(p, results[i]);
+        if (p->rows * p->n > 32768)
+            check_threads(p, results[i]);
+        if (isa->vector_bytes >= 32) { /* those have a fused multiply-add, all of them */
+            first_wide = first_wide ? first_wide : results[i];
+            CHECK(same_bits(p, first_wide, results[i]));
+        }
+    }
+    ptrdiff_t checked = p->n > 5000 || SLOW_REFERENCE ? 1 : 3;
+    for (ptrdiff_t r = 0; which >= 0 && p->n && !special && r < p->rows && r < checked; r++) {
+        wide *want = specify(p, known[which].specification, r);
+        for (int i = 0; i < isas; i++) {
+            if (klce_select_isa(klce_isa_at(i)->name) == 0) /* for the message */
+                check_close(p, results[i], r, want);
+        }
+        free(want);
+    }
+    for (int i = 0; i < isas; i++)
+        free(results[i]);
+}
+
+/* ---- Labels, sums, dispatch ---- */
+
+static void test_check_labels(void)
+{
+    int64_t labels[] = {0, 4, -100, 2, 5, -1, 3}, counted = -1;
+    char *first = (char *)labels;
+    CHECK(klce_check_labels(first, 4, 8, 5, -100, &counted) == -1 && counted == 3);
+    CHECK(klce_check_labels(first, 7, 8, 5, -100, &counted) == 4 && counted == 3);
+    CHECK(klce_check_labels(first, 7, 8, 6, -100, &counted) == 5 && counted == 4);
+    CHECK(klce_check_labels(first, 7, 8, 6, -1, &counted) == 2 && counted == 2);
+    CHECK(klce_check_labels(first + 48, 7, -8, 6, -1, &counted) == 4 && counted == 3);
+    CHECK(klce_check_labels(first, 7, 0, 1, -1, &counted) == -1 && counted == 7);
+    CHECK(klce_check_labels(NULL, 0, 8, 5, -100, &counted) == -1 && counted == 0);
+}
+
+/* A label that went wrong after the check: nan, and the caller is told. */
+static void test_bad_labels(void)
+{
+    static const int64_t wrong[] = {-1, 7, INT64_MIN, INT64_MAX};
+    for (klce_op op = 0; op < KLCE_OP_COUNT; op++)
+        for (size_t w = 0; strchr(klce_op_signatures[op], 'l') && w < 4; w++) {
+            const char *signature = klce_op_signatures[op];
+            int outputs_from = (int)(strchr(signature, '>') - signature);
+            if (memchr(signature, 'l', (size_t)outputs_from) == NULL)
+                continue;
+            double x[14], y[KLCE_MAX_ARGS][2] = {{0}}, d = 1;
+            int64_t label[2] = {3, wrong[w]}, i = -100;
+            for (int j = 0; j < 14; j++)
+                x[j] = 0.5;
+            atomic_int bad_label;
+            atomic_init(&bad_label, 0);
+            klce_call call = {
+                .op = op, .dtype = KLCE_DTYPE_f64, .rows = 2, .n = 7, .bad_label = &bad_label};
+            for (int k = 0; k < (int)strlen(signature) - 1; k++) {
+                char letter = signature[k + (k >= outputs_from)];
+                call.arg[k] = k >= outputs_from ? (char *)y[k]
+                              : letter == 'l'   ? (char *)label
+                              : letter == 'i'   ? (char *)&i
+                              : letter == 'd'   ? (char *)&d
+                                                : (char *)x;
+                call.step[k] = letter == 'i' || letter == 'd' ? 0 : strchr("vg", letter) ? 56 : 8;
+                call.core[k] = 8;
+            }
+            CHECK(klce_run(&call) == KLCE_OK);
+            CHECK(atomic_load(&bad_label) == 1);
+            CHECK(isfinite(y[outputs_from][0]) && isnan(y[outputs_from][1]));
+        }
+}
+
+static void test_sum(void)
+{
+    enum { COUNT = 100003 };
+    double *values = allocate(COUNT * sizeof *values);
+    float *narrow = allocate(COUNT * sizeof *narrow);
+    wide sum = 0, narrow_sum = 0, size = 0;
+    for (ptrdiff_t i = 0; i < COUNT; i++) {
+        values[i] = bell() * (i % 1000 == 0 ? 1e12 : 1);
+        narrow[i] = (float)values[i];
+        sum += values[i], narrow_sum += narrow[i], size += fabs(values[i]);
+    }
+    CHECK(fabsl(klce_sum(KLCE_DTYPE_f64, (char *)values, COUNT, 8) - sum) < 0x1p-50L * size);
+    CHECK(fabsl(klce_sum(KLCE_DTYPE_f32, (char *)narrow, COUNT, 4) - narrow_sum) < 0x1p-50L * size);
+    CHECK(klce_sum(KLCE_DTYPE_f64, (char *)values, 0, 8) == 0);
+    CHECK(klce_sum(KLCE_DTYPE_f64, (char *)(values + 1), 2, -8) == values[1] + values[0]);
+    double lost[] = {1e100, 1, -1e100};
+    CHECK(klce_sum(KLCE_DTYPE_f64, (char *)(lost + 1), 1000, 0) == 1000);
+    for (ptrdiff_t i = 0; i < 768; i++)
+        values[i] = i % 256 ? 0 : lost[i / 256];
+    CHECK(klce_sum(KLCE_DTYPE_f64, (char *)values, 768, 8) == 1);
+    values[300] = INFINITY;
+    CHECK(klce_sum(KLCE_DTYPE_f64, (char *)values, 768, 8) == INFINITY);
+    values[700] = NAN;
+    CHECK(isnan(klce_sum(KLCE_DTYPE_f64, (char *)values, 768, 8)));
+    free(values);
+    free(narrow);
+}
+
+static void test_dispatch(void)
+{
+    const klce_isa *best = NULL;
+    CHECK(klce_isa_count() > 0 && strcmp(klce_isa_at(0)->name, "baseline") == 0);
+    CHECK(klce_isa_at(0)->supported());
+    for (int i = 0; i < klce_isa_count(); i++) {
+        const klce_isa *isa = klce_isa_at(i), *before = klce_active_isa();
+        int status = klce_select_isa(isa->name);
+        CHECK(status == (isa->supported() ? 0 : -2));
+        CHECK(klce_active_isa() == (isa->supported() ? isa : before));
+        best = isa->supported() ? isa : best;
+        for (int dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++)
+            for (int op = 0; op < KLCE_OP_COUNT; op++)
+                CHECK(isa->kernels[dtype][op]);
+    }
+    const klce_isa *before = klce_active_isa();
+    CHECK(klce_select_isa("none") == -1 && klce_select_isa("") == -1);
+    CHECK(klce_active_isa() == before);
+    CHECK(klce_select_isa(NULL) == 0 && klce_active_isa() == best);
+}
+
+/* ---- Checksums ---- */
+
+static uint64_t hash;
+
+static void add_to_hash(const problem *p, bool special)
+{ /* FNV-1a */
+    (void)special;
+    char *results = run(p, CONTIGUOUS, false);
+    for (size_t i = 0; i < output_bytes(p); i++)
+        hash = (hash ^ (unsigned char)results[i]) * 0x100000001b3;
+    free(results);
+}
+
+static void print_checksums(void)
+{
+    for (int i = 0; i < klce_isa_count(); i++)
+        for (klce_op op = 0; op < KLCE_OP_COUNT && klce_isa_at(i)->supported(); op++)
+            for (klce_dtype dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++) {
+                CHECK(klce_select_isa(klce_isa_at(i)->name) == 0);
+                hash = 0xcbf29ce484222325;
+                visit_all(op, dtype, add_to_hash);
+                printf("%s %s %s %016llx\n", klce_isa_at(i)->name, klce_op_names[op],
+                       klce_dtype_names[dtype], (unsigned long long)hash);
+            }
+}
+
+int main(int argc, char **argv)
+{
+    klce_set_num_threads(1);
+    if (argc > 1 && strcmp(argv[1], "--checksums") == 0) {
+        print_checksums();
+        return 0;
+    }
+    test_dispatch();
+    test_check_labels();
+    test_bad_labels();
+    test_sum();
+    for (klce_op op = 0; op < KLCE_OP_COUNT; op++)
+        for (klce_dtype dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++)
+            visit_all(op, dtype, check_problem);
+    return 0;
+}

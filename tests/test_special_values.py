@@ -1,0 +1,382 @@
+"""Infinities, nan, zeros, masks and subnormal numbers, in every kernel on every instruction set."""
+
+import ctypes
+import itertools
+import math
+import platform
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import klce
+from klce import _ufuncs
+from tests.kernels import (
+    DOMAINS,
+    DTYPES,
+    ISAS,
+    KERNELS,
+    assert_as_specified,
+    call,
+    describe,
+    letters,
+    on_isa,
+    operands,
+    same_bits,
+    specified,
+    take_rows,
+)
+
+INF, NAN = math.inf, math.nan
+CLASSES = [1, 2, 10, 33, 600, 3000]
+
+KERNEL = pytest.mark.parametrize("kernel", KERNELS)
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+ISA = pytest.mark.parametrize("isa", ISAS)
+
+
+def values(kernel, dtype):
+    """What a row may hold that is not a common number."""
+    info = np.finfo(dtype)
+    common = [NAN, INF, -INF, 0.0, -0.0]
+    if DOMAINS.get(kernel) == "probs":
+        return [
+            *common,
+            -1.0,
+            -info.smallest_subnormal,
+            1.0,
+            info.smallest_subnormal,
+            info.tiny / 2,
+        ]
+    return [*common, info.smallest_subnormal]
+
+
+def positions(n):
+    """Every lane of a short row; of a long one the ends and those of groups and blocks."""
+    return range(n) if n <= 33 else [0, 31, n // 2, n - 1] if n < 2048 else [0, 2048, n - 1]
+
+
+def changed(kernel, n, dtype, changes):
+    """Yield calls whose odd rows are changed and whose even rows are not, and the unchanged calls.
+
+    A change is a set of operands, the part of their row and the value that it gets.
+    """
+    inputs, _ = letters(kernel)
+    for args in operands(kernel, 2 * len(changes) + 1, n, dtype):
+        copies = [
+            np.copy(a) if letter in "vgel" else a for letter, a in zip(inputs, args, strict=True)
+        ]
+        for row, (which, part, value) in enumerate(changes):
+            for k in which:
+                copies[k][2 * row + 1, part] = value
+            # The label is at the change in each second row.
+            if "l" in inputs and row % 2 and isinstance(part, int):
+                copies[inputs.index("l")][2 * row + 1] = part
+        yield tuple(copies), args
+
+
+def subsets(kernel):
+    """The operands to change: each that holds rows, and both of a pair."""
+    rows = [k for k, letter in enumerate(letters(kernel)[0]) if letter in "vge"]
+    return [(k,) for k in rows] + ([tuple(rows)] if len(rows) > 1 else [])
+
+
+@lru_cache(maxsize=1)
+def cases_of_one_value(kernel, dtype):
+    cases = []
+    for n in CLASSES:
+        # Sums may drop subnormal numbers, so a row of nothing else may count as empty.
+        special = [v for v in values(kernel, dtype) if n > 1 or v == 0 or not abs(v) < 1e-30]
+        if n > 33:
+            special = special[:3]
+        changes = list(itertools.product(subsets(kernel), positions(n), special))
+        for args, common in changed(kernel, n, dtype, changes):
+            cases.append((args, common, specified(kernel, args)))
+    return cases
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_one_special_value(kernel, dtype, isa):
+    with on_isa(isa), np.errstate(all="raise"):
+        for args, common, expected in cases_of_one_value(kernel, dtype):
+            result = call(kernel, args)
+            assert_as_specified(kernel, args, result, expected, f"on {isa}")
+            # The rows between are what they are beside common rows.
+            for a, b in zip(result, call(kernel, common), strict=True):
+                assert same_bits(a[::2], b[::2]), f"on {isa}, {describe(kernel, args)}"
+
+
+@lru_cache(maxsize=1)
+def cases_of_parts(kernel, dtype):
+    cases = []
+    for n in (2, 10, 33, 2049, 4100, 20000):
+        if n <= 33:
+            special = values(kernel, dtype)[:8]
+            parts = [slice(0, n), slice(0, n // 2), slice(n // 2, n), slice(1, n)]
+        else:
+            special = [NAN, INF, -INF] if n == 2049 else [-INF]
+            parts = [slice(0, n // 2048 * 2048), slice(0, 2048), slice(1024, n)]
+            parts = parts if n < 16384 else [slice(0, 16384)]
+        changes = list(itertools.product(subsets(kernel), parts, special))
+        for args, _ in changed(kernel, n, dtype, changes):
+            args = take_rows(kernel, args, slice(1, None, 2))
+            cases.append((args, specified(kernel, args)))
+    return cases
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_rows_of_special_values(kernel, dtype, isa):
+    """Rows that hold nothing else, or nothing else in their first or last part."""
+    with on_isa(isa), np.errstate(all="raise"):
+        for args, expected in cases_of_parts(kernel, dtype):
+            assert_as_specified(kernel, args, call(kernel, args), expected, f"on {isa}")
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if DOMAINS.get(k) != "probs"])
+def test_extreme_logits(kernel, dtype, isa):
+    """Of both signs, up to the largest numbers that there are."""
+    info = np.finfo(dtype)
+    with on_isa(isa), np.errstate(all="raise"):
+        for n in (2, 10, 33, 600):
+            extremes = [-1e9, info.min] if kernel in DOMAINS else [-1e9, 1e9, info.min, info.max]
+            places = [0, n // 2, n - 1, slice(0, n // 2), slice(1, n)]
+            changes = list(itertools.product(subsets(kernel), places, extremes))
+            for args, _ in changed(kernel, n, dtype, changes):
+                result = call(kernel, args)
+                assert_as_specified(kernel, args, result, specified(kernel, args), f"on {isa}")
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_no_classes(kernel, dtype, isa):
+    inputs, outputs = letters(kernel)
+    with on_isa(isa):
+        for args in operands(kernel, 3, 0, dtype):
+            if "l" in inputs:
+                # There is no class that a label could name.
+                ignored = args[inputs.index("i")]
+                args = tuple(
+                    np.full(3, ignored) if letter == "l" else arg
+                    for letter, arg in zip(inputs, args, strict=True)
+                )
+            result = call(kernel, args)
+            _ufuncs.raise_trouble()
+            assert_as_specified(kernel, args, result, specified(kernel, args), f"on {isa}")
+            assert len(result) == len(outputs)
+
+
+# --- the rules, spelt out -------------------------------------------------------------------------
+
+LOGITS = [
+    # row: logsumexp, softmax, log_softmax, entropy, loss at class 0, first maximum
+    ([-INF, -INF], -INF, [NAN, NAN], [NAN, NAN], NAN, NAN, 0),
+    ([1.0, INF], INF, [NAN, NAN], [NAN, NAN], NAN, NAN, 1),
+    ([INF, INF], INF, [NAN, NAN], [NAN, NAN], NAN, NAN, 0),
+    ([INF, -INF], INF, [NAN, NAN], [NAN, NAN], NAN, NAN, 0),
+    ([0.0, NAN], NAN, [NAN, NAN], [NAN, NAN], NAN, NAN, 1),
+    ([INF, NAN], NAN, [NAN, NAN], [NAN, NAN], NAN, NAN, 1),
+    ([NAN, -INF], NAN, [NAN, NAN], [NAN, NAN], NAN, NAN, 0),
+    ([-INF, 3.0], 3.0, [0.0, 1.0], [-INF, 0.0], 0.0, INF, 1),
+    ([3.0, -INF], 3.0, [1.0, 0.0], [0.0, -INF], 0.0, 0.0, 0),
+    ([3e38, -3e38], 3e38, [1.0, 0.0], [0.0, -INF], 0.0, 0.0, 0),
+]
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("padding", [0, 1, 8, 31, 3000])
+def test_special_logits(padding, dtype, isa):
+    """A pair of classes, before others that are masked."""
+    mask = [-INF] * padding
+    x = np.array([[*row, *mask] for row, *_ in LOGITS], dtype)
+    target = np.zeros(len(x), np.int64)
+    _, lse, probs, log_probs, entropy, loss, best = zip(*LOGITS, strict=True)
+    if dtype == np.float64:
+        # Of double the range.
+        log_probs = [*log_probs[:-1], [0.0, -6e38]]
+    with on_isa(isa), np.errstate(all="raise"):
+        results = {
+            "logsumexp": (call("logsumexp", (x,))[0], lse),
+            "softmax": (call("softmax", (x, 1.0))[0][:, :2], probs),
+            "log_softmax": (call("log_softmax", (x, 1.0))[0][:, :2], log_probs),
+            "entropy_logits": (call("entropy_logits", (x, 1.0))[0], entropy),
+            "cross_entropy": (call("cross_entropy", (x, target, -100, 1.0, 0.0))[0], loss),
+        }
+        score = call("score", (x, target, -100))
+    results |= dict(zip(range(4), zip(score, (loss, entropy, lse, best), strict=True), strict=True))
+    for kernel, (result, expected) in results.items():
+        np.testing.assert_array_equal(result, np.array(expected).astype(result.dtype), str(kernel))
+
+
+@ISA
+@DTYPE
+def test_special_probabilities(dtype, isa):
+    pairs = [
+        # p, q: entropy, divergence
+        ([1.0, 0.0], [1.0, 0.0], 0.0, 0.0),
+        ([0.0, 1.0], [0.5, 0.5], 0.0, math.log(2)),
+        ([0.5, 0.5], [0.0, 1.0], math.log(2), INF),
+        ([1.0, 0.0], [0.0, 1.0], 0.0, INF),
+        ([0.0, 0.0], [0.5, 0.5], NAN, NAN),
+        ([0.5, 0.5], [0.0, 0.0], math.log(2), NAN),
+        ([-0.5, 1.5], [0.5, 0.5], NAN, NAN),
+        ([0.5, 0.5], [-0.5, 1.5], math.log(2), NAN),
+        ([NAN, 1.0], [0.5, 0.5], NAN, NAN),
+        ([0.5, 0.5], [NAN, 1.0], math.log(2), NAN),
+    ]
+    p, q, entropy, divergence = (np.array(c, dtype) for c in zip(*pairs, strict=True))
+    with on_isa(isa), np.errstate(all="raise"):
+        for padding in (0, 1, 8, 31, 3000):
+            pad = ((0, 0), (0, padding))
+            x, y = np.pad(p, pad), np.pad(q, pad)
+            np.testing.assert_array_equal(call("entropy_probs", (x, 1))[0], entropy)
+            np.testing.assert_array_equal(call("kl_probs", (x, y, 1))[0], divergence)
+            elements = np.array([0.0, -0.0, 1.0, -1.0, NAN, 2.0, *[0.5] * padding], dtype)
+            information = call("information", (elements,))[0][:6]
+            expected = [INF, INF, 0.0, NAN, NAN, -math.log(2)]
+            np.testing.assert_array_equal(information, np.array(expected, dtype))
+            assert not np.signbit(information[2])
+            binary = call("binary_entropy", (elements,))[0][:6]
+            np.testing.assert_array_equal(binary, [0, 0, 0, NAN, NAN, NAN])
+            assert not np.signbit(binary[:3]).any()
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if "l" in letters(k)[0]])
+def test_ignored_rows_are_0_whatever_they_hold(kernel, dtype, isa):
+    with on_isa(isa):
+        for n in CLASSES:
+            args = list(next(operands(kernel, 20, n, dtype)))
+            x, labels = args[0].copy(), args[1].copy()
+            x[::3], labels[::3] = NAN, -100
+            x[1::3], labels[1::3] = -INF, -100
+            # Neither a class nor less than none: any number may be the one to ignore.
+            for ignored in (-100, n, 2**63 - 1, -(2**63)):
+                labels[labels == -100] = ignored
+                loss, *_ = call(kernel, (x, labels, ignored, *args[3:]))
+                _ufuncs.raise_trouble()
+                assert same_bits(loss[labels == ignored], np.zeros_like(loss[labels == ignored]))
+                assert np.isfinite(loss).all()
+                labels[labels == ignored] = -100
+
+
+@ISA
+@DTYPE
+def test_subnormal_probabilities(dtype, isa):
+    """Neither flushed nor stuck at the smallest normal number."""
+    info = np.finfo(dtype)
+    smallest, lowest = float(np.log(info.tiny)), float(np.log(info.smallest_subnormal))
+    steps = np.linspace(smallest + 1, lowest - 1, 200)
+    with on_isa(isa), np.errstate(all="raise"):
+        for n in (2, 7, 33, 201, 3000):
+            for offset in (0.0, -50.0, 1e4):
+                for count in range(0, 200, max(n - 1, 7)):
+                    x = np.zeros(n)
+                    x[1:] = np.resize(steps[count : count + n - 1], n - 1)
+                    args = ((x + offset).astype(dtype), 1.0)
+                    result, expected = call("softmax", args), specified("softmax", args)
+                    assert_as_specified("softmax", args, result, expected, f"on {isa}")
+                    above = expected[0] > 3 * float(info.smallest_subnormal)
+                    assert (result[0][above] > 0).all()
+
+
+@lru_cache(maxsize=1)
+def masked_calls(kernel, dtype):
+    cases = []
+    for n in (5, 40, 3000):
+        masks = [-INF, -1e9, np.finfo(dtype).min]
+        parts = [slice(0, n // 2), slice(n // 2, n), slice(1, n, 2), slice(0, n - 2)]
+        changes = list(itertools.product(subsets(kernel)[-1:], parts, masks))
+        for args, _ in changed(kernel, n, dtype, changes):
+            args = take_rows(kernel, args, slice(1, None, 2))
+            cases.append((args, specified(kernel, args)))
+    return cases
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if k not in DOMAINS])
+def test_masks_cost_no_accuracy(kernel, dtype, isa):
+    """A mask of -inf, -1e9 or the least number before, behind or among the logits."""
+    with on_isa(isa), np.errstate(all="raise"):
+        for args, expected in masked_calls(kernel, dtype):
+            assert_as_specified(kernel, args, call(kernel, args), expected, f"on {isa}")
+
+
+# --- the caller's floating-point environment ------------------------------------------------------
+
+
+@DTYPE
+@KERNEL
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+def test_no_warning_on_any_thread(kernel, dtype, threads):
+    """Numbers of rows and classes that several threads share, special values among them."""
+    with klce.threads(threads), np.errstate(all="raise"):
+        for count, n in ((4000, 10), (40, 1000), (2, 40000)):
+            for args in operands(kernel, count, n, dtype):
+                for letter, arg in zip(letters(kernel)[0], args, strict=True):
+                    if letter in "vge":
+                        arg[::2, ::7] = np.resize(values(kernel, dtype), arg[::2, ::7].shape)
+                call(kernel, args)
+
+
+LIBM = ctypes.CDLL(None)
+# What flushes subnormal results (and operands) to zero: a word of fenv_t, and its bits.
+FLUSH = {"x86_64": (28, 0x8040), "aarch64": (0, 1 << 24)}
+
+
+def environment():
+    buffer = ctypes.create_string_buffer(64)
+    assert LIBM.fegetenv(buffer) == 0
+    return buffer
+
+
+@pytest.fixture
+def hostile_environment():
+    """A host that flushes subnormal numbers to zero and rounds upwards."""
+    before, ours = environment(), environment()
+    offset, bits = FLUSH[platform.machine()]
+    word = ctypes.c_uint32.from_buffer(ours, offset)
+    word.value |= bits
+
+    def enter():
+        LIBM.fesetenv(ours)
+        LIBM.fesetround(0x800 if platform.machine() == "x86_64" else 1 << 22)
+
+    def leave():
+        LIBM.fesetenv(before)
+
+    yield enter, leave
+    leave()
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_the_callers_environment_does_not_matter(kernel, dtype, isa, hostile_environment):
+    enter, leave = hostile_environment
+    with on_isa(isa), klce.threads(2):
+        for count, n in ((3, 40), (400, 101), (2, 20000)):
+            for args in operands(kernel, count, n, dtype):
+                if kernel not in DOMAINS:
+                    args[0][:, ::3] -= dtype.type(95 if dtype == np.float32 else 720)
+                args = (np.asfortranarray(args[0]) if count == 400 else args[0], *args[1:])
+                expected = call(kernel, args)
+                enter()
+                try:
+                    start = environment().raw
+                    result = call(kernel, args)
+                    end = environment().raw
+                finally:
+                    leave()
+                assert end == start, describe(kernel, args)
+                for a, b in zip(result, expected, strict=True):
+                    assert same_bits(a, b), describe(kernel, args)
