@@ -36,6 +36,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef FLOOR
 #undef DIRECT
 #undef LIFT
+#undef LOWEST
 #undef UNLIFT
 #undef UNLIFT_INVERSE
 #undef LIFTED_NORMAL

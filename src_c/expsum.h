@@ -18,7 +18,7 @@
 #define DIRECT 4096 /* the largest |m/T| whose origin is 0 */
 #else
 #define BOOST 64
-#define FLOOR (-164)
+#define FLOOR (-188)
 #define DIRECT 256
 #endif
 
@@ -70,9 +70,10 @@ typedef struct {
     K(v) origin, floor, magic;
 } K(measure);
 
-KLCE_INLINE K(measure) K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost)
+KLCE_INLINE K(measure) K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost,
+                                    int floor)
 {
-    return (K(measure)){K(set)(origin), K(set)((ref + FLOOR) * c->e.ln2_hi),
+    return (K(measure)){K(set)(origin), K(set)((ref + floor) * c->e.ln2_hi),
                         K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost) - ref)};
 }
 
@@ -128,7 +129,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t 
 {
     real max = (real)-INFINITY, origin = 0, ref = 0;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
     K(v) most[VECTORS], sum[VECTORS], product[VECTORS], x_group[VECTORS];
     /* The first group is what the lanes have seen; a nan stays in its lane until the end. */
     K(load_group)(x, n, (real)-INFINITY, most);
@@ -153,7 +154,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t 
             max = extent.max;
             origin = new_origin;
             ref = new_ref;
-            from = K(measure_from)(c, origin, ref, BOOST);
+            from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
         }
         /* Finite even while all is -inf: what is multiplied by it is scaled to 0 later. */
         K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
@@ -231,7 +232,8 @@ typedef struct {
     K(measure) from;
 } K(references);
 
-KLCE_INLINE K(references) K(references_of)(const K(expsum_context) *c, K(v) max, int boost)
+KLCE_INLINE K(references) K(references_of)(const K(expsum_context) *c, K(v) max, int boost,
+                                          int floor)
 {
     K(v) size = K(max)(max, -max), zero = K(set)(0);
     K(m) finite = K(lt)(size, K(set)((real)INFINITY));
@@ -242,7 +244,7 @@ KLCE_INLINE K(references) K(references_of)(const K(expsum_context) *c, K(v) max,
     r.origin = K(select)(finite, K(select)(large, max, zero), zero);
     r.ref = K(select)(finite, K(select)(large, zero, ref), zero);
     r.from.origin = r.origin;
-    r.from.floor = (r.ref + K(set)(FLOOR)) * K(set)(c->e.ln2_hi);
+    r.from.floor = (r.ref + K(set)(floor)) * K(set)(c->e.ln2_hi);
     r.from.magic = K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost)) - r.ref;
     return r;
 }
@@ -259,7 +261,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(v) max = K(set)((real)-INFINITY), ties = -one;
         for (ptrdiff_t j = 0; j < n; j++)
             max = K(max)(x[j], max);
-        K(references) r = K(references_of)(c, max, BOOST);
+        K(references) r = K(references_of)(c, max, BOOST, FLOOR);
         K(v) top = max - r.origin;
         for (ptrdiff_t j = 0; j < n; j++) {
             K(m) is_top = K(eq)(x[j], max);

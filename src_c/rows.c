@@ -252,8 +252,11 @@ static klce_status run_rows(klce_call *call)
     }
     if (gathers)
         n = 8; /* whatever the classes, a row costs a cache miss or two */
-    if (j.kernel->prepare)
+    if (j.kernel->prepare) {
+        klce_environment saved = klce_enter();
         j.kernel->prepare(call);
+        klce_leave(saved);
+    }
 
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;

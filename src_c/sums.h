@@ -65,7 +65,9 @@ KLCE_INLINE double K(total)(const K(lanes) *lanes)
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
     {
 #if KLCE_REAL_IS_F64
-        sum[i] = lanes->high[i] + lanes->low[i];
+        /* An infinite sum has lost nan. */
+        v_f64 low = lanes->low[i];
+        sum[i] = lanes->high[i] + select_f64(eq_f64(low, low), low, set_f64(0));
 #else
         sum[i] = lanes->high[i];
 #endif

@@ -19,8 +19,9 @@ typedef struct {
     double c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11;
 } exp_constants_f64;
 
-/* With an FMA, n*hi is not rounded before the subtraction, so two pieces of full width do.
- * Without, n (10 bits in float32, 13 in float64) times hi must be exact: hi keeps 13 or 38 bits. */
+/* n (10 bits in float32, 13 in float64) times ln2_hi is exact, since that keeps 13 or 38 bits, and
+ * so is its difference to z.  With an FMA a second piece of full width does for the rest; without,
+ * that is cut as well and followed by a third. */
 KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
 {
     double ln2 = t * 0x1.62e42fefa39efp-1, i = 1 / t;
@@ -33,12 +34,10 @@ KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
                            .c5 = (float)(0.008368780411 * i3 * i2),
                            .c6 = (float)(0.001381446706 * i3 * i3)};
     e.ln2_hi = (float)ln2;
-#if !KLCE_FMA
     int32_t bits;
     memcpy(&bits, &e.ln2_hi, sizeof bits);
     bits &= ~0x7ff;
     memcpy(&e.ln2_hi, &bits, sizeof bits);
-#endif
     e.ln2_mid = (float)(ln2 - e.ln2_hi);
 #if !KLCE_FMA
     memcpy(&bits, &e.ln2_mid, sizeof bits);
@@ -67,12 +66,10 @@ KLCE_INLINE exp_constants_f64 exp_constants_of_f64(double t)
                            .c10 = 2.76303786208051803e-7 * i4 * i4 * i2,
                            .c11 = 2.49999653432559226e-8 * i4 * i4 * i3};
     e.ln2_hi = hi;
-#if !KLCE_FMA
     int64_t bits;
     memcpy(&bits, &e.ln2_hi, sizeof bits);
     bits &= ~(int64_t)0x7fff;
     memcpy(&e.ln2_hi, &bits, sizeof bits);
-#endif
     double rest = (hi - e.ln2_hi) + low;
     e.ln2_mid = rest;
 #if !KLCE_FMA
@@ -157,12 +154,16 @@ KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
     return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
 }
 
-/* exp(z/T) in full, 0 below the normal numbers: for the few values of a row's state. */
+/* exp(z/T) in full, 0 below the normal numbers and inf above: for the few values of a row's
+ * state. */
 KLCE_INLINE v_f64 exp_f64(const exp_constants_f64 *e, v_f64 z, double t)
 {
-    v_f64 low = set_f64(-708 * t);
-    exp_parts_f64 parts = exp_reduce_f64(e, max_f64(low, z), set_f64(KLCE_MAGIC_f64 + 1023));
-    return select_f64(lt_f64(z, low), set_f64(0), exp_mantissa_f64(e, parts.r) * parts.scale);
+    v_f64 low = set_f64(-708 * t), high = set_f64(709 * t);
+    v_f64 inside = min_f64(high, max_f64(low, z));
+    exp_parts_f64 parts = exp_reduce_f64(e, inside, set_f64(KLCE_MAGIC_f64 + 1023));
+    v_f64 y = exp_mantissa_f64(e, parts.r) * parts.scale;
+    y = select_f64(lt_f64(z, low), set_f64(0), y);
+    return select_f64(lt_f64(high, z), set_f64(INFINITY), y);
 }
 
 /* f - log1p(f) for f in [sqrt(1/2) - 1, sqrt(2) - 1].  float32: f^2 (1/2 - f q(f)), to 2^-26 of

@@ -87,9 +87,11 @@ def cases_of_one_value(kernel, dtype):
     for n in CLASSES:
         # Sums may drop subnormal numbers, so a row of nothing else may count as empty.
         special = [v for v in values(kernel, dtype) if n > 1 or v == 0 or not abs(v) < 1e-30]
+        changed_ones = subsets(kernel)
         if n > 33:
-            special = special[:3]
-        changes = list(itertools.product(subsets(kernel), positions(n), special))
+            # The specification is slow where numbers are not finite.
+            special, changed_ones = special[:3], changed_ones[:2]
+        changes = list(itertools.product(changed_ones, positions(n), special))
         for args, common in changed(kernel, n, dtype, changes):
             cases.append((args, common, specified(kernel, args)))
     return cases
@@ -119,7 +121,8 @@ def cases_of_parts(kernel, dtype):
             special = [NAN, INF, -INF] if n == 2049 else [-INF]
             parts = [slice(0, n // 2048 * 2048), slice(0, 2048), slice(1024, n)]
             parts = parts if n < 16384 else [slice(0, 16384)]
-        changes = list(itertools.product(subsets(kernel), parts, special))
+        changed_ones = subsets(kernel)[: 1 if n > 2048 else None]
+        changes = list(itertools.product(changed_ones, parts, special))
         for args, _ in changed(kernel, n, dtype, changes):
             args = take_rows(kernel, args, slice(1, None, 2))
             cases.append((args, specified(kernel, args)))

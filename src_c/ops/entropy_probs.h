@@ -130,7 +130,7 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
         } else {
             v_f64 own = max * log_f64(max);
             own = select_f64(eq_f64(max, set_f64(0)), set_f64(0), own);
-            h = weighted - own + (rest - rest);
+            h = weighted - own + (rest - rest) + (max - max);
         }
         store_f64(result + i, h);
     }

@@ -21,7 +21,7 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     real max = (real)-INFINITY, origin = 0, ref = 0;
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
     K(lanes) lanes = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS];
     for (ptrdiff_t start = low; start < high; start += BLOCK) {
@@ -36,7 +36,7 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
             max = extent.max;
             origin = new_origin;
             ref = new_ref;
-            from = K(measure_from)(c, origin, ref, BOOST);
+            from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
         }
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);

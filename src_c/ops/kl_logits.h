@@ -14,6 +14,7 @@ enum { K(OFFSET) = 4, K(TERMS) = 6, K(DRIFT) = 7, K(OTHER) = 4 };
 /* The second sweep lifts w less, to leave room for exp(d), up to e^41 = 2^60. */
 #define KL_BOOST (KLCE_REAL_IS_F64 ? 512 : 48)
 #define KL_UNBOOST (KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-48)
+#define KL_FLOOR (KLCE_REAL_IS_F64 ? FLOOR : -164)
 #define KL_FAR 41
 
 static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -87,14 +88,16 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
         K(v) z = (y - by->offset) - by->from.origin;
         K(v) q = K(exp_measured)(c, &by->from, K(max)(by->from.floor, z));
         q = K(select)(K(lt)(z, by->from.floor), zero, q);
-        K(m) is_far = K(lt)(far, d), no_p = K(eq)(x, K(set)((real)-INFINITY));
-        K(m) no_q = K(eq)(y, K(set)((real)-INFINITY));
+        /* Below the floor p is 0 beside any q, but for a q that is 0 itself. */
+        K(v) least = K(set)((real)-INFINITY);
+        K(m) is_far = K(lt)(far, d), no_p = K(lt)(x - by->from.origin, by->from.floor);
+        K(m) no_q = K(and)(K(eq)(y, least), K(lt)(least, x));
         result.term = K(select)(is_far, q - w * (one + slope), result.term);
         result.moved = K(select)(is_far, q - w, result.moved);
-        result.term = K(select)(no_q, K(set)((real)INFINITY), result.term);
-        result.moved = K(select)(no_q, -w, result.moved);
         result.term = K(select)(no_p, q, result.term);
         result.moved = K(select)(no_p, q, result.moved);
+        result.term = K(select)(no_q, K(set)((real)INFINITY), result.term);
+        result.moved = K(select)(no_q, -w, result.moved);
     }
     return result;
 }
@@ -106,7 +109,7 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     double full = state[FIELD(OFFSET)];
     K(kl_measure)
-    by = {K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST),
+    by = {K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR),
           K(set)((real)full), K(set)((real)(full - (real)full))};
     K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
@@ -180,7 +183,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
         K(load_columns)(call, 0, row + i, x);
         K(load_columns)(call, 1, row + i, y);
         K(references)
-        r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), KL_BOOST);
+        r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), KL_BOOST, KL_FLOOR);
         K(kl_measure) by = {r.from, K(load_field)(offset + i), K(load_field)(low + i)};
         for (ptrdiff_t j = 0; j < call->n; j++) {
             int beyond = 0;
@@ -205,4 +208,5 @@ static const klce_kernel K(kl_logits_kernel) = {
 
 #undef KL_BOOST
 #undef KL_UNBOOST
+#undef KL_FLOOR
 #undef KL_FAR

@@ -29,7 +29,7 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
         v_f64 max = K(state)(state, K(MAX), i);
         v_f64 log = log1p_f64(K(rest_of)(c, state, i));
         m_f64 ignored = eq_f64(load_f64(counted + i), set_f64(0));
-        v_f64 loss = (max - load_f64(at_label + i)) + log;
+        v_f64 loss = (max - load_f64(at_label + i)) + log + (max - max);
         store_f64(nll + i, select_f64(ignored, set_f64(0), loss));
         store_f64(entropy + i, K(entropy_of)(c, state, i));
         store_f64(lse + i, max + log);

@@ -10,18 +10,22 @@
 /* Of the fields in expsum.h; PEAK is the maximum's exponential as it was summed. */
 enum { K(SUM) = K(REST), K(MIN) = K(WEIGHTED), K(PEAK) = K(WEIGHTED) + 1 };
 
-/* Results are 2^LIFT times the quotient while they may be subnormal: the boost of the sums. */
-#define LIFT BOOST
+/* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal.  What lies below
+ * LOWEST is 0 as a quotient; it and the factor's low piece still have a normal product. */
 #if KLCE_REAL_IS_F64
+#define LIFT 512
+#define LOWEST (-1100)
 #define UNLIFT 0x1p-512
 #define UNLIFT_INVERSE 0x1p512
 #define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
 #define EXPONENT_SHIFT 52
 #define SPREAD 600 /* nats below the maximum down to which quotients stay normal */
 #else
-#define UNLIFT 0x1p-64
-#define UNLIFT_INVERSE 0x1p64
-#define LIFTED_NORMAL 0x1p-62f
+#define LIFT 100
+#define LOWEST (-152)
+#define UNLIFT 0x1p-100
+#define UNLIFT_INVERSE 0x1p100
+#define LIFTED_NORMAL 0x1p-26f
 #define EXPONENT_SHIFT 23
 #define SPREAD 60
 #endif
@@ -74,7 +78,7 @@ static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     K(extent) extent = K(extent_of)(x, high - low, 1);
     real origin, ref;
     K(reference_of)(c, extent.max, &origin, &ref);
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST);
+    K(measure) from = K(measure_from)(c, origin, ref, LIFT, LOWEST);
     state[FIELD(MAX)] = extent.max;
     state[FIELD(MIN)] = extent.min;
     state[FIELD(ORIGIN)] = origin;
@@ -173,7 +177,7 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, int lif
 }
 
 /* Lifted, e times the factor is 2^LIFT times the quotient.  A normal one gets its exponent back.
- * Below, adding 2^-62 (in float32) rounds it at the place where the smallest subnormal number
+ * Below, adding 2^-26 (in float32) rounds it at the place where the smallest subnormal number
  * stands, and the integer difference is that number's bits: no multiplication has a subnormal
  * result, which would cost a hundred cycles. */
 KLCE_INLINE K(v) K(quotient)(K(v) e, K(factor) factor, int lifted)
@@ -197,7 +201,7 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     real *y = K(row_out)(call, 2, row);
     K(factor) factor = K(factor_of)(state, 0, 0, lifted);
     K(measure)
-    from = K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST);
+    from = K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], LIFT, LOWEST);
     K(v) group[VECTORS];
     for (ptrdiff_t i = low; i < high; i += LANES) {
         K(load_group)(x + i, high - i, 0, group);
@@ -239,7 +243,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
             max = K(max)(e[w][j], max);
             min = K(min)(e[w][j], min);
         }
-        K(references) r = K(references_of)(c, max, BOOST);
+        K(references) r = K(references_of)(c, max, LIFT, LOWEST);
         for (ptrdiff_t j = 0; j < call->n; j++)
             e[w][j] = K(exp_measured)(c, &r.from, K(max)(r.from.floor, e[w][j] - r.origin));
         K(sum_columns)(e[w], call->n, state + FIELD(SUM) + i);

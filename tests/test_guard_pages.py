@@ -1,0 +1,115 @@
+"""No kernel touches memory beyond its operands: they lie against pages that nobody may touch.
+
+Each instruction set runs in a process of its own. That process says what it is about to call, so
+that a fault names the kernel.
+"""
+
+import ctypes
+import itertools
+import mmap
+
+import numpy as np
+import pytest
+
+from klce import _ufuncs
+from tests.kernels import DTYPES, ISAS, KERNELS, call, letters, operands, run_script, same_bits
+
+PAGE = mmap.PAGESIZE
+ROOM = 64 * 4096
+FILL = 0xA5
+
+
+class Guarded:
+    """Memory between two pages that may be neither read nor written."""
+
+    def __init__(self):
+        self.memory = mmap.mmap(-1, ROOM + 2 * PAGE)
+        self.bytes = np.frombuffer(self.memory, np.uint8)
+        address = self.bytes.ctypes.data
+        protect = ctypes.CDLL(None, use_errno=True).mprotect
+        for page in (address, address + PAGE + ROOM):
+            assert protect(ctypes.c_void_p(page), ctypes.c_size_t(PAGE), 0) == 0
+        self.inner = self.bytes[PAGE:-PAGE]
+
+    def hold(self, x, at_end, stride=1):
+        """Place a copy of x against one of the pages, in each `stride`-th place of the memory."""
+        # The last element touches the page: nothing of the stride is behind it.
+        size = ((x.size - 1) * stride + 1) * x.itemsize
+        start = ROOM - size if at_end else 0
+        self.around = self.inner[max(start - PAGE, 0) : start + size + PAGE]
+        self.around[...] = FILL
+        part = self.inner[start : start + size].view(x.dtype)[::stride]
+        part[...] = x.ravel()
+        y = part.reshape(x.shape)
+        assert np.shares_memory(y, part)
+        return y
+
+    def untouched(self, y):
+        """Whether the memory about a contiguous y is as it was."""
+        copy = y.copy()
+        y.view(np.uint8)[...] = FILL
+        same = bool((self.around == FILL).all())
+        y[...] = copy
+        return same
+
+
+def shapes():
+    yield from ((1 + n % 4, n) for n in range(1, 71))
+    # As many rows as a kernel may take at once, and one more.
+    yield from itertools.product((16, 17, 33, 65), (1, 2, 3, 5, 8, 10, 16, 31, 32, 33))
+    yield from itertools.product((1, 3), (127, 128, 129, 255, 257, 511, 513, 1000, 2047, 2049))
+    yield 1, 16385
+
+
+def main(isa):
+    _ufuncs.select_isa(isa)
+    guards = [Guarded() for _ in range(8)]
+    for kernel, dtype in itertools.product(KERNELS, DTYPES):
+        inputs, _ = letters(kernel)
+        for count, n in shapes():
+            print(kernel, dtype.name, (count, n), flush=True)
+            *_, args = operands(kernel, count, n, dtype)
+            expected = call(kernel, args)
+            strides = (1, 3) if count * n < 2000 else (1,)
+            for at_end, stride in itertools.product((True, False), strides):
+                held = [
+                    guard.hold(np.asarray(arg), at_end, stride if letter in "vge" else 1)
+                    for guard, arg, letter in zip(guards, args, inputs, strict=False)
+                ]
+                others = guards[len(held) :]
+                outputs = [
+                    guard.hold(99 * np.ones_like(x), at_end)
+                    for guard, x in zip(others, expected, strict=False)
+                ]
+                result = call(kernel, tuple(held), out=tuple(outputs))
+                for a, b in zip(result, expected, strict=True):
+                    assert same_bits(a, b), "the result differs"
+                for guard, out in zip(others, outputs, strict=False):
+                    assert guard.untouched(out), "written beyond the output"
+    print("done", flush=True)
+
+
+SCRIPT = "import sys; from tests.test_guard_pages import main; main(sys.argv[1])"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_kernels_keep_within_their_operands(isa):
+    process = run_script(SCRIPT, isa)
+    last = process.stdout.splitlines()[-1:] or ["nothing"]
+    assert (process.returncode, last) == (0, ["done"]), f"{last[0]}\n{process.stderr[-2000:]}"
+
+
+def test_the_guards_guard():
+    """Reading one element too many does end the process."""
+    code = (
+        "import numpy as np\n"
+        "from tests.test_guard_pages import Guarded\n"
+        "x = Guarded().hold(np.zeros(8), {at_end})\n"
+        "y = np.lib.stride_tricks.as_strided(x[{edge}:], (2,), (8 * {step},))\n"
+        "print(y[0], flush=True)\n"
+        "print(y.sum())\n"
+    )
+    for at_end, edge, step in ((True, 7, 1), (False, 0, -1)):
+        process = run_script(code.format(at_end=at_end, edge=edge, step=step))
+        assert process.stdout.splitlines() == ["0.0"]
+        assert process.returncode < 0

@@ -1,0 +1,251 @@
+"""No layout of an operand in memory changes a bit of a result, nor does working in place."""
+
+import numpy as np
+import pytest
+
+import klce
+from tests.kernels import (
+    DTYPES,
+    ISAS,
+    KERNELS,
+    call,
+    describe,
+    letters,
+    on_isa,
+    operands,
+    same_bits,
+)
+
+KERNEL = pytest.mark.parametrize("kernel", KERNELS)
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+ISA = pytest.mark.parametrize("isa", ISAS)
+MAPS = [k for k in KERNELS if letters(k)[1] in ("v", "e")]
+
+SHAPES = [*((19, n) for n in (1, 2, 3, 7, 16, 33, 300)), (3, 2050), (2, 17000)]
+
+
+def strided(x):
+    """Every second row and every third class of an array of other numbers."""
+    wide = np.full((2 * x.shape[0], 3 * x.shape[1], *x.shape[2:]), 7, x.dtype)
+    wide[1::2, 2::3] = x
+    return wide[1::2, 2::3]
+
+
+def padded(x):
+    """Rows that are contiguous but apart."""
+    wide = np.full((x.shape[0], x.shape[1] + 5), 7, x.dtype)
+    wide[:, 2:-3] = x
+    return wide[:, 2:-3]
+
+
+def shifted(x, by):
+    """A contiguous copy that starts `by` bytes after a multiple of 64."""
+    room = np.zeros(x.nbytes + 128, np.uint8)
+    start = -room.ctypes.data % 64 + by
+    y = room[start : start + x.nbytes].view(x.dtype).reshape(x.shape)
+    y[...] = x
+    return y
+
+
+LAYOUTS = {
+    "classes reversed": lambda x: x[:, ::-1].copy()[:, ::-1],
+    "rows reversed": lambda x: x[::-1].copy()[::-1],
+    "both reversed": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "transposed": np.asfortranarray,
+    "transposed and reversed": lambda x: np.asfortranarray(x[::-1, ::-1])[::-1, ::-1],
+    "strided": strided,
+    "padded": padded,
+    "middle axis": lambda x: np.stack([x, x], axis=2)[:, :, 1],
+    "one element off": lambda x: shifted(x, x.itemsize),
+    "one element short": lambda x: shifted(x, 64 - x.itemsize),
+    "one byte off": lambda x: shifted(x, 1),
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "byte-swapped": lambda x: x.astype(x.dtype.newbyteorder()),
+}
+
+
+def laid_out(kernel, args, layout, which=None):
+    """The operands that hold rows in another layout: all, or one of them."""
+    inputs, _ = letters(kernel)
+    rows = [k for k, letter in enumerate(inputs) if letter in "vge"]
+    chosen = rows if which is None else rows[which : which + 1]
+    return tuple(LAYOUTS[layout](arg) if k in chosen else arg for k, arg in enumerate(args))
+
+
+def assert_same(kernel, args, actual, expected, about):
+    for a, b in zip(actual, expected, strict=True):
+        assert same_bits(a, b), f"{about}: {describe(kernel, args)}"
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_inputs(kernel, dtype, isa):
+    with on_isa(isa):
+        for shape in SHAPES:
+            for args in operands(kernel, *shape, dtype):
+                expected = call(kernel, args)
+                for layout in LAYOUTS:
+                    given = laid_out(kernel, args, layout)
+                    assert_same(kernel, args, call(kernel, given), expected, layout)
+
+
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if letters(k)[0].count("v") > 1])
+def test_inputs_of_different_layouts(kernel, dtype):
+    for shape in SHAPES:
+        for args in operands(kernel, *shape, dtype):
+            expected = call(kernel, args)
+            for layout in LAYOUTS:
+                for which in (0, 1):
+                    given = laid_out(kernel, args, layout, which)
+                    assert_same(kernel, args, call(kernel, given), expected, (layout, which))
+
+
+@DTYPE
+@KERNEL
+@pytest.mark.parametrize("threads", [1, 3])
+def test_packed_rows_on_several_threads(kernel, dtype, threads):
+    for shape in ((2000, 30), (70, 1500), (3, 40000), (1, 70000)):
+        for args in operands(kernel, *shape, dtype):
+            expected = call(kernel, args)
+            with klce.threads(threads):
+                for layout in ("transposed", "strided", "both reversed"):
+                    given = laid_out(kernel, args, layout)
+                    assert_same(kernel, args, call(kernel, given), expected, layout)
+
+
+@DTYPE
+@KERNEL
+def test_other_operands(kernel, dtype):
+    """Labels and parameters: strided, reversed, of a smaller or foreign integer type."""
+    inputs, _ = letters(kernel)
+    for args in operands(kernel, 19, 40, dtype):
+        expected = call(kernel, args)
+        for change in (
+            lambda x: np.repeat(x, 3)[1::3],
+            lambda x: x[::-1].copy()[::-1],
+            lambda x: x.astype(np.int8),
+            lambda x: x.astype(np.uint16),
+            lambda x: x.astype(">i8"),
+        ):
+            given = tuple(
+                change(arg) if letter == "l" else arg
+                for letter, arg in zip(inputs, args, strict=True)
+            )
+            assert_same(kernel, args, call(kernel, given), expected, "labels")
+
+
+@DTYPE
+@KERNEL
+def test_broadcast_operands(kernel, dtype):
+    """A row for all, and a number for all classes of a row: strides of 0."""
+    inputs, _ = letters(kernel)
+    for n in (1, 2, 5, 33, 300, 17000):
+        for args in operands(kernel, 19 if n < 1000 else 2, n, dtype):
+            for k, letter in enumerate(inputs):
+                if letter not in "vgel":
+                    continue
+                one = np.broadcast_to(args[k][:1], args[k].shape)
+                views = (
+                    [one] if letter == "l" else [one, np.broadcast_to(args[k][:, :1], one.shape)]
+                )
+                for view in views:
+                    given = (*args[:k], view, *args[k + 1 :])
+                    copied = (*args[:k], view.copy(), *args[k + 1 :])
+                    assert_same(kernel, args, call(kernel, given), call(kernel, copied), k)
+                # A row that NumPy itself broadcasts.
+                given = (*args[:k], args[k][:1], *args[k + 1 :])
+                copied = (*args[:k], one.copy(), *args[k + 1 :])
+                if "e" not in inputs and (inputs.count("v") > 1 or letter == "l"):
+                    assert_same(kernel, args, call(kernel, given), call(kernel, copied), k)
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_axes(kernel, dtype, isa):
+    """The classes along any axis of a block of rows, in C and in Fortran order."""
+    inputs, outputs = letters(kernel)
+    with on_isa(isa):
+        for n in (1, 5, 33, 500):
+            for args in operands(kernel, 12, n, dtype):
+                expected = call(kernel, args)
+                if "e" in inputs:
+                    continue
+                for axis in range(3):
+
+                    def turned(x, letter, axis=axis, n=n):
+                        if letter in "vg":
+                            x = x.reshape(3, 4, n)
+                            return np.ascontiguousarray(np.moveaxis(x, -1, axis))
+                        return x.reshape(3, 4) if letter in "ls" else x
+
+                    axes = [(axis,) if letter in "vg" else () for letter in inputs + outputs]
+                    given = tuple(map(turned, args, inputs))
+                    wanted = tuple(map(turned, expected, outputs))
+                    for order in "CF":
+                        found = tuple(np.asarray(a, order=order) for a in given)
+                        result = call(kernel, found, axes=axes)
+                        assert_same(kernel, args, result, wanted, f"axis {axis} order {order}")
+
+
+OUTPUTS = [name for name in LAYOUTS if name not in ("read-only", "byte-swapped", "one byte off")]
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_outputs(kernel, dtype, isa):
+    _, outputs = letters(kernel)
+    with on_isa(isa):
+        for shape in SHAPES:
+            for args in operands(kernel, *shape, dtype):
+                expected = call(kernel, args)
+                for layout in OUTPUTS:
+                    out = []
+                    for result in expected:
+                        filled = np.full_like(result, 99)
+                        # The outputs of one number a row are a column of the array laid out.
+                        if filled.ndim == 1:
+                            out.append(LAYOUTS[layout](np.stack([filled] * 2, axis=1))[:, 0])
+                        else:
+                            out.append(LAYOUTS[layout](filled))
+                    result = call(kernel, args, out=tuple(out))
+                    assert all(a is b for a, b in zip(result, out, strict=True))
+                    assert_same(kernel, args, result, expected, layout)
+                assert len(outputs) == len(expected)
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", MAPS)
+def test_in_place(kernel, dtype, isa):
+    with on_isa(isa):
+        for shape in (*SHAPES, (40, 1500), (1, 70000)):
+            for args in operands(kernel, *shape, dtype):
+                expected = call(kernel, args)
+                for layout in OUTPUTS:
+                    x = LAYOUTS[layout](args[0].copy())
+                    with klce.threads(3):
+                        result = call(kernel, (x, *args[1:]), out=x)
+                    assert result[0] is x
+                    assert_same(kernel, args, result, expected, layout)
+
+
+@DTYPE
+@pytest.mark.parametrize("kernel", MAPS)
+def test_an_output_that_overlaps_its_input(kernel, dtype):
+    for shape in ((19, 7), (40, 1500)):
+        for args in operands(kernel, *shape, dtype):
+            (expected,) = call(kernel, args)
+            room = np.zeros((shape[0] + 1, shape[1] + 1), dtype)
+            for source, target in (
+                (np.s_[1:, 1:], np.s_[:-1, :-1]),
+                (np.s_[:-1, :-1], np.s_[1:, 1:]),
+                (np.s_[1:, 1:], np.s_[1:, :-1]),
+                (np.s_[1:, 1:], np.s_[-1:0:-1, -1:0:-1]),
+            ):
+                room[source] = args[0]
+                (result,) = call(kernel, (room[source], *args[1:]), out=room[target])
+                assert same_bits(result, expected), (kernel, shape, source, target)

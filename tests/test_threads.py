@@ -1,0 +1,174 @@
+"""The number of threads changes no bit; other Python threads go on while a kernel runs."""
+
+import sys
+import threading
+import time
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+import klce
+from klce import _ufuncs
+from tests.kernels import (
+    DTYPES,
+    ISAS,
+    KERNELS,
+    call,
+    describe,
+    letters,
+    on_isa,
+    operands,
+    same_bits,
+)
+
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+KERNEL = pytest.mark.parametrize("kernel", KERNELS)
+ISA = pytest.mark.parametrize("isa", ISAS)
+
+THREADS = (1, 2, 3, 7)
+# Many rows, in several chunks of 2^16 elements; few long ones, which are split by segments of 2^14.
+SHAPES = [
+    *((70_003, 1), (20_001, 2), (7001, 10), (2003, 33), (67, 1000), (9, 5003)),
+    *((1, 128256), (2, 50257), (3, 32769), (1, 65536), (7, 16385)),
+]
+
+
+@lru_cache(maxsize=1)
+def calls(kernel, dtype):
+    """A call of each shape, the parameters in turn."""
+    choices = [list(operands(kernel, *shape, dtype)) for shape in SHAPES]
+    return [choice[i % len(choice)] for i, choice in enumerate(choices)]
+
+
+@ISA
+@DTYPE
+@KERNEL
+def test_the_number_of_threads_changes_no_bit(kernel, dtype, isa):
+    with on_isa(isa):
+        for args in calls(kernel, dtype):
+            results = []
+            for n in THREADS:
+                with klce.threads(n):
+                    results.append(call(kernel, args))
+            for n, result in zip(THREADS[1:], results[1:], strict=True):
+                for a, b in zip(results[0], result, strict=True):
+                    assert same_bits(a, b), f"{n} threads on {isa}: {describe(kernel, args)}"
+
+
+@DTYPE
+@KERNEL
+def test_a_split_row_is_that_row_among_many(kernel, dtype):
+    for n in (16385, 40000):
+        for args in operands(kernel, 12, n, dtype):
+            with klce.threads(3):
+                many = call(kernel, args)
+                for row in (0, 7, 11):
+                    inputs, _ = letters(kernel)
+                    one = tuple(
+                        arg if letter in "id" else arg[row : row + 1]
+                        for letter, arg in zip(inputs, args, strict=True)
+                    )
+                    for a, b in zip(many, call(kernel, one), strict=True):
+                        assert same_bits(a[row : row + 1], b), describe(kernel, args)
+
+
+@DTYPE
+@pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "kl_divergence"])
+def test_reductions_do_not_depend_on_threads(name, dtype):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(20_011, 12)).astype(dtype)
+    second = rng.integers(0, 12, len(x)) if name != "kl_divergence" else x[::-1]
+    extra = {"form": "logits"} if name == "kl_divergence" else {}
+    for reduction in ("mean", "sum"):
+        results = set()
+        for n in THREADS:
+            with klce.threads(n):
+                result = getattr(klce, name)(x, second, reduction=reduction, **extra)
+                results.add(result.tobytes())
+        assert len(results) == 1
+
+
+def test_calls_from_many_python_threads():
+    """Some find the pool busy and compute by themselves."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2000, 200)).astype(np.float32)
+    labels = rng.integers(0, 200, len(x))
+    work = [
+        (klce.logsumexp, (x,), {}),
+        (klce.softmax, (x,), {"axis": 0}),
+        (klce.cross_entropy, (x, labels), {"reduction": "none"}),
+        (klce.kl_divergence, (x, x[::-1]), {"form": "logits"}),
+        (klce.logsumexp, (x.reshape(2, -1),), {}),
+    ]
+    expected = [f(*args, **kwargs) for f, args, kwargs in work]
+    wrong = []
+
+    def run(start):
+        try:
+            for i in range(40):
+                k = (start + i) % len(work)
+                f, args, kwargs = work[k]
+                with klce.threads(1 + (start + i) % 4):
+                    if not same_bits(f(*args, **kwargs), expected[k]):
+                        wrong.append(f.__name__)
+        except Exception as error:
+            wrong.append(error)
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.fixture
+def counter():
+    """A thread that counts, and gets the interpreter only from a thread that lets go of it."""
+    count, stop = [0], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            count[0] += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=work)
+    interval = sys.getswitchinterval()
+    thread.start()
+    while not count[0]:
+        time.sleep(0.001)
+    # From here on a running thread is not asked to make room for another.
+    sys.setswitchinterval(1000)
+    yield count
+    sys.setswitchinterval(interval)
+    stop.set()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def numbers():
+    return np.tile(np.linspace(0.001, 0.999, 4096, dtype=np.float32), 2004)
+
+
+@KERNEL
+@pytest.mark.parametrize("shape", [(64, 128256), (3, 2_700_000), (500_000, 16)], ids=str)
+def test_another_thread_advances_while_a_kernel_runs(kernel, shape, counter, numbers):
+    inputs, _ = letters(kernel)
+    if "g" in inputs:
+        # These read one number a row: with few rows there is no time to advance in.
+        shape = (2_000_000, 4)
+    x = numbers[: shape[0] * shape[1]].reshape(shape)
+    labels = np.zeros(shape[0], np.int64)
+    parameters = {"i": -100, "d": 1.0, "l": labels}
+    args = tuple(parameters.get(letter, x) for letter in inputs)
+    function = getattr(_ufuncs, kernel)
+    with klce.threads(1):
+        # A machine with something else to do may not run the other thread at once.
+        for _ in range(50):
+            before = counter[0]
+            function(*args)
+            after = counter[0]
+            if after > before:
+                return
+    raise AssertionError(f"no other thread advanced while {kernel} ran on {shape}")

@@ -1,0 +1,326 @@
+"""What the public functions refuse, in which words, and that they write nothing then."""
+
+import re
+
+import numpy as np
+import pytest
+
+import klce
+
+X = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
+P = np.exp(X)
+LABELS = np.array([0, 2])
+
+# One right call of each function: its name, its arguments and the name of its first one.
+CALLS = {
+    "logsumexp": ((X,), "x"),
+    "softmax": ((X,), "x"),
+    "log_softmax": ((X,), "x"),
+    "information": ((P,), "p"),
+    "binary_entropy": ((P,), "p"),
+    "entropy": ((P,), "p"),
+    "nll_loss": ((X, LABELS), "log_probs"),
+    "cross_entropy": ((X, LABELS), "q"),
+    "kl_divergence": ((P, P[::-1]), "p"),
+}
+ELEMENTWISE = ("information", "binary_entropy")
+MAPS = ("softmax", "log_softmax")
+LOSSES = ("nll_loss", "cross_entropy")
+
+EACH = pytest.mark.parametrize("name", CALLS)
+BY_ROWS = pytest.mark.parametrize("name", [n for n in CALLS if n not in ELEMENTWISE])
+
+
+def call(name, *changed, **kwargs):
+    """Call a function; arguments that are not given are the right ones."""
+    args, _ = CALLS[name]
+    return getattr(klce, name)(*changed, *args[len(changed) :], **kwargs)
+
+
+def refuses(error, message, name, *changed, **kwargs):
+    """Check the error, and that it is one sentence."""
+    with pytest.raises(error) as caught:
+        call(name, *changed, **kwargs)
+    # Of that type and not of a subclass, but for NumPy's own.
+    assert caught.type in (error, np.exceptions.AxisError)
+    text = str(caught.value)
+    assert re.search(message, text), text
+    assert "\n" not in text
+    assert not text.endswith(".")
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+@EACH
+@pytest.mark.parametrize(
+    "dtype", ["float16", "complex64", "longdouble", "U3", "S2", "datetime64[s]", "O"]
+)
+def test_dtypes(name, dtype):
+    argument = CALLS[name][1]
+    wrong = np.ones((2, 3)).astype(dtype)
+    got = re.escape(str(wrong.dtype))
+    refuses(TypeError, rf"^{argument} must be float32, .* or bool, got {got}$", name, wrong)
+    if name == "kl_divergence":
+        refuses(TypeError, r"^q must be float32", name, P, wrong)
+
+
+@EACH
+def test_scalars_have_no_classes(name):
+    if name in ELEMENTWISE:
+        assert call(name, 0.5) > 0
+        return
+    argument = CALLS[name][1]
+    refuses(ValueError, rf"^{argument} must have at least one dimension", name, 1.0)
+    if name == "kl_divergence":
+        refuses(ValueError, r"^q must have at least one dimension", name, P, 1.0)
+
+
+@BY_ROWS
+def test_axis(name):
+    argument = CALLS[name][1]
+    for axis in (2, -3, 10**30):
+        message = rf"^axis {axis} is out of bounds for {argument} of 2 dimensions"
+        refuses(ValueError, message, name, axis=axis)
+    for axis in (1.0, "1", None, (0, 1), [1]):
+        refuses(
+            TypeError, r"^axis must be an integer, got " + re.escape(repr(axis)), name, axis=axis
+        )
+    # Any integer will do.
+    call(name, axis=np.int8(1))
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_maps_need_a_class(name):
+    refuses(ValueError, r"^x must have at least one class .* \(3, 0\)", name, np.zeros((3, 0)))
+    message = r"^x must have at least one class .* \(0, 3\)"
+    refuses(ValueError, message, name, np.zeros((0, 3)), axis=0)
+    assert call(name, np.zeros((0, 3))).shape == (0, 3)
+
+
+def test_pairs_of_shapes():
+    name = "kl_divergence"
+    refuses(
+        ValueError,
+        r"^p and q must have the same number of classes, got 3 and 4$",
+        name,
+        P,
+        np.ones((2, 4)),
+    )
+    refuses(ValueError, r"^p and q .* classes, got 3 and 1$", name, P, np.ones((2, 1)))
+    message = r"^p and q must have shapes that broadcast, got \(2, 3\) and \(4, 3\)$"
+    refuses(ValueError, message, name, P, np.ones((4, 3)))
+    message = r"^axis must name the same axis of p and q"
+    refuses(ValueError, message, name, P, np.ones(2), axis=0)
+
+
+# --- options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["logsumexp", *MAPS])
+def test_dtype_option(name):
+    for dtype in ("float16", int, "complex128", "longdouble"):
+        message = rf"^dtype must be float32 or float64, got {np.dtype(dtype)}$"
+        refuses(TypeError, message, name, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", [*MAPS, "entropy", "cross_entropy", "kl_divergence"])
+def test_temperature(name):
+    logits = {} if name in (*MAPS, "cross_entropy") else {"form": "logits"}
+    for wrong in (0, -1, np.nan, np.inf, 1e-7, 1e7):
+        message = rf"^temperature must be from 1e-6 to 1e6, got {re.escape(repr(wrong))}$"
+        refuses(ValueError, message, name, temperature=wrong, **logits)
+    for wrong in ("warm", None, [1, 2]):
+        refuses(
+            TypeError, r"^temperature must be a number, got ", name, temperature=wrong, **logits
+        )
+    for form in ("probs", "log_probs") if name not in MAPS else ():
+        message = rf'^temperature belongs to form="logits", got 2 with form={form!r}$'
+        refuses(ValueError, message, name, temperature=2, form=form)
+        call(name, temperature=1, form=form)
+
+
+@pytest.mark.parametrize("name", ["entropy", "cross_entropy", "kl_divergence"])
+def test_form(name):
+    for wrong in ("prob", "", None, "Logits", 1):
+        message = r'^form must be "probs", "log_probs" or "logits", got ' + re.escape(repr(wrong))
+        refuses(ValueError, message, name, form=wrong)
+
+
+@pytest.mark.parametrize("name", ["entropy", "kl_divergence"])
+def test_normalize(name):
+    refuses(ValueError, r"^normalize=False belongs to", name, form="logits", normalize=False)
+
+
+@pytest.mark.parametrize("name", [n for n in CALLS if n not in ("logsumexp", *MAPS)])
+def test_base(name):
+    for wrong in (0, 1, 1.0, -2, np.inf, np.nan):
+        message = rf"^base must be positive, finite and not 1, got {re.escape(repr(wrong))}$"
+        refuses(ValueError, message, name, base=wrong)
+    for wrong in ("two", [2, 3]):
+        refuses(TypeError, r"^base must be a number or None, got ", name, base=wrong)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "kl_divergence"])
+def test_reduction(name):
+    allowed = '"none", "mean" or "sum"'
+    if name == "kl_divergence":
+        allowed = '"none", "mean", "batchmean" or "sum"'
+    for wrong in ("max", None, True, *(["batchmean"] if name in LOSSES else [])):
+        with pytest.raises(ValueError, match=r"^reduction must be ") as caught:
+            call(name, reduction=wrong)
+        named = re.search(r"must be (.*), got", str(caught.value))[1]
+        assert sorted(re.findall(r'"\w+"', named)) == sorted(re.findall(r'"\w+"', allowed))
+        assert str(caught.value).endswith(f"got {wrong!r}")
+
+
+def test_keepdims_belongs_to_rows():
+    for reduction in ("mean", "sum", "batchmean"):
+        message = rf'^keepdims belongs to reduction="none", got reduction={reduction!r}$'
+        refuses(ValueError, message, "kl_divergence", reduction=reduction, keepdims=True)
+
+
+def test_z_loss():
+    name = "cross_entropy"
+    for wrong in (np.nan, np.inf, -1e-3):
+        refuses(ValueError, r"^z_loss must be .*, got ", name, z_loss=wrong)
+    refuses(TypeError, r"^z_loss must be a number, got 'much'$", name, z_loss="much")
+    for form in ("probs", "log_probs"):
+        message = rf'^z_loss belongs to form="logits", got 0.1 with form={form!r}$'
+        refuses(ValueError, message, name, form=form, z_loss=0.1)
+        call(name, form=form, z_loss=0)
+
+
+@EACH
+def test_options_of_later_versions_are_absent(name):
+    for option in ("weight", "where", "label_smoothing", "sample_weight", "b", "return_sign"):
+        with pytest.raises(TypeError, match=option):
+            call(name, **{option: None})
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LOSSES)
+class TestLabels:
+    def test_every_integer_dtype(self, name):
+        expected = call(name)
+        for dtype in "bBhHiIlLqQ":
+            assert call(name, X, LABELS.astype(dtype)) == expected
+            assert call(name, X, LABELS.astype(np.dtype(dtype).newbyteorder())) == expected
+        assert call(name, X, LABELS.tolist()) == expected
+
+    @pytest.mark.parametrize("label", [3, -1, -3, 100, -99, 2**31, -(2**31), 2**63 - 1, -(2**63)])
+    def test_out_of_range(self, name, label):
+        message = (
+            rf"^target must hold class indices below 3 or ignore_index=-100, got {label} in row 1$"
+        )
+        refuses(IndexError, message, name, X, np.array([0, label]))
+        refuses(IndexError, message, name, X, np.array([0, label]), reduction="none")
+        # The first one is named, with its row in an array of rows.
+        x = np.zeros((2, 3, 4, 3))
+        labels = np.zeros((2, 3, 4), np.int64)
+        labels[1, 0, 3] = labels[1, 2, 0] = label
+        refuses(IndexError, rf"got {label} in row 1, 0, 3$", name, x, labels)
+        refuses(IndexError, rf"got {label}$", name, np.zeros(3), label)
+
+    @pytest.mark.parametrize("label", [2**63, 2**64 - 1, 2**64 - 100, 2**64 - 3, 2**63 + 1])
+    def test_beyond_int64(self, name, label):
+        """None of them wraps to a class, or to the label that is ignored."""
+        labels = np.array([0, label], np.uint64)
+        refuses(IndexError, rf"got {label} in row 1$", name, X, labels)
+        wrapped = label - 2**64
+        refuses(IndexError, rf"got {label} in row 1$", name, X, labels, ignore_index=wrapped)
+
+    def test_ignored(self, name):
+        x = np.zeros((4, 3))
+        for ignored in (-100, -1, 0, 3, 2**63 - 1, -(2**63)):
+            labels = np.array([1, ignored, ignored, 2])
+            rows = call(name, x, labels, ignore_index=ignored, reduction="none")
+            assert (rows[1:3] == 0).all()
+            total = call(name, x, labels, ignore_index=ignored, reduction="sum")
+            assert call(name, x, labels, ignore_index=ignored) == pytest.approx(total / 2)
+        assert np.isnan(call(name, x, [-100] * 4))
+        assert call(name, x, [-100] * 4, reduction="sum") == 0
+
+    def test_dtypes(self, name):
+        for wrong in ([0.0, 1.0], [True, False], ["0", "1"], [None, 1], [0, 2**70]):
+            got = re.escape(str(np.asarray(wrong).dtype))
+            message = rf"^target must hold integers, class indices, got {got}$"
+            refuses(TypeError, message, name, X, wrong)
+
+    def test_shapes(self, name):
+        for wrong in (0, [0], [0, 1, 2], [[0, 1]], [[0], [1]]):
+            got = re.escape(str(np.shape(wrong)))
+            message = rf"^target must have the shape of the rows, \(2,\), .*, got {got}$"
+            refuses(ValueError, message, name, X, wrong)
+        message = r"the shape of the rows, \(2, 4\), .*, got \(2, 3\)$"
+        refuses(ValueError, message, name, np.zeros((2, 3, 4)), np.zeros((2, 3), int), axis=1)
+
+    def test_ignore_index(self, name):
+        for wrong in (1.0, "1", None):
+            refuses(TypeError, r"^ignore_index must be an integer, got ", name, ignore_index=wrong)
+        for wrong in (2**63, -(2**63) - 1):
+            message = rf"^ignore_index must fit in int64, got {wrong}$"
+            refuses(ValueError, message, name, ignore_index=wrong)
+
+    def test_no_class_to_name(self, name):
+        refuses(IndexError, r"below 0 .* got 0 in row 0$", name, np.zeros((1, 0)), [0])
+        assert call(name, np.zeros((1, 0)), [-100], reduction="none") == 0
+
+
+# --- out ------------------------------------------------------------------------------------------
+
+
+def result_of(name):
+    rows = {"reduction": "none"} if name in LOSSES else {}
+    return call(name, **rows), rows
+
+
+@EACH
+def test_out(name):
+    result, rows = result_of(name)
+    for shape in ((), (1,), (3, 2), (*result.shape, 1)):
+        message = rf"^out must have the result's shape .*, got {re.escape(str(shape))}$"
+        refuses(ValueError, message, name, out=np.zeros(shape), **rows)
+    for dtype in ("float32", "int64", "bool"):
+        message = rf"^out must hold float64, got {dtype}$"
+        refuses(TypeError, message, name, out=np.zeros(result.shape, dtype), **rows)
+    for wrong in ([0.0, 0.0], 1.0, "out"):
+        message = rf"^out must be a NumPy array, got {type(wrong).__name__}$"
+        refuses(TypeError, message, name, out=wrong, **rows)
+    frozen = np.zeros(result.shape)
+    frozen.flags.writeable = False
+    refuses(ValueError, r"^out must be writable", name, out=frozen, **rows)
+
+
+@pytest.mark.parametrize("name", [*LOSSES, "kl_divergence"])
+def test_out_of_a_reduction(name):
+    for reduction in ("mean", "sum"):
+        message = r"^out must have the result's shape \(\), got \(1,\)$"
+        refuses(ValueError, message, name, out=np.zeros(1), reduction=reduction)
+
+
+@EACH
+def test_nothing_is_written_by_a_call_that_fails(name):
+    result, rows = result_of(name)
+    wrong = [{"base": 1}] if name not in ("logsumexp", *MAPS) else [{"dtype": "int8"}]
+    if name not in ELEMENTWISE:
+        wrong.append({"axis": 5})
+    if name in ("entropy", "cross_entropy", "kl_divergence"):
+        wrong += [{"temperature": 0, "form": "logits"}, {"form": "odds"}]
+    for options in wrong:
+        out = np.full(result.shape, 99.0)
+        with pytest.raises((ValueError, TypeError)):
+            call(name, out=out, **{**rows, **options})
+        assert (out == 99).all()
+    if name in LOSSES:
+        # The last label of many is the wrong one.
+        x = np.zeros((70_000, 3))
+        labels = np.zeros(len(x), np.int64)
+        labels[-1] = 3
+        for reduction in ("none", "mean"):
+            out = np.full(len(x) if reduction == "none" else (), 99.0)
+            with pytest.raises(IndexError, match=r"in row 69999$"):
+                call(name, x, labels, out=out, reduction=reduction)
+            assert (out == 99).all()
