@@ -35,11 +35,4 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef BOOST
 #undef FLOOR
 #undef DIRECT
-#undef LIFT
-#undef LOWEST
-#undef UNLIFT
-#undef UNLIFT_INVERSE
-#undef LIFTED_NORMAL
-#undef EXPONENT_SHIFT
-#undef SPREAD
 #undef EACH_STATE

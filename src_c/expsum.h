@@ -24,11 +24,12 @@
 
 /* The fields of a row's state. */
 enum {
-    K(MAX),     /* the maximum */
-    K(REST),    /* the boosted sum of the others; nan if the row holds one */
-    K(ORIGIN),  /* what the exponentials are measured from */
-    K(REF),     /* the integer, likewise */
-    K(WEIGHTED) /* the sum of exp * (max - x), boosted, if asked for */
+    K(MAX),               /* the maximum */
+    K(REST),              /* the boosted sum of the others; nan if the row holds one */
+    K(ORIGIN),            /* what the exponentials are measured from */
+    K(REF),               /* the integer, likewise */
+    K(WEIGHTED),          /* the sum of exp * (max - x), boosted, if asked for */
+    K(TIES) = K(WEIGHTED) /* softmax: how many maxima there are beside the first */
 };
 
 /* A call's constants: of the row's type, and in float64 for the states. */
@@ -70,8 +71,8 @@ typedef struct {
     K(v) origin, floor, magic;
 } K(measure);
 
-KLCE_INLINE K(measure) K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost,
-                                    int floor)
+KLCE_INLINE K(measure)
+    K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost, int floor)
 {
     return (K(measure)){K(set)(origin), K(set)((ref + floor) * c->e.ln2_hi),
                         K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost) - ref)};
@@ -232,8 +233,8 @@ typedef struct {
     K(measure) from;
 } K(references);
 
-KLCE_INLINE K(references) K(references_of)(const K(expsum_context) *c, K(v) max, int boost,
-                                          int floor)
+KLCE_INLINE K(references)
+    K(references_of)(const K(expsum_context) *c, K(v) max, int boost, int floor)
 {
     K(v) size = K(max)(max, -max), zero = K(set)(0);
     K(m) finite = K(lt)(size, K(set)((real)INFINITY));

@@ -69,13 +69,21 @@ KLCE_INLINE K(v) K(load_field)(const double *field)
     return K(load)(lane);
 }
 
-/* The sum of n columns in float64, by halves of LANES as in K(total). */
-KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
+/* The sum of n columns in float64, by halves of LANES as in K(total); of column[j] + more[j], where
+ * `more` is given. */
+KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
+                                     double *field)
 {
 #if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
-    double sum[LANES][WIDTH];
-    for (ptrdiff_t j = 0; j < n; j++)
+    double sum[LANES][WIDTH], other[WIDTH];
+    for (ptrdiff_t j = 0; j < n; j++) {
         K(store_field)(sum[j], column[j]);
+        if (more) {
+            K(store_field)(other, more[j]);
+            for (int i = 0; i < WIDTH; i++)
+                sum[j][i] += other[i];
+        }
+    }
     for (ptrdiff_t half = LANES / 2; half; half /= 2)
         for (ptrdiff_t j = 0; j + half < KLCE_LESSER(n, 2 * half); j++)
             for (int i = 0; i < WIDTH; i++)
@@ -87,6 +95,10 @@ KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
     for (ptrdiff_t j = 0; j < n; j++) {
         low[j] = widen_low(column[j]);
         high[j] = widen_high(column[j]);
+        if (more) {
+            low[j] = low[j] + widen_low(more[j]);
+            high[j] = high[j] + widen_high(more[j]);
+        }
     }
     for (ptrdiff_t half = LANES / 2; half; half /= 2)
         for (ptrdiff_t j = 0; j + half < KLCE_LESSER(n, 2 * half); j++) {
@@ -96,4 +108,9 @@ KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
     store_f64(field, low[0]);
     store_f64(field + WIDTH / 2, high[0]);
 #endif
+}
+
+KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
+{
+    K(sum_column_pairs)(column, NULL, n, field);
 }

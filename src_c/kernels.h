@@ -21,7 +21,7 @@
 #define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
 #define BLOCK                                                                                      \
     ((ptrdiff_t)(8192 / sizeof(real)))   /* elements that stay in L1 from one look to the next */
-#define FLUSH ((ptrdiff_t)(16 * LANES))  /* elements summed before they go to the lanes */
+#define FLUSH ((ptrdiff_t)(8 * LANES))   /* elements summed before they go to the lanes */
 #define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 

@@ -11,6 +11,7 @@
 
 typedef struct {
     float log2e, ln2_hi, ln2_mid, ln2_lo; /* log2(e)/T and T*ln2 in pieces */
+    float c1_low;                         /* of 1/T, what c1 lacks */
     float c1, c2, c3, c4, c5, c6;         /* p(r) = 1 + c1 r + ... + c6 r^6, c_k over T^k */
 } exp_constants_f32;
 
@@ -33,6 +34,7 @@ KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
                            .c4 = (float)(0.04166839421 * i2 * i2),
                            .c5 = (float)(0.008368780411 * i3 * i2),
                            .c6 = (float)(0.001381446706 * i3 * i3)};
+    e.c1_low = (float)(i - e.c1);
     e.ln2_hi = (float)ln2;
     int32_t bits;
     memcpy(&bits, &e.ln2_hi, sizeof bits);
@@ -152,6 +154,38 @@ KLCE_INLINE v_f32 exp_mantissa_f32(const exp_constants_f32 *e, v_f32 r)
 KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
 {
     return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
+}
+
+/* exp(r/T) - 1 and the scale, apart, and the first free of the rounding of r: for sums that add
+ * scale and t*scale and for quotients that must be right to 2 ULP.  float32 needs the care, 5
+ * instructions more than the mantissa; in float64 the bound of 4 does without. */
+typedef struct {
+    v_f32 t, scale;
+} exp_pair_f32;
+typedef struct {
+    v_f64 t, scale;
+} exp_pair_f64;
+
+KLCE_INLINE exp_pair_f32 exp_pair_of_f32(const exp_constants_f32 *e, v_f32 z, v_f32 magic)
+{
+    v_f32 shifted = fma_f32(z, set_f32(e->log2e), magic), n = shifted - magic;
+    v_f32 first = fma_f32(n, -set_f32(e->ln2_hi), z); /* exact */
+    v_f32 r = fma_f32(n, -set_f32(e->ln2_mid), first);
+    v_f32 low = fma_f32(n, -set_f32(e->ln2_mid), first - r);
+#if !KLCE_FMA
+    low = fma_f32(n, -set_f32(e->ln2_lo), low); /* n*ln2_mid was exact */
+#endif
+    v_f32 m = fma_f32(low, set_f32(e->c1), r * set_f32(e->c1_low));
+    m = fma_f32(exp_poly_f32(e, r), r * r, m);
+    return (exp_pair_f32){fma_f32(r, set_f32(e->c1), m),
+                          from_bits_f32(shift_to_exponent_f32(to_bits_f32(shifted)))};
+}
+
+KLCE_INLINE exp_pair_f64 exp_pair_of_f64(const exp_constants_f64 *e, v_f64 z, v_f64 magic)
+{
+    exp_parts_f64 parts = exp_reduce_f64(e, z, magic);
+    v_f64 q = fma_f64(exp_poly_f64(e, parts.r), parts.r, set_f64(e->c1));
+    return (exp_pair_f64){q * parts.r, parts.scale};
 }
 
 /* exp(z/T) in full, 0 below the normal numbers and inf above: for the few values of a row's

@@ -56,8 +56,8 @@ class Guarded:
 def shapes():
     yield from ((1 + n % 4, n) for n in range(1, 71))
     # As many rows as a kernel may take at once, and one more.
-    yield from itertools.product((16, 17, 33, 65), (1, 2, 3, 5, 8, 10, 16, 31, 32, 33))
-    yield from itertools.product((1, 3), (127, 128, 129, 255, 257, 511, 513, 1000, 2047, 2049))
+    yield from itertools.product((16, 33, 65), (1, 2, 3, 5, 8, 10, 17, 32))
+    yield from itertools.product((1, 3), (127, 129, 257, 513, 1000, 2047, 2049))
     yield 1, 16385
 
 
@@ -70,7 +70,7 @@ def main(isa):
             print(kernel, dtype.name, (count, n), flush=True)
             *_, args = operands(kernel, count, n, dtype)
             expected = call(kernel, args)
-            strides = (1, 3) if count * n < 2000 else (1,)
+            strides = (1, 3) if n < 40 else (1,)
             for at_end, stride in itertools.product((True, False), strides):
                 held = [
                     guard.hold(np.asarray(arg), at_end, stride if letter in "vge" else 1)

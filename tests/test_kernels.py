@@ -38,12 +38,10 @@ def calls(kernel, dtype, seed=0):
     """Yield the operands of calls on rows of every number of classes."""
     for n in SHORT:
         yield from operands(kernel, 19, n, dtype, seed)
-    for n in MIDDLE:
-        yield from operands(kernel, 2, n, dtype, seed)
-    for i, n in enumerate(LONG):
+    for i, n in enumerate([*MIDDLE, *LONG]):
         # The parameters in turn.  Of a pair of rows, the second is the one that is not near.
         choice = list(operands(kernel, 2, n, dtype, seed))
-        yield take_rows(kernel, choice[i % len(choice)], slice(i % 2, i % 2 + 1))
+        yield take_rows(kernel, choice[i // 2 % len(choice)], slice(i % 2, i % 2 + 1))
 
 
 @lru_cache(maxsize=1)
@@ -88,11 +86,11 @@ def test_vector_isas_agree_to_the_bit(kernel, dtype):
 def test_a_row_stands_for_itself(kernel, dtype, isa):
     """Neither the number of rows nor a row's place among them changes a bit of its result."""
     with on_isa(isa):
-        for n in (1, 2, 3, 4, 5, 7, 8, 9, 10, 16, 17, 31, 32, 33, 65, 600, 2049, 16385):
+        for n in (1, 2, 3, 5, 8, 9, 10, 16, 17, 31, 32, 33, 65, 600, 2049, 16385):
             count = 37 if n < 100 else 5
             for args in operands(kernel, count, n, dtype, seed=2):
                 whole = call(kernel, args)
-                for length in (1, 4, 21):
+                for length in (1, 21):
                     parts = [slice(i, i + length) for i in range(count - length + 1)]
                     found = [call(kernel, take_rows(kernel, args, part)) for part in parts]
                     for k, full in enumerate(whole if parts else ()):

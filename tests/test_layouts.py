@@ -161,76 +161,70 @@ def test_broadcast_operands(kernel, dtype):
                     assert_same(kernel, args, call(kernel, given), call(kernel, copied), k)
 
 
-@ISA
 @DTYPE
 @KERNEL
-def test_axes(kernel, dtype, isa):
+def test_axes(kernel, dtype):
     """The classes along any axis of a block of rows, in C and in Fortran order."""
     inputs, outputs = letters(kernel)
-    with on_isa(isa):
-        for n in (1, 5, 33, 500):
-            for args in operands(kernel, 12, n, dtype):
-                expected = call(kernel, args)
-                if "e" in inputs:
-                    continue
-                for axis in range(3):
+    for n in (1, 5, 33, 500):
+        for args in operands(kernel, 12, n, dtype):
+            expected = call(kernel, args)
+            if "e" in inputs:
+                continue
+            for axis in range(3):
 
-                    def turned(x, letter, axis=axis, n=n):
-                        if letter in "vg":
-                            x = x.reshape(3, 4, n)
-                            return np.ascontiguousarray(np.moveaxis(x, -1, axis))
-                        return x.reshape(3, 4) if letter in "ls" else x
+                def turned(x, letter, axis=axis, n=n):
+                    if letter in "vg":
+                        x = x.reshape(3, 4, n)
+                        return np.ascontiguousarray(np.moveaxis(x, -1, axis))
+                    return x.reshape(3, 4) if letter in "ls" else x
 
-                    axes = [(axis,) if letter in "vg" else () for letter in inputs + outputs]
-                    given = tuple(map(turned, args, inputs))
-                    wanted = tuple(map(turned, expected, outputs))
-                    for order in "CF":
-                        found = tuple(np.asarray(a, order=order) for a in given)
-                        result = call(kernel, found, axes=axes)
-                        assert_same(kernel, args, result, wanted, f"axis {axis} order {order}")
+                axes = [(axis,) if letter in "vg" else () for letter in inputs + outputs]
+                given = tuple(map(turned, args, inputs))
+                wanted = tuple(map(turned, expected, outputs))
+                for order in "CF":
+                    found = tuple(np.asarray(a, order=order) for a in given)
+                    result = call(kernel, found, axes=axes)
+                    assert_same(kernel, args, result, wanted, f"axis {axis} order {order}")
 
 
 OUTPUTS = [name for name in LAYOUTS if name not in ("read-only", "byte-swapped", "one byte off")]
 
 
-@ISA
 @DTYPE
 @KERNEL
-def test_outputs(kernel, dtype, isa):
+def test_outputs(kernel, dtype):
     _, outputs = letters(kernel)
-    with on_isa(isa):
-        for shape in SHAPES:
-            for args in operands(kernel, *shape, dtype):
-                expected = call(kernel, args)
-                for layout in OUTPUTS:
-                    out = []
-                    for result in expected:
-                        filled = np.full_like(result, 99)
-                        # The outputs of one number a row are a column of the array laid out.
-                        if filled.ndim == 1:
-                            out.append(LAYOUTS[layout](np.stack([filled] * 2, axis=1))[:, 0])
-                        else:
-                            out.append(LAYOUTS[layout](filled))
-                    result = call(kernel, args, out=tuple(out))
-                    assert all(a is b for a, b in zip(result, out, strict=True))
-                    assert_same(kernel, args, result, expected, layout)
-                assert len(outputs) == len(expected)
+    for shape in SHAPES:
+        for args in operands(kernel, *shape, dtype):
+            expected = call(kernel, args)
+            for layout in OUTPUTS:
+                out = []
+                for result in expected:
+                    filled = np.full_like(result, 99)
+                    # The outputs of one number a row are a column of the array laid out.
+                    if filled.ndim == 1:
+                        out.append(LAYOUTS[layout](np.stack([filled] * 2, axis=1))[:, 0])
+                    else:
+                        out.append(LAYOUTS[layout](filled))
+                result = call(kernel, args, out=tuple(out))
+                assert all(a is b for a, b in zip(result, out, strict=True))
+                assert_same(kernel, args, result, expected, layout)
+            assert len(outputs) == len(expected)
 
 
-@ISA
 @DTYPE
 @pytest.mark.parametrize("kernel", MAPS)
-def test_in_place(kernel, dtype, isa):
-    with on_isa(isa):
-        for shape in (*SHAPES, (40, 1500), (1, 70000)):
-            for args in operands(kernel, *shape, dtype):
-                expected = call(kernel, args)
-                for layout in OUTPUTS:
-                    x = LAYOUTS[layout](args[0].copy())
-                    with klce.threads(3):
-                        result = call(kernel, (x, *args[1:]), out=x)
-                    assert result[0] is x
-                    assert_same(kernel, args, result, expected, layout)
+def test_in_place(kernel, dtype):
+    for shape in (*SHAPES, (40, 1500), (1, 70000)):
+        for args in operands(kernel, *shape, dtype):
+            expected = call(kernel, args)
+            for layout in OUTPUTS:
+                x = LAYOUTS[layout](args[0].copy())
+                with klce.threads(3):
+                    result = call(kernel, (x, *args[1:]), out=x)
+                assert result[0] is x
+                assert_same(kernel, args, result, expected, layout)
 
 
 @DTYPE

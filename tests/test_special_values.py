@@ -88,7 +88,7 @@ def cases_of_one_value(kernel, dtype):
         # Sums may drop subnormal numbers, so a row of nothing else may count as empty.
         special = [v for v in values(kernel, dtype) if n > 1 or v == 0 or not abs(v) < 1e-30]
         changed_ones = subsets(kernel)
-        if n > 33:
+        if n > 10:
             # The specification is slow where numbers are not finite.
             special, changed_ones = special[:3], changed_ones[:2]
         changes = list(itertools.product(changed_ones, positions(n), special))
@@ -323,7 +323,7 @@ def test_masks_cost_no_accuracy(kernel, dtype, isa):
 def test_no_warning_on_any_thread(kernel, dtype, threads):
     """Numbers of rows and classes that several threads share, special values among them."""
     with klce.threads(threads), np.errstate(all="raise"):
-        for count, n in ((4000, 10), (40, 1000), (2, 40000)):
+        for count, n in ((4000, 10), (40, 1000), (1, 40000)):
             for args in operands(kernel, count, n, dtype):
                 for letter, arg in zip(letters(kernel)[0], args, strict=True):
                     if letter in "vge":

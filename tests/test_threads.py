@@ -29,8 +29,8 @@ ISA = pytest.mark.parametrize("isa", ISAS)
 THREADS = (1, 2, 3, 7)
 # Many rows, in several chunks of 2^16 elements; few long ones, which are split by segments of 2^14.
 SHAPES = [
-    *((70_003, 1), (20_001, 2), (7001, 10), (2003, 33), (67, 1000), (9, 5003)),
-    *((1, 128256), (2, 50257), (3, 32769), (1, 65536), (7, 16385)),
+    *((70_003, 1), (7001, 10), (67, 1000)),
+    *((1, 50257), (3, 32769), (2, 65536), (7, 16385)),
 ]
 
 

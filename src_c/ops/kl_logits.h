@@ -91,7 +91,7 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
         /* Below the floor p is 0 beside any q, but for a q that is 0 itself. */
         K(v) least = K(set)((real)-INFINITY);
         K(m) is_far = K(lt)(far, d), no_p = K(lt)(x - by->from.origin, by->from.floor);
-        K(m) no_q = K(and)(K(eq)(y, least), K(lt)(least, x));
+        K(m) no_q = K (and)(K(eq)(y, least), K(lt)(least, x));
         result.term = K(select)(is_far, q - w * (one + slope), result.term);
         result.moved = K(select)(is_far, q - w, result.moved);
         result.term = K(select)(no_p, q, result.term);
@@ -109,8 +109,9 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     double full = state[FIELD(OFFSET)];
     K(kl_measure)
-    by = {K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR),
-          K(set)((real)full), K(set)((real)(full - (real)full))};
+    by = {
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR),
+        K(set)((real)full), K(set)((real)(full - (real)full))};
     K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS];
