@@ -167,8 +167,11 @@ def labels(
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
     if not -(2**63) <= ignored < 2**63:
         raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
-    # uint64 labels beyond int64 wrap to negative ones, which are out of range all the same.
-    native = np.ascontiguousarray(array.astype(np.int64, copy=False))
+    if array.dtype == np.uint64:
+        # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
+        native = np.minimum(array, np.uint64(2**63 - 1)).astype(np.int64)
+    else:
+        native = np.asarray(array, dtype=np.int64, order="C")
     bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
     if bad >= 0:
         row = np.unravel_index(bad, shape) if shape else ()
@@ -189,7 +192,8 @@ def in_unit(values: Any, nats: float) -> Any:
     """Divide fresh values, an array in place, by the unit that they are wanted in."""
     if nats == 1:
         return values
-    return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
+    with np.errstate(all="ignore"):
+        return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
 
 
 def reduced(
@@ -203,7 +207,8 @@ def reduced(
     if how != "sum":
         count = counted if how == "mean" else batch
         total = total / count if count else math.nan
-    value = array.dtype.type(total)
+    with np.errstate(all="ignore"):  # a sum may be beyond float32
+        value = array.dtype.type(total)
     if out is None:
         return value
     out[...] = value

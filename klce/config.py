@@ -67,8 +67,8 @@ def _thread_count(n: int, name: str) -> int:
         count = operator.index(n)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {n!r}") from None
-    if not 1 <= count <= 4096:
-        raise ValueError(f"{name} must be from 1 to 4096, got {n!r}")
+    if not 1 <= count <= 256:
+        raise ValueError(f"{name} must be from 1 to 256, got {n!r}")
     return count
 
 
@@ -97,7 +97,7 @@ def set_num_threads(n: int) -> None:
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer from 1 to 4096.
+        If `n` is not an integer from 1 to 256.
     """
     _ufuncs.set_num_threads(_thread_count(n, "n"))
 
@@ -113,7 +113,7 @@ class threads:
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer from 1 to 4096.
+        If `n` is not an integer from 1 to 256.
 
     Examples
     --------
@@ -152,7 +152,7 @@ def _read_environment() -> None:
             set_num_threads(int(wanted))
         except ValueError:
             raise ImportError(
-                f"KLCE_NUM_THREADS must be an integer from 1 to 4096, got {wanted!r}"
+                f"KLCE_NUM_THREADS must be an integer from 1 to 256, got {wanted!r}"
             ) from None
 
 

@@ -125,7 +125,7 @@ def cross_entropy(
     ignore_index : int, default -100
         Rows with this label are 0 under ``"none"`` and do not count in the mean.
     z_loss : float, default 0.0
-        Adds ``z_loss * logsumexp(row)**2`` to each row's loss (logits only).
+        Adds ``z_loss * logsumexp(row)**2`` to each row's loss (logits only); not negative.
     temperature : float, default 1.0
         Divides the logits (logits only); from 1e-6 to 1e6.
     base : float, optional
@@ -153,7 +153,8 @@ def cross_entropy(
     :math:`m = x_k` the maximum: two terms that are never negative, so that the loss of a confident
     row is right to the last digits where ``logsumexp(x) - x[y]`` gives 0.
 
-    A target class of probability 0 gives +inf; nan, a row of -inf, and a target at +inf give nan.
+    A target class of probability 0 gives +inf; a row that holds nan or +inf, or only -inf, gives
+    nan.
 
     Examples
     --------
@@ -168,6 +169,8 @@ def cross_entropy(
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     z = _validate.number(z_loss, "z_loss")
+    if z < 0:
+        raise ValueError(f"z_loss must not be negative, got {z_loss!r}")
     parameters: tuple[float, ...] = ()
     if form == "logits":
         kernel, parameters = _ufuncs.cross_entropy, (t, z)

@@ -198,7 +198,7 @@ def _nll_probs(probs: Array, target: Array, ignore_index: int = -100) -> Float64
 def _entropy_probs(p: Array, normalize: bool = True) -> Float64:
     """Sum of p/S * log(S/p), S = sum p; without normalize -sum p log p."""
     p = _wide(p)
-    negative = (p < 0).any(axis=-1)
+    negative = ((p < 0) | np.isinf(p)).any(axis=-1)
     if not normalize:
         return _float64(np.where(negative, np.nan, -np.where(p == 0, 0, p * np.log(p)).sum(-1)))
     # Only the largest p can be near S: its S/p is 1 + rest/p. The others have S/p >= 2.
@@ -233,8 +233,8 @@ def _entropy_logits(x: Array, temperature: float = 1.0) -> Float64:
 @_silent
 def _kl_probs(p: Array, q: Array, normalize: bool = True) -> Float64:
     """Sum of p log(p/q), of p/sum(p) and q/sum(q) when normalize is set."""
-    p, q = np.broadcast_arrays(_wide(p), _wide(q))
-    negative = ((p < 0) | (q < 0)).any(axis=-1)
+    p, q = np.broadcast_arrays(_wide(p) + 0.0, _wide(q) + 0.0)
+    negative = ((p < 0) | (q < 0) | np.isinf(p) | np.isinf(q)).any(axis=-1)
     v = (q - p) / p  # q/p - 1
     if not normalize:
         # Where q/p is near 1, q - p is exact and log1p keeps every digit of it.

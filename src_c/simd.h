@@ -41,8 +41,10 @@
 #define KLCE_WIDTH_f64 (KLCE_VECTOR_BYTES / 8)
 typedef float v_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
 typedef double v_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
-typedef int32_t b_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
-typedef int64_t b_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef uint32_t b_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef uint64_t b_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef int32_t s_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+typedef int64_t s_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
 typedef float v_f32_unaligned
     __attribute__((vector_size(KLCE_VECTOR_BYTES), aligned(4), may_alias));
 typedef double v_f64_unaligned
@@ -52,8 +54,8 @@ typedef double v_f64_unaligned
 #define KLCE_WIDTH_f64 1
 typedef float v_f32;
 typedef double v_f64;
-typedef int32_t b_f32;
-typedef int64_t b_f64;
+typedef uint32_t b_f32;
+typedef uint64_t b_f64;
 #endif
 
 typedef int32_t bits_scalar_f32;
@@ -106,8 +108,8 @@ KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
 
 #elif KLCE_VECTOR_BYTES == 32
 #define KLCE_FMA 1
-typedef b_f32 m_f32;
-typedef b_f64 m_f64;
+typedef s_f32 m_f32;
+typedef s_f64 m_f64;
 KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return _mm256_fmadd_ps(a, b, c); }
 KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return _mm256_fmadd_pd(a, b, c); }
 KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm256_min_ps(a, b); }
@@ -118,22 +120,22 @@ KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b) { return _mm256_blendv_p
 KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b) { return _mm256_blendv_pd(b, a, (v_f64)m); }
 KLCE_INLINE int bits_f32(m_f32 m) { return _mm256_movemask_ps((v_f32)m); }
 KLCE_INLINE int bits_f64(m_f64 m) { return _mm256_movemask_pd((v_f64)m); }
-KLCE_INLINE b_f32 lanes_below_f32(int k)
+KLCE_INLINE s_f32 lanes_below_f32(int k)
 {
-    return (b_f32){0, 1, 2, 3, 4, 5, 6, 7} < (b_f32)_mm256_set1_epi32(k);
+    return (s_f32){0, 1, 2, 3, 4, 5, 6, 7} < (s_f32)_mm256_set1_epi32(k);
 }
-KLCE_INLINE b_f64 lanes_below_f64(int k)
+KLCE_INLINE s_f64 lanes_below_f64(int k)
 {
-    return (b_f64){0, 1, 2, 3} < (b_f64)_mm256_set1_epi64x(k);
+    return (s_f64){0, 1, 2, 3} < (s_f64)_mm256_set1_epi64x(k);
 }
 KLCE_INLINE v_f32 load_part_f32(const float *p, int k, v_f32 fill)
 {
-    b_f32 m = lanes_below_f32(k);
+    s_f32 m = lanes_below_f32(k);
     return select_f32(m, _mm256_maskload_ps(p, (__m256i)m), fill);
 }
 KLCE_INLINE v_f64 load_part_f64(const double *p, int k, v_f64 fill)
 {
-    b_f64 m = lanes_below_f64(k);
+    s_f64 m = lanes_below_f64(k);
     return select_f64(m, _mm256_maskload_pd(p, (__m256i)m), fill);
 }
 KLCE_INLINE void store_part_f32(float *p, int k, v_f32 v)
@@ -147,8 +149,8 @@ KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
 
 #elif KLCE_VECTOR_BYTES == 16 && defined(__x86_64__)
 #define KLCE_FMA 0
-typedef b_f32 m_f32;
-typedef b_f64 m_f64;
+typedef s_f32 m_f32;
+typedef s_f64 m_f64;
 KLCE_INLINE v_f32 fma_f32(v_f32 a, v_f32 b, v_f32 c) { return a * b + c; }
 KLCE_INLINE v_f64 fma_f64(v_f64 a, v_f64 b, v_f64 c) { return a * b + c; }
 KLCE_INLINE v_f32 min_f32(v_f32 a, v_f32 b) { return _mm_min_ps(a, b); }
@@ -157,19 +159,19 @@ KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm_max_ps(a, b); }
 KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm_max_pd(a, b); }
 KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
 {
-    return (v_f32)((m & (b_f32)a) | (~m & (b_f32)b));
+    return (v_f32)((m & (s_f32)a) | (~m & (s_f32)b));
 }
 KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b)
 {
-    return (v_f64)((m & (b_f64)a) | (~m & (b_f64)b));
+    return (v_f64)((m & (s_f64)a) | (~m & (s_f64)b));
 }
 KLCE_INLINE int bits_f32(m_f32 m) { return _mm_movemask_ps((v_f32)m); }
 KLCE_INLINE int bits_f64(m_f64 m) { return _mm_movemask_pd((v_f64)m); }
 
 #elif KLCE_VECTOR_BYTES == 16 && defined(__aarch64__)
 #define KLCE_FMA 1
-typedef b_f32 m_f32;
-typedef b_f64 m_f64;
+typedef s_f32 m_f32;
+typedef s_f64 m_f64;
 KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
 {
     return (v_f32)vbslq_f32((uint32x4_t)m, (float32x4_t)a, (float32x4_t)b);
@@ -290,20 +292,20 @@ KLCE_INLINE b_f32 to_bits_f32(v_f32 v) { return (b_f32)v; }
 KLCE_INLINE b_f64 to_bits_f64(v_f64 v) { return (b_f64)v; }
 KLCE_INLINE v_f32 from_bits_f32(b_f32 b) { return (v_f32)b; }
 KLCE_INLINE v_f64 from_bits_f64(b_f64 b) { return (v_f64)b; }
-KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return x - (b_f32){0}; }
-KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return x - (b_f64){0}; }
+KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return (uint32_t)x - (b_f32){0}; }
+KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return (uint64_t)x - (b_f64){0}; }
 /* The mantissa's width is the distance to the exponent field. */
 KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return b << 23; }
 KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return b << 52; }
-KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return b >> 23; }
+/* As signed numbers. */
+KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return (b_f32)((s_f32)b >> 23); }
 /* AVX2 has no arithmetic shift of 64-bit lanes: shift as unsigned, then carry the sign. */
-typedef uint64_t ub_f64 __attribute__((vector_size(KLCE_VECTOR_BYTES)));
 KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b)
 {
     b_f64 sign = set_bits_f64(1 << 11);
-    return ((b_f64)((ub_f64)b >> 52) ^ sign) - sign;
+    return ((b >> 52) ^ sign) - sign;
 }
-KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return __builtin_convertvector(b, v_f32); }
+KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return __builtin_convertvector((s_f32)b, v_f32); }
 /* |b| < 2^51: an integer conversion by the exponent trick, since AVX2 and SSE2 have none. */
 KLCE_INLINE v_f64 float_of_f64(b_f64 b)
 {
@@ -405,14 +407,14 @@ KLCE_INLINE v_f64 from_bits_f64(b_f64 b)
     memcpy(&v, &b, sizeof v);
     return v;
 }
-KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return x; }
-KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return x; }
-KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return (b_f32)((uint32_t)b << 23); }
-KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return (b_f64)((uint64_t)b << 52); }
-KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return b >> 23; }
-KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b) { return b >> 52; }
-KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)b; }
-KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)b; }
+KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return (uint32_t)x; }
+KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return (uint64_t)x; }
+KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return b << 23; }
+KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return b << 52; }
+KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return (b_f32)((int32_t)b >> 23); }
+KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b) { return (b_f64)((int64_t)b >> 52); }
+KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)(int32_t)b; }
+KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)(int64_t)b; }
 #endif
 
 /* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which leaves

@@ -52,7 +52,24 @@ static void K(kl_logits_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 typedef struct {
     K(measure) from;
     K(v) offset, offset_low;
+    K(v) base, base_low; /* origin + offset: what y is measured from */
 } K(kl_measure);
+
+/* The offsets of the rows whose lanes these are: `step` 1 for neighbours, 0 for one row. */
+KLCE_INLINE K(kl_measure) K(kl_measure_of)(K(measure) from, const double *state, int i, int step)
+{
+    real high[WIDTH], low[WIDTH], base[WIDTH], base_low[WIDTH];
+    for (int k = 0; k < WIDTH; k++) {
+        double offset = state[FIELD(OFFSET) + i + k * step];
+        double origin = state[FIELD(ORIGIN) + i + k * step], sum = offset + origin;
+        double part = sum - offset, error = (offset - (sum - part)) + (origin - part);
+        high[k] = (real)offset;
+        low[k] = (real)(offset - high[k]);
+        base[k] = (real)sum;
+        base_low[k] = (real)((sum - base[k]) + error);
+    }
+    return (K(kl_measure)){from, K(load)(high), K(load)(low), K(load)(base), K(load)(base_low)};
+}
 
 typedef struct {
     K(v) term, moved;
@@ -85,7 +102,7 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
     K(v) excess = K(fma)(parts.scale, bend, line);
     K(kl_parts) result = {w * excess, w * (excess + slope)};
     if (careful) {
-        K(v) z = (y - by->offset) - by->from.origin;
+        K(v) z = (y - by->base) - by->base_low;
         K(v) q = K(exp_measured)(c, &by->from, K(max)(by->from.floor, z));
         q = K(select)(K(lt)(z, by->from.floor), zero, q);
         /* Below the floor p is 0 beside any q, but for a q that is 0 itself. */
@@ -107,11 +124,9 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
 {
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    double full = state[FIELD(OFFSET)];
-    K(kl_measure)
-    by = {
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR),
-        K(set)((real)full), K(set)((real)(full - (real)full))};
+    K(measure) from =
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR);
+    K(kl_measure) by = K(kl_measure_of)(from, state, 0, 0);
     K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS];
@@ -172,20 +187,17 @@ static void K(kl_logits_prepare)(klce_call *call)
 static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
-    double state[KLCE_FIELDS * KLCE_TILE], low[KLCE_TILE];
-    double *offset = state + FIELD(OFFSET);
+    double state[KLCE_FIELDS * KLCE_TILE];
     K(v) x[LANES], y[LANES];
     K(sum_exp_few)(call, 0, row, state);
     K(sum_exp_few)(call, 1, row, state + FIELD(OTHER));
     K(kl_logits_offset)(call, row, KLCE_TILE, state);
-    for (int i = 0; i < KLCE_TILE; i++)
-        low[i] = offset[i] - (real)offset[i];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, x);
         K(load_columns)(call, 1, row + i, y);
         K(references)
         r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), KL_BOOST, KL_FLOOR);
-        K(kl_measure) by = {r.from, K(load_field)(offset + i), K(load_field)(low + i)};
+        K(kl_measure) by = K(kl_measure_of)(r.from, state, i, 1);
         for (ptrdiff_t j = 0; j < call->n; j++) {
             int beyond = 0;
             K(kl_parts) parts = K(kl_logits_term)(c, &by, 0, x[j], y[j], &beyond);

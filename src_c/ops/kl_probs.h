@@ -53,8 +53,10 @@ KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
         term = K(select)(K(lt)(p, tiny), normalize ? d : zero, term);
         term = K(select)(K (and)(no_q, K(lt)(zero, p)), K(set)((real)INFINITY), term);
         term = K(select)(K(or)(K(lt)(p, zero), K(lt)(q, zero)), K(set)((real)NAN), term);
-        term = term + (q - q) * zero; /* a q of nan or inf, whatever p is */
     }
+    /* A nan or inf in either: with normalize the sum of q - p tells. */
+    if (!normalize)
+        term = term + ((p - p) + (q - q));
     return term;
 }
 
@@ -114,23 +116,62 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
     into[FIELD(KL_GAIN)] += from[FIELD(KL_GAIN)];
 }
 
+/* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect of
+ * that: with q P/Q in the place of q, in float64, and without an error in the difference. */
+static KLCE_NOINLINE double K(kl_probs_rescaled)(const real *p, const real *q, ptrdiff_t n,
+                                                 double p_sum, double q_sum)
+{
+    double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
+    double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
+    for (ptrdiff_t i = 0; i < n; i += 8) {
+        double u[8] = {0}, gap[8];
+        ptrdiff_t count = KLCE_LESSER(8, n - i);
+        for (ptrdiff_t j = 0; j < count; j++) {
+            double scaled = q[i + j];
+            double d = fma(scaled, ratio, -(double)p[i + j]) + scaled * ratio_low;
+            drift += d;
+            if (p[i + j] > 0)
+                u[j] = d / p[i + j];
+            else
+                sum += d; /* p = 0: the term is q */
+        }
+        for (int j = 0; j < 8; j += KLCE_WIDTH_f64)
+            store_f64(gap + j, log1p_gap_f64(load_f64(u + j)));
+        for (ptrdiff_t j = 0; j < count; j++)
+            terms[j] += p[i + j] > 0 ? p[i + j] * gap[j] : 0;
+    }
+    sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
+           ((terms[1] + terms[5]) + (terms[3] + terms[7]));
+    double lane[KLCE_WIDTH_f64];
+    store_f64(lane, log1p_gap_f64(set_f64(drift / p_sum)));
+    double kl = sum / p_sum - lane[0];
+    return kl > 0 ? kl : 0;
+}
+
 static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
-    double result[KLCE_TILE];
+    double result[KLCE_TILE], gaps[KLCE_TILE];
     EACH_STATE(i, count)
     {
         v_f64 kl = K(state)(state, K(KL_TERMS), i), mass = K(state)(state, K(KL_MASS), i);
         if (normalize) {
             v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
+            v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
             /* Rounding may leave less than nothing. */
-            kl = max_f64(zero, kl / mass - log1p_gap_f64(s));
+            kl = max_f64(zero, kl / mass - gap) + (gain - gain);
+            store_f64(gaps + i, gap);
             /* Either side sums to 0: no distribution. */
             m_f64 empty = or_f64(eq_f64(mass, zero), eq_f64(s, set_f64(-1)));
             kl = select_f64(empty, set_f64(NAN), kl);
         }
         store_f64(result + i, kl);
     }
+    for (ptrdiff_t i = 0; normalize && i < count; i++)
+        if (gaps[i] > 4e-12 && gaps[i] > 4 * result[i] && gaps[i] < INFINITY)
+            result[i] = K(kl_probs_rescaled)(
+                K(row_in)(call, 0, row + i), K(row_in)(call, 1, row + i), call->n,
+                state[FIELD(KL_MASS) + i], state[FIELD(KL_MASS) + i] + state[FIELD(KL_GAIN) + i]);
     K(put)(call, 3, row, count, result);
 }
 

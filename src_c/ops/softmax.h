@@ -129,7 +129,7 @@ static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
  * rounding of a factor would cost a unit at places, so it comes in two pieces for an FMA; without
  * one, a float32 product goes through float64. */
 typedef struct {
-    K(v) high, low;
+    K(v) high, low, limit; /* no quotient exceeds 1, whatever rounding says */
 #if !KLCE_FMA && !KLCE_REAL_IS_F64
     v_f64 wide[2]; /* for the low and the high half of the lanes */
 #endif
@@ -150,6 +150,7 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, double 
     }
     factor.high = K(load)(high);
     factor.low = K(load)(low);
+    factor.limit = K(set)((real)(lift / UNLIFT));
 #if !KLCE_FMA && !KLCE_REAL_IS_F64
     factor.wide[0] = load_f64(full);
     factor.wide[1] = load_f64(full + WIDTH / 2);
@@ -159,13 +160,15 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, double 
 
 KLCE_INLINE K(v) K(times)(K(v) e, const K(factor) *factor)
 {
+    K(v) product;
 #if KLCE_FMA
-    return K(fma)(e, factor->high, e * factor->low);
+    product = K(fma)(e, factor->high, e * factor->low);
 #elif KLCE_REAL_IS_F64
-    return e * factor->high;
+    product = e * factor->high;
 #else
-    return narrow(widen_low(e) * factor->wide[0], widen_high(e) * factor->wide[1]);
+    product = narrow(widen_low(e) * factor->wide[0], widen_high(e) * factor->wide[1]);
 #endif
+    return K(min)(factor->limit, product); /* nan comes through */
 }
 
 /* The quotient from 2^LIFT times it.  A normal one gets its exponent back.  Below, adding 2^-48 (in

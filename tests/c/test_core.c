@@ -18,14 +18,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define __SANITIZE_THREAD__ 1
+#endif
+#endif
+
 /* What was being tested, for the message of a failure. */
 static char where[160];
 
 #define CHECK(condition)                                                                           \
     do {                                                                                           \
         if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: failed: %s\n  %s, on %s\n", __FILE__, __LINE__,         \
-                    #condition, where, klce_active_isa()->name);                                   \
+            fprintf(stderr, "%s:%d: failed: %s\n  %s, on %s\n", __FILE__, __LINE__, #condition,    \
+                    where, klce_active_isa()->name);                                               \
             abort();                                                                               \
         }                                                                                          \
     } while (0)
@@ -36,7 +42,8 @@ typedef long double wide;
 
 static uint64_t random_state;
 
-static uint64_t random_bits(void) { /* splitmix64 */
+static uint64_t random_bits(void)
+{ /* splitmix64 */
     uint64_t z = random_state += 0x9e3779b97f4a7c15;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
@@ -65,7 +72,8 @@ typedef struct {
     wide max, rest; /* rest: the sum of exp((x - max)/t) over all but one maximum */
 } split;
 
-static split split_of(const wide *x, ptrdiff_t n, wide t) {
+static split split_of(const wide *x, ptrdiff_t n, wide t)
+{
     ptrdiff_t best = 0;
     for (ptrdiff_t k = 1; k < n; k++)
         best = x[k] > x[best] ? k : best;
@@ -78,7 +86,8 @@ static split split_of(const wide *x, ptrdiff_t n, wide t) {
 /* The result itself is its size. */
 static void plain(wide value, wide *want, wide *size) { *want = value, *size = fabsl(value); }
 
-static void lse_at(const row *r, wide t, wide *want, wide *size) {
+static void lse_at(const row *r, wide t, wide *want, wide *size)
+{
     split s = split_of(r->x, r->n, t);
     *want = s.max / t + log1pl(s.rest);
     *size = fabsl(s.max / t) + log1pl(s.rest);
@@ -86,38 +95,45 @@ static void lse_at(const row *r, wide t, wide *want, wide *size) {
 
 static void logsumexp(const row *r, wide *want, wide *size) { lse_at(r, 1, want, size); }
 
-static void softmax(const row *r, wide *want, wide *size) {
+static void softmax(const row *r, wide *want, wide *size)
+{
     split s = split_of(r->x, r->n, r->d);
     for (ptrdiff_t k = 0; k < r->n; k++)
         plain(expl((r->x[k] - s.max) / r->d) / (1 + s.rest), want + k, size + k);
 }
 
-static void log_softmax(const row *r, wide *want, wide *size) {
+static void log_softmax(const row *r, wide *want, wide *size)
+{
     split s = split_of(r->x, r->n, r->d);
     for (ptrdiff_t k = 0; k < r->n; k++)
         plain((r->x[k] - s.max) / r->d - log1pl(s.rest), want + k, size + k);
 }
 
-static wide loss(const row *r, wide t) {
+static wide loss(const row *r, wide t)
+{
     split s = split_of(r->x, r->n, t);
     return r->label == r->i ? 0 : (s.max - r->x[r->label]) / t + log1pl(s.rest);
 }
 
-static void cross_entropy(const row *r, wide *want, wide *size) {
+static void cross_entropy(const row *r, wide *want, wide *size)
+{
     wide lse, unused;
     lse_at(r, r->d, &lse, &unused);
     plain(loss(r, r->d) + (r->label == r->i ? 0 : r->d * lse * lse), want, size);
 }
 
-static void nll(const row *r, wide *want, wide *size) {
+static void nll(const row *r, wide *want, wide *size)
+{
     plain(r->label == r->i ? 0 : -r->x[r->label], want, size);
 }
 
-static void nll_probs(const row *r, wide *want, wide *size) {
+static void nll_probs(const row *r, wide *want, wide *size)
+{
     plain(r->label == r->i ? 0 : -logl(r->x[r->label]), want, size);
 }
 
-static wide sum_of(const wide *x, ptrdiff_t n) {
+static wide sum_of(const wide *x, ptrdiff_t n)
+{
     wide sum = 0;
     for (ptrdiff_t k = 0; k < n; k++)
         sum += x[k];
@@ -127,7 +143,8 @@ static wide sum_of(const wide *x, ptrdiff_t n) {
 /* Of the distribution p, or of its logarithms. */
 static wide entropy(wide p, wide log_p) { return p == 0 ? 0 : -p * log_p; }
 
-static void entropy_probs(const row *r, wide *want, wide *size) {
+static void entropy_probs(const row *r, wide *want, wide *size)
+{
     wide scale = r->i ? sum_of(r->x, r->n) : 1;
     *want = *size = 0;
     for (ptrdiff_t k = 0; k < r->n; k++)
@@ -135,14 +152,16 @@ static void entropy_probs(const row *r, wide *want, wide *size) {
     *size = *want;
 }
 
-static void entropy_log_probs(const row *r, wide *want, wide *size) {
+static void entropy_log_probs(const row *r, wide *want, wide *size)
+{
     *want = 0;
     for (ptrdiff_t k = 0; k < r->n; k++)
         *want += entropy(expl(r->x[k]), r->x[k]);
     *size = *want;
 }
 
-static void entropy_at(const row *r, wide t, wide *want, wide *size) {
+static void entropy_at(const row *r, wide t, wide *want, wide *size)
+{
     split s = split_of(r->x, r->n, t);
     *want = log1pl(s.rest);
     for (ptrdiff_t k = 0; k < r->n; k++)
@@ -150,10 +169,14 @@ static void entropy_at(const row *r, wide t, wide *want, wide *size) {
     *size = *want;
 }
 
-static void entropy_logits(const row *r, wide *want, wide *size) { entropy_at(r, r->d, want, size); }
+static void entropy_logits(const row *r, wide *want, wide *size)
+{
+    entropy_at(r, r->d, want, size);
+}
 
 /* The term of a plain sum. */
-static void add_divergence(wide p, wide log_ratio, wide *want, wide *size) {
+static void add_divergence(wide p, wide log_ratio, wide *want, wide *size)
+{
     if (p > 0) {
         *want += p * log_ratio;
         *size += fabsl(p * log_ratio);
@@ -164,7 +187,8 @@ static void add_divergence(wide p, wide log_ratio, wide *want, wide *size) {
  * and take out what rounding left of the scale. */
 static wide divergence(wide p, wide q, wide d) { return p > 0 ? p * (expm1l(d) - d) : q; }
 
-static void kl_probs(const row *r, wide *want, wide *size) {
+static void kl_probs(const row *r, wide *want, wide *size)
+{
     wide p_sum = sum_of(r->x, r->n), q_sum = sum_of(r->y, r->n);
     *want = *size = 0;
     for (ptrdiff_t k = 0; k < r->n; k++) {
@@ -177,13 +201,15 @@ static void kl_probs(const row *r, wide *want, wide *size) {
     *size = r->i ? *want : *size;
 }
 
-static void kl_log_probs(const row *r, wide *want, wide *size) {
+static void kl_log_probs(const row *r, wide *want, wide *size)
+{
     *want = *size = 0;
     for (ptrdiff_t k = 0; k < r->n; k++)
         add_divergence(expl(r->x[k]), r->x[k] - r->y[k], want, size);
 }
 
-static void kl_logits(const row *r, wide *want, wide *size) {
+static void kl_logits(const row *r, wide *want, wide *size)
+{
     split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
     *want = 0;
     for (ptrdiff_t k = 0; k < r->n; k++) {
@@ -194,19 +220,22 @@ static void kl_logits(const row *r, wide *want, wide *size) {
     *size = *want;
 }
 
-static void information(const row *r, wide *want, wide *size) {
+static void information(const row *r, wide *want, wide *size)
+{
     for (ptrdiff_t k = 0; k < r->n; k++)
         plain(-logl(r->x[k]), want + k, size + k);
 }
 
-static void binary_entropy(const row *r, wide *want, wide *size) {
+static void binary_entropy(const row *r, wide *want, wide *size)
+{
     for (ptrdiff_t k = 0; k < r->n; k++) {
         wide p = r->x[k];
         plain(entropy(p, logl(p)) + entropy(1 - p, log1pl(-p)), want + k, size + k);
     }
 }
 
-static void score(const row *r, wide *want, wide *size) {
+static void score(const row *r, wide *want, wide *size)
+{
     ptrdiff_t best = 0;
     for (ptrdiff_t k = 1; k < r->n; k++)
         best = r->x[k] > r->x[best] ? k : best;
@@ -242,7 +271,8 @@ static const struct {
     {"score", score, LOGITS, {4, 4}},
 };
 
-static int find_known(klce_op op) {
+static int find_known(klce_op op)
+{
     for (int i = 0; i < (int)(sizeof known / sizeof *known); i++)
         if (strcmp(known[i].name, klce_op_names[op]) == 0)
             return i;
@@ -257,12 +287,13 @@ typedef struct {
     ptrdiff_t rows, n;
     int count, outputs_from;
     char letter[KLCE_MAX_ARGS];
-    size_t size[KLCE_MAX_ARGS];        /* of an element */
-    ptrdiff_t classes[KLCE_MAX_ARGS];  /* elements a row */
-    char *values[KLCE_MAX_ARGS];       /* of the inputs, contiguous */
+    size_t size[KLCE_MAX_ARGS];       /* of an element */
+    ptrdiff_t classes[KLCE_MAX_ARGS]; /* elements a row */
+    char *values[KLCE_MAX_ARGS];      /* of the inputs, contiguous */
 } problem;
 
-static size_t size_of(klce_dtype dtype) {
+static size_t size_of(klce_dtype dtype)
+{
     static const size_t sizes[] = {
 #define KLCE_DTYPE(name, type) sizeof(type),
 #include "dtypes.def"
@@ -271,25 +302,42 @@ static size_t size_of(klce_dtype dtype) {
     return sizes[dtype];
 }
 
-static void *allocate(size_t bytes) {
+static void *allocate(size_t bytes)
+{
     void *memory = malloc(bytes);
     CHECK(memory || !bytes);
     return memory;
 }
 
-static double get(klce_dtype dtype, const char *values, ptrdiff_t k) {
-    return dtype == KLCE_DTYPE_f32 ? (double)((const float *)values)[k] : ((const double *)values)[k];
+/* Outputs stand one after the other, whatever their alignment. */
+static int64_t get_label(const char *values, ptrdiff_t k)
+{
+    int64_t label;
+    memcpy(&label, values + k * 8, 8);
+    return label;
 }
 
-static void put(klce_dtype dtype, char *values, ptrdiff_t k, double x) {
+static double get(klce_dtype dtype, const char *values, ptrdiff_t k)
+{
+    float narrow;
+    double x;
+    if (dtype != KLCE_DTYPE_f32)
+        return memcpy(&x, values + k * 8, 8), x;
+    return memcpy(&narrow, values + k * 4, 4), narrow;
+}
+
+static void put(klce_dtype dtype, char *values, ptrdiff_t k, double x)
+{
+    float narrow = (float)x;
     if (dtype == KLCE_DTYPE_f32)
-        ((float *)values)[k] = (float)x;
+        memcpy(values + k * 4, &narrow, 4);
     else
-        ((double *)values)[k] = x;
+        memcpy(values + k * 8, &x, 8);
 }
 
 /* Six kinds of rows in turn: flat, ordinary, wide, far from 0, with ties, with a masked beginning. */
-static double draw(domain domain, int kind, bool masked) {
+static double draw(domain domain, int kind, bool masked)
+{
     static const double scale[] = {0.05, 1, 12, 1, 2, 3};
     if (domain == PROBS) {
         double p = (1 - uniform()) * (kind == 2 ? uniform() * 0x1p-20 : 1);
@@ -304,7 +352,8 @@ static double draw(domain domain, int kind, bool masked) {
 }
 
 /* Each second row of a pair is near the row of the operand before. */
-static void fill_row(const problem *p, domain domain, int k, ptrdiff_t row) {
+static void fill_row(const problem *p, domain domain, int k, ptrdiff_t row)
+{
     ptrdiff_t n = p->classes[k];
     double sum = 0;
     for (ptrdiff_t j = 0; j < n; j++) {
@@ -324,7 +373,8 @@ static void fill_row(const problem *p, domain domain, int k, ptrdiff_t row) {
 }
 
 static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, int64_t i,
-                           double d) {
+                           double d)
+{
     problem p = {.op = op, .dtype = dtype, .rows = rows, .n = n};
     int which = find_known(op);
     if (strchr(klce_op_signatures[op], 'e')) /* one row, however long */
@@ -361,7 +411,8 @@ static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff
     return p;
 }
 
-static void free_problem(problem *p) {
+static void free_problem(problem *p)
+{
     for (int k = 0; k < p->outputs_from; k++)
         free(p->values[k]);
 }
@@ -376,7 +427,8 @@ typedef struct {
     ptrdiff_t step, core;
 } operand;
 
-static operand new_operand(ptrdiff_t rows, ptrdiff_t n, size_t element, layout layout) {
+static operand new_operand(ptrdiff_t rows, ptrdiff_t n, size_t element, layout layout)
+{
     ptrdiff_t size = (ptrdiff_t)element;
     operand o = {.step = n * size, .core = size};
     if (layout == APART)
@@ -396,7 +448,8 @@ static operand new_operand(ptrdiff_t rows, ptrdiff_t n, size_t element, layout l
 }
 
 /* Between an operand's memory and contiguous values. */
-static void copy(operand o, ptrdiff_t rows, ptrdiff_t n, size_t size, char *values, bool out) {
+static void copy(operand o, ptrdiff_t rows, ptrdiff_t n, size_t size, char *values, bool out)
+{
     for (ptrdiff_t r = 0; r < rows; r++)
         for (ptrdiff_t j = 0; j < n; j++, values += size) {
             char *there = o.first + r * o.step + j * o.core;
@@ -408,14 +461,16 @@ static void copy(operand o, ptrdiff_t rows, ptrdiff_t n, size_t size, char *valu
         }
 }
 
-static size_t row_outputs(const problem *p) {
+static size_t row_outputs(const problem *p)
+{
     size_t elements = 0;
     for (int k = p->outputs_from; k < p->count; k++)
         elements += (size_t)p->classes[k];
     return elements;
 }
 
-static size_t output_bytes(const problem *p) {
+static size_t output_bytes(const problem *p)
+{
     size_t bytes = 0;
     for (int k = p->outputs_from; k < p->count; k++)
         bytes += (size_t)(p->rows * p->classes[k]) * p->size[k];
@@ -423,14 +478,16 @@ static size_t output_bytes(const problem *p) {
 }
 
 /* Platforms differ in the bits of the nan that they make. */
-static void settle_nan(const problem *p, int k, char *values) {
+static void settle_nan(const problem *p, int k, char *values)
+{
     for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
         if (isnan(get(p->dtype, values, j)))
             put(p->dtype, values, j, (double)NAN);
 }
 
 /* The outputs one after the other, contiguous, for the caller to free. */
-static char *run(const problem *p, layout layout, bool in_place) {
+static char *run(const problem *p, layout layout, bool in_place)
+{
     atomic_int bad_label;
     atomic_init(&bad_label, 0);
     klce_call call = {
@@ -463,13 +520,15 @@ static char *run(const problem *p, layout layout, bool in_place) {
     return results;
 }
 
-static bool same_bits(const problem *p, const char *a, const char *b) {
+static bool same_bits(const problem *p, const char *a, const char *b)
+{
     return !output_bytes(p) || memcmp(a, b, output_bytes(p)) == 0;
 }
 
 /* ---- Checks of one problem on the active ISA ---- */
 
-static void check_finite(const problem *p, const char *results) {
+static void check_finite(const problem *p, const char *results)
+{
     for (int k = p->outputs_from; k < p->count; k++) {
         for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
             CHECK(isfinite(get(p->dtype, results, j)));
@@ -477,7 +536,8 @@ static void check_finite(const problem *p, const char *results) {
     }
 }
 
-static wide *widen(const problem *p, int k, ptrdiff_t r) {
+static wide *widen(const problem *p, int k, ptrdiff_t r)
+{
     ptrdiff_t n = p->classes[k];
     wide *x = allocate((size_t)n * sizeof *x);
     for (ptrdiff_t j = 0; j < n; j++)
@@ -486,7 +546,8 @@ static wide *widen(const problem *p, int k, ptrdiff_t r) {
 }
 
 /* The specification's results for one row, for the caller to free; their sizes follow. */
-static wide *specify(const problem *p, specification *specification, ptrdiff_t r) {
+static wide *specify(const problem *p, specification *specification, ptrdiff_t r)
+{
     row row = {.n = p->n, .label = -1};
     wide *operands[2] = {NULL, NULL};
     int vectors = 0;
@@ -508,14 +569,15 @@ static wide *specify(const problem *p, specification *specification, ptrdiff_t r
     return want;
 }
 
-static void check_close(const problem *p, const char *results, ptrdiff_t r, const wide *want) {
+static void check_close(const problem *p, const char *results, ptrdiff_t r, const wide *want)
+{
     wide ulp = p->dtype == KLCE_DTYPE_f32 ? 0x1p-23L : 0x1p-52L;
     wide least = p->dtype == KLCE_DTYPE_f32 ? 0x1p-149L : 0x1p-1074L;
     int which = find_known(p->op);
     for (int k = p->outputs_from; k < p->count; k++) {
         for (ptrdiff_t at = r * p->classes[k]; at < (r + 1) * p->classes[k]; at++, want++) {
             wide size = want[row_outputs(p)];
-            wide got = p->letter[k] == 'l' ? ((const int64_t *)results)[at] : get(p->dtype, results, at);
+            wide got = p->letter[k] == 'l' ? get_label(results, at) : get(p->dtype, results, at);
             wide bound = p->letter[k] == 'l' ? 0 : known[which].ulp[p->dtype] * ulp * size + least;
             if (got == *want) /* infinities too */
                 continue;
@@ -529,7 +591,8 @@ static void check_close(const problem *p, const char *results, ptrdiff_t r, cons
 }
 
 /* A row's result does not depend on the rows around it. */
-static void check_alone(const problem *p, const char *results, ptrdiff_t r) {
+static void check_alone(const problem *p, const char *results, ptrdiff_t r)
+{
     problem alone = *p;
     alone.rows = 1;
     for (int k = 0; k < p->outputs_from; k++)
@@ -548,17 +611,20 @@ static void check_alone(const problem *p, const char *results, ptrdiff_t r) {
     free(own);
 }
 
-static void check_same(const problem *p, const char *results, layout layout, bool in_place) {
+static void check_same(const problem *p, const char *results, layout layout, bool in_place)
+{
     char *again = run(p, layout, in_place);
     CHECK(same_bits(p, results, again));
     free(again);
 }
 
-static bool is_map(const problem *p) {
+static bool is_map(const problem *p)
+{
     return p->count == p->outputs_from + 1 && p->letter[0] == p->letter[p->outputs_from];
 }
 
-static void check_layouts(const problem *p, const char *results) {
+static void check_layouts(const problem *p, const char *results)
+{
     for (int layout = 0; layout < LAYOUTS; layout++) {
         check_same(p, results, layout, false);
         if (is_map(p))
@@ -566,7 +632,8 @@ static void check_layouts(const problem *p, const char *results) {
     }
 }
 
-static void check_threads(const problem *p, const char *results) {
+static void check_threads(const problem *p, const char *results)
+{
     static const int threads[] = {2, 3, 7};
     for (int t = 0; t < 3; t++) {
         klce_set_num_threads(threads[t]);
@@ -580,17 +647,27 @@ static void check_threads(const problem *p, const char *results) {
 
 /* ---- All problems ---- */
 
-/* Long double is emulated where it has more than x87's 64 bits. */
-enum { SLOW_REFERENCE = LDBL_MANT_DIG > 64 };
+/* The thread sanitizer is slow, and cares for calls that use threads. Where long double has more
+ * than x87's 64 bits it is emulated, and so, likely, is the machine: a fifth of the problems is
+ * checked there, and the checksums speak for the others. */
+static bool is_left_out(const problem *p)
+{
+#if defined(__SANITIZE_THREAD__)
+    return p->rows * p->n <= 32768;
+#else
+    return LDBL_MANT_DIG > 64 && p->n % 5 != 0;
+#endif
+}
 
 typedef void visitor(const problem *p, bool special);
 
 /* Puts what is no ordinary number into a few rows: nothing is said of the results but that they
  * are the same everywhere. */
-static void add_specials(problem *p) {
-    static const double specials[] = {NAN,  INFINITY,  -INFINITY, 0,        -0.0,    -1,
-                                      FLT_MAX, -FLT_MAX, FLT_MIN, FLT_MIN / 8, 0x1p-149, 1e-310,
-                                      DBL_MAX, -DBL_MAX};
+static void add_specials(problem *p)
+{
+    static const double specials[] = {NAN,      INFINITY, -INFINITY, 0,       -0.0,
+                                      -1,       FLT_MAX,  -FLT_MAX,  FLT_MIN, FLT_MIN / 8,
+                                      0x1p-149, 1e-310,   DBL_MAX,   -DBL_MAX};
     enum { N = sizeof specials / sizeof *specials };
     for (int k = 0; k < p->outputs_from; k++)
         for (ptrdiff_t r = 0; strchr("vge", p->letter[k]) && p->n && r < p->rows; r++) {
@@ -606,7 +683,8 @@ static void add_specials(problem *p) {
         }
 }
 
-static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, visitor *visitor) {
+static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, visitor *visitor)
+{
     /* A new op is only promised parameters of 1. */
     for (int set = 0; set < (find_known(op) < 0 || !strpbrk(klce_op_signatures[op], "id") ? 1 : 2);
          set++) {
@@ -621,7 +699,8 @@ static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, vis
     }
 }
 
-static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor) {
+static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
+{
     static const ptrdiff_t around[] = {128, 512, 1024, 2048, 16384};
     for (ptrdiff_t n = 0; n <= 70; n++)
         visit(op, dtype, 1 + n * 7 % 40, n, visitor);
@@ -634,10 +713,13 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor) {
     visit(op, dtype, 5000, 9, visitor);
 }
 
-static void check_problem(const problem *p, bool special) {
+static void check_problem(const problem *p, bool special)
+{
     char *results[16] = {NULL}, *first_wide = NULL;
     int isas = klce_isa_count(), which = find_known(p->op);
     CHECK(isas <= 16);
+    if (is_left_out(p))
+        return;
     for (int i = 0; i < isas; i++) {
         const klce_isa *isa = klce_isa_at(i);
         if (klce_select_isa(isa->name) != 0)
@@ -657,7 +739,7 @@ static void check_problem(const problem *p, bool special) {
             CHECK(same_bits(p, first_wide, results[i]));
         }
     }
-    ptrdiff_t checked = p->n > 5000 || SLOW_REFERENCE ? 1 : 3;
+    ptrdiff_t checked = p->n <= 1025 ? 3 : LDBL_MANT_DIG > 64 ? 0 : 1;
     for (ptrdiff_t r = 0; which >= 0 && p->n && !special && r < p->rows && r < checked; r++) {
         wide *want = specify(p, known[which].specification, r);
         for (int i = 0; i < isas; i++) {
@@ -672,7 +754,8 @@ static void check_problem(const problem *p, bool special) {
 
 /* ---- Labels, sums, dispatch ---- */
 
-static void test_check_labels(void) {
+static void test_check_labels(void)
+{
     int64_t labels[] = {0, 4, -100, 2, 5, -1, 3}, counted = -1;
     char *first = (char *)labels;
     CHECK(klce_check_labels(first, 4, 8, 5, -100, &counted) == -1 && counted == 3);
@@ -685,7 +768,8 @@ static void test_check_labels(void) {
 }
 
 /* A label that went wrong after the check: nan, and the caller is told. */
-static void test_bad_labels(void) {
+static void test_bad_labels(void)
+{
     static const int64_t wrong[] = {-1, 7, INT64_MIN, INT64_MAX};
     for (klce_op op = 0; op < KLCE_OP_COUNT; op++)
         for (size_t w = 0; strchr(klce_op_signatures[op], 'l') && w < 4; w++) {
@@ -717,7 +801,8 @@ static void test_bad_labels(void) {
         }
 }
 
-static void test_sum(void) {
+static void test_sum(void)
+{
     enum { COUNT = 100003 };
     double *values = allocate(COUNT * sizeof *values);
     float *narrow = allocate(COUNT * sizeof *narrow);
@@ -744,7 +829,8 @@ static void test_sum(void) {
     free(narrow);
 }
 
-static void test_dispatch(void) {
+static void test_dispatch(void)
+{
     const klce_isa *best = NULL;
     CHECK(klce_isa_count() > 0 && strcmp(klce_isa_at(0)->name, "baseline") == 0);
     CHECK(klce_isa_at(0)->supported());
@@ -768,7 +854,8 @@ static void test_dispatch(void) {
 
 static uint64_t hash;
 
-static void add_to_hash(const problem *p, bool special) { /* FNV-1a */
+static void add_to_hash(const problem *p, bool special)
+{ /* FNV-1a */
     (void)special;
     char *results = run(p, CONTIGUOUS, false);
     for (size_t i = 0; i < output_bytes(p); i++)
@@ -776,7 +863,8 @@ static void add_to_hash(const problem *p, bool special) { /* FNV-1a */
     free(results);
 }
 
-static void print_checksums(void) {
+static void print_checksums(void)
+{
     for (int i = 0; i < klce_isa_count(); i++)
         for (klce_op op = 0; op < KLCE_OP_COUNT && klce_isa_at(i)->supported(); op++)
             for (klce_dtype dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++) {
@@ -788,7 +876,8 @@ static void print_checksums(void) {
             }
 }
 
-int main(int argc, char **argv) {
+int main(int argc, char **argv)
+{
     klce_set_num_threads(1);
     if (argc > 1 && strcmp(argv[1], "--checksums") == 0) {
         print_checksums();
