@@ -173,7 +173,9 @@ KLCE_INLINE exp_pair_f32 exp_pair_of_f32(const exp_constants_f32 *e, v_f32 z, v_
     v_f32 r = fma_f32(n, -set_f32(e->ln2_mid), first);
     v_f32 low = fma_f32(n, -set_f32(e->ln2_mid), first - r);
 #if !KLCE_FMA
-    low = fma_f32(n, -set_f32(e->ln2_lo), low); /* n*ln2_mid was exact */
+    v_f32 second = r; /* n*ln2_mid was exact */
+    r = fma_f32(n, -set_f32(e->ln2_lo), second);
+    low = low + fma_f32(n, -set_f32(e->ln2_lo), second - r);
 #endif
     v_f32 m = fma_f32(low, set_f32(e->c1), r * set_f32(e->c1_low));
     m = fma_f32(exp_poly_f32(e, r), r * r, m);

@@ -75,6 +75,14 @@ def changed(kernel, n, dtype, changes):
         yield tuple(copies), args
 
 
+def divergence_takes(kernel, value):
+    """Whether a divergence promises a result for a row with this value in it.
+
+    An infinite probability is none, and sums of numbers near the dtype's largest overflow.
+    """
+    return not kernel.startswith("kl_") or not (value == INF or 1e30 < abs(value) < INF)
+
+
 def subsets(kernel):
     """The operands to change: each that holds rows, and both of a pair."""
     rows = [k for k, letter in enumerate(letters(kernel)[0]) if letter in "vge"]
@@ -87,6 +95,7 @@ def cases_of_one_value(kernel, dtype):
     for n in CLASSES:
         # Sums may drop subnormal numbers, so a row of nothing else may count as empty.
         special = [v for v in values(kernel, dtype) if n > 1 or v == 0 or not abs(v) < 1e-30]
+        special = [v for v in special if divergence_takes(kernel, v)]
         changed_ones = subsets(kernel)
         if n > 10:
             # The specification is slow where numbers are not finite.
@@ -121,6 +130,7 @@ def cases_of_parts(kernel, dtype):
             special = [NAN, INF, -INF] if n == 2049 else [-INF]
             parts = [slice(0, n // 2048 * 2048), slice(0, 2048), slice(1024, n)]
             parts = parts if n < 16384 else [slice(0, 16384)]
+        special = [v for v in special if divergence_takes(kernel, v)]
         changed_ones = subsets(kernel)[: 1 if n > 2048 else None]
         changes = list(itertools.product(changed_ones, parts, special))
         for args, _ in changed(kernel, n, dtype, changes):
@@ -148,6 +158,12 @@ def test_extreme_logits(kernel, dtype, isa):
     with on_isa(isa), np.errstate(all="raise"):
         for n in (2, 10, 33, 600):
             extremes = [-1e9, info.min] if kernel in DOMAINS else [-1e9, 1e9, info.min, info.max]
+            if kernel.startswith("kl_"):
+                # y - x of a lone largest number is beyond the dtype, or loses the other's digits,
+                # as does a float64 normaliser of 1e9 beside a bound of 1e-13.
+                extremes = [x for x in extremes if abs(x) <= 1e9]
+                if kernel == "kl_logits" and dtype == np.float64:
+                    extremes = [-1e3, 1e3]
             places = [0, n // 2, n - 1, slice(0, n // 2), slice(1, n)]
             changes = list(itertools.product(subsets(kernel), places, extremes))
             for args, _ in changed(kernel, n, dtype, changes):

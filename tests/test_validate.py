@@ -183,7 +183,7 @@ def test_keepdims_belongs_to_rows():
 def test_z_loss():
     name = "cross_entropy"
     for wrong in (np.nan, np.inf, -1e-3):
-        refuses(ValueError, r"^z_loss must be .*, got ", name, z_loss=wrong)
+        refuses(ValueError, r"^z_loss must (be finite|not be negative), got ", name, z_loss=wrong)
     refuses(TypeError, r"^z_loss must be a number, got 'much'$", name, z_loss="much")
     for form in ("probs", "log_probs"):
         message = rf'^z_loss belongs to form="logits", got 0.1 with form={form!r}$'

@@ -11,6 +11,7 @@ enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q -
 #define INTEGER_BITS 0x4330000000000000 /* or-ed to bits below 2^52: 2^52 + that integer */
 #define INTEGER_ONE 0x1p52
 #define SUBNORMAL_LIFT 54
+#define SMALL_P 0x1p-900         /* d/p stays finite above */
 #define SUBNORMAL_UNIT 0x1p-1020 /* 2^(SUBNORMAL_LIFT - 1074) */
 #define LN2 0x1.62e42fefa39efp-1
 #else
@@ -18,6 +19,7 @@ enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q -
 #define INTEGER_BITS 0x4b000000
 #define INTEGER_ONE 0x1p23f
 #define SUBNORMAL_LIFT 24
+#define SMALL_P 0x1p-149f
 #define SUBNORMAL_UNIT 0x1p-125f
 #define LN2 0x1.62e43p-1f
 #endif
@@ -130,15 +132,15 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const real *p, const real *q, p
             double scaled = q[i + j];
             double d = fma(scaled, ratio, -(double)p[i + j]) + scaled * ratio_low;
             drift += d;
-            if (p[i + j] > 0)
+            if (p[i + j] >= SMALL_P)
                 u[j] = d / p[i + j];
             else
-                sum += d; /* p = 0: the term is q */
+                sum += d; /* p = 0, or next to it: the term is q */
         }
         for (int j = 0; j < 8; j += KLCE_WIDTH_f64)
             store_f64(gap + j, log1p_gap_f64(load_f64(u + j)));
         for (ptrdiff_t j = 0; j < count; j++)
-            terms[j] += p[i + j] > 0 ? p[i + j] * gap[j] : 0;
+            terms[j] += p[i + j] >= SMALL_P ? p[i + j] * gap[j] : 0;
     }
     sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
            ((terms[1] + terms[5]) + (terms[3] + terms[7]));
@@ -211,5 +213,6 @@ static const klce_kernel K(kl_probs_kernel) = {
 #undef INTEGER_BITS
 #undef INTEGER_ONE
 #undef SUBNORMAL_LIFT
+#undef SMALL_P
 #undef SUBNORMAL_UNIT
 #undef LN2

@@ -19,6 +19,24 @@ static void K(log_softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
     }
 }
 
+/* 1/T in two pieces, since the rounding of one would cost a unit. */
+typedef struct {
+    K(v) high, low;
+} K(inverse);
+
+KLCE_INLINE K(inverse) K(inverse_of)(double inverse)
+{
+    real high = (real)inverse;
+    return (K(inverse)){K(set)(high), K(set)((real)(inverse - high))};
+}
+
+/* d/T - log; -inf where d is. */
+KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log)
+{
+    K(v) y = K(fma)(d, inverse.high, K(fma)(d, inverse.low, -log));
+    return K(select)(K(eq)(d, K(set)((real)-INFINITY)), d - log, y);
+}
+
 static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                 double *state)
 {
@@ -26,11 +44,11 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     real *y = K(row_out)(call, 2, row);
     K(v) max = K(set)((real)state[FIELD(MAX)]);
     K(v) log = K(set)((real)state[FIELD(REST)]);
-    K(v) inverse = K(set)((real)(1 / K(context)(call)->t));
+    K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
     K(v) group[VECTORS];
     for (ptrdiff_t i = low; i < high; i += LANES) {
         K(load_group)(x + i, high - i, 0, group);
-        EACH_VECTOR(v) group[v] = K(fma)(group[v] - max, inverse, -log);
+        EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log);
         K(store_group)(y + i, high - i, group);
     }
 }
@@ -38,7 +56,8 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) inverse = K(set)((real)(1 / K(context)(call)->t)), x[LANES];
+    K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
+    K(v) x[LANES];
     K(sum_exp_few)(call, 0, row, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
@@ -46,7 +65,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
         K(v) log = K(load_field)(state + FIELD(REST) + i);
         K(load_columns)(call, 0, row + i, x);
         for (ptrdiff_t j = 0; j < call->n; j++)
-            x[j] = K(fma)(x[j] - max, inverse, -log);
+            x[j] = K(scaled_less)(x[j] - max, inverse, log);
         K(store_columns)(call, 2, row + i, x);
     }
 }
