@@ -126,21 +126,27 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const real *p, const real *q, p
     double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
     double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
     for (ptrdiff_t i = 0; i < n; i += 8) {
-        double u[8] = {0}, gap[8];
+        double u[8] = {0}, quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, gap[8], log[8];
         ptrdiff_t count = KLCE_LESSER(8, n - i);
         for (ptrdiff_t j = 0; j < count; j++) {
             double scaled = q[i + j];
             double d = fma(scaled, ratio, -(double)p[i + j]) + scaled * ratio_low;
             drift += d;
-            if (p[i + j] >= SMALL_P)
+            if (p[i + j] >= SMALL_P) {
                 u[j] = d / p[i + j];
-            else
+                quotient[j] = scaled * ratio / p[i + j];
+            } else
                 sum += d; /* p = 0, or next to it: the term is q */
         }
-        for (int j = 0; j < 8; j += KLCE_WIDTH_f64)
+        for (int j = 0; j < 8; j += KLCE_WIDTH_f64) {
             store_f64(gap + j, log1p_gap_f64(load_f64(u + j)));
-        for (ptrdiff_t j = 0; j < count; j++)
+            store_f64(log + j, log_f64(load_f64(quotient + j)));
+        }
+        for (ptrdiff_t j = 0; j < count; j++) {
+            if (u[j] < -0.5) /* where 1 + u has lost the quotient */
+                gap[j] = u[j] - log[j];
             terms[j] += p[i + j] >= SMALL_P ? p[i + j] * gap[j] : 0;
+        }
     }
     sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
            ((terms[1] + terms[5]) + (terms[3] + terms[7]));

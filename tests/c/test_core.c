@@ -650,6 +650,8 @@ static void check_threads(const problem *p, const char *results)
 /* The thread sanitizer is slow, and cares for how work is shared out: calls that use threads, on one
  * ISA. Where long double has more than x87's 64 bits it is emulated, and so, likely, is the machine:
  * a fifth of the problems is checked there, and the checksums speak for the others. */
+enum { MANY = 100000 }; /* elements: more than it takes for a call to use threads */
+
 #if defined(__SANITIZE_THREAD__)
 enum { ONLY_SHARING = 1 };
 #else
@@ -659,7 +661,7 @@ enum { ONLY_SHARING = 0 };
 static bool is_left_out(const problem *p, bool special)
 {
     if (ONLY_SHARING)
-        return special || p->rows * p->n <= 32768;
+        return special || p->rows * p->n < MANY;
     return LDBL_MANT_DIG > 64 && p->n % 5 != 0;
 }
 
@@ -690,8 +692,8 @@ static void add_specials(problem *p)
 static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, visitor *visitor)
 {
     /* A new op is only promised parameters of 1. */
-    for (int set = 0; set < (find_known(op) < 0 || !strpbrk(klce_op_signatures[op], "id") ? 1 : 2);
-         set++) {
+    int sets = find_known(op) < 0 || !strpbrk(klce_op_signatures[op], "id") ? 1 : 2;
+    for (int set = 0; set < sets; set++) {
         problem p = new_problem(op, dtype, rows, n, set ? 0 : 1, set ? 2.5 : 1);
         visitor(&p, false);
         if (n <= 70 || n > 20000) {
@@ -712,9 +714,9 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
         for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
             visit(op, dtype, 3, n, visitor);
     /* Shared out by segments, by rows, and by either, as the number of threads may be. */
-    visit(op, dtype, 1, 40000, visitor);
+    visit(op, dtype, 1, 100000, visitor);
     visit(op, dtype, 9, 17000, visitor);
-    visit(op, dtype, 5000, 9, visitor);
+    visit(op, dtype, 12000, 9, visitor);
 }
 
 static void check_problem(const problem *p, bool special)
@@ -731,7 +733,7 @@ static void check_problem(const problem *p, bool special)
         results[i] = run(p, CONTIGUOUS, false);
         if (which < 0 && p->n && !special)
             check_finite(p, results[i]);
-        if (p->rows * p->n > 32768) {
+        if (p->rows * p->n >= MANY) {
             check_threads(p, results[i]);
         } else {
             check_layouts(p, results[i]);

@@ -10,7 +10,7 @@ static void K(largest_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     for (ptrdiff_t i = low; i < high && largest == largest; i++)
         if (!(x[i] <= largest))
             largest = x[i];
-    state[K(LARGEST) * KLCE_TILE] = largest;
+    state[FIELD(LARGEST)] = largest;
 }
 
 static void K(largest_merge)(const klce_call *call, double *into, const double *from)
