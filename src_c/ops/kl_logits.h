@@ -91,7 +91,9 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
         K(m) infinite = K(not)(K(lt)(K(max)(s, -s), K(set)((real)INFINITY)));
         d = K(select)(infinite, s, d);
     } else {
-        *beyond |= K(any)(K(not)(K(lt)(d, far)));
+        /* A p below the floor, too: the careful way alone may say what it comes to. */
+        K(m) below = K(lt)(x - by->from.origin, by->from.floor);
+        *beyond |= K(any)(K(or)(below, K(not)(K(lt)(d, far))));
     }
     K(exp_parts)
     parts = K(exp_reduce)(&c->e, K(max)(near, d), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));

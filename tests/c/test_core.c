@@ -68,6 +68,18 @@ typedef struct {
  * terms where a sum of both signs gives the result. */
 typedef void specification(const row *r, wide *want, wide *size);
 
+/* A compensated sum: equal terms, all rounded to the same side, would cost digits otherwise. */
+typedef struct {
+    wide total, lost;
+} sum;
+
+static void add(sum *s, wide term)
+{
+    wide next = s->total + (term + s->lost);
+    s->lost = (term + s->lost) - (next - s->total);
+    s->total = next;
+}
+
 typedef struct {
     wide max, rest; /* rest: the sum of exp((x - max)/t) over all but one maximum */
 } split;
@@ -77,10 +89,10 @@ static split split_of(const wide *x, ptrdiff_t n, wide t)
     ptrdiff_t best = 0;
     for (ptrdiff_t k = 1; k < n; k++)
         best = x[k] > x[best] ? k : best;
-    split s = {x[best], 0};
+    sum rest = {0, 0};
     for (ptrdiff_t k = 0; k < n; k++)
-        s.rest += k == best ? 0 : expl((x[k] - s.max) / t);
-    return s;
+        add(&rest, k == best ? 0 : expl((x[k] - x[best]) / t));
+    return (split){x[best], rest.total};
 }
 
 /* The result itself is its size. */
@@ -134,10 +146,10 @@ static void nll_probs(const row *r, wide *want, wide *size)
 
 static wide sum_of(const wide *x, ptrdiff_t n)
 {
-    wide sum = 0;
+    sum s = {0, 0};
     for (ptrdiff_t k = 0; k < n; k++)
-        sum += x[k];
-    return sum;
+        add(&s, x[k]);
+    return s.total;
 }
 
 /* Of the distribution p, or of its logarithms. */
@@ -146,27 +158,27 @@ static wide entropy(wide p, wide log_p) { return p == 0 ? 0 : -p * log_p; }
 static void entropy_probs(const row *r, wide *want, wide *size)
 {
     wide scale = r->i ? sum_of(r->x, r->n) : 1;
-    *want = *size = 0;
+    sum h = {0, 0};
     for (ptrdiff_t k = 0; k < r->n; k++)
-        *want += entropy(r->x[k] / scale, logl(r->x[k] / scale));
-    *size = *want;
+        add(&h, entropy(r->x[k] / scale, logl(r->x[k] / scale)));
+    plain(h.total, want, size);
 }
 
 static void entropy_log_probs(const row *r, wide *want, wide *size)
 {
-    *want = 0;
+    sum h = {0, 0};
     for (ptrdiff_t k = 0; k < r->n; k++)
-        *want += entropy(expl(r->x[k]), r->x[k]);
-    *size = *want;
+        add(&h, entropy(expl(r->x[k]), r->x[k]));
+    plain(h.total, want, size);
 }
 
 static void entropy_at(const row *r, wide t, wide *want, wide *size)
 {
     split s = split_of(r->x, r->n, t);
-    *want = log1pl(s.rest);
+    sum h = {log1pl(s.rest), 0};
     for (ptrdiff_t k = 0; k < r->n; k++)
-        *want += entropy(expl((r->x[k] - s.max) / t), (r->x[k] - s.max) / t) / (1 + s.rest);
-    *size = *want;
+        add(&h, entropy(expl((r->x[k] - s.max) / t), (r->x[k] - s.max) / t) / (1 + s.rest));
+    plain(h.total, want, size);
 }
 
 static void entropy_logits(const row *r, wide *want, wide *size)
@@ -174,12 +186,12 @@ static void entropy_logits(const row *r, wide *want, wide *size)
     entropy_at(r, r->d, want, size);
 }
 
-/* The term of a plain sum. */
-static void add_divergence(wide p, wide log_ratio, wide *want, wide *size)
+/* The plain sum of p log(p/q); its size is that of the terms, which differ in sign. */
+static void add_plain(wide p, wide log_ratio, sum *want, sum *size)
 {
     if (p > 0) {
-        *want += p * log_ratio;
-        *size += fabsl(p * log_ratio);
+        add(want, p * log_ratio);
+        add(size, fabsl(p * log_ratio));
     }
 }
 
@@ -190,34 +202,35 @@ static wide divergence(wide p, wide q, wide d) { return p > 0 ? p * (expm1l(d) -
 static void kl_probs(const row *r, wide *want, wide *size)
 {
     wide p_sum = sum_of(r->x, r->n), q_sum = sum_of(r->y, r->n);
-    *want = *size = 0;
+    sum kl = {0, 0}, terms = {0, 0};
     for (ptrdiff_t k = 0; k < r->n; k++) {
         wide p = r->x[k] / p_sum, q = r->y[k] / q_sum;
         if (r->i)
-            *want += divergence(p, q, logl(q / p));
+            add(&kl, divergence(p, q, logl(q / p)));
         else
-            add_divergence(r->x[k], logl(r->x[k] / r->y[k]), want, size);
+            add_plain(r->x[k], logl(r->x[k] / r->y[k]), &kl, &terms);
     }
-    *size = r->i ? *want : *size;
+    *want = kl.total, *size = r->i ? kl.total : terms.total;
 }
 
 static void kl_log_probs(const row *r, wide *want, wide *size)
 {
-    *want = *size = 0;
+    sum kl = {0, 0}, terms = {0, 0};
     for (ptrdiff_t k = 0; k < r->n; k++)
-        add_divergence(expl(r->x[k]), r->x[k] - r->y[k], want, size);
+        add_plain(expl(r->x[k]), r->x[k] - r->y[k], &kl, &terms);
+    *want = kl.total, *size = terms.total;
 }
 
 static void kl_logits(const row *r, wide *want, wide *size)
 {
     split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
-    *want = 0;
+    sum kl = {0, 0};
     for (ptrdiff_t k = 0; k < r->n; k++) {
         wide u = (r->x[k] - a.max) / r->d - log1pl(a.rest);
         wide v = (r->y[k] - b.max) / r->d - log1pl(b.rest);
-        *want += divergence(expl(u), expl(v), v - u);
+        add(&kl, divergence(expl(u), expl(v), v - u));
     }
-    *size = *want;
+    plain(kl.total, want, size);
 }
 
 static void information(const row *r, wide *want, wide *size)
