@@ -205,8 +205,6 @@ static void run_segment(void *context, ptrdiff_t index)
     ptrdiff_t row = index / j->segments, low = index % j->segments * KLCE_SEGMENT;
     ptrdiff_t high = low + KLCE_SEGMENT < j->call->n ? low + KLCE_SEGMENT : j->call->n;
     double *state = j->states + index * STATE;
-    if (j->pass) /* every segment starts from what the row's finish left in its first state */
-        memcpy(state, j->states + (row * j->segments) * STATE, STATE * sizeof *state);
     j->kernel->pass[j->pass].sweep(j->call, row, low, high, state);
     klce_leave(saved);
 }
@@ -230,6 +228,9 @@ static klce_status run_split(job *j)
                     merge(j->call, state, state + s * STATE);
             if (finish)
                 finish(j->call, row, 1, state);
+            /* The next pass starts, in every segment, from what this one left. */
+            for (ptrdiff_t s = 1; s < j->segments; s++)
+                memcpy(state + s * STATE, state, STATE * sizeof *state);
         }
         klce_leave(saved);
     }
@@ -260,7 +261,8 @@ static klce_status run_rows(klce_call *call)
 
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
-    if (!packed && threads > 1 && j.segments > 1 && call->rows < 4 * threads)
+    if (!packed && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
+        call->rows < 4 * threads)
         return run_split(&j);
 
     if (packed) {
@@ -291,7 +293,7 @@ klce_status klce_run(const klce_call *call)
         ptrdiff_t length = pass ? n % ELEMENTWISE_ROW : ELEMENTWISE_ROW;
         rows.rows = pass ? 1 : n / ELEMENTWISE_ROW;
         rows.n = length;
-        for (int k = 0; k < 2; k++) {
+        for (int k = 0; k < operands_of(call->op).count; k++) {
             rows.step[k] = rows.core[k] * ELEMENTWISE_ROW;
             rows.arg[k] = call->arg[k] + (pass ? n - length : 0) * rows.core[k];
         }

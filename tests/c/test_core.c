@@ -517,7 +517,7 @@ static char *run(const problem *p, layout layout, bool in_place)
             copy(operands[k], rows, p->classes[k], p->size[k], p->values[k], false);
         call.arg[k] = operands[k].first;
         call.step[k] = parameter ? 0 : operands[k].step;
-        call.core[k] = operands[k].core;
+        call.core[k] = parameter ? 0 : operands[k].core;
     }
     CHECK(klce_run(&call) == KLCE_OK);
     CHECK(!atomic_load(&bad_label));
