@@ -216,8 +216,8 @@ def _entropy_probs(p: Array, normalize: bool = True) -> Float64:
 @_silent
 def _entropy_log_probs(log_probs: Array) -> Float64:
     """-sum exp(l) * l, the plain sum."""
-    l = _wide(log_probs)  # noqa: E741
-    return _float64(-np.where(l == -np.inf, 0, np.exp(l) * l).sum(axis=-1))
+    x = _wide(log_probs)
+    return _float64(-np.where(x == -np.inf, 0, np.exp(x) * x).sum(axis=-1))
 
 
 @_silent
