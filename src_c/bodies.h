@@ -33,6 +33,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 };
 
 #undef BOOST
+#undef UNBOOST
 #undef FLOOR
 #undef DIRECT
 #undef EACH_STATE

@@ -14,10 +14,12 @@
  */
 #if KLCE_REAL_IS_F64
 #define BOOST 512
+#define UNBOOST 0x1p-512
 #define FLOOR (-1400)
 #define DIRECT 4096 /* the largest |m/T| whose origin is 0 */
 #else
 #define BOOST 64
+#define UNBOOST 0x1p-64
 #define FLOOR (-188)
 #define DIRECT 256
 #endif
@@ -346,8 +348,8 @@ KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)
     return load_f64(state + field * KLCE_TILE + i);
 }
 
-/* exp((ref*T*ln2 + origin - max)/T): from the reference to the maximum, within [0.7, 1.42]; times
- * 2^-BOOST it makes of a boosted sum the sum over the others of exp((x - max)/T). */
+/* exp((ref*T*ln2 + origin - max)/T) - 1, within [-0.3, 0.42]: what leads from the reference to the
+ * maximum. */
 KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), ref = K(state)(state, K(REF), i);
@@ -355,15 +357,22 @@ KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state,
     z = fma_f64(ref, set_f64(c->f.ln2_mid), z);
     v_f64 infinite = set_f64(INFINITY);
     m_f64 finite = and_f64(lt_f64(max, infinite), lt_f64(-infinite, max));
-    return select_f64(finite, exp_mantissa_f64(&c->f, z), set_f64(1));
+    v_f64 step = fma_f64(exp_poly_f64(&c->f, z), z, set_f64(c->f.c1)) * z;
+    return select_f64(finite, step, set_f64(0));
+}
+
+/* A finite boosted sum as one of exp((x - max)/T) and so on.  BOOST is taken off last: only there may the
+ * product go subnormal. */
+KLCE_INLINE v_f64 K(at_maximum)(const K(expsum_context) *c, const double *state, int field, int i)
+{
+    v_f64 sum = K(state)(state, field, i);
+    return fma_f64(sum, K(to_maximum)(c, state, i), sum) * set_f64(UNBOOST);
 }
 
 /* The sum over all but the maximum of exp((x - max)/T). */
 KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) *c, const double *state, int i)
 {
-    /* BOOST is taken off last: only there may the product go subnormal. */
-    return K(state)(state, K(REST), i) * K(to_maximum)(c, state, i) *
-           set_f64(KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64);
+    return K(at_maximum)(c, state, K(REST), i);
 }
 
 /* The rows' results, from a tile's worth of doubles to operand k. */

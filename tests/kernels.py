@@ -64,9 +64,7 @@ ULP: dict[str, list[tuple[int, int]]] = {
     "score": [(2, 4), (4, 4), (2, 4), (0, 0)],
 }
 # Divergences are bounded relatively: float32, float64.
-# On random rows; golden data holds divergences to the contract's 1e-6 and 1e-13.  A single class
-# with q/p just below sqrt(1/2), or a far one, reaches 1.4 times that: see 0004-numerics.md.
-RELATIVE = (2e-6, 2e-13)
+RELATIVE = (1e-6, 1e-13)
 
 
 @contextmanager

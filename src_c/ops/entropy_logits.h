@@ -12,18 +12,18 @@ static void K(entropy_logits_merge)(const klce_call *call, double *into, const d
     K(expsum_merge_state)(call, into, from, 1);
 }
 
-/* The sum over all of exp((x - max)/T) * (max - x)/T. */
+/* The sum over all of exp((x - max)/T) * (max - x). */
 KLCE_INLINE v_f64 K(weighted_of)(const K(expsum_context) *c, const double *state, int i)
 {
-    return K(state)(state, K(WEIGHTED), i) * K(to_maximum)(c, state, i) *
-           set_f64((KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-64) / c->t);
+    return K(at_maximum)(c, state, K(WEIGHTED), i);
 }
 
 KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
+    v_f64 mass = set_f64(1) + rest;
     /* An infinite maximum leaves no distribution: inf - inf is nan. */
-    return log1p_f64(rest) + K(weighted_of)(c, state, i) / (set_f64(1) + rest) + (max - max);
+    return log1p_f64(rest) + K(weighted_of)(c, state, i) / (mass * set_f64(c->t)) + (max - max);
 }
 
 static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,

@@ -11,11 +11,8 @@
 /* 0 to 3 are x's MAX, REST, ORIGIN, REF; 4 to 7 y's, of which finish makes: */
 enum { K(OFFSET) = 4, K(TERMS) = 6, K(DRIFT) = 7, K(OTHER) = 4 };
 
-/* The second sweep lifts w less, to leave room for exp(d), up to e^41 = 2^60. */
-#define KL_BOOST (KLCE_REAL_IS_F64 ? 512 : 48)
-#define KL_UNBOOST (KLCE_REAL_IS_F64 ? 0x1p-512 : 0x1p-48)
-#define KL_FLOOR (KLCE_REAL_IS_F64 ? FLOOR : -164)
-#define KL_FAR 41
+/* Beyond, the rounding of d would show in exp(d): 2.4e-7 in each of two steps in float32. */
+#define KL_FAR 8
 
 static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                      ptrdiff_t high, double *state)
@@ -104,8 +101,11 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
     K(v) excess = K(fma)(parts.scale, bend, line);
     K(kl_parts) result = {w * excess, w * (excess + slope)};
     if (careful) {
-        K(v) z = (y - by->base) - by->base_low;
+        /* y - base with what rounding takes from it: a z of 20 alone is off by 1e-6 in float32. */
+        K(v) z0 = y - by->base, back = z0 - y, z = z0 - by->base_low;
+        K(v) z_low = ((y - (z0 - back)) - (by->base + back)) + ((z0 - z) - by->base_low);
         K(v) q = K(exp_measured)(c, &by->from, K(max)(by->from.floor, z));
+        q = K(fma)(q * inverse, z_low, q);
         q = K(select)(K(lt)(z, by->from.floor), zero, q);
         /* Below the floor p is 0 beside any q, but for a q that is 0 itself. */
         K(v) least = K(set)((real)-INFINITY);
@@ -127,7 +127,7 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     const K(expsum_context) *c = K(context)(call);
     const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     K(measure) from =
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], KL_BOOST, KL_FLOOR);
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
     K(kl_measure) by = K(kl_measure_of)(from, state, 0, 0);
     K(kl_parts) parts[VECTORS];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
@@ -172,7 +172,7 @@ static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     EACH_STATE(i, count)
     {
         v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
-        v_f64 scale = K(to_maximum)(c, state, i) * set_f64(KL_UNBOOST) / mass;
+        v_f64 scale = (set_f64(1) + K(to_maximum)(c, state, i)) * set_f64(UNBOOST) / mass;
         v_f64 s = K(state)(state, K(DRIFT), i) * scale;
         v_f64 kl = K(state)(state, K(TERMS), i) * scale - log1p_gap_f64(s);
         kl = kl + K(state)(state, K(OFFSET), i) * set_f64(0); /* nan: no distribution */
@@ -198,7 +198,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
         K(load_columns)(call, 0, row + i, x);
         K(load_columns)(call, 1, row + i, y);
         K(references)
-        r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), KL_BOOST, KL_FLOOR);
+        r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), BOOST, FLOOR);
         K(kl_measure) by = K(kl_measure_of)(r.from, state, i, 1);
         for (ptrdiff_t j = 0; j < call->n; j++) {
             int beyond = 0;
@@ -221,7 +221,4 @@ static const klce_kernel K(kl_logits_kernel) = {
     .few = K(kl_logits_few),
 };
 
-#undef KL_BOOST
-#undef KL_UNBOOST
-#undef KL_FLOOR
 #undef KL_FAR

@@ -29,7 +29,7 @@ enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q -
 KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
 {
     K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) d = q - p, q_normal = q, p_normal = p, lift = zero;
+    K(v) one = K(set)(1), d = q - p, q_normal = q, p_normal = p, lift = zero;
     if (careful) {
         /* A subnormal q is the integer of its bits: lifted without touching the number, since
          * arithmetic on it is slow.  A p below the normal numbers counts as 0. */
@@ -40,12 +40,16 @@ KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
         lift = K(select)(low, K(set)(SUBNORMAL_LIFT), zero);
         p_normal = K(max)(tiny, p);
     }
-    K(v) inverse = K(set)(1) / p_normal, u = d * inverse;
+    K(v) inverse = one / p_normal;
     K(log_parts) parts = K(log_reduce)(q_normal * inverse);
     K(v) k = K(float_of)(parts.k) - lift;
-    /* k = 0: q/p within [0.7, 1.42], where u keeps the digits that q/p - 1 has lost. */
-    K(m) near = K(eq)(k, zero);
-    K(v) f = K(select)(near, u, parts.f), tail = K(log1p_tail)(f);
+    /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
+     * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and for
+     * k = 1 and -1, where u - log1p(u) takes most of the first digits away. */
+    K(v) down = K(from_bits)(K(shift_to_exponent)(K(set_bits)(K(KLCE_BIAS)) - parts.k));
+    K(m) near = K(eq)(k, zero), nearby = K(lt)(k * k, K(set)(2));
+    K(v) f = K(select)(nearby, K(fma)(q_normal, down, -p) * inverse, parts.f);
+    K(v) tail = K(log1p_tail)(f);
     K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
     K(v)
     term =

@@ -112,7 +112,8 @@ static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 max = K(state)(state, K(MAX), i), scale = K(to_maximum)(c, state, i), rest;
+        v_f64 max = K(state)(state, K(MAX), i), scale = set_f64(1) + K(to_maximum)(c, state, i),
+              rest;
         if (call->n > KLCE_SEGMENT)
             rest = K(rest_of)(c, state, i);
         else
