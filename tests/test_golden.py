@@ -14,6 +14,8 @@ from tests.golden import load
 from tests.kernels import on_isa
 from tests.ulp import ulp_error
 
+pytestmark = pytest.mark.matrix
+
 # (float32, float64), in ULP of the result.
 ULP = {
     "logsumexp": (2, 4),

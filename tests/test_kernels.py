@@ -23,6 +23,8 @@ from tests.kernels import (
     take_rows,
 )
 
+pytestmark = pytest.mark.matrix
+
 # Kernels work in groups (16 or 32 elements), flushes (256, 512), blocks (1024, 2048) and segments
 # (16384): all of them powers of two.
 SHORT = range(1, 71)

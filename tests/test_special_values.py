@@ -27,6 +27,8 @@ from tests.kernels import (
     take_rows,
 )
 
+pytestmark = pytest.mark.matrix
+
 INF, NAN = math.inf, math.nan
 CLASSES = [1, 2, 10, 33, 600, 3000]
 
