@@ -360,6 +360,12 @@ def environment():
     return buffer
 
 
+def modes_and_flags():
+    raw = environment().raw
+    # x87's addresses of its last instruction are there too, and change as anyone uses it.
+    return raw[:12] + raw[28:] if platform.machine() == "x86_64" else raw
+
+
 @pytest.fixture
 def hostile_environment():
     """A host that flushes subnormal numbers to zero and rounds upwards."""
@@ -393,9 +399,9 @@ def test_the_callers_environment_does_not_matter(kernel, dtype, isa, hostile_env
                 expected = call(kernel, args)
                 enter()
                 try:
-                    start = environment().raw
+                    start = modes_and_flags()
                     result = call(kernel, args)
-                    end = environment().raw
+                    end = modes_and_flags()
                 finally:
                     leave()
                 assert end == start, describe(kernel, args)
