@@ -21,9 +21,16 @@ void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *c
 /* The CPUs this process may use: affinity and cgroup quota, read anew at every call; at least 1. */
 int klce_cpu_count(void);
 
+/* The one symbol that the extension exports: by it, threadpoolctl tells klce from others. */
+#if defined(__GNUC__)
+#define KLCE_EXPORTED __attribute__((visibility("default")))
+#else
+#define KLCE_EXPORTED
+#endif
+
 /* The threads a loop started here may use: this thread's override, else the global setting, else
  * the CPU count as it was when first asked for; at most KLCE_MAX_THREADS. */
-int klce_get_num_threads(void);
+KLCE_EXPORTED int klce_get_num_threads(void);
 
 /* Sets the global number of threads, n >= 1 (less counts as 1). */
 void klce_set_num_threads(int n);
