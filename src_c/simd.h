@@ -314,15 +314,11 @@ KLCE_INLINE v_f64 float_of_f64(b_f64 b)
 /* Lanes of float32: the low half, the high half, and those two of a and b interleaved; the same of
  * float64, where a vector has half as many lanes. */
 #if KLCE_VECTOR_BYTES == 64
-#define KLCE_LOW_HALF 0, 1, 2, 3, 4, 5, 6, 7
-#define KLCE_HIGH_HALF 8, 9, 10, 11, 12, 13, 14, 15
 #define KLCE_LOW_PAIRS_f32 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
 #define KLCE_HIGH_PAIRS_f32 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
 #define KLCE_LOW_PAIRS_f64 0, 8, 1, 9, 2, 10, 3, 11
 #define KLCE_HIGH_PAIRS_f64 4, 12, 5, 13, 6, 14, 7, 15
 #elif KLCE_VECTOR_BYTES == 32
-#define KLCE_LOW_HALF 0, 1, 2, 3
-#define KLCE_HIGH_HALF 4, 5, 6, 7
 #define KLCE_LOW_PAIRS_f32 0, 8, 1, 9, 2, 10, 3, 11
 #define KLCE_HIGH_PAIRS_f32 4, 12, 5, 13, 6, 14, 7, 15
 #define KLCE_LOW_PAIRS_f64 0, 4, 1, 5
@@ -351,7 +347,29 @@ KLCE_INLINE v_f64 high_pairs_f64(v_f64 a, v_f64 b)
 {
     return __builtin_shufflevector(a, b, KLCE_HIGH_PAIRS_f64);
 }
-/* The low and the high half of the lanes, as doubles. */
+/* The low and the high half of the lanes, as doubles; and back, rounded. gcc 12 takes a vector's
+ * conversion apart into pairs of lanes, hence the intrinsics. */
+#if KLCE_VECTOR_BYTES == 64
+KLCE_INLINE v_f64 widen_low(v_f32 v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
+KLCE_INLINE v_f64 widen_high(v_f32 v)
+{
+    return _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
+}
+KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
+{
+    __m256d top = _mm256_castps_pd(_mm512_cvtpd_ps(high));
+    __m512 bottom = _mm512_castps256_ps512(_mm512_cvtpd_ps(low));
+    return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castps_pd(bottom), top, 1));
+}
+#elif KLCE_VECTOR_BYTES == 32
+KLCE_INLINE v_f64 widen_low(v_f32 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
+KLCE_INLINE v_f64 widen_high(v_f32 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high),
+                                1);
+}
+#else
 KLCE_INLINE v_f64 widen_low(v_f32 v)
 {
     return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_LOW_HALF), v_f64);
@@ -360,7 +378,6 @@ KLCE_INLINE v_f64 widen_high(v_f32 v)
 {
     return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_HIGH_HALF), v_f64);
 }
-/* And back, rounded. */
 typedef float half_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES / 2)));
 KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
 {
@@ -368,6 +385,7 @@ KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
                                    __builtin_convertvector(high, half_f32), KLCE_LOW_HALF,
                                    KLCE_HIGH_HALF);
 }
+#endif
 #else
 KLCE_INLINE v_f32 low_pairs_f32(v_f32 a, v_f32 b) { return (void)b, a; }
 KLCE_INLINE v_f32 high_pairs_f32(v_f32 a, v_f32 b) { return (void)a, b; }
