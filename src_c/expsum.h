@@ -26,12 +26,11 @@
 
 /* The fields of a row's state. */
 enum {
-    K(MAX),               /* the maximum */
-    K(REST),              /* the boosted sum of the others; nan if the row holds one */
-    K(ORIGIN),            /* what the exponentials are measured from */
-    K(REF),               /* the integer, likewise */
-    K(WEIGHTED),          /* the sum of exp * (max - x), boosted, if asked for */
-    K(TIES) = K(WEIGHTED) /* softmax: how many maxima there are beside the first */
+    K(MAX),     /* the maximum */
+    K(REST),    /* the boosted sum of the others; nan if the row holds one */
+    K(ORIGIN),  /* what the exponentials are measured from */
+    K(REF),     /* the integer, likewise */
+    K(WEIGHTED) /* the sum of exp * (max - x), boosted, if asked for */
 };
 
 /* A call's constants: of the row's type, and in float64 for the states. */

@@ -11,7 +11,7 @@
 
 typedef struct {
     float log2e, ln2_hi, ln2_mid, ln2_lo; /* log2(e)/T and T*ln2 in pieces */
-    float c1_low;                         /* of 1/T, what c1 lacks */
+    float c1_head, c1_low, tail;          /* 1/T in two; the last piece of ln2, no T in it */
     float c1, c2, c3, c4, c5, c6;         /* p(r) = 1 + c1 r + ... + c6 r^6, c_k over T^k */
 } exp_constants_f32;
 
@@ -34,7 +34,6 @@ KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
                            .c4 = (float)(0.04166839421 * i2 * i2),
                            .c5 = (float)(0.008368780411 * i3 * i2),
                            .c6 = (float)(0.001381446706 * i3 * i3)};
-    e.c1_low = (float)(i - e.c1);
     e.ln2_hi = (float)ln2;
     int32_t bits;
     memcpy(&bits, &e.ln2_hi, sizeof bits);
@@ -47,6 +46,14 @@ KLCE_INLINE exp_constants_f32 exp_constants_of_f32(double t)
     memcpy(&e.ln2_mid, &bits, sizeof bits);
 #endif
     e.ln2_lo = (float)(ln2 - e.ln2_hi - e.ln2_mid);
+    e.c1_head = e.c1;
+#if !KLCE_FMA
+    memcpy(&bits, &e.c1_head, sizeof bits);
+    bits &= ~0xfff;
+    memcpy(&e.c1_head, &bits, sizeof bits);
+#endif
+    e.c1_low = (float)(i - e.c1_head);
+    e.tail = (float)(i * (KLCE_FMA ? e.ln2_mid : e.ln2_lo));
     return e;
 }
 
@@ -156,9 +163,10 @@ KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
     return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
 }
 
-/* exp(r/T) - 1 and the scale, apart, and the first free of the rounding of r: for sums that add
- * scale and t*scale and for quotients that must be right to 2 ULP.  float32 needs the care, 5
- * instructions more than the mantissa; in float64 the bound of 4 does without. */
+/* exp(r/T) - 1 and the scale, apart: for sums and quotients that must be right to 2 ULP.  float32
+ * needs care, and 2 instructions more than exp_reduce and the mantissa: of the reduced argument only
+ * the exact difference before the last piece of ln2 enters at the weight of 1/T; the rounded r
+ * serves where 1/16 of its error is left. */
 typedef struct {
     v_f32 t, scale;
 } exp_pair_f32;
@@ -169,17 +177,21 @@ typedef struct {
 KLCE_INLINE exp_pair_f32 exp_pair_of_f32(const exp_constants_f32 *e, v_f32 z, v_f32 magic)
 {
     v_f32 shifted = fma_f32(z, set_f32(e->log2e), magic), n = shifted - magic;
-    v_f32 first = fma_f32(n, -set_f32(e->ln2_hi), z); /* exact */
-    v_f32 r = fma_f32(n, -set_f32(e->ln2_mid), first);
-    v_f32 low = fma_f32(n, -set_f32(e->ln2_mid), first - r);
-#if !KLCE_FMA
-    v_f32 second = r; /* n*ln2_mid was exact */
-    r = fma_f32(n, -set_f32(e->ln2_lo), second);
-    low = low + fma_f32(n, -set_f32(e->ln2_lo), second - r);
+    v_f32 exact = fma_f32(n, -set_f32(e->ln2_hi), z);
+#if KLCE_FMA
+    v_f32 r = fma_f32(n, -set_f32(e->ln2_mid), exact);
+#else
+    exact = fma_f32(n, -set_f32(e->ln2_mid), exact);
+    v_f32 r = fma_f32(n, -set_f32(e->ln2_lo), exact);
 #endif
-    v_f32 m = fma_f32(low, set_f32(e->c1), r * set_f32(e->c1_low));
-    m = fma_f32(exp_poly_f32(e, r), r * r, m);
-    return (exp_pair_f32){fma_f32(r, set_f32(e->c1), m),
+    v_f32 q = fma_f32(exp_poly_f32(e, r), r, set_f32(e->c1_low));
+    q = fma_f32(q, r, n * -set_f32(e->tail));
+#if !KLCE_FMA /* 12 bits times 12 bits is exact */
+    v_f32 head = from_bits_f32(to_bits_f32(exact) & set_bits_f32(~0xfff));
+    q = q + (exact - head) * set_f32(e->c1_head);
+    exact = head;
+#endif
+    return (exp_pair_f32){fma_f32(exact, set_f32(e->c1_head), q),
                           from_bits_f32(shift_to_exponent_f32(to_bits_f32(shifted)))};
 }
 

@@ -15,6 +15,7 @@
 #define LIFT 512
 #define LOWEST (-1100)
 #define UNLIFT 0x1p-512
+#define ANCHOR 0x1p513 /* beyond the largest lifted exponential, 1.5 times 2^LIFT */
 #define LIFTED_SMALL 0x1p-354
 #define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
 #define NEGLIGIBLE 0x1p-60
@@ -23,6 +24,7 @@
 #define LIFT 78
 #define LOWEST (-152)
 #define UNLIFT 0x1p-78
+#define ANCHOR 0x1p79f
 #define LIFTED_SMALL 0x1p20f
 #define LIFTED_NORMAL 0x1p-48f
 #define NEGLIGIBLE 0x1p-31
@@ -39,56 +41,59 @@ KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
     return call->n <= KLCE_SEGMENT && call->arg[0] != call->arg[2];
 }
 
-/* exp((x - origin)/T) * 2^(LIFT - ref) as (1 + t) * scale: 17 instructions in float32, and 2 to join
- * them. */
+/* What softmax_finish leaves of a state for softmax_emit. */
+enum { K(FACTOR) = K(REST), K(FACTOR_LOW) = K(WEIGHTED) };
+
+/* exp((x - origin)/T) * 2^(LIFT - ref) as (1 + t) * scale, and as one number. */
 KLCE_INLINE K(exp_pair) K(exp_lifted)(const K(expsum_context) *c, const K(measure) *from, K(v) x)
 {
     return K(exp_pair_of)(&c->e, K(max)(from->floor, x - from->origin), from->magic);
 }
 
-KLCE_INLINE K(v) K(joined)(K(exp_pair) e) { return (K(set)(1) + e.t) * e.scale; }
+KLCE_INLINE K(v) K(joined)(K(exp_pair) e) { return K(fma)(e.t, e.scale, e.scale); }
 
-/* The sum of the exponentials of all but the maxima, which are counted: float32 would round the sum
- * by a large one at every step.  Adding scale and t*scale keeps the rounding of 1 + t out of it.
- * 25 instructions a vector in float32, and one to store. */
+/* sum + lost += e, where sum starts at ANCHOR: it exceeds every exponential, so that `gained` is
+ * exact (Dekker's fast two-sum), and e's own rounding goes to `lost` with that of the sum. */
+KLCE_INLINE void K(add_exp)(K(exp_pair) e, K(v) joined, K(v) *sum, K(v) *lost)
+{
+    K(v) next = *sum + joined, gained = next - *sum;
+    *lost = *lost + K(fma)(e.t, e.scale, e.scale - gained);
+    *sum = next;
+}
+
+/* The sum of the exponentials, themselves stored if `kept` is given.  20 instructions a vector in
+ * float32 (2 to measure, 11 of exp, 1 to join, 5 to add, 1 to store). */
 KLCE_INLINE void K(sum_and_keep)(const K(expsum_context) *c, const real *x, ptrdiff_t n, real *kept,
                                  double *state)
 {
     real max = K(extent_of)(x, n, 0).max, origin, ref;
     K(reference_of)(c, max, &origin, &ref);
     K(measure) from = K(measure_from)(c, origin, ref, LIFT, LOWEST);
-    K(lanes) rest = K(no_lanes)(), ties = K(no_lanes)();
-    K(v) group[VECTORS], sum[VECTORS], part[VECTORS], top[VECTORS];
-    K(v) zero = K(set)(0), one = K(set)(1), peak = K(set)(max);
-    EACH_VECTOR(v) top[v] = zero;
-    /* A second large element would cost the rest of its lane as much: two groups a sum. */
-    for (ptrdiff_t i = 0; i < n; i += 2 * LANES) {
-        ptrdiff_t end = KLCE_LESSER(i + 2 * LANES, n);
-        EACH_VECTOR(v) sum[v] = part[v] = zero;
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(load_group)(x + j, end - j, (real)-INFINITY, group);
-            EACH_VECTOR(v)
-            {
-                K(m) is_top = K(eq)(group[v], peak);
-                K(exp_pair) e = K(exp_lifted)(c, &from, group[v]);
-                K(v) scale = K(select)(is_top, zero, e.scale);
-                top[v] = top[v] + K(select)(is_top, one, zero);
-                sum[v] = sum[v] + scale;
-                part[v] = K(fma)(e.t, scale, part[v]);
-                group[v] = K(joined)(e);
-            }
-            if (kept)
-                K(store_group)(kept + j, end - j, group);
-        }
-        K(add_lanes)(&rest, sum);
-        K(add_lanes)(&rest, part);
+    K(lanes) total = K(no_lanes)();
+    K(v) group[VECTORS], sum[VECTORS], lost[VECTORS];
+    EACH_VECTOR(v)
+    {
+        sum[v] = K(set)(ANCHOR);
+        lost[v] = K(set)(0);
     }
-    K(add_lanes)(&ties, top);
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        K(load_group)(x + i, n - i, (real)-INFINITY, group);
+        EACH_VECTOR(v)
+        {
+            K(exp_pair) e = K(exp_lifted)(c, &from, group[v]);
+            group[v] = K(joined)(e);
+            K(add_exp)(e, group[v], &sum[v], &lost[v]);
+        }
+        if (kept)
+            K(store_group)(kept + i, n - i, group);
+    }
+    EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
+    K(add_lanes)(&total, sum);
+    K(add_lanes)(&total, lost);
     state[FIELD(MAX)] = max;
     state[FIELD(ORIGIN)] = origin;
     state[FIELD(REF)] = ref;
-    state[FIELD(REST)] = K(total)(&rest);
-    state[FIELD(TIES)] = K(total)(&ties) - 1;
+    state[FIELD(REST)] = K(total)(&total);
 }
 
 static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -104,25 +109,27 @@ static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
         K(sum_and_keep)(c, x, high - low, NULL, state);
 }
 
-/* REST becomes the factor that makes of a lifted exponential 2^LIFT times its quotient, TIES what
- * that is short of the exact factor; nan where the maximum is infinite. */
+/* The factor that makes of a lifted exponential 2^LIFT times its quotient, and what it is short of
+ * the exact one; nan where the maximum is infinite.  Both sum and exponentials are measured from
+ * the reference, but for a row of several segments, whose sum is measured from the maximum. */
 static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 max = K(state)(state, K(MAX), i), scale = set_f64(1) + K(to_maximum)(c, state, i),
-              rest;
-        if (call->n > KLCE_SEGMENT)
-            rest = K(rest_of)(c, state, i);
-        else
-            rest =
-                K(state)(state, K(REST), i) * scale * set_f64(UNLIFT) + K(state)(state, K(TIES), i);
-        v_f64 sum = set_f64(1) + rest, factor = scale / sum + (max - max);
+        v_f64 max = K(state)(state, K(MAX), i), one = set_f64(1), scale, sum;
+        if (call->n > KLCE_SEGMENT) {
+            scale = one + K(to_maximum)(c, state, i);
+            sum = one + K(rest_of)(c, state, i);
+        } else {
+            scale = one;
+            sum = K(state)(state, K(REST), i) * set_f64(UNLIFT);
+        }
+        v_f64 factor = scale / sum + (max - max);
         v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, scale) / sum : set_f64(0);
-        store_f64(state + FIELD(REST) + i, factor);
-        store_f64(state + FIELD(TIES) + i, low);
+        store_f64(state + FIELD(FACTOR) + i, factor);
+        store_f64(state + FIELD(FACTOR_LOW) + i, low);
     }
 }
 
@@ -143,9 +150,9 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, double 
     double full[WIDTH];
     K(factor) factor;
     for (int k = 0; k < WIDTH; k++) {
-        full[k] = state[FIELD(REST) + i + k * step] * lift;
+        full[k] = state[FIELD(FACTOR) + i + k * step] * lift;
         high[k] = (real)full[k];
-        low[k] = (real)((full[k] - high[k]) + state[FIELD(TIES) + i + k * step] * lift);
+        low[k] = (real)((full[k] - high[k]) + state[FIELD(FACTOR_LOW) + i + k * step] * lift);
         if (fabs((double)low[k]) < full[k] * NEGLIGIBLE)
             low[k] = 0;
     }
@@ -224,29 +231,27 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) e[KLCE_TILE / WIDTH][LANES], others[LANES], parts[LANES];
-    K(v) zero = K(set)(0), one = K(set)(1), small = K(set)(LIFTED_SMALL);
+    K(v) e[KLCE_TILE / WIDTH][LANES], sum[LANES], lost[LANES];
+    K(v) anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
         int i = w * WIDTH;
         K(load_columns)(call, 0, row + i, e[w]);
-        K(v) max = K(set)((real)-INFINITY), ties = -one;
+        K(v) max = K(set)((real)-INFINITY);
         for (ptrdiff_t j = 0; j < call->n; j++)
             max = K(max)(e[w][j], max);
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
         for (ptrdiff_t j = 0; j < call->n; j++) {
-            K(m) is_top = K(eq)(e[w][j], max);
             K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[w][j]);
-            K(v) scale = K(select)(is_top, zero, pair.scale);
-            ties = ties + K(select)(is_top, one, zero);
-            others[j] = scale;
-            parts[j] = pair.t * scale;
             e[w][j] = K(joined)(pair);
+            sum[j] = anchor;
+            lost[j] = K(set)(0);
+            K(add_exp)(pair, e[w][j], &sum[j], &lost[j]);
+            sum[j] = sum[j] - anchor;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(store_field)(state + FIELD(TIES) + i, ties);
-        K(sum_column_pairs)(others, parts, call->n, state + FIELD(REST) + i);
+        K(sum_column_pairs)(sum, lost, call->n, state + FIELD(REST) + i);
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
@@ -268,6 +273,7 @@ static const klce_kernel K(softmax_kernel) = {
 #undef LIFT
 #undef LOWEST
 #undef UNLIFT
+#undef ANCHOR
 #undef LIFTED_SMALL
 #undef LIFTED_NORMAL
 #undef NEGLIGIBLE
