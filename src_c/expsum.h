@@ -1,9 +1,10 @@
-/* The sum of a row's exponentials, in one read: what logsumexp, softmax, cross-entropy and the
- * entropy of logits all stand on.
+/* The sum of a row's exponentials, in one read: what logsumexp, cross-entropy and the entropy of
+ * logits all stand on.
  *
- * The maximum m stays out of the sum: each lane keeps the largest it has seen, and the loser of
- * each comparison goes into the sum, so that logsumexp = m/T + log1p(rest) loses nothing of a
- * small rest.  Ties count.
+ * The maximum m, the first if there are several, stays out of the sum, so that
+ * logsumexp = m/T + log1p(rest) loses nothing of a small rest.  A row is taken in blocks that stay
+ * in L1: a look for the block's maximum, then the sum.  Where a block's maximum exceeds all before
+ * it, what was summed so far is closed and joins the rest as a row's next segment would.
  *
  * Exponentials are measured from a reference: an integer n_ref (that of the block's maximum) taken
  * from the exponent, after an origin was subtracted.  The origin is 0 while |m/T| is small enough
@@ -108,110 +109,121 @@ KLCE_INLINE int K(has_nan)(const real *x, ptrdiff_t n)
     return 0;
 }
 
-/* One block of the sweep: 17 instructions a vector in float32 (load, min, max, subtract, clamp,
- * 11 of exp, add), 3 more with `weighted`. */
+/* One group: 16 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
+ * polynomial, add with the scale, and 1 of the search for the maximum); 3 more with `weighted`. */
 KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from, K(v) top,
-                                 const K(v) *x, K(v) *most, K(v) *sum, K(v) *weighted)
+                                 const K(v) *x, K(v) *sum, K(v) *weighted)
 {
     EACH_VECTOR(v)
     {
-        /* A nan x loses the max and wins the min: it goes into the sum. */
-        K(v) loser = K(min)(most[v], x[v]);
-        most[v] = K(max)(x[v], most[v]);
-        K(v) z = K(max)(from->floor, loser - from->origin);
-        K(v) e = K(exp_measured)(c, from, z);
-        sum[v] = sum[v] + e;
-        if (weighted)
+        K(v) z = K(max)(from->floor, x[v] - from->origin); /* nan comes through */
+        K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
+        K(v) p = K(exp_mantissa)(&c->e, parts.r);
+        if (weighted) {
+            K(v) e = p * parts.scale;
+            sum[v] = sum[v] + e;
             weighted[v] = K(fma)(e, top - z, weighted[v]);
+        } else {
+            sum[v] = K(fma)(p, parts.scale, sum[v]);
+        }
     }
+}
+
+/* Joins the state `from` to the state `into`; the loser's maximum joins its sum. */
+KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const double *from,
+                                int want_weighted)
+{
+    enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
+    int from_wins = from[M] > into[M];
+    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
+    double rest, weighted = 0;
+    if (!(fabs(low[M]) < INFINITY) || !(fabs(high[M]) < INFINITY)) {
+        rest = high[S] + (low[S] == low[S] ? 0 : NAN);
+        if (want_weighted)
+            weighted = high[B];
+    } else {
+        /* Scaled before anything multiplies it: far below, the factor is 0 and the distance huge. */
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
+        double own = ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
+        double sum = factor * (low[S] + own);
+        rest = high[S] + sum;
+        if (want_weighted)
+            weighted = high[B] + (factor * low[B] + (high[M] - low[M]) * sum);
+    }
+    double m = high[M], origin = high[O], ref = high[N];
+    into[M] = m;
+    into[S] = rest;
+    into[O] = origin;
+    into[N] = ref;
+    if (want_weighted)
+        into[B] = weighted;
 }
 
 KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t n, double *state,
                            int want_weighted)
 {
-    real max = (real)-INFINITY, origin = 0, ref = 0;
+    enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
+    double run[KLCE_TILE * KLCE_FIELDS]; /* the blocks under one maximum */
+    real max = (real)-INFINITY, origin = 0, ref = 0, without_max[LANES];
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
     K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
-    K(v) most[VECTORS], sum[VECTORS], product[VECTORS], x_group[VECTORS];
-    /* The first group is what the lanes have seen; a nan stays in its lane until the end. */
-    K(load_group)(x, n, (real)-INFINITY, most);
+    K(v) sum[VECTORS], product[VECTORS], group[VECTORS];
+    state[M] = -INFINITY;
+    state[S] = state[O] = state[N] = state[B] = 0;
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
-        ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
-        K(extent) extent = K(extent_of)(x + start, length, 0);
-        if (extent.max > max) {
-            real new_origin, new_ref;
-            K(reference_of)(c, extent.max, &new_origin, &new_ref);
+        ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
+        real block_max = K(extent_of)(x + start, stop - start, 0).max;
+        if (block_max > max) {
             if (start) {
-                /* All -inf so far: what the sums hold is the floor's dust, or nan. */
-                int first = max == (real)-INFINITY;
-                double factor = first ? 0 : K(rescale)(c, origin, ref, new_origin, new_ref);
-                K(scale_lanes)(&rest, factor);
+                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&rest);
+                rest = K(no_lanes)();
                 if (want_weighted) {
-                    K(scale_lanes)(&weighted, factor);
-                    if (!first)
-                        K(add_scaled_lanes)(&weighted, &rest, (double)extent.max - max);
+                    run[B] = K(total)(&weighted);
+                    weighted = K(no_lanes)();
                 }
+                K(expsum_join)(c, state, run, want_weighted);
             }
-            max = extent.max;
-            origin = new_origin;
-            ref = new_ref;
+            max = block_max;
+            K(reference_of)(c, max, &origin, &ref);
             from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+            /* The maximum's group is read from a copy that lacks it. */
+            ptrdiff_t first = start + K(first_equal)(x + start, stop - start, max);
+            skipped = first - (first - start) % LANES;
+            K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, group);
+            EACH_VECTOR(v) K(store)(without_max + v * WIDTH, group[v]);
+            without_max[first - skipped] = (real)-INFINITY;
         }
-        /* Finite even while all is -inf: what is multiplied by it is scaled to 0 later. */
+        /* Finite even while all is -inf. */
         K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
-        for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
-            ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length), j = i ? i : LANES;
+        for (ptrdiff_t i = start; i < stop; i += FLUSH) {
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop), j = i;
             EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
             for (; j + LANES <= end; j += LANES) {
-                K(load_group)(x + j, LANES, 0, x_group);
-                K(expsum_group)(c, &from, top, x_group, most, sum, want_weighted ? product : NULL);
+                K(prefetch_group)(x + j, BLOCK);
+                K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
+                K(expsum_group)(c, &from, top, group, sum, want_weighted ? product : NULL);
             }
             if (j < end) {
-                K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
-                K(expsum_group)(c, &from, top, x_group, most, sum, want_weighted ? product : NULL);
+                K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
+                K(expsum_group)(c, &from, top, group, sum, want_weighted ? product : NULL);
             }
             K(add_lanes)(&rest, sum);
             if (want_weighted)
                 K(add_lanes)(&weighted, product);
         }
     }
-
-    /* What the lanes still hold: all but one of the maxima go into the sum. */
-    real lane[LANES];
-    int ties = -1;
-    K(v) top = K(set)(max - origin), is_top = K(set)(max);
-    EACH_VECTOR(v)
-    {
-        K(v) z = K(max)(from.floor, most[v] - from.origin);
-        K(v) e = K(exp_measured)(c, &from, z);
-        sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), e);
-        product[v] = sum[v] * (top - z);
-        K(store)(lane + v * WIDTH, most[v]);
-    }
-    for (int i = 0; i < LANES; i++)
-        ties += lane[i] == max;
-    if (ties > 0) {
-        K(v) tied[VECTORS];
-        K(v) e = K(exp_measured)(c, &from, top);
-        EACH_VECTOR(v) tied[v] = K(set)(0);
-        tied[0] = K(load_part)((real[1]){(real)ties}, 1, K(set)(0)) * e;
-        EACH_VECTOR(v) sum[v] = sum[v] + tied[v];
-    }
-    K(add_lanes)(&rest, sum);
-    state[FIELD(MAX)] = max;
-    state[FIELD(REST)] = K(total)(&rest);
-    state[FIELD(ORIGIN)] = origin;
-    state[FIELD(REF)] = ref;
-    if (want_weighted) {
-        K(add_lanes)(&weighted, product);
-        state[FIELD(WEIGHTED)] = K(total)(&weighted);
-    }
-    if (!(fabs((double)max) < INFINITY)) {
+    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&rest);
+    if (want_weighted)
+        run[B] = K(total)(&weighted);
+    K(expsum_join)(c, state, run, want_weighted);
+    if (!(fabs(state[M]) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
-        state[FIELD(REST)] = K(has_nan)(x, n) ? NAN : 0;
+        state[S] = K(has_nan)(x, n) ? NAN : 0;
         if (want_weighted)
-            state[FIELD(WEIGHTED)] = 0;
+            state[B] = 0;
     }
 }
 
@@ -257,24 +269,22 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
-    K(v) x[LANES], product[LANES], zero = K(set)(0), one = K(set)(1);
+    K(v) x[LANES], product[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, operand, row + i, x);
-        K(v) max = K(set)((real)-INFINITY), ties = -one;
+        K(v) max = K(set)((real)-INFINITY);
         for (ptrdiff_t j = 0; j < n; j++)
             max = K(max)(x[j], max);
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
-        K(v) top = max - r.origin;
+        K(v) top = max - r.origin, sought = max;
         for (ptrdiff_t j = 0; j < n; j++) {
-            K(m) is_top = K(eq)(x[j], max);
+            K(m) is_first = K(eq)(x[j], sought);
             K(v) z = K(max)(r.from.floor, x[j] - r.origin);
-            ties = ties + K(select)(is_top, one, zero);
-            x[j] = K(select)(is_top, zero, K(exp_measured)(c, &r.from, z));
+            sought = K(select)(is_first, K(set)((real)NAN), sought);
+            x[j] = K(select)(is_first, zero, K(exp_measured)(c, &r.from, z));
             if (want_weighted)
                 product[j] = x[j] * (top - z);
         }
-        if (K(any)(K(lt)(zero, ties)))
-            x[0] = x[0] + ties * K(exp_measured)(c, &r.from, K(max)(r.from.floor, top));
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
@@ -304,39 +314,9 @@ static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int
     K(expsum_few)(call, operand, row, state, 1);
 }
 
-KLCE_INLINE void K(expsum_merge_state)(const klce_call *call, double *into, const double *from,
-                                       int want_weighted)
-{
-    const K(expsum_context) *c = K(context)(call);
-    enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
-    enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
-    int from_wins = from[M] > into[M];
-    const double *low = from_wins ? into : from, *high = from_wins ? from : into;
-    double rest, weighted = 0;
-    if (!(fabs(low[M]) < INFINITY) || !(fabs(high[M]) < INFINITY)) {
-        rest = high[S] + (low[S] == low[S] ? 0 : NAN);
-        if (want_weighted)
-            weighted = high[B];
-    } else {
-        /* The loser's maximum joins its sum. */
-        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
-        double sum = low[S] + ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
-        rest = high[S] + factor * sum;
-        if (want_weighted)
-            weighted = high[B] + factor * (low[B] + (high[M] - low[M]) * sum);
-    }
-    double m = high[M], origin = high[O], ref = high[N];
-    into[M] = m;
-    into[S] = rest;
-    into[O] = origin;
-    into[N] = ref;
-    if (want_weighted)
-        into[B] = weighted;
-}
-
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)
 {
-    K(expsum_merge_state)(call, into, from, 0);
+    K(expsum_join)(K(context)(call), into, from, 0);
 }
 
 /* A tile's states, KLCE_WIDTH_f64 rows at a time. */
@@ -378,6 +358,10 @@ KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) *c, const double *state, in
 KLCE_INLINE void K(put)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
                         const double *values)
 {
-    for (ptrdiff_t i = 0; i < count; i++)
-        *K(row_out)(call, k, row + i) = (real)values[i];
+    if (count == KLCE_TILE && call->step[k] == sizeof(real))
+        KLCE_UNROLL for (int i = 0; i < KLCE_TILE; i += WIDTH)
+            K(store)(K(row_out)(call, k, row) + i, K(load_field)(values + i));
+    else
+        for (ptrdiff_t i = 0; i < count; i++)
+            *K(row_out)(call, k, row + i) = (real)values[i];
 }

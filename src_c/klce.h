@@ -41,6 +41,7 @@ enum {
     KLCE_MAX_ARGS = 8,
     KLCE_TILE = 16,      /* rows whose states are finished together, across vector lanes */
     KLCE_FIELDS = 10,    /* doubles of state a row */
+    KLCE_PASSES = 3,     /* at most, over a row */
     KLCE_SEGMENT = 16384 /* a long row is split at multiples of this, for any thread count */
 };
 
@@ -77,12 +78,12 @@ typedef struct {
     klce_finish finish;
 } klce_pass;
 
-/* One op of one dtype of one ISA: one or two passes, or `rows`, which does rows [low, high) whole
+/* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high) whole
  * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole
  * rows of 1 class to 128 bytes of classes from start to end, with the same bits as the passes. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
-    klce_pass pass[2];
+    klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
 } klce_kernel;

@@ -10,27 +10,26 @@ KLCE_INLINE real *K(row_out)(const klce_call *call, int k, ptrdiff_t row)
     return (real *)(call->arg[k] + row * call->step[k]);
 }
 
-KLCE_INLINE int64_t K(label)(const klce_call *call, int k, ptrdiff_t row)
+/* The values at the labels of rows [row, row + count), whose classes may lie apart, and 1 for each that
+ * counts, 0 for each that is ignored; nan at a label that is out of range.  No branch hangs on a
+ * label. */
+KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *values,
+                              double *counted)
 {
-    return *(const int64_t *)(call->arg[k] + row * call->step[k]);
-}
-
-/* One element of a gathered operand, whose classes may lie apart. */
-KLCE_INLINE real K(gather)(const klce_call *call, int k, ptrdiff_t row, int64_t class)
-{
-    return *(const real *)(call->arg[k] + row * call->step[k] + class * call->core[k]);
-}
-
-/* The value at the row's label: sets *counted to 0 where the label is ignored, and gives nan for a
- * label that is out of range. */
-KLCE_INLINE real K(at_label)(const klce_call *call, ptrdiff_t row, int *counted)
-{
-    int64_t label = K(label)(call, 1, row);
-    *counted = label != *(const int64_t *)call->arg[2];
-    if (label < 0 || label >= call->n) {
-        if (*counted)
-            atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
-        return (real)NAN;
+    static const real nan = (real)NAN;
+    const char *x = call->arg[0] + row * call->step[0],
+               *labels = call->arg[1] + row * call->step[1];
+    ptrdiff_t step = call->step[0], label_step = call->step[1], core = call->core[0];
+    int64_t ignored = *(const int64_t *)call->arg[2];
+    uint64_t n = (uint64_t)call->n;
+    int bad = 0;
+    for (ptrdiff_t i = 0; i < count; i++, x += step, labels += label_step) {
+        int64_t label = *(const int64_t *)labels;
+        int counts = label != ignored, inside = (uint64_t)label < n;
+        bad |= counts & !inside;
+        values[i] = *(inside ? (const real *)(x + label * core) : &nan);
+        counted[i] = counts;
     }
-    return K(gather)(call, 0, row, label);
+    if (bad)
+        atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
 }

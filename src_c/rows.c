@@ -15,7 +15,7 @@ enum {
     THRESHOLD = 1 << 16,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 16,       /* rows packed together: a cache line's worth of a transposed array */
-    TILE_BYTES = 1 << 18, /* of rows that a second pass finds in L2 */
+    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
     FEW_BYTES = 128,      /* of a row of few classes: LANES of them (see kernels.h) */
     PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
 };
@@ -70,7 +70,7 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
     for (ptrdiff_t low = KLCE_SEGMENT; low < call->n; low += KLCE_SEGMENT) {
         ptrdiff_t high = low + KLCE_SEGMENT < call->n ? low + KLCE_SEGMENT : call->n;
         if (pass->merge) {
-            /* A second pass finds what the first left in the state. */
+            /* A pass finds what the one before it left in the state. */
             for (int f = 0; f < KLCE_FIELDS; f++)
                 part[f * KLCE_TILE] = state[f * KLCE_TILE];
             pass->sweep(call, row, low, high, part);
@@ -100,7 +100,8 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     for (ptrdiff_t row = low; row < high; row += tile) {
         ptrdiff_t count = tile < high - row ? tile : high - row;
-        for (const klce_pass *pass = kernel->pass; pass < kernel->pass + 2 && pass->sweep; pass++) {
+        for (const klce_pass *pass = kernel->pass; pass < kernel->pass + KLCE_PASSES && pass->sweep;
+             pass++) {
             for (ptrdiff_t i = 0; i < count; i++)
                 sweep_row(call, pass, row + i, state + i);
             if (pass->finish)
@@ -216,7 +217,7 @@ static klce_status run_split(job *j)
     j->states = calloc((size_t)tasks, STATE * sizeof *j->states);
     if (!j->states)
         return KLCE_NO_MEMORY;
-    for (j->pass = 0; j->pass < 2 && j->kernel->pass[j->pass].sweep; j->pass++) {
+    for (j->pass = 0; j->pass < KLCE_PASSES && j->kernel->pass[j->pass].sweep; j->pass++) {
         const klce_merge merge = j->kernel->pass[j->pass].merge;
         const klce_finish finish = j->kernel->pass[j->pass].finish;
         klce_parallel_for(tasks, 0, run_segment, j);

@@ -21,9 +21,11 @@
 #if defined(__GNUC__)
 #define KLCE_INLINE static inline __attribute__((always_inline, unused))
 #define KLCE_NOINLINE __attribute__((noinline))
+#define KLCE_PREFETCH(address) __builtin_prefetch(address)
 #else
 #define KLCE_INLINE static inline
 #define KLCE_NOINLINE
+#define KLCE_PREFETCH(address) ((void)(address))
 #endif
 
 /* Loops over the vectors of a group are unrolled whole, so that arrays of vectors live in
@@ -435,6 +437,61 @@ KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)(int32_t)b; }
 KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)(int64_t)b; }
 #endif
 
+/* Transposes a square of as many vectors as one has lanes.  In general, by log2 rounds that interleave
+ * vector i with vector i + half, each of which moves one bit of the vector's number into the lane's.
+ * AVX2 interleaves within the halves of a vector only, whose halves change places last. */
+#if KLCE_VECTOR_BYTES == 32
+KLCE_INLINE void transpose_f32(v_f32 *square)
+{
+    v_f32 two[8], four[8];
+    KLCE_UNROLL for (int i = 0; i < 8; i += 2)
+    {
+        two[i] = _mm256_unpacklo_ps(square[i], square[i + 1]);
+        two[i + 1] = _mm256_unpackhi_ps(square[i], square[i + 1]);
+    }
+    KLCE_UNROLL for (int i = 0; i < 8; i++)
+    {
+        v_f64 a = (v_f64)two[(i & 4) + (i >> 1 & 1)], b = (v_f64)two[(i & 4) + (i >> 1 & 1) + 2];
+        four[i] = (v_f32)(i & 1 ? _mm256_unpackhi_pd(a, b) : _mm256_unpacklo_pd(a, b));
+    }
+    KLCE_UNROLL for (int i = 0; i < 4; i++)
+    {
+        square[i] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x20);
+        square[i + 4] = _mm256_permute2f128_ps(four[i], four[i + 4], 0x31);
+    }
+}
+KLCE_INLINE void transpose_f64(v_f64 *square)
+{
+    v_f64 a = _mm256_unpacklo_pd(square[0], square[1]),
+          b = _mm256_unpackhi_pd(square[0], square[1]);
+    v_f64 c = _mm256_unpacklo_pd(square[2], square[3]),
+          d = _mm256_unpackhi_pd(square[2], square[3]);
+    square[0] = _mm256_permute2f128_pd(a, c, 0x20);
+    square[1] = _mm256_permute2f128_pd(b, d, 0x20);
+    square[2] = _mm256_permute2f128_pd(a, c, 0x31);
+    square[3] = _mm256_permute2f128_pd(b, d, 0x31);
+}
+#else
+#define KLCE_TRANSPOSE(R)                                                                          \
+    KLCE_INLINE void transpose_##R(v_##R *square)                                                  \
+    {                                                                                              \
+        enum { WIDTH = KLCE_WIDTH_##R, HALF = KLCE_WIDTH_##R / 2 };                                \
+        KLCE_UNROLL for (int round = 1; round < WIDTH; round *= 2)                                 \
+        {                                                                                          \
+            v_##R old[WIDTH];                                                                      \
+            KLCE_UNROLL for (int i = 0; i < WIDTH; i++) old[i] = square[i];                        \
+            KLCE_UNROLL for (int i = 0; i < HALF; i++)                                             \
+            {                                                                                      \
+                square[2 * i] = low_pairs_##R(old[i], old[i + HALF]);                              \
+                square[2 * i + 1] = high_pairs_##R(old[i], old[i + HALF]);                         \
+            }                                                                                      \
+        }                                                                                          \
+    }
+KLCE_TRANSPOSE(f32)
+KLCE_TRANSPOSE(f64)
+#undef KLCE_TRANSPOSE
+#endif
+
 /* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which leaves
  * half as many different values, each twice as often. */
 KLCE_INLINE float hmax_f32(v_f32 v)
@@ -450,16 +507,6 @@ KLCE_INLINE double hmax_f64(v_f64 v)
     double lane[KLCE_WIDTH_f64];
     KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2) v =
         max_f64(low_pairs_f64(v, v), high_pairs_f64(v, v));
-    store_f64(lane, v);
-    return lane[0];
-}
-
-/* The sum of the lanes, lane i with lane i + half first, and so on. */
-KLCE_INLINE double hsum_f64(v_f64 v)
-{
-    double lane[KLCE_WIDTH_f64];
-    KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f64; n *= 2) v =
-        low_pairs_f64(v, v) + high_pairs_f64(v, v);
     store_f64(lane, v);
     return lane[0];
 }

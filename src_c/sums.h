@@ -58,23 +58,35 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, doubl
         into->high[i] + from->high[i] * set_f64(factor);
 }
 
-/* The sum of all lanes, by halves: lane i with lane i + LANES/2, and so on. */
+/* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
+ * stay in registers where rows lie side by side (few.h). */
 KLCE_INLINE double K(total)(const K(lanes) *lanes)
 {
-    v_f64 sum[DOUBLES];
+    double lane[LANES], four[4];
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
     {
 #if KLCE_REAL_IS_F64
         /* An infinite sum has lost nan. */
         v_f64 low = lanes->low[i];
-        sum[i] = lanes->high[i] + select_f64(eq_f64(low, low), low, set_f64(0));
+        v_f64 sum = lanes->high[i] + select_f64(eq_f64(low, low), low, set_f64(0));
 #else
-        sum[i] = lanes->high[i];
+        v_f64 sum = lanes->high[i];
 #endif
+        store_f64(lane + i * KLCE_WIDTH_f64, sum);
     }
-    KLCE_UNROLL for (int half = DOUBLES / 2; half; half /= 2)
-        KLCE_UNROLL for (int i = 0; i < half; i++) sum[i] = sum[i] + sum[i + half];
-    return hsum_f64(sum[0]);
+    KLCE_UNROLL for (int k = 0; k < 4; k++) four[k] = lane[k];
+    KLCE_UNROLL for (int i = 4; i < LANES; i += 4) KLCE_UNROLL for (int k = 0; k < 4; k++)
+        four[k] += lane[i + k];
+    return (four[0] + four[2]) + (four[1] + four[3]);
+}
+
+/* Asks for the group `ahead` elements after x, which may lie beyond the array.  What computes for
+ * longer than its operands take to arrive would otherwise wait for them first: the hardware's
+ * prefetcher stops at each page, and its window holds less than a block's arithmetic. */
+KLCE_INLINE void K(prefetch_group)(const real *x, ptrdiff_t ahead)
+{
+    uintptr_t address = (uintptr_t)x + (uintptr_t)ahead * sizeof(real);
+    KLCE_UNROLL for (int line = 0; line < 128; line += 64) KLCE_PREFETCH((void *)(address + line));
 }
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
@@ -156,4 +168,25 @@ KLCE_INLINE K(extent) K(extent_of)(const real *x, ptrdiff_t n, int want_min)
         }
     K(extent) extent = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
     return extent;
+}
+
+/* The index of the first of n elements that equals `value`, which is not nan; -1 for none. */
+KLCE_INLINE ptrdiff_t K(first_equal)(const real *x, ptrdiff_t n, real value)
+{
+    K(v) want = K(set)(value);
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        K(m) hit = K(eq)(K(load)(x + i), want);
+        KLCE_UNROLL for (int v = 1; v < VECTORS; v++) hit =
+            K(or)(hit, K(eq)(K(load)(x + i + v * WIDTH), want));
+        if (K(any)(hit))
+            break;
+    }
+    for (; i < n; i += WIDTH) {
+        int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
+        K(m) hit = K(eq)(K(load_part)(x + i, part, K(set)(value == 0 ? 1 : 0)), want);
+        if (K(any)(hit))
+            return i + K(first)(hit);
+    }
+    return -1;
 }

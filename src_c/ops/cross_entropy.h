@@ -5,17 +5,6 @@ static void K(cross_entropy_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[3]);
 }
 
-/* The logits at the labels of a tile, and which rows count. */
-KLCE_INLINE void K(gather_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                double *at_label, double *counted)
-{
-    for (ptrdiff_t i = 0; i < count; i++) {
-        int counts;
-        at_label[i] = K(at_label)(call, row + i, &counts);
-        counted[i] = counts;
-    }
-}
-
 static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                     double *state)
 {
@@ -23,7 +12,7 @@ static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0}, result[KLCE_TILE];
     v_f64 inverse = set_f64(1 / c->t), z_loss = set_f64(*(const double *)call->arg[4]);
     int with_z_loss = *(const double *)call->arg[4] != 0;
-    K(gather_tile)(call, row, count, at_label, counted);
+    K(at_labels)(call, row, count, at_label, counted);
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);

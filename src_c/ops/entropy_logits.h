@@ -9,7 +9,7 @@ static void K(entropy_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdif
 
 static void K(entropy_logits_merge)(const klce_call *call, double *into, const double *from)
 {
-    K(expsum_merge_state)(call, into, from, 1);
+    K(expsum_join)(K(context)(call), into, from, 1);
 }
 
 /* The sum over all of exp((x - max)/T) * (max - x). */

@@ -57,6 +57,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
             EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
             for (ptrdiff_t j = i ? i : LANES; j < end; j += LANES) {
+                K(prefetch_group)(p + j, BLOCK);
                 K(load_group)(p + j, end - j, 0, group);
                 EACH_VECTOR(v)
                 {

@@ -2,14 +2,12 @@
 
 static void K(nll_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
-    double result[KLCE_TILE] = {0};
+    double result[KLCE_TILE] = {0}, counted[KLCE_TILE];
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        for (ptrdiff_t i = 0; i < count; i++) {
-            int counted;
-            real x = K(at_label)(call, row + i, &counted);
-            result[i] = counted ? x : 1;
-        }
+        K(at_labels)(call, row, count, result, counted);
+        for (ptrdiff_t i = 0; i < count; i++)
+            result[i] = counted[i] != 0 ? result[i] : 1;
         /* 0 - log 1 is 0, where -log 1 would be -0. */
         EACH_STATE(i, count) store_f64(result + i, set_f64(0) - log_f64(load_f64(result + i)));
         K(put)(call, 3, row, count, result);

@@ -6,16 +6,12 @@ static void K(score_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
 /* The first x equal to the maximum, or the first nan if there is one; -1 for no classes. */
 KLCE_INLINE int64_t K(argmax)(const real *x, ptrdiff_t n, real max, int has_nan)
 {
-    K(v) want = K(set)(max);
-    for (ptrdiff_t i = 0; i < n; i += WIDTH) {
-        int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
-        /* The padding equals neither the maximum nor, unlike nan, differs from itself. */
-        K(v) v = K(load_part)(x + i, part, K(set)(max == 0 ? 1 : 0));
-        K(m) hit = has_nan ? K(not)(K(eq)(v, v)) : K(eq)(v, want);
-        if (K(any)(hit))
-            return i + K(first)(hit);
-    }
-    return -1;
+    if (!has_nan)
+        return K(first_equal)(x, n, max);
+    ptrdiff_t i = 0;
+    while (x[i] == x[i])
+        i++;
+    return i;
 }
 
 static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
@@ -23,7 +19,7 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     const K(expsum_context) *c = K(context)(call);
     double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0};
     double nll[KLCE_TILE], entropy[KLCE_TILE], lse[KLCE_TILE];
-    K(gather_tile)(call, row, count, at_label, counted);
+    K(at_labels)(call, row, count, at_label, counted);
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);

@@ -1,10 +1,8 @@
-/* softmax: a sweep for the maximum and the sum, a second over the row (then in cache) for the
- * quotients.
+/* softmax in three passes: the maximum, the sum, the quotients.  The last two find the row in cache.
  *
- * A row of one segment is exponentiated once: the first pass leaves the exponentials in the output
- * and the second scales them.  In place, the second pass computes them again, to the same bits.
- * Longer rows would not stay in cache twice over: their sum is that of logsumexp, and the second
- * pass exponentiates for itself.
+ * A row is exponentiated once: the second pass leaves the exponentials in the output and the third
+ * scales them.  In place, and where the row and its output would not stay in cache together, the
+ * third computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -36,13 +34,17 @@ static void K(softmax_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[1]);
 }
 
+/* Twice a megabyte is what a core may have of the caches it shares. */
+#define KEPT_CLASSES ((ptrdiff_t)((1 << 20) / sizeof(real)))
+
 KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
 {
-    return call->n <= KLCE_SEGMENT && call->arg[0] != call->arg[2];
+    return call->n <= KEPT_CLASSES && call->arg[0] != call->arg[2];
 }
 
-/* What softmax_finish leaves of a state for softmax_emit. */
-enum { K(FACTOR) = K(REST), K(FACTOR_LOW) = K(WEIGHTED) };
+/* Beside MAX, ORIGIN and REF, which are those of expsum.h: the sum of all lifted exponentials; then
+ * what makes of one of them 2^LIFT times its quotient, and what that is short of the exact factor. */
+enum { K(SUM) = K(REST), K(FACTOR) = K(REST), K(FACTOR_LOW) = K(WEIGHTED) };
 
 /* exp((x - origin)/T) * 2^(LIFT - ref) as (1 + t) * scale, and as one number. */
 KLCE_INLINE K(exp_pair) K(exp_lifted)(const K(expsum_context) *c, const K(measure) *from, K(v) x)
@@ -61,14 +63,55 @@ KLCE_INLINE void K(add_exp)(K(exp_pair) e, K(v) joined, K(v) *sum, K(v) *lost)
     *sum = next;
 }
 
-/* The sum of the exponentials, themselves stored if `kept` is given.  20 instructions a vector in
- * float32 (2 to measure, 11 of exp, 1 to join, 5 to add, 1 to store). */
-KLCE_INLINE void K(sum_and_keep)(const K(expsum_context) *c, const real *x, ptrdiff_t n, real *kept,
-                                 double *state)
+static void K(softmax_max)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                           double *state)
 {
-    real max = K(extent_of)(x, n, 0).max, origin, ref;
-    K(reference_of)(c, max, &origin, &ref);
-    K(measure) from = K(measure_from)(c, origin, ref, LIFT, LOWEST);
+    state[FIELD(MAX)] = K(extent_of)(K(row_in)(call, 0, row) + low, high - low, 0).max;
+}
+
+static void K(softmax_merge_max)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    if (from[FIELD(MAX)] > into[FIELD(MAX)])
+        into[FIELD(MAX)] = from[FIELD(MAX)];
+}
+
+static void K(softmax_refer)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    (void)row;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        real origin, ref;
+        K(reference_of)(K(context)(call), (real)state[FIELD(MAX) + i], &origin, &ref);
+        state[FIELD(ORIGIN) + i] = origin;
+        state[FIELD(REF) + i] = ref;
+    }
+}
+
+KLCE_INLINE K(measure) K(lifted_from)(const klce_call *call, const double *state)
+{
+    return K(measure_from)(K(context)(call), (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)],
+                           LIFT, LOWEST);
+}
+
+KLCE_INLINE void K(softmax_add_group)(const K(expsum_context) *c, const K(measure) *from,
+                                      K(v) *group, K(v) *sum, K(v) *lost)
+{
+    EACH_VECTOR(v)
+    {
+        K(exp_pair) e = K(exp_lifted)(c, from, group[v]);
+        group[v] = K(joined)(e);
+        K(add_exp)(e, group[v], &sum[v], &lost[v]);
+    }
+}
+
+/* 20 instructions a vector in float32 (2 to measure, 11 of exp, 1 to join, 5 to add, 1 to store). */
+KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                                double *state, int keep)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const real *x = K(row_in)(call, 0, row);
+    real *kept = K(row_out)(call, 2, row);
+    const K(measure) from = K(lifted_from)(call, state);
     K(lanes) total = K(no_lanes)();
     K(v) group[VECTORS], sum[VECTORS], lost[VECTORS];
     EACH_VECTOR(v)
@@ -76,58 +119,51 @@ KLCE_INLINE void K(sum_and_keep)(const K(expsum_context) *c, const real *x, ptrd
         sum[v] = K(set)(ANCHOR);
         lost[v] = K(set)(0);
     }
-    for (ptrdiff_t i = 0; i < n; i += LANES) {
-        K(load_group)(x + i, n - i, (real)-INFINITY, group);
-        EACH_VECTOR(v)
-        {
-            K(exp_pair) e = K(exp_lifted)(c, &from, group[v]);
-            group[v] = K(joined)(e);
-            K(add_exp)(e, group[v], &sum[v], &lost[v]);
-        }
-        if (kept)
-            K(store_group)(kept + i, n - i, group);
+    ptrdiff_t i = low;
+    for (; i + LANES <= high; i += LANES) {
+        K(prefetch_group)(x + i, BLOCK);
+        K(load_group)(x + i, LANES, 0, group);
+        K(softmax_add_group)(c, &from, group, sum, lost);
+        if (keep)
+            K(store_group)(kept + i, LANES, group);
+    }
+    if (i < high) {
+        K(load_group)(x + i, high - i, (real)-INFINITY, group);
+        K(softmax_add_group)(c, &from, group, sum, lost);
+        if (keep)
+            K(store_group)(kept + i, high - i, group);
     }
     EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
     K(add_lanes)(&total, sum);
     K(add_lanes)(&total, lost);
-    state[FIELD(MAX)] = max;
-    state[FIELD(ORIGIN)] = origin;
-    state[FIELD(REF)] = ref;
-    state[FIELD(REST)] = K(total)(&total);
+    state[FIELD(SUM)] = K(total)(&total);
 }
 
 static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
-    const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, 0, row) + low;
-    if (call->n > KLCE_SEGMENT)
-        K(sum_exp)(c, x, high - low, state);
-    else if (K(keeps_exponentials)(call))
-        K(sum_and_keep)(c, x, high - low, K(row_out)(call, 2, row) + low, state);
+    if (K(keeps_exponentials)(call))
+        K(softmax_sum)(call, row, low, high, state, 1);
     else
-        K(sum_and_keep)(c, x, high - low, NULL, state);
+        K(softmax_sum)(call, row, low, high, state, 0);
 }
 
-/* The factor that makes of a lifted exponential 2^LIFT times its quotient, and what it is short of
- * the exact one; nan where the maximum is infinite.  Both sum and exponentials are measured from
- * the reference, but for a row of several segments, whose sum is measured from the maximum. */
+static void K(softmax_merge)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    into[FIELD(SUM)] += from[FIELD(SUM)];
+}
+
+/* nan where the maximum is infinite. */
 static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
-    const K(expsum_context) *c = K(context)(call);
-    (void)row;
+    (void)call, (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 max = K(state)(state, K(MAX), i), one = set_f64(1), scale, sum;
-        if (call->n > KLCE_SEGMENT) {
-            scale = one + K(to_maximum)(c, state, i);
-            sum = one + K(rest_of)(c, state, i);
-        } else {
-            scale = one;
-            sum = K(state)(state, K(REST), i) * set_f64(UNLIFT);
-        }
-        v_f64 factor = scale / sum + (max - max);
-        v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, scale) / sum : set_f64(0);
+        v_f64 max = K(state)(state, K(MAX), i), one = set_f64(1);
+        v_f64 sum = K(state)(state, K(SUM), i) * set_f64(UNLIFT);
+        v_f64 factor = one / sum + (max - max);
+        v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, one) / sum : set_f64(0);
         store_f64(state + FIELD(FACTOR) + i, factor);
         store_f64(state + FIELD(FACTOR_LOW) + i, low);
     }
@@ -191,6 +227,23 @@ KLCE_INLINE K(v) K(unlifted)(K(v) y)
     return K(select)(K(eq)(y, y), result, y);
 }
 
+KLCE_INLINE void K(softmax_quotient_group)(const K(expsum_context) *c, const K(measure) *from,
+                                           const K(factor) *plain, const K(factor) *lifted,
+                                           K(v) *group, int kept)
+{
+    K(v) small = K(set)(LIFTED_SMALL), least = small;
+    EACH_VECTOR(v)
+    {
+        if (!kept)
+            group[v] = K(joined)(K(exp_lifted)(c, from, group[v]));
+        least = K(min)(group[v], least);
+    }
+    if (K(any)(K(lt)(least, small)))
+        EACH_VECTOR(v) group[v] = K(unlifted)(K(times)(group[v], lifted));
+    else
+        EACH_VECTOR(v) group[v] = K(times)(group[v], plain);
+}
+
 KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                       ptrdiff_t high, const double *state, int kept)
 {
@@ -198,22 +251,17 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     const real *x = K(row_in)(call, kept ? 2 : 0, row);
     real *y = K(row_out)(call, 2, row);
     K(factor) plain = K(factor_of)(state, 0, 0, UNLIFT), lifted = K(factor_of)(state, 0, 0, 1);
-    K(measure) from =
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], LIFT, LOWEST);
+    const K(measure) from = K(lifted_from)(call, state);
     K(v) group[VECTORS];
-    for (ptrdiff_t i = low; i < high; i += LANES) {
-        K(v) small = K(set)(LIFTED_SMALL), least = small;
+    ptrdiff_t i = low;
+    for (; i + LANES <= high; i += LANES) {
+        K(load_group)(x + i, LANES, 0, group);
+        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept);
+        K(store_group)(y + i, LANES, group);
+    }
+    if (i < high) {
         K(load_group)(x + i, high - i, kept ? LIFTED_SMALL : (real)state[FIELD(MAX)], group);
-        EACH_VECTOR(v)
-        {
-            if (!kept)
-                group[v] = K(joined)(K(exp_lifted)(c, &from, group[v]));
-            least = K(min)(group[v], least);
-        }
-        if (K(any)(K(lt)(least, small)))
-            EACH_VECTOR(v) group[v] = K(unlifted)(K(times)(group[v], &lifted));
-        else
-            EACH_VECTOR(v) group[v] = K(times)(group[v], &plain);
+        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept);
         K(store_group)(y + i, high - i, group);
     }
 }
@@ -251,7 +299,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_column_pairs)(sum, lost, call->n, state + FIELD(REST) + i);
+        K(sum_column_pairs)(sum, lost, call->n, state + FIELD(SUM) + i);
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
@@ -266,10 +314,13 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .pass = {{K(softmax_sweep), K(expsum_merge), K(softmax_finish)}, {K(softmax_emit), NULL, NULL}},
+    .pass = {{K(softmax_max), K(softmax_merge_max), K(softmax_refer)},
+             {K(softmax_sweep), K(softmax_merge), K(softmax_finish)},
+             {K(softmax_emit), NULL, NULL}},
     .few = K(softmax_few),
 };
 
+#undef KEPT_CLASSES
 #undef LIFT
 #undef LOWEST
 #undef UNLIFT
