@@ -336,7 +336,7 @@ KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state,
     z = fma_f64(ref, set_f64(c->f.ln2_mid), z);
     v_f64 infinite = set_f64(INFINITY);
     m_f64 finite = and_f64(lt_f64(max, infinite), lt_f64(-infinite, max));
-    v_f64 step = fma_f64(exp_poly_f64(&c->f, z), z, set_f64(c->f.c1)) * z;
+    v_f64 step = fma_f64(K(exp_poly_for)(&c->f, z), z, set_f64(c->f.c1)) * z;
     return select_f64(finite, step, set_f64(0));
 }
 

@@ -307,21 +307,30 @@ klce_status klce_run(const klce_call *call)
     return KLCE_OK;
 }
 
+/* By stretches, so that where all is well no branch hangs on a label. */
 ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step, int64_t classes,
                             int64_t ignore, int64_t *counted)
 {
-    int64_t seen = 0;
-    for (ptrdiff_t i = 0; i < count; i++) {
-        int64_t label = *(const int64_t *)(labels + i * step);
-        if (label == ignore)
-            continue;
-        if (label < 0 || label >= classes) {
-            *counted = seen;
-            return i;
+    enum { STRETCH = 1024 };
+    *counted = 0;
+    for (ptrdiff_t low = 0; low < count; low += STRETCH) {
+        ptrdiff_t high = low + STRETCH < count ? low + STRETCH : count;
+        int64_t seen = 0, bad = 0;
+        for (ptrdiff_t i = low; i < high; i++) {
+            int64_t label = *(const int64_t *)(labels + i * step);
+            int counts = label != ignore;
+            seen += counts;
+            bad += counts & ((uint64_t)label >= (uint64_t)classes);
         }
-        seen++;
+        if (bad)
+            for (ptrdiff_t i = low; i < high; i++) {
+                int64_t label = *(const int64_t *)(labels + i * step);
+                if (label != ignore && (label < 0 || label >= classes))
+                    return i;
+                *counted += label != ignore;
+            }
+        *counted += seen;
     }
-    *counted = seen;
     return -1;
 }
 

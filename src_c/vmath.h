@@ -334,6 +334,40 @@ KLCE_INLINE v_f64 log1p_f64(v_f64 x)
     return select_f64(eq_f64(x, x), y, x);
 }
 
+/* What the state of a row needs in float64 for a result of the given type.  For float32, 2^-28 will do:
+ * exp's polynomial (|r/T| <= 0.42) stops at r^8, and the tail of log1p is that of float32, its terms
+ * paired, since a row's last steps are one long chain. */
+KLCE_INLINE v_f64 exp_poly_for_f64(const exp_constants_f64 *e, v_f64 r)
+{
+    return exp_poly_f64(e, r);
+}
+KLCE_INLINE v_f64 log1p_for_f64(v_f64 x) { return log1p_f64(x); }
+
+KLCE_INLINE v_f64 exp_poly_for_f32(const exp_constants_f64 *e, v_f64 r)
+{
+    v_f64 r2 = r * r, low = fma_f64(set_f64(e->c3), r, set_f64(e->c2));
+    v_f64 mid = fma_f64(set_f64(e->c5), r, set_f64(e->c4));
+    v_f64 high = fma_f64(set_f64(e->c7), r, set_f64(e->c6));
+    high = fma_f64(set_f64(e->c8), r2, high);
+    return fma_f64(fma_f64(high, r2, mid), r2, low);
+}
+
+KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)
+{
+    b_f64 k = log_reduce_f64(set_f64(1) + x).k;
+    v_f64 down = from_bits_f64(shift_to_exponent_f64(set_bits_f64(1023) - k));
+    v_f64 f = fma_f64(x, down, down - set_f64(1)), f2 = f * f, f4 = f2 * f2;
+    v_f64 q01 = fma_f64(set_f64(-0.2499998948), f, set_f64(0.3333332187));
+    v_f64 q23 = fma_f64(set_f64(-0.1666883873), f, set_f64(0.2000152808));
+    v_f64 q45 = fma_f64(set_f64(-0.1239512299), f, set_f64(0.1423126783));
+    v_f64 q67 = fma_f64(set_f64(-0.1171718742), f, set_f64(0.1179555145));
+    v_f64 q = fma_f64(fma_f64(set_f64(0.07007647224), f4, fma_f64(q67, f2, q45)), f4,
+                      fma_f64(q23, f2, q01));
+    v_f64 tail = f2 * fma_f64(-f, q, set_f64(0.5));
+    v_f64 y = fma_f64(float_of_f64(k), set_f64(0x1.62e42fefa39efp-1), f - tail);
+    return select_f64(eq_f64(x, x), y, x);
+}
+
 /* s - log1p(s) for s >= -1, to a few ULP of itself: inf at -1. */
 KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
 {

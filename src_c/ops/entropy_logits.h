@@ -23,7 +23,7 @@ KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) *c, const double *state,
     v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
     v_f64 mass = set_f64(1) + rest;
     /* An infinite maximum leaves no distribution: inf - inf is nan. */
-    return log1p_f64(rest) + K(weighted_of)(c, state, i) / (mass * set_f64(c->t)) + (max - max);
+    return K(log1p_for)(rest) + K(weighted_of)(c, state, i) / (mass * set_f64(c->t)) + (max - max);
 }
 
 static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,

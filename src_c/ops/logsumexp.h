@@ -15,7 +15,7 @@ static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     EACH_STATE(i, count)
     {
         v_f64 rest = K(rest_of)(K(context)(call), state, i);
-        store_f64(result + i, K(state)(state, K(MAX), i) + log1p_f64(rest));
+        store_f64(result + i, K(state)(state, K(MAX), i) + K(log1p_for)(rest));
     }
     K(put)(call, 1, row, count, result);
 }
