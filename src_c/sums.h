@@ -86,7 +86,8 @@ KLCE_INLINE double K(total)(const K(lanes) *lanes)
 KLCE_INLINE void K(prefetch_group)(const elem *x, ptrdiff_t ahead)
 {
     uintptr_t address = (uintptr_t)x + (uintptr_t)ahead * sizeof(elem);
-    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64) KLCE_PREFETCH((void *)(address + line));
+    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64)
+        KLCE_PREFETCH((void *)(address + line));
 }
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
