@@ -19,6 +19,7 @@ from tests.kernels import (
     assert_as_specified,
     call,
     describe,
+    finfo,
     letters,
     on_isa,
     operands,
@@ -39,7 +40,7 @@ ISA = pytest.mark.parametrize("isa", ISAS)
 
 def values(kernel, dtype):
     """What a row may hold that is not a common number."""
-    info = np.finfo(dtype)
+    info = finfo(dtype)
     common = [NAN, INF, -INF, 0.0, -0.0]
     if DOMAINS.get(kernel) == "probs":
         return [
@@ -156,7 +157,7 @@ def test_rows_of_special_values(kernel, dtype, isa):
 @pytest.mark.parametrize("kernel", [k for k in KERNELS if DOMAINS.get(k) != "probs"])
 def test_extreme_logits(kernel, dtype, isa):
     """Of both signs, up to the largest numbers that there are."""
-    info = np.finfo(dtype)
+    info = finfo(dtype)
     with on_isa(isa), np.errstate(all="raise"):
         for n in (2, 10, 33, 600):
             extremes = [-1e9, info.min] if kernel in DOMAINS else [-1e9, 1e9, info.min, info.max]
@@ -293,7 +294,7 @@ def test_ignored_rows_are_0_whatever_they_hold(kernel, dtype, isa):
 @DTYPE
 def test_subnormal_probabilities(dtype, isa):
     """Neither flushed nor stuck at the smallest normal number."""
-    info = np.finfo(dtype)
+    info = finfo(dtype)
     smallest, lowest = float(np.log(info.tiny)), float(np.log(info.smallest_subnormal))
     steps = np.linspace(smallest + 1, lowest - 1, 200)
     with on_isa(isa), np.errstate(all="raise"):
@@ -313,7 +314,7 @@ def test_subnormal_probabilities(dtype, isa):
 def masked_calls(kernel, dtype):
     cases = []
     for n in (5, 40, 3000):
-        masks = [-INF, -1e9, np.finfo(dtype).min]
+        masks = [-INF, -1e9, finfo(dtype).min]
         parts = [slice(0, n // 2), slice(n // 2, n), slice(1, n, 2), slice(0, n - 2)]
         changes = list(itertools.product(subsets(kernel)[-1:], parts, masks))
         for args, _ in changed(kernel, n, dtype, changes):
