@@ -4,6 +4,7 @@ This module only translates: NumPy's strides into a ``klce_call``, and the core'
 Python objects.  Users call the functions of the ``klce`` package, which validate first.
 """
 
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 
@@ -57,6 +58,32 @@ cdef extern from "klce.h" nogil:
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* What a DLPack capsule holds, as far as it is needed here: the first version's, and the one
+     * with a version number, whose tensor stands last.  dmlc.github.io/dlpack, "C API". */
+    typedef struct {
+        void *data;
+        int32_t device_type, device_id, ndim;
+        uint8_t code, bits;
+        uint16_t lanes;
+        int64_t *shape, *strides;
+        uint64_t byte_offset;
+    } klce_dl_tensor;
+    typedef struct {
+        uint32_t major, minor;
+        void *manager, (*deleter)(void *);
+        uint64_t flags;
+        klce_dl_tensor tensor;
+    } klce_dl_versioned;
+    """
+    ctypedef struct klce_dl_tensor:
+        unsigned char code
+        unsigned char bits
+    ctypedef struct klce_dl_versioned:
+        klce_dl_tensor tensor
 
 cdef extern from "pool.h" nogil:
     int klce_cpu_count()
@@ -270,6 +297,28 @@ def register_bfloat16(cnp.dtype dtype not None):
             <cnp.ufunc>globals()[klce_op_names[op].decode()], dtype.type_num,
             <cnp.PyUFuncGenericFunction>loop, types, describe(op, row, letters))
     has_bfloat16 = True
+
+
+# DLPack's codes of floats that NumPy does not know, by ml_dtypes' names.
+cdef dict FOREIGN_FLOATS = {
+    4: "bfloat16", 7: "float8_e3m4", 8: "float8_e4m3", 9: "float8_e4m3b11fnuz", 10: "float8_e4m3fn",
+    11: "float8_e4m3fnuz", 12: "float8_e5m2", 13: "float8_e5m2fnuz", 14: "float8_e8m0fnu"}
+
+
+def as_integers(capsule):
+    """Turn a DLPack capsule of floats that NumPy does not know into one of unsigned integers.
+
+    Returns ml_dtypes' name of what they are, or "" for a capsule that was left as it is.
+    """
+    cdef klce_dl_tensor *tensor
+    if PyCapsule_IsValid(capsule, b"dltensor_versioned"):
+        tensor = &(<klce_dl_versioned *>PyCapsule_GetPointer(capsule, b"dltensor_versioned")).tensor
+    else:
+        tensor = <klce_dl_tensor *>PyCapsule_GetPointer(capsule, b"dltensor")
+    name = FOREIGN_FLOATS.get(tensor.code, "")
+    if name:
+        tensor.code = 1
+    return name
 
 
 def raise_trouble():
