@@ -94,6 +94,12 @@ def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return DTYPE_OF["f32"] if dtype in HALVES else dtype
 
 
+def cast(x: Any, dtype: np.dtype[Any]) -> Array:
+    """Return numbers in a dtype, where some may be 0 or infinite that are not in theirs."""
+    with np.errstate(all="ignore"):
+        return np.asarray(x).astype(dtype)
+
+
 def letters(kernel: str) -> tuple[str, str]:
     """Return the letters of a kernel's inputs and of its outputs."""
     inputs, outputs = _ufuncs.OPS[kernel].split(">")
@@ -108,7 +114,7 @@ def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) ->
         x = x - np.log(np.exp(x).sum(axis=-1, keepdims=True))
     if domain == "probs":
         x = np.exp(x)
-    return np.ascontiguousarray(x.astype(dtype))
+    return np.ascontiguousarray(cast(x, dtype))
 
 
 def operands(
@@ -130,9 +136,10 @@ def operands(
         noise = 1e-3 * rng.normal(size=near.shape)
         if domain == "probs":
             near = near * (1 + noise)
-            arrays[1][::2] = near / near.sum(axis=-1, keepdims=True)
+            near = near / near.sum(axis=-1, keepdims=True)
         else:
-            arrays[1][::2] = near + noise
+            near = near + noise
+        arrays[1][::2] = cast(near, dtype)
     scalars = sum(letter in "id" for letter in inputs)
     for parameters in PARAMETERS.get(kernel, [(1.0,) * scalars]):
         given = iter(arrays), iter(parameters)
