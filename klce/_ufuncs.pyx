@@ -4,6 +4,7 @@ This module only translates: NumPy's strides into a ``klce_call``, and the core'
 Python objects.  Users call the functions of the ``klce`` package, which validate first.
 """
 
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 
@@ -46,6 +47,7 @@ cdef extern from "klce.h" nogil:
     const char **klce_op_names
     const char **klce_op_signatures
     const char **klce_dtype_names
+    const size_t *klce_real_sizes
     int klce_isa_count()
     const klce_isa *klce_isa_at(int index)
     const klce_isa *klce_active_isa()
@@ -56,6 +58,32 @@ cdef extern from "klce.h" nogil:
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* What a DLPack capsule holds, as far as it is needed here: the first version's, and the one
+     * with a version number, whose tensor stands last.  dmlc.github.io/dlpack, "C API". */
+    typedef struct {
+        void *data;
+        int32_t device_type, device_id, ndim;
+        uint8_t code, bits;
+        uint16_t lanes;
+        int64_t *shape, *strides;
+        uint64_t byte_offset;
+    } klce_dl_tensor;
+    typedef struct {
+        uint32_t major, minor;
+        void *manager, (*deleter)(void *);
+        uint64_t flags;
+        klce_dl_tensor tensor;
+    } klce_dl_versioned;
+    """
+    ctypedef struct klce_dl_tensor:
+        unsigned char code
+        unsigned char bits
+    ctypedef struct klce_dl_versioned:
+        klce_dl_tensor tensor
 
 cdef extern from "pool.h" nogil:
     int klce_cpu_count()
@@ -172,12 +200,35 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         klce_set_trouble(BAD_LABEL)
 
 
-cdef int type_number(char letter, int dtype) noexcept:
+# NumPy's dtypes of elements, by the row in dtypes.def.  NumPy takes the first loop that the operands
+# can be cast to, hence float16 first.  bfloat16 is another package's: see register_bfloat16.
+cdef tuple NATIVE = (("f16", np.dtype(np.float16)), ("f32", np.dtype(np.float32)),
+                     ("f64", np.dtype(np.float64)))
+
+
+cdef int type_number(char letter, int dtype, cnp.dtype element) noexcept:
     if letter == b"l" or letter == b"i":
         return cnp.NPY_INT64
     if letter == b"d":
         return cnp.NPY_FLOAT64
-    return cnp.NPY_FLOAT32 if klce_dtype_names[dtype][1:] == b"32" else cnp.NPY_FLOAT64
+    if letter == b"s":
+        return cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
+    return element.type_num
+
+
+cdef loop_data *describe(int op, int dtype, str letters) except NULL:
+    """What the loop of an op and a dtype must know: it lives as long as the process."""
+    cdef loop_data *what = <loop_data *>calloc(1, sizeof(loop_data))
+    if what == NULL:
+        raise MemoryError
+    what.op = op
+    what.dtype = dtype
+    what.operands = len(letters)
+    what.elementwise = "e" in letters
+    what.has_classes = "v" in letters or "g" in letters
+    for k in range(what.operands):
+        what.letter[k] = <char>ord(letters[k])
+    return what
 
 
 cdef object make_ufunc(int op):
@@ -185,25 +236,19 @@ cdef object make_ufunc(int op):
     cdef bytes signature = klce_op_signatures[op]
     inputs, outputs = signature.decode().split(">")
     letters = inputs + outputs
-    cdef int k, dtype, operands = len(letters)
+    cdef int i, k, dtype, operands = len(letters), count = len(NATIVE)
     cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *>calloc(
-        KLCE_DTYPE_COUNT, sizeof(cnp.PyUFuncGenericFunction))
-    cdef void **data = <void **>calloc(KLCE_DTYPE_COUNT, sizeof(void *))
-    cdef char *types = <char *>calloc(KLCE_DTYPE_COUNT * operands, 1)
-    cdef loop_data *what = <loop_data *>calloc(KLCE_DTYPE_COUNT, sizeof(loop_data))
-    if functions == NULL or data == NULL or types == NULL or what == NULL:
+        count, sizeof(cnp.PyUFuncGenericFunction))
+    cdef void **data = <void **>calloc(count, sizeof(void *))
+    cdef char *types = <char *>calloc(count * operands, 1)
+    if functions == NULL or data == NULL or types == NULL:
         raise MemoryError
-    for dtype in range(KLCE_DTYPE_COUNT):
-        what[dtype].op = op
-        what[dtype].dtype = dtype
-        what[dtype].operands = operands
-        what[dtype].elementwise = "e" in letters
-        what[dtype].has_classes = "v" in letters or "g" in letters
+    for i, (name, element) in enumerate(NATIVE):
+        dtype = DTYPES.index(name)
         for k in range(operands):
-            what[dtype].letter[k] = <char>ord(letters[k])
-            types[dtype * operands + k] = type_number(what[dtype].letter[k], dtype)
-        functions[dtype] = <cnp.PyUFuncGenericFunction>loop
-        data[dtype] = &what[dtype]
+            types[i * operands + k] = type_number(<char>ord(letters[k]), dtype, element)
+        functions[i] = <cnp.PyUFuncGenericFunction>loop
+        data[i] = describe(op, dtype, letters)
 
     def dims(part):
         return ",".join("(n)" if letter in "vg" else "()" for letter in part)
@@ -213,7 +258,7 @@ cdef object make_ufunc(int op):
     cdef bytes doc_bytes = keep[-1][0]
     cdef bytes core_bytes = keep[-1][1]
     return cnp.PyUFunc_FromFuncAndDataAndSignature(
-        functions, data, types, KLCE_DTYPE_COUNT, len(inputs), len(outputs), cnp.PyUFunc_None,
+        functions, data, types, count, len(inputs), len(outputs), cnp.PyUFunc_None,
         klce_op_names[op], doc_bytes, 0, NULL if "e" in letters else <char *>core_bytes)
 
 
@@ -229,6 +274,51 @@ ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
 COMPILER = KLCE_COMPILER.decode()
 
 globals().update({klce_op_names[i].decode(): make_ufunc(i) for i in range(KLCE_OP_COUNT)})
+
+
+cdef bint has_bfloat16 = False
+
+
+def register_bfloat16(cnp.dtype dtype not None):
+    """Give every kernel its loop for bfloat16, the dtype of another package's; once.
+
+    It must be done before a kernel is called with that dtype: NumPy keeps what it once chose.
+    """
+    global has_bfloat16
+    cdef int op, k, row = DTYPES.index("bf16")
+    cdef int types[KLCE_MAX_ARGS]
+    if has_bfloat16:
+        return
+    for op in range(KLCE_OP_COUNT):
+        letters = OPS[klce_op_names[op].decode()].replace(">", "")
+        for k in range(len(letters)):
+            types[k] = type_number(<char>ord(letters[k]), row, dtype)
+        cnp.PyUFunc_RegisterLoopForType(
+            <cnp.ufunc>globals()[klce_op_names[op].decode()], dtype.type_num,
+            <cnp.PyUFuncGenericFunction>loop, types, describe(op, row, letters))
+    has_bfloat16 = True
+
+
+# DLPack's codes of floats that NumPy does not know, by ml_dtypes' names.
+cdef dict FOREIGN_FLOATS = {
+    4: "bfloat16", 7: "float8_e3m4", 8: "float8_e4m3", 9: "float8_e4m3b11fnuz", 10: "float8_e4m3fn",
+    11: "float8_e4m3fnuz", 12: "float8_e5m2", 13: "float8_e5m2fnuz", 14: "float8_e8m0fnu"}
+
+
+def as_integers(capsule):
+    """Turn a DLPack capsule of floats that NumPy does not know into one of unsigned integers.
+
+    Returns ml_dtypes' name of what they are, or "" for a capsule that was left as it is.
+    """
+    cdef klce_dl_tensor *tensor
+    if PyCapsule_IsValid(capsule, b"dltensor_versioned"):
+        tensor = &(<klce_dl_versioned *>PyCapsule_GetPointer(capsule, b"dltensor_versioned")).tensor
+    else:
+        tensor = <klce_dl_tensor *>PyCapsule_GetPointer(capsule, b"dltensor")
+    name = FOREIGN_FLOATS.get(tensor.code, "")
+    if name:
+        tensor.code = 1
+    return name
 
 
 def raise_trouble():

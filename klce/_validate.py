@@ -7,51 +7,36 @@ everywhere.  Errors name the argument and its value.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from klce import _ufuncs
+from klce import _blocks, _ufuncs
+from klce._arrays import (
+    Floats,
+    array,
+    computed,
+    element_dtype,
+    floats,
+    map_dtype,
+    row_dtype,
+)
 
-Floats = NDArray[Any]
+__all__ = ["FORMS", "Floats", "Form", "array", "floats", "map_dtype", "row_dtype"]
+
 Form = Literal["probs", "log_probs", "logits"]
 FORMS = ("probs", "log_probs", "logits")
 
-_FLOAT32 = np.dtype(np.float32)
-_FLOAT64 = np.dtype(np.float64)
 
-
-def floats(x: ArrayLike, name: str) -> Floats:
-    """Return `x` as a native float32 or float64 array: integers and bool become float64."""
-    array = np.asarray(x)
-    dtype = array.dtype
-    if dtype in (_FLOAT32, _FLOAT64):  # in native byte order: another is unequal
-        return array
-    if dtype.kind in "iub":
-        return array.astype(_FLOAT64)
-    if dtype.kind == "f" and dtype.itemsize in (4, 8):
-        return array.astype(dtype.newbyteorder("="))
-    raise TypeError(f"{name} must be float32, float64, integer or bool, got {dtype}")
-
-
-def same_floats(p: ArrayLike, q: ArrayLike) -> tuple[Floats, Floats]:
-    """Return two arrays as one dtype, float64 if either is."""
-    a, b = floats(p, "p"), floats(q, "q")
-    if a.dtype != b.dtype:
-        return a.astype(_FLOAT64, copy=False), b.astype(_FLOAT64, copy=False)
-    return a, b
-
-
-def result_dtype(x: Floats, dtype: Any) -> Floats:
-    """Return `x` in the dtype in which to compute, ``dtype=`` if it is given."""
+def option_dtype(dtype: Any, *operands: Floats) -> np.dtype[Any]:
+    """Return the dtype in which to take the operands: ``dtype=`` if it is given."""
     if dtype is None:
-        return x
-    wanted = np.dtype(dtype)
-    if wanted not in (_FLOAT32, _FLOAT64):
-        raise TypeError(f"dtype must be float32 or float64, got {wanted}")
-    return x.astype(wanted, copy=False)
+        return map_dtype(*operands)
+    wanted: np.dtype[Any] = np.dtype(dtype)
+    if element_dtype(wanted) != wanted:
+        raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
+    return wanted
 
 
 def class_axis(axis: Any, array: Floats, name: str) -> int:
@@ -154,12 +139,12 @@ def labels(
     IndexError
         For the first label out of range, with its row.
     """
-    array = np.asarray(target)
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"target must hold integers, class indices, got {array.dtype}")
-    if array.shape != shape:
+    given = array(target, "target")
+    if given.dtype.kind not in "iu":
+        raise TypeError(f"target must hold integers, class indices, got {given.dtype}")
+    if given.shape != shape:
         raise ValueError(
-            f"target must have the shape of the rows, {shape}, one label a row, got {array.shape}"
+            f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"
         )
     try:
         ignored = ignore_index.__index__()
@@ -167,18 +152,18 @@ def labels(
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
     if not -(2**63) <= ignored < 2**63:
         raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
-    if array.dtype == np.uint64:
+    if given.dtype == np.uint64:
         # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
-        native = np.minimum(array, np.uint64(2**63 - 1)).astype(np.int64)
+        native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
-        native = np.asarray(array, dtype=np.int64, order="C")
+        native = np.asarray(given, dtype=np.int64, order="C")
     bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
     if bad >= 0:
         row = np.unravel_index(bad, shape) if shape else ()
         where = f" in row {', '.join(str(int(i)) for i in row)}" if row else ""
         raise IndexError(
             f"target must hold class indices below {classes} or ignore_index={ignored}, "
-            f"got {array[row]}{where}"
+            f"got {given[row]}{where}"
         )
     return native, ignored, counted
 
@@ -215,8 +200,54 @@ def reduced(
     return out
 
 
-def called(kernel: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Call a kernel and raise what its loop could not."""
-    result = kernel(*args, **kwargs)
+#: The operands of each kernel that hold rows.
+_ROWS = {
+    name: [k for k, letter in enumerate(signature.split(">")[0]) if letter in "vge"]
+    for name, signature in _ufuncs.OPS.items()
+}
+
+
+def called(
+    kernel: np.ufunc,
+    *args: Any,
+    dtype: np.dtype[Any] | None = None,
+    axes: list[tuple[int, ...]] | None = None,
+    out: Floats | None = None,
+) -> Any:
+    """Call a kernel and raise what its loop could not.
+
+    Rows that are not of the dtype in which the kernel is to take them, the promoted one without
+    ``dtype=``, are converted in blocks.
+    """
+    rows = [args[k] for k in _ROWS[kernel.__name__]]
+    if dtype is None:
+        dtype = map_dtype(*rows)
+    if all(row.dtype == dtype for row in rows):
+        by_axes = {} if axes is None else {"axes": axes}
+        result = kernel(*args, out=out, **by_axes)
+    else:
+        result = _blocks.call(kernel, args, dtype, axes, out)
     _ufuncs.raise_trouble()
     return result
+
+
+def over_rows(
+    kernel: np.ufunc,
+    arrays: tuple[Floats, ...],
+    parameters: tuple[Any, ...],
+    axis: int,
+    keepdims: bool,
+    out: Floats | None,
+    dtype: np.dtype[Any] | None = None,
+) -> Any:
+    """Call a kernel that gives a number for each row, over one axis of arrays that broadcast."""
+    taken = map_dtype(*arrays) if dtype is None else dtype
+    shape = list(np.broadcast_shapes(*(array.shape for array in arrays)))
+    shape[len(shape) + axis : len(shape) + axis + 1] = [1] if keepdims else []
+    out = output(out, tuple(shape), computed(taken))
+    without_axis = np.squeeze(out, axis) if keepdims and out is not None else out
+    axes = [*[(axis,)] * len(arrays), *[()] * (len(parameters) + 1)]
+    result = called(kernel, *arrays, *parameters, dtype=taken, axes=axes, out=without_axis)
+    if out is not None:
+        return out
+    return np.expand_dims(result, axis) if keepdims else result

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from klce import _ufuncs, _validate
+from klce._lazy import lazily
 from klce._validate import Form
 
 __all__ = ["binary_entropy", "entropy", "information", "kl_divergence"]
@@ -18,10 +19,20 @@ def _elementwise(
 ) -> Any:
     array = _validate.floats(p, "p")
     nats = _validate.unit(base)
-    out = _validate.output(out, array.shape, array.dtype)
-    return _validate.in_unit(_validate.called(kernel, array, out=out), nats)
+    dtype = _validate.map_dtype(array)
+    out = _validate.output(out, array.shape, dtype)
+    if nats == 1:
+        return _validate.called(kernel, array, out=out)
+    # Rounded once: a half is divided before it is one.
+    wide = _validate.called(kernel, array, dtype=_validate.row_dtype(array))
+    result = _validate.in_unit(wide, nats).astype(dtype, copy=False)
+    if out is None:
+        return result
+    out[...] = result
+    return out
 
 
+@lazily("elements", "p")
 def information(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -55,6 +66,7 @@ def information(
     return _elementwise(_ufuncs.information, p, base, out)
 
 
+@lazily("elements", "p")
 def binary_entropy(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -88,6 +100,7 @@ def binary_entropy(
     return _elementwise(_ufuncs.binary_entropy, p, base, out)
 
 
+@lazily("rows", "p")
 def entropy(
     p: ArrayLike,
     axis: int = -1,
@@ -150,7 +163,6 @@ def entropy(
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
-    out = _validate.output(out, _result_shape(array, axis, keepdims), array.dtype)
     parameters: tuple[float, ...]
     if form == "probs":
         kernel, parameters = _ufuncs.entropy_probs, (int(normalize),)
@@ -160,15 +172,6 @@ def entropy(
     else:
         kernel, parameters = _ufuncs.entropy_log_probs, ()
     return _over_rows(kernel, (array,), parameters, axis, keepdims, nats, out)
-
-
-def _result_shape(array: _validate.Floats, axis: int, keepdims: bool) -> tuple[int, ...]:
-    shape = list(array.shape)
-    if keepdims:
-        shape[axis] = 1
-    else:
-        del shape[axis]
-    return tuple(shape)
 
 
 def _over_rows(
@@ -181,17 +184,11 @@ def _over_rows(
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     """Run a kernel over the class axis of its arrays, and change the unit of the result."""
-    without_axis = out
-    if keepdims and out is not None:
-        without_axis = np.squeeze(out, axis=axis)
-    axes = [*[(axis,)] * len(arrays), *[()] * (len(parameters) + 1)]
-    result = _validate.called(kernel, *arrays, *parameters, axes=axes, out=without_axis)
-    result = _validate.reduced(result, "none", 0, nats, without_axis)
-    if out is not None:
-        return out
-    return np.expand_dims(result, axis) if keepdims else result
+    result = _validate.over_rows(kernel, arrays, parameters, axis, keepdims, out)
+    return _validate.in_unit(result, nats)
 
 
+@lazily("rows", "p", "q")
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -256,7 +253,7 @@ def kl_divergence(
     >>> round(klce.kl_divergence([1.0, 0.0, 0.0], [0.7, 0.2, 0.1]).item(), 4)
     0.3567
     """
-    a, b = _validate.same_floats(p, q)
+    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
     axis_p = _validate.class_axis(axis, a, "p")
     axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis
     _validate.class_axis(axis_q, b, "q")
@@ -278,17 +275,11 @@ def kl_divergence(
     if keepdims and how != "none":
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
     try:
-        shape = np.broadcast_shapes(a.shape, b.shape)
+        np.broadcast_shapes(a.shape, b.shape)
     except ValueError:
         raise ValueError(
             f"p and q must have shapes that broadcast, got {a.shape} and {b.shape}"
         ) from None
-    rows = list(shape)
-    if keepdims:
-        rows[axis] = 1
-    else:
-        del rows[axis]
-    out = _validate.output(out, tuple(rows) if how == "none" else (), a.dtype)
     parameters: tuple[float, ...]
     if form == "probs":
         kernel, parameters = _ufuncs.kl_probs, (int(normalize),)
@@ -299,6 +290,7 @@ def kl_divergence(
         kernel, parameters = _ufuncs.kl_log_probs, ()
     if how == "none":
         return _over_rows(kernel, (a, b), parameters, axis, keepdims, nats, out)
+    out = _validate.output(out, (), _validate.row_dtype(a, b))
     terms = _over_rows(kernel, (a, b), parameters, axis, False, 1.0, None)
-    batch = rows[0] if rows else 1
+    batch = np.shape(terms)[0] if np.ndim(terms) else 1
     return _validate.reduced(terms, how, np.size(terms), nats, out, batch)

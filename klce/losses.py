@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from klce import _ufuncs, _validate
+from klce._lazy import lazily
 from klce._validate import Form
 
 __all__ = ["cross_entropy", "nll_loss"]
@@ -32,7 +33,7 @@ def _loss(
     how = _validate.reduction(reduction, _REDUCTIONS)
     nats = _validate.unit(base)
     shape = _validate.rows_of(rows, axis)
-    out = _validate.output(out, shape if how == "none" else (), rows.dtype)
+    out = _validate.output(out, shape if how == "none" else (), _validate.row_dtype(rows))
     index, ignored, counted = _validate.labels(target, shape, rows.shape[axis], ignore_index)
     axes = [(axis,), *[()] * (2 + len(parameters) + 1)]
     losses = _validate.called(
@@ -41,6 +42,7 @@ def _loss(
     return _validate.reduced(losses, how, counted, nats, out)
 
 
+@lazily("rows", "log_probs", "target")
 def nll_loss(
     log_probs: ArrayLike,
     target: ArrayLike,
@@ -94,6 +96,7 @@ def nll_loss(
     )
 
 
+@lazily("rows", "q", "target")
 def cross_entropy(
     q: ArrayLike,
     target: ArrayLike,

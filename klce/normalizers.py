@@ -8,10 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from klce import _ufuncs, _validate
+from klce._lazy import lazily
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
+@lazily("rows", "x")
 def logsumexp(
     x: ArrayLike,
     axis: int = -1,
@@ -65,13 +67,10 @@ def logsumexp(
     >>> klce.logsumexp(np.array([0.0, -40.0])).item()
     4.248354255291589e-18
     """
-    array = _validate.result_dtype(_validate.floats(x, "x"), dtype)
+    array = _validate.floats(x, "x")
     axis = _validate.class_axis(axis, array, "x")
-    shape = _validate.rows_of(array, axis)
-    if keepdims:
-        shape = tuple(1 if i == array.ndim + axis else n for i, n in enumerate(array.shape))
-    out = _validate.output(out, shape, array.dtype)
-    return _validate.called(_ufuncs.logsumexp, array, axis=axis, keepdims=keepdims, out=out)
+    taken = _validate.option_dtype(dtype, array)
+    return _validate.over_rows(_ufuncs.logsumexp, (array,), (), axis, keepdims, out, taken)
 
 
 def _map(
@@ -82,18 +81,20 @@ def _map(
     dtype: DTypeLike | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    array = _validate.result_dtype(_validate.floats(x, "x"), dtype)
+    array = _validate.floats(x, "x")
     axis = _validate.class_axis(axis, array, "x")
+    taken = _validate.option_dtype(dtype, array)
     if array.shape[axis] == 0:
         raise ValueError(f"x must have at least one class on axis {axis}, got shape {array.shape}")
     t = _validate.temperature(temperature)
-    out = _validate.output(out, array.shape, array.dtype)
+    out = _validate.output(out, array.shape, taken)
     if out is None:
         # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
-        out = np.empty_like(array, subok=False)
-    return _validate.called(kernel, array, t, axes=[(axis,), (), (axis,)], out=out)
+        out = np.empty_like(array, taken, subok=False)
+    return _validate.called(kernel, array, t, dtype=taken, axes=[(axis,), (), (axis,)], out=out)
 
 
+@lazily("map", "x")
 def softmax(
     x: ArrayLike,
     axis: int = -1,
@@ -147,6 +148,7 @@ def softmax(
     return _map(_ufuncs.softmax, x, axis, temperature, dtype, out)
 
 
+@lazily("map", "x")
 def log_softmax(
     x: ArrayLike,
     axis: int = -1,

@@ -16,7 +16,19 @@ const char *const klce_op_signatures[KLCE_OP_COUNT] = {
 };
 
 const char *const klce_dtype_names[KLCE_DTYPE_COUNT] = {
-#define KLCE_DTYPE(name, type) #name,
+#define KLCE_DTYPE(name, elem, real) #name,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+};
+
+const size_t klce_elem_sizes[KLCE_DTYPE_COUNT] = {
+#define KLCE_DTYPE(name, elem, real) sizeof(elem),
+#include "dtypes.def"
+#undef KLCE_DTYPE
+};
+
+const size_t klce_real_sizes[KLCE_DTYPE_COUNT] = {
+#define KLCE_DTYPE(name, elem, real) sizeof(real),
 #include "dtypes.def"
 #undef KLCE_DTYPE
 };

@@ -101,10 +101,10 @@ KLCE_INLINE double K(rescale)(const K(expsum_context) *c, double from_origin, do
     return lane[0];
 }
 
-KLCE_INLINE int K(has_nan)(const real *x, ptrdiff_t n)
+KLCE_INLINE int K(has_nan)(const elem *x, ptrdiff_t n)
 {
     for (ptrdiff_t i = 0; i < n; i++)
-        if (x[i] != x[i])
+        if (isnan(K(value)(x[i])))
             return 1;
     return 0;
 }
@@ -160,13 +160,14 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         into[B] = weighted;
 }
 
-KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t n, double *state,
+KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t n, double *state,
                            int want_weighted)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
     enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
     double run[KLCE_TILE * KLCE_FIELDS]; /* the blocks under one maximum */
-    real max = (real)-INFINITY, origin = 0, ref = 0, without_max[LANES];
+    real max = (real)-INFINITY, origin = 0, ref = 0;
+    elem without_max[LANES];
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
     K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
     K(v) sum[VECTORS], product[VECTORS], group[VECTORS];
@@ -194,7 +195,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t 
             skipped = first - (first - start) % LANES;
             K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, group);
             EACH_VECTOR(v) K(store)(without_max + v * WIDTH, group[v]);
-            without_max[first - skipped] = (real)-INFINITY;
+            without_max[first - skipped] = K(rounded)((real)-INFINITY);
         }
         /* Finite even while all is -inf. */
         K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
@@ -228,13 +229,13 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const real *x, ptrdiff_t 
 }
 
 /* The sweeps that ops use, each compiled once. */
-static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const real *x, ptrdiff_t n,
+static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                      double *state)
 {
     K(expsum)(c, x, n, state, 0);
 }
 
-static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const real *x,
+static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const elem *x,
                                                   ptrdiff_t n, double *state)
 {
     K(expsum)(c, x, n, state, 1);
@@ -360,8 +361,8 @@ KLCE_INLINE void K(put)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t c
 {
     if (count == KLCE_TILE && call->step[k] == sizeof(real))
         KLCE_UNROLL for (int i = 0; i < KLCE_TILE; i += WIDTH)
-            K(store)(K(row_out)(call, k, row) + i, K(load_field)(values + i));
+            V(store)(K(result)(call, k, row) + i, K(load_field)(values + i));
     else
         for (ptrdiff_t i = 0; i < count; i++)
-            *K(row_out)(call, k, row + i) = (real)values[i];
+            *K(result)(call, k, row + i) = (real)values[i];
 }

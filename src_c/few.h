@@ -13,12 +13,12 @@ KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(
     ptrdiff_t step = call->step[k], j = 0;
     for (; j + WIDTH <= call->n; j += WIDTH) {
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++) column[j + i] =
-            K(load)((const real *)(first + i * step) + j);
+            K(load)((const elem *)(first + i * step) + j);
         K(transpose)(column + j);
     }
     if (j < call->n) {
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++) column[j + i] =
-            K(load_part)((const real *)(first + i * step) + j, (int)(call->n - j), K(set)(0));
+            K(load_part)((const elem *)(first + i * step) + j, (int)(call->n - j), K(set)(0));
         K(transpose)(column + j);
     }
 }
@@ -31,12 +31,12 @@ KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K
     for (; j + WIDTH <= call->n; j += WIDTH) {
         K(transpose)(column + j);
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
-            K(store)((real *)(first + i * step) + j, column[j + i]);
+            K(store)((elem *)(first + i * step) + j, column[j + i]);
     }
     if (j < call->n) {
         K(transpose)(column + j);
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
-            K(store_part)((real *)(first + i * step) + j, (int)(call->n - j), column[j + i]);
+            K(store_part)((elem *)(first + i * step) + j, (int)(call->n - j), column[j + i]);
     }
 }
 

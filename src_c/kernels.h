@@ -5,6 +5,8 @@
 #include "klce.h"
 #include "simd.h"
 #include "vmath.h"
+#include "halves.h"
+#include "vocabulary.h"
 
 #define KLCE_PASTE_(a, b) a##_##b
 #define KLCE_PASTE(a, b) KLCE_PASTE_(a, b)
@@ -12,9 +14,14 @@
 #define KLCE_STRING(a) KLCE_STRING_(a)
 #define KLCE_LESSER(a, b) ((a) < (b) ? (a) : (b))
 
-/* Within a body, K(verb) is verb_f32 or verb_f64, of the dtype at hand.  The sizes that decide
- * the order of sums are the same for every ISA, so that all agree bit for bit. */
-#define K(name) KLCE_PASTE(name, R)
+/* Within a body, K(verb) is verb_R, of the dtype R at hand, and V(verb) is verb_C, of the type C that
+ * it is computed in: K(load) takes elements, V(load) what a body itself has stored.  They differ for
+ * 16-bit elements alone, whose vocabulary is that of float32: K(max), too, is max_f32 then.  The sizes
+ * that decide the order of sums are the same for every ISA, so that all agree bit for bit. */
+#define KLCE_SECOND_(a, b, ...) b
+#define KLCE_SECOND(...) KLCE_SECOND_(__VA_ARGS__)
+#define K(name) KLCE_PASTE(name, KLCE_SECOND(KLCE_IN_VOCABULARY_##name, R, ~))
+#define V(name) KLCE_PASTE(name, C)
 #define WIDTH K(KLCE_WIDTH)
 #define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
@@ -26,18 +33,50 @@
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32
+#define C f32
 #define KLCE_REAL_IS_F64 0
+#define elem float
 #define real float
 #include "bodies.h"
 #undef R
+#undef C
+#undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
 
 #define R f64
+#define C f64
 #define KLCE_REAL_IS_F64 1
+#define elem double
 #define real double
 #include "bodies.h"
 #undef R
+#undef C
+#undef elem
+#undef real
+#undef KLCE_REAL_IS_F64
+
+#define R f16
+#define C f32
+#define KLCE_REAL_IS_F64 0
+#define elem klce_f16
+#define real float
+#include "bodies.h"
+#undef R
+#undef C
+#undef elem
+#undef real
+#undef KLCE_REAL_IS_F64
+
+#define R bf16
+#define C f32
+#define KLCE_REAL_IS_F64 0
+#define elem klce_bf16
+#define real float
+#include "bodies.h"
+#undef R
+#undef C
+#undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
 
@@ -47,7 +86,7 @@ const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .supported = supported,
     .kernels =
         {
-#define KLCE_DTYPE(name, type) [KLCE_DTYPE_##name] = kernels_##name,
+#define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = kernels_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
         },

@@ -29,9 +29,17 @@ typedef enum {
     KLCE_OP_COUNT
 } klce_op;
 
-/* KLCE_DTYPE_f32, KLCE_DTYPE_f64 */
+/* Elements of 16 bits: structs, so that no arithmetic is done on their bits by mistake. */
+typedef struct {
+    uint16_t bits;
+} klce_f16;
+typedef struct {
+    uint16_t bits;
+} klce_bf16;
+
+/* KLCE_DTYPE_f32, KLCE_DTYPE_f64, ... */
 typedef enum {
-#define KLCE_DTYPE(name, type) KLCE_DTYPE_##name,
+#define KLCE_DTYPE(name, elem, real) KLCE_DTYPE_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
     KLCE_DTYPE_COUNT
@@ -80,7 +88,7 @@ typedef struct {
 
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high) whole
  * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole
- * rows of 1 class to 128 bytes of classes from start to end, with the same bits as the passes. */
+ * rows of 1 class to 128 bytes of `real` from start to end, with the same bits as the passes. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
@@ -104,6 +112,8 @@ typedef struct {
 extern const char *const klce_op_names[KLCE_OP_COUNT];
 extern const char *const klce_op_signatures[KLCE_OP_COUNT];
 extern const char *const klce_dtype_names[KLCE_DTYPE_COUNT];
+extern const size_t klce_elem_sizes[KLCE_DTYPE_COUNT]; /* bytes of what memory holds */
+extern const size_t klce_real_sizes[KLCE_DTYPE_COUNT]; /* and of what is computed in */
 int klce_isa_count(void);
 const klce_isa *klce_isa_at(int index); /* in the order of isas.def: the last supported is best */
 const klce_isa *klce_active_isa(void);
@@ -118,7 +128,8 @@ klce_status klce_run(const klce_call *call);
 ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step, int64_t classes,
                             int64_t ignore, int64_t *counted);
 
-/* Sum by fixed chunks with compensation: the same bits however the values came about. */
+/* Sum by fixed chunks with compensation: the same bits however the values came about.  Results are
+ * summed, which are f32 or f64. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
 
 #endif

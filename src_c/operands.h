@@ -1,11 +1,17 @@
 /* A call's operands, row by row. */
 
-KLCE_INLINE const real *K(row_in)(const klce_call *call, int k, ptrdiff_t row)
+KLCE_INLINE const elem *K(row_in)(const klce_call *call, int k, ptrdiff_t row)
 {
-    return (const real *)(call->arg[k] + row * call->step[k]);
+    return (const elem *)(call->arg[k] + row * call->step[k]);
 }
 
-KLCE_INLINE real *K(row_out)(const klce_call *call, int k, ptrdiff_t row)
+KLCE_INLINE elem *K(row_out)(const klce_call *call, int k, ptrdiff_t row)
+{
+    return (elem *)(call->arg[k] + row * call->step[k]);
+}
+
+/* Where the one result of a row goes. */
+KLCE_INLINE real *K(result)(const klce_call *call, int k, ptrdiff_t row)
 {
     return (real *)(call->arg[k] + row * call->step[k]);
 }
@@ -16,7 +22,7 @@ KLCE_INLINE real *K(row_out)(const klce_call *call, int k, ptrdiff_t row)
 KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *values,
                               double *counted)
 {
-    static const real nan = (real)NAN;
+    static const elem none; /* read in the place of a label's element that there is not */
     const char *x = call->arg[0] + row * call->step[0],
                *labels = call->arg[1] + row * call->step[1];
     ptrdiff_t step = call->step[0], label_step = call->step[1], core = call->core[0];
@@ -27,7 +33,8 @@ KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         int64_t label = *(const int64_t *)labels;
         int counts = label != ignored, inside = (uint64_t)label < n;
         bad |= counts & !inside;
-        values[i] = *(inside ? (const real *)(x + label * core) : &nan);
+        real value = K(value)(*(inside ? (const elem *)(x + label * core) : &none));
+        values[i] = inside ? value : (real)NAN;
         counted[i] = counts;
     }
     if (bad)

@@ -16,19 +16,9 @@ enum {
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 16,       /* rows packed together: a cache line's worth of a transposed array */
     TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
-    FEW_BYTES = 128,      /* of a row of few classes: LANES of them (see kernels.h) */
+    FEW_BYTES = 128,      /* of `real`, in a row of few classes: LANES of them (see kernels.h) */
     PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
 };
-
-static size_t size_of(klce_dtype dtype)
-{
-    static const size_t sizes[KLCE_DTYPE_COUNT] = {
-#define KLCE_DTYPE(name, type) sizeof(type),
-#include "dtypes.def"
-#undef KLCE_DTYPE
-    };
-    return sizes[dtype];
-}
 
 /* An op's operands, from its signature: the letter of each, and where the outputs begin. */
 typedef struct {
@@ -86,8 +76,9 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
                                ptrdiff_t high)
 {
     double state[STATE] = {0};
-    ptrdiff_t size = (ptrdiff_t)size_of(call->dtype), tile = TILE_BYTES / size / (call->n + 1);
-    int few = call->n > 0 && call->n * size <= FEW_BYTES;
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
+    ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
+    int few = call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= FEW_BYTES;
     klce_environment saved = klce_enter();
 
     if (kernel->rows) {
@@ -133,7 +124,9 @@ static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdif
                 for (ptrdiff_t k = 0; k < n; k++)                                                  \
                     ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);         \
     } while (0)
-    if (size == 4)
+    if (size == 2)
+        PACK(uint16_t);
+    else if (size == 4)
         PACK(uint32_t);
     else
         PACK(uint64_t);
@@ -154,7 +147,9 @@ static void unpack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrd
                 for (ptrdiff_t k = 0; k < n; k++)                                                  \
                     *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];         \
     } while (0)
-    if (size == 4)
+    if (size == 2)
+        UNPACK(uint16_t);
+    else if (size == 4)
         UNPACK(uint32_t);
     else
         UNPACK(uint64_t);
@@ -167,7 +162,7 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
     klce_call call = *j->call;
-    size_t size = size_of(call.dtype);
+    size_t size = klce_elem_sizes[call.dtype];
     ptrdiff_t low = index * j->chunk;
     ptrdiff_t rows = j->chunk < call.rows - low ? j->chunk : call.rows - low;
     size_t bytes = (size_t)rows * (size_t)call.n * size;
@@ -243,7 +238,7 @@ static klce_status run_rows(klce_call *call)
 {
     job j = {.call = call, .operands = operands_of(call->op)};
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
-    size_t size = size_of(call->dtype);
+    size_t size = klce_elem_sizes[call->dtype];
     ptrdiff_t n = call->n ? call->n : 1;
     int packed = 0, gathers = 0;
 

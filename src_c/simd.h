@@ -280,6 +280,12 @@ KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
 }
 #endif
 
+/* An element as a number, and a number as an element: halves.h has those that differ. */
+KLCE_INLINE float value_f32(float x) { return x; }
+KLCE_INLINE double value_f64(double x) { return x; }
+KLCE_INLINE float rounded_f32(float x) { return x; }
+KLCE_INLINE double rounded_f64(double x) { return x; }
+
 /* ---- What the compilers lower well ---- */
 
 #if KLCE_VECTOR_BYTES

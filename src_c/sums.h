@@ -83,14 +83,15 @@ KLCE_INLINE double K(total)(const K(lanes) *lanes)
 /* Asks for the group `ahead` elements after x, which may lie beyond the array.  What computes for
  * longer than its operands take to arrive would otherwise wait for them first: the hardware's
  * prefetcher stops at each page, and its window holds less than a block's arithmetic. */
-KLCE_INLINE void K(prefetch_group)(const real *x, ptrdiff_t ahead)
+KLCE_INLINE void K(prefetch_group)(const elem *x, ptrdiff_t ahead)
 {
-    uintptr_t address = (uintptr_t)x + (uintptr_t)ahead * sizeof(real);
-    KLCE_UNROLL for (int line = 0; line < 128; line += 64) KLCE_PREFETCH((void *)(address + line));
+    uintptr_t address = (uintptr_t)x + (uintptr_t)ahead * sizeof(elem);
+    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64)
+        KLCE_PREFETCH((void *)(address + line));
 }
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
-KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) *group)
+KLCE_INLINE void K(load_group)(const elem *x, ptrdiff_t count, real fill, K(v) *group)
 {
     if (count >= LANES) {
         EACH_VECTOR(v) group[v] = K(load)(x + v * WIDTH);
@@ -105,13 +106,13 @@ KLCE_INLINE void K(load_group)(const real *x, ptrdiff_t count, real fill, K(v) *
 #else
         real lane[LANES];
         for (int i = 0; i < LANES; i++)
-            lane[i] = i < count ? x[i] : fill;
-        EACH_VECTOR(v) group[v] = K(load)(lane + v * WIDTH);
+            lane[i] = i < count ? K(value)(x[i]) : fill;
+        EACH_VECTOR(v) group[v] = V(load)(lane + v * WIDTH);
 #endif
     }
 }
 
-KLCE_INLINE void K(store_group)(real *y, ptrdiff_t count, const K(v) *group)
+KLCE_INLINE void K(store_group)(elem *y, ptrdiff_t count, const K(v) *group)
 {
     if (count >= LANES) {
         EACH_VECTOR(v) K(store)(y + v * WIDTH, group[v]);
@@ -125,9 +126,9 @@ KLCE_INLINE void K(store_group)(real *y, ptrdiff_t count, const K(v) *group)
         }
 #else
         real lane[LANES];
-        EACH_VECTOR(v) K(store)(lane + v * WIDTH, group[v]);
+        EACH_VECTOR(v) V(store)(lane + v * WIDTH, group[v]);
         for (int i = 0; i < count; i++)
-            y[i] = lane[i];
+            y[i] = K(rounded)(lane[i]);
 #endif
     }
 }
@@ -138,7 +139,7 @@ typedef struct {
     real max, min;
 } K(extent);
 
-KLCE_INLINE K(extent) K(extent_of)(const real *x, ptrdiff_t n, int want_min)
+KLCE_INLINE K(extent) K(extent_of)(const elem *x, ptrdiff_t n, int want_min)
 {
     K(v) most[8], least[8];
     ptrdiff_t i = 0;
@@ -171,7 +172,7 @@ KLCE_INLINE K(extent) K(extent_of)(const real *x, ptrdiff_t n, int want_min)
 }
 
 /* The index of the first of n elements that equals `value`, which is not nan; -1 for none. */
-KLCE_INLINE ptrdiff_t K(first_equal)(const real *x, ptrdiff_t n, real value)
+KLCE_INLINE ptrdiff_t K(first_equal)(const elem *x, ptrdiff_t n, real value)
 {
     K(v) want = K(set)(value);
     ptrdiff_t i = 0;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from ml_dtypes import finfo
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 
@@ -21,7 +22,7 @@ def ulp_error(
     less than the smallest subnormal. A result that is not finite is right (0) or wrong (inf): nan
     where the truth is nan, an infinity where the truth rounds to it.
     """
-    info = np.finfo(dtype)
+    info = finfo(dtype)
     actual, hi, lo = (np.asarray(a, np.float64) for a in (actual, hi, lo))
     size = np.abs(hi) if scale is None else np.maximum(np.abs(hi), np.abs(scale))
     with np.errstate(all="ignore"):

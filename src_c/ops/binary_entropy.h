@@ -14,8 +14,8 @@ static void K(binary_entropy_rows)(const klce_call *call, ptrdiff_t low, ptrdiff
 {
     K(v) group[VECTORS];
     for (ptrdiff_t row = low; row < high; row++) {
-        const real *p = K(row_in)(call, 0, row);
-        real *y = K(row_out)(call, 1, row);
+        const elem *p = K(row_in)(call, 0, row);
+        elem *y = K(row_out)(call, 1, row);
         for (ptrdiff_t i = 0; i < call->n; i += LANES) {
             K(load_group)(p + i, call->n - i, 1, group);
             EACH_VECTOR(v) group[v] = K(binary_entropy)(group[v]);

@@ -35,7 +35,7 @@ KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int 
         state[FIELD(REST)] = NAN;
 }
 
-KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int normalize)
+KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int normalize)
 {
     real max = 0, min = (real)INFINITY;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
@@ -79,7 +79,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
     {
         sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
         product[v] = K(entropy_probs_term)(sum[v], inverse);
-        K(store)(lane + v * WIDTH, most[v]);
+        V(store)(lane + v * WIDTH, most[v]);
     }
     for (int i = 0; i < LANES; i++)
         ties += lane[i] == max;
@@ -94,7 +94,7 @@ KLCE_INLINE void K(entropy_probs)(const real *p, ptrdiff_t n, double *state, int
 static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                    ptrdiff_t high, double *state)
 {
-    const real *p = K(row_in)(call, 0, row) + low;
+    const elem *p = K(row_in)(call, 0, row) + low;
     if (*(const int64_t *)call->arg[1])
         K(entropy_probs)(p, high - low, state, 1);
     else
@@ -161,8 +161,8 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
         K(sum_columns)(p, call->n, state + FIELD(REST) + i);
         K(sum_columns)(term, call->n, state + FIELD(WEIGHTED) + i);
         real tied[WIDTH], least[WIDTH];
-        K(store)(tied, ties);
-        K(store)(least, min);
+        V(store)(tied, ties);
+        V(store)(least, min);
         for (int k = 0; k < WIDTH; k++)
             K(entropy_probs_settle)(state + i + k, (int)tied[k], least[k], normalize);
     }

@@ -19,7 +19,7 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
                                   ptrdiff_t high, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     real max = (real)-INFINITY, origin = 0, ref = 0;
     K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
     K(lanes) lanes = K(no_lanes)();

@@ -65,7 +65,7 @@ KLCE_INLINE K(kl_measure) K(kl_measure_of)(K(measure) from, const double *state,
         base[k] = (real)sum;
         base_low[k] = (real)((sum - base[k]) + error);
     }
-    return (K(kl_measure)){from, K(load)(high), K(load)(low), K(load)(base), K(load)(base_low)};
+    return (K(kl_measure)){from, V(load)(high), V(load)(low), V(load)(base), V(load)(base_low)};
 }
 
 typedef struct {
@@ -125,7 +125,7 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
                                double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     K(measure) from =
         K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
     K(kl_measure) by = K(kl_measure_of)(from, state, 0, 0);

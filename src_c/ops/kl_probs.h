@@ -66,7 +66,7 @@ KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
     return term;
 }
 
-KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *state,
+KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *state,
                              int normalize)
 {
     K(lanes) terms = K(no_lanes)(), mass = K(no_lanes)(), gain = K(no_lanes)();
@@ -107,7 +107,7 @@ KLCE_INLINE void K(kl_probs)(const real *p, const real *q, ptrdiff_t n, double *
 static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    const real *p = K(row_in)(call, 0, row) + low, *q = K(row_in)(call, 1, row) + low;
+    const elem *p = K(row_in)(call, 0, row) + low, *q = K(row_in)(call, 1, row) + low;
     if (*(const int64_t *)call->arg[2])
         K(kl_probs)(p, q, high - low, state, 1);
     else
@@ -124,21 +124,23 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
 
 /* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect of
  * that: with q P/Q in the place of q, in float64, and without an error in the difference. */
-static KLCE_NOINLINE double K(kl_probs_rescaled)(const real *p, const real *q, ptrdiff_t n,
+static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, ptrdiff_t n,
                                                  double p_sum, double q_sum)
 {
     double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
     double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
     for (ptrdiff_t i = 0; i < n; i += 8) {
-        double u[8] = {0}, quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, gap[8], log[8];
+        double mass[8] = {0}, u[8] = {0}, gap[8];
+        double quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, log[8];
         ptrdiff_t count = KLCE_LESSER(8, n - i);
         for (ptrdiff_t j = 0; j < count; j++) {
-            double scaled = q[i + j];
-            double d = fma(scaled, ratio, -(double)p[i + j]) + scaled * ratio_low;
+            double scaled = K(value)(q[i + j]);
+            mass[j] = K(value)(p[i + j]);
+            double d = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
             drift += d;
-            if (p[i + j] >= SMALL_P) {
-                u[j] = d / p[i + j];
-                quotient[j] = scaled * ratio / p[i + j];
+            if (mass[j] >= SMALL_P) {
+                u[j] = d / mass[j];
+                quotient[j] = scaled * ratio / mass[j];
             } else
                 sum += d; /* p = 0, or next to it: the term is q */
         }
@@ -149,7 +151,7 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const real *p, const real *q, p
         for (ptrdiff_t j = 0; j < count; j++) {
             if (u[j] < -0.5) /* where 1 + u has lost the quotient */
                 gap[j] = u[j] - log[j];
-            terms[j] += p[i + j] >= SMALL_P ? p[i + j] * gap[j] : 0;
+            terms[j] += mass[j] >= SMALL_P ? mass[j] * gap[j] : 0;
         }
     }
     sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +

@@ -40,8 +40,8 @@ KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log)
 static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                 double *state)
 {
-    const real *x = K(row_in)(call, 0, row);
-    real *y = K(row_out)(call, 2, row);
+    const elem *x = K(row_in)(call, 0, row);
+    elem *y = K(row_out)(call, 2, row);
     K(v) max = K(set)((real)state[FIELD(MAX)]);
     K(v) log = K(set)((real)state[FIELD(REST)]);
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);

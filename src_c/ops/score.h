@@ -4,12 +4,12 @@
 static void K(score_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
 
 /* The first x equal to the maximum, or the first nan if there is one; -1 for no classes. */
-KLCE_INLINE int64_t K(argmax)(const real *x, ptrdiff_t n, real max, int has_nan)
+KLCE_INLINE int64_t K(argmax)(const elem *x, ptrdiff_t n, real max, int has_nan)
 {
     if (!has_nan)
         return K(first_equal)(x, n, max);
     ptrdiff_t i = 0;
-    while (x[i] == x[i])
+    while (!isnan(K(value)(x[i])))
         i++;
     return i;
 }

@@ -1,8 +1,8 @@
 /* softmax in three passes: the maximum, the sum, the quotients.  The last two find the row in cache.
  *
  * A row is exponentiated once: the second pass leaves the exponentials in the output and the third
- * scales them.  In place, and where the row and its output would not stay in cache together, the
- * third computes them again, to the same bits.
+ * scales them.  In place, where the row and its output would not stay in cache together, and where an
+ * element of the output has no room for them, the third computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -39,7 +39,7 @@ static void K(softmax_prepare)(klce_call *call)
 
 KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
 {
-    return call->n <= KEPT_CLASSES && call->arg[0] != call->arg[2];
+    return sizeof(elem) == sizeof(real) && call->n <= KEPT_CLASSES && call->arg[0] != call->arg[2];
 }
 
 /* Beside MAX, ORIGIN and REF, which are those of expsum.h: the sum of all lifted exponentials; then
@@ -109,8 +109,8 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
                                 double *state, int keep)
 {
     const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, 0, row);
-    real *kept = K(row_out)(call, 2, row);
+    const elem *x = K(row_in)(call, 0, row);
+    elem *kept = K(row_out)(call, 2, row);
     const K(measure) from = K(lifted_from)(call, state);
     K(lanes) total = K(no_lanes)();
     K(v) group[VECTORS], sum[VECTORS], lost[VECTORS];
@@ -192,8 +192,8 @@ KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, double 
         if (fabs((double)low[k]) < full[k] * NEGLIGIBLE)
             low[k] = 0;
     }
-    factor.high = K(load)(high);
-    factor.low = K(load)(low);
+    factor.high = V(load)(high);
+    factor.low = V(load)(low);
     factor.limit = K(set)((real)(lift / UNLIFT));
 #if !KLCE_FMA && !KLCE_REAL_IS_F64
     factor.wide[0] = load_f64(full);
@@ -248,8 +248,8 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
                                       ptrdiff_t high, const double *state, int kept)
 {
     const K(expsum_context) *c = K(context)(call);
-    const real *x = K(row_in)(call, kept ? 2 : 0, row);
-    real *y = K(row_out)(call, 2, row);
+    const elem *x = K(row_in)(call, kept ? 2 : 0, row);
+    elem *y = K(row_out)(call, 2, row);
     K(factor) plain = K(factor_of)(state, 0, 0, UNLIFT), lifted = K(factor_of)(state, 0, 0, 1);
     const K(measure) from = K(lifted_from)(call, state);
     K(v) group[VECTORS];

@@ -1,0 +1,148 @@
+"""What is taken as an array of floating-point numbers, and in which dtype it is computed.
+
+Nothing is copied here: arrays of other libraries come in through DLPack, and what no kernel takes
+as it stands is converted later, in blocks (``klce._blocks``).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from klce import _ufuncs
+
+Floats = NDArray[Any]
+
+FLOAT16 = np.dtype(np.float16)
+FLOAT32 = np.dtype(np.float32)
+FLOAT64 = np.dtype(np.float64)
+_NATIVE = (FLOAT32, FLOAT64, FLOAT16)
+
+#: DLPack's device types whose memory the CPU reads: its own, and what CUDA and ROCm pin in it.
+_IN_CPU_MEMORY = (1, 3, 11)
+
+
+def array(x: ArrayLike, name: str) -> NDArray[Any]:
+    """Return `x` as a NumPy array, sharing its memory where it has any.
+
+    Raises
+    ------
+    TypeError
+        For an array on another device, a tensor that requires grad, and a lazy one.
+    """
+    if isinstance(x, (np.ndarray, np.generic)):
+        return np.asarray(x)
+    if hasattr(type(x), "__dlpack_device__"):
+        return _from_dlpack(x, name)
+    if is_lazy(x):
+        raise TypeError(f"{name} must be an array in memory, got a lazy {type(x).__name__}")
+    return np.asarray(x)
+
+
+def is_lazy(x: Any) -> bool:
+    """Whether `x` is a collection of Dask's, whose values are yet to be computed."""
+    return hasattr(type(x), "__dask_graph__") and x.__dask_graph__() is not None
+
+
+class _Exporter:
+    """Another library's array, with the floats that NumPy does not know as integers."""
+
+    def __init__(self, x: Any) -> None:
+        self._x = x
+        self.dtype = ""  # ml_dtypes' name for them
+
+    def __dlpack__(self, **options: Any) -> Any:
+        capsule = self._x.__dlpack__(**options)
+        self.dtype = _ufuncs.as_integers(capsule)
+        return capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        kind, number = self._x.__dlpack_device__()
+        return int(kind), int(number)
+
+
+def _from_dlpack(x: Any, name: str) -> NDArray[Any]:
+    exporter = _Exporter(x)
+    what = type(x).__name__
+    try:
+        kind, number = exporter.__dlpack_device__()
+    except (BufferError, RuntimeError, ValueError) as error:
+        raise TypeError(f"{name} must be in CPU memory, got a {what}: {error}") from error
+    if kind not in _IN_CPU_MEMORY:
+        device = getattr(x, "device", f"DLPack device {kind}:{number}")
+        raise TypeError(f"{name} must be in CPU memory, got a {what} on {device}")
+    if getattr(x, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name} must not require grad, which klce does not record: pass {name}.detach()"
+        )
+    try:
+        numbers = np.from_dlpack(exporter)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        # Not what DLPack describes (strings, missing values): maybe what NumPy can copy.
+        return np.asarray(x)
+    if not exporter.dtype:
+        return numbers
+    try:
+        package: Any = importlib.import_module("ml_dtypes")
+    except ImportError:
+        raise TypeError(
+            f"{name} must be of a dtype that NumPy has unless ml_dtypes is installed, "
+            f"got {exporter.dtype}"
+        ) from None
+    return numbers.view(getattr(package, exporter.dtype))
+
+
+def floats(x: ArrayLike, name: str) -> Floats:
+    """Return `x` as an array whose elements kernels take, or blocks of it once converted."""
+    numbers = array(x, name)
+    check_dtype(numbers.dtype, name)
+    return numbers
+
+
+def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+    """Check that kernels take a dtype, as it stands or converted."""
+    if element_dtype(dtype) is None:
+        raise TypeError(
+            f"{name} must be float16, bfloat16, float32, float64, float8, integer or bool, "
+            f"got {dtype}"
+        )
+
+
+def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+    """Return the dtype in which kernels take elements of a dtype; None if it is not taken."""
+    if dtype in _NATIVE:  # in native byte order: another is unequal
+        return dtype
+    if dtype.kind in "iub":
+        return FLOAT64
+    if dtype.type.__module__ == "ml_dtypes":
+        if dtype.name == "bfloat16":
+            _ufuncs.register_bfloat16(dtype)
+            return dtype
+        if dtype.name.startswith("float8_"):
+            return FLOAT32
+        return None
+    native = dtype.newbyteorder("=")
+    return native if native in _NATIVE else None
+
+
+def map_dtype(*operands: Floats) -> np.dtype[Any]:
+    """Return the dtype in which kernels take these together, and in which maps give results."""
+    dtype = element_dtype(operands[0].dtype)
+    assert dtype is not None
+    others = {element_dtype(operand.dtype) for operand in operands[1:]} - {dtype}
+    if not others:
+        return dtype
+    return FLOAT64 if FLOAT64 in others | {dtype} else FLOAT32
+
+
+def row_dtype(*operands: Floats) -> np.dtype[Any]:
+    """Return the dtype of a result for each row: what halves are computed in, too."""
+    return computed(map_dtype(*operands))
+
+
+def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype in which kernels compute with elements of one that they take."""
+    return FLOAT64 if dtype == FLOAT64 else FLOAT32

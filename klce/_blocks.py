@@ -1,0 +1,122 @@
+"""Kernels on arrays whose elements they do not take: converted block by block, never as a whole.
+
+NumPy itself would copy all of an operand to convert it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce import _ufuncs
+from klce._arrays import computed
+
+Array = NDArray[Any]
+Axes = list[tuple[int, ...]]
+
+#: Bytes of an operand once converted, about: a block is some rows, or one that is longer.
+BLOCK_BYTES = 1 << 22
+
+
+def call(
+    kernel: np.ufunc,
+    args: tuple[Any, ...],
+    dtype: np.dtype[Any],
+    axes: Axes | None,
+    out: Array | tuple[Array, ...] | None,
+) -> Any:
+    """Call a kernel with all its rows in `dtype`.
+
+    Parameters
+    ----------
+    kernel : ufunc
+        One of ``klce._ufuncs``.
+    args : tuple
+        Its inputs; those that hold rows are arrays of any dtype that casts to `dtype`.
+    dtype : dtype
+        What the rows are converted to.
+    axes : list of tuple of int, optional
+        The axes of the classes of each operand, counted from the end, as a gufunc takes them; none
+        for an elementwise kernel.
+    out : ndarray or tuple of ndarray, optional
+        Where to put the results.
+
+    Returns
+    -------
+    ndarray, scalar or tuple
+        As the kernel gives.
+    """
+    operands = [np.asarray(arg) for arg in args]
+    if axes is None:
+        axes = [()] * (kernel.nin + kernel.nout)
+    if out is None:
+        out = _results(kernel, operands, dtype, axes)
+        _call(kernel, operands, dtype, axes, out)
+        results = tuple(result[()] for result in out)  # a scalar for a single row
+        return results if kernel.nout > 1 else results[0]
+    _call(kernel, operands, dtype, axes, out if isinstance(out, tuple) else (out,))
+    return out
+
+
+def _outer(array: Array, core: tuple[int, ...]) -> list[int]:
+    """Return the axes of an array, counted from the end, that are not those of the classes."""
+    return [axis for axis in range(-array.ndim, 0) if axis not in core]
+
+
+def _results(
+    kernel: np.ufunc, operands: list[Array], dtype: np.dtype[Any], axes: Axes
+) -> tuple[Array, ...]:
+    letters = _ufuncs.OPS[kernel.__name__].split(">")[1]
+    shape = np.broadcast_shapes(
+        *(
+            tuple(operand.shape[axis] for axis in _outer(operand, core))
+            for operand, core in zip(operands, axes, strict=False)
+        )
+    )
+    dtypes = {"s": computed(dtype), "l": np.dtype(np.int64), "e": dtype}
+    return tuple(np.empty(shape, dtypes[letter]) for letter in letters)
+
+
+def _call(
+    kernel: np.ufunc,
+    operands: list[Array],
+    dtype: np.dtype[Any],
+    axes: Axes,
+    out: tuple[Array, ...],
+) -> None:
+    letters = _ufuncs.OPS[kernel.__name__]
+    rows = {k for k, letter in zip(range(kernel.nin), letters, strict=False) if letter in "vge"}
+    outer = _outer(out[0], axes[kernel.nin])
+    longest = max(range(-len(outer), 0), key=lambda axis: out[0].shape[outer[axis]], default=0)
+    is_row = not outer or out[0].shape[outer[longest]] < 2
+    operands = [
+        operand.astype(dtype, copy=False)
+        if k in rows and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
+        else operand
+        for k, operand in enumerate(operands)
+    ]
+    if all(operands[k].dtype == dtype for k in rows):
+        by_axes = {} if kernel.signature is None else {"axes": axes}
+        kernel(*operands, out=out, **by_axes)
+        return
+    half = out[0].shape[outer[longest]] // 2
+    for part in (slice(half), slice(half, None)):
+        _call(
+            kernel,
+            [_cut(a, core, longest, part) for a, core in zip(operands, axes, strict=False)],
+            dtype,
+            axes,
+            tuple(_cut(a, c, longest, part) for a, c in zip(out, axes[kernel.nin :], strict=True)),
+        )
+
+
+def _cut(array: Array, core: tuple[int, ...], longest: int, part: slice) -> Array:
+    """Take part of one of the outer axes, unless the array is broadcast along it."""
+    outer = _outer(array, core)
+    if len(outer) < -longest or array.shape[outer[longest]] == 1:
+        return array
+    index = [slice(None)] * array.ndim
+    index[outer[longest]] = part
+    return array[tuple(index)]
