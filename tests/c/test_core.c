@@ -70,7 +70,7 @@ typedef struct {
 static void add(sum *s, wide term)
 {
     wide next = s->total + (term + s->lost);
-    s->lost = (term + s->lost) - (next - s->total);
+    s->lost = isinf(next) ? 0 : (term + s->lost) - (next - s->total);
     s->total = next;
 }
 
@@ -254,12 +254,12 @@ static void score(const row *r, wide *want, wide *size)
 
 typedef enum { LOGITS, LOG_PROBS, PROBS } domain;
 
-/* The bounds are relative, in ULP of float32 and of float64. */
+/* The bounds are relative, in ULP of float32 and of float64: of what is computed in. */
 static const struct {
     const char *name;
     specification *specification;
     domain domain;
-    int ulp[KLCE_DTYPE_COUNT];
+    int ulp[2];
 } known[] = {
     {"logsumexp", logsumexp, LOGITS, {2, 4}},
     {"softmax", softmax, LOGITS, {2, 4}},
@@ -299,14 +299,16 @@ typedef struct {
     char *values[KLCE_MAX_ARGS];      /* of the inputs, contiguous */
 } problem;
 
-static size_t size_of(klce_dtype dtype)
+/* What is computed in, and results of one value a row are. */
+static klce_dtype real_of(klce_dtype dtype)
 {
-    static const size_t sizes[] = {
-#define KLCE_DTYPE(name, type) sizeof(type),
-#include "dtypes.def"
-#undef KLCE_DTYPE
-    };
-    return sizes[dtype];
+    return klce_real_sizes[dtype] == 4 ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64;
+}
+
+/* An operand's dtype, by its letter. */
+static klce_dtype dtype_of(const problem *p, int k)
+{
+    return p->letter[k] == 's' ? real_of(p->dtype) : p->dtype;
 }
 
 static void *allocate(size_t bytes)
@@ -324,11 +326,53 @@ static int64_t get_label(const char *values, ptrdiff_t k)
     return label;
 }
 
+/* A dtype of 16 bits by its number of fraction bits and the exponent of its smallest numbers.  By
+ * arithmetic, where the core works on bits. */
+typedef struct {
+    int fraction, least;
+} half_format;
+
+static half_format format_of(klce_dtype dtype)
+{
+    return dtype == KLCE_DTYPE_f16 ? (half_format){10, -24} : (half_format){7, -133};
+}
+
+static double half_value(half_format f, uint16_t bits)
+{
+    int exponent = (bits & 0x7fff) >> f.fraction, fraction = bits & ((1 << f.fraction) - 1);
+    double x;
+    if (exponent == 0x7fff >> f.fraction)
+        x = fraction ? (double)NAN : (double)INFINITY;
+    else
+        x = ldexp(fraction + (exponent ? 1 << f.fraction : 0),
+                  f.least + (exponent ? exponent - 1 : 0));
+    return bits & 0x8000 ? -x : x;
+}
+
+/* Rounded to the nearest, ties to even, as nearbyint does. */
+static uint16_t half_bits(half_format f, double x)
+{
+    int exponent, sign = signbit(x) ? 0x8000 : 0, infinity = 0x7fff >> f.fraction << f.fraction;
+    if (isnan(x))
+        return (uint16_t)(infinity | 1 << (f.fraction - 1));
+    x = fabs(x);
+    frexp(x, &exponent);
+    int place = exponent - 1 - f.fraction;
+    if (place < f.least || x == 0)
+        place = f.least;
+    double units = isinf(x) ? x : nearbyint(ldexp(x, -place));
+    double bits = units + ldexp(place - f.least, f.fraction);
+    return (uint16_t)(sign | (bits < infinity ? (int)bits : infinity));
+}
+
 static double get(klce_dtype dtype, const char *values, ptrdiff_t k)
 {
+    uint16_t half;
     float narrow;
     double x;
-    if (dtype != KLCE_DTYPE_f32)
+    if (klce_elem_sizes[dtype] == 2)
+        return memcpy(&half, values + k * 2, 2), half_value(format_of(dtype), half);
+    if (dtype == KLCE_DTYPE_f64)
         return memcpy(&x, values + k * 8, 8), x;
     return memcpy(&narrow, values + k * 4, 4), narrow;
 }
@@ -336,10 +380,14 @@ static double get(klce_dtype dtype, const char *values, ptrdiff_t k)
 static void put(klce_dtype dtype, char *values, ptrdiff_t k, double x)
 {
     float narrow = (float)x;
-    if (dtype == KLCE_DTYPE_f32)
+    if (klce_elem_sizes[dtype] == 2) {
+        uint16_t half = half_bits(format_of(dtype), x);
+        memcpy(values + k * 2, &half, 2);
+    } else if (dtype == KLCE_DTYPE_f32) {
         memcpy(values + k * 4, &narrow, 4);
-    else
+    } else {
         memcpy(values + k * 8, &x, 8);
+    }
 }
 
 /* Six kinds of rows in turn: flat, ordinary, wide, far from 0, with ties, with a masked beginning. */
@@ -395,7 +443,7 @@ static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff
         }
         CHECK(strchr("vgeslid", *s) && k < KLCE_MAX_ARGS);
         p.letter[k] = *s;
-        p.size[k] = strchr("lid", *s) ? 8 : size_of(dtype);
+        p.size[k] = strchr("lid", *s) ? 8 : klce_elem_sizes[dtype_of(&p, k)];
         p.classes[k] = strchr("vge", *s) ? p.n : 1;
         p.count++;
     }
@@ -461,7 +509,9 @@ static void copy(operand o, ptrdiff_t rows, ptrdiff_t n, size_t size, char *valu
         for (ptrdiff_t j = 0; j < n; j++, values += size) {
             char *there = o.first + r * o.step + j * o.core;
             char *to = out ? values : there, *from = out ? there : values;
-            if (size == 4)
+            if (size == 2)
+                memcpy(to, from, 2);
+            else if (size == 4)
                 memcpy(to, from, 4);
             else
                 memcpy(to, from, 8);
@@ -488,8 +538,8 @@ static size_t output_bytes(const problem *p)
 static void settle_nan(const problem *p, int k, char *values)
 {
     for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
-        if (isnan(get(p->dtype, values, j)))
-            put(p->dtype, values, j, (double)NAN);
+        if (isnan(get(dtype_of(p, k), values, j)))
+            put(dtype_of(p, k), values, j, (double)NAN);
 }
 
 /* The outputs one after the other, contiguous, for the caller to free. */
@@ -538,7 +588,7 @@ static void check_finite(const problem *p, const char *results)
 {
     for (int k = p->outputs_from; k < p->count; k++) {
         for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
-            CHECK(isfinite(get(p->dtype, results, j)));
+            CHECK(isfinite(get(dtype_of(p, k), results, j)));
         results += (size_t)(p->rows * p->classes[k]) * p->size[k];
     }
 }
@@ -578,14 +628,21 @@ static wide *specify(const problem *p, specification *specification, ptrdiff_t r
 
 static void check_close(const problem *p, const char *results, ptrdiff_t r, const wide *want)
 {
-    wide ulp = p->dtype == KLCE_DTYPE_f32 ? 0x1p-23L : 0x1p-52L;
-    wide least = p->dtype == KLCE_DTYPE_f32 ? 0x1p-149L : 0x1p-1074L;
+    bool narrow = real_of(p->dtype) == KLCE_DTYPE_f32;
+    wide ulp = narrow ? 0x1p-23L : 0x1p-52L, least = narrow ? 0x1p-149L : 0x1p-1074L;
     int which = find_known(p->op);
     for (int k = p->outputs_from; k < p->count; k++) {
+        /* Elements of 16 bits are rounded once more. */
+        half_format half = format_of(p->dtype);
+        bool rounded = klce_elem_sizes[dtype_of(p, k)] == 2;
+        wide own = rounded ? ldexpl(1, -1 - half.fraction) : 0;
+        wide own_least = rounded ? ldexpl(1, half.least - 1) : 0;
         for (ptrdiff_t at = r * p->classes[k]; at < (r + 1) * p->classes[k]; at++, want++) {
             wide size = want[row_outputs(p)];
-            wide got = p->letter[k] == 'l' ? get_label(results, at) : get(p->dtype, results, at);
-            wide bound = p->letter[k] == 'l' ? 0 : known[which].ulp[p->dtype] * ulp * size + least;
+            wide got =
+                p->letter[k] == 'l' ? get_label(results, at) : get(dtype_of(p, k), results, at);
+            wide bound = known[which].ulp[!narrow] * ulp * size + least;
+            bound = p->letter[k] == 'l' ? 0 : bound + own * fabsl(*want) + own_least;
             if (got == *want) /* infinities too */
                 continue;
             if (!(fabsl(got - *want) <= bound))
@@ -609,8 +666,8 @@ static void check_alone(const problem *p, const char *results, ptrdiff_t r)
     for (int k = p->outputs_from; k < p->count; k++) {
         size_t bytes = (size_t)p->classes[k] * p->size[k];
         if (bytes && memcmp(end, results + (size_t)r * bytes, bytes) && p->letter[k] == 's')
-            fprintf(stderr, "row %td: %.17g alone, %.17g among others\n", r, get(p->dtype, end, 0),
-                    get(p->dtype, results, r));
+            fprintf(stderr, "row %td: %.17g alone, %.17g among others\n", r,
+                    get(real_of(p->dtype), end, 0), get(real_of(p->dtype), results, r));
         CHECK(!bytes || memcmp(end, results + (size_t)r * bytes, bytes) == 0);
         end += bytes;
         results += (size_t)p->rows * bytes;
@@ -687,7 +744,7 @@ static void add_specials(problem *p)
             for (ptrdiff_t m = 0; m < many; m++) {
                 double x = r % 6 == 5 ? special : specials[random_bits() % N];
                 ptrdiff_t j = many == p->n ? m : (ptrdiff_t)(random_bits() % (uint64_t)p->n);
-                if (p->dtype == KLCE_DTYPE_f32 && fabs(x) > FLT_MAX && isfinite(x))
+                if (p->dtype != KLCE_DTYPE_f64 && fabs(x) > FLT_MAX && isfinite(x))
                     x = x < 0 ? -FLT_MAX : FLT_MAX;
                 put(p->dtype, p->values[k], r * p->n + j, x);
             }
