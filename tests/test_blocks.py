@@ -1,0 +1,132 @@
+"""Dtypes that no kernel takes are converted in blocks of rows, and nothing shows of that."""
+
+import itertools
+import tracemalloc
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import klce
+from klce import _blocks, _ufuncs
+from tests.kernels import KERNELS, call, letters, operands, same_bits
+
+FOREIGN = {
+    "bool": np.float64,
+    "int8": np.float64,
+    "uint64": np.float64,
+    ">f4": np.float32,
+    ">f8": np.float64,
+    ">f2": np.float16,
+    "float8_e4m3fn": np.float32,
+    "float8_e5m2": np.float32,
+}
+BY_DTYPE = pytest.mark.parametrize("name", FOREIGN)
+
+
+def dtype_of(name):
+    return np.dtype(getattr(ml_dtypes, name) if name.startswith("float8") else name)
+
+
+@pytest.fixture(params=[1, 1000, 1 << 22])
+def block_bytes(request, monkeypatch):
+    monkeypatch.setattr(_blocks, "BLOCK_BYTES", request.param)
+
+
+@BY_DTYPE
+@pytest.mark.usefixtures("block_bytes")
+class TestFunctions:
+    """To the bit what the converted array gives, whatever the size of a block."""
+
+    X = 3 * np.random.default_rng(0).normal(size=(4, 9, 7))
+    LABELS = np.random.default_rng(1).integers(0, 7, (4, 9))
+
+    def both(self, name, x=X):
+        with np.errstate(invalid="ignore"):  # a negative number as an unsigned one
+            foreign = (
+                np.abs(x).astype(dtype_of(name)) if name == "uint64" else x.astype(dtype_of(name))
+            )
+        return foreign, foreign.astype(FOREIGN[name])
+
+    def test_of_rows(self, name):
+        x, native = self.both(name)
+        for axis, keepdims in itertools.product((-1, 0, 1), (False, True)):
+            result = klce.logsumexp(x, axis, keepdims=keepdims)
+            assert same_bits(result, klce.logsumexp(native, axis, keepdims=keepdims))
+            out = np.empty_like(result)
+            assert klce.entropy(x, axis, form="logits", keepdims=keepdims, out=out) is out
+            assert same_bits(out, klce.entropy(native, axis, form="logits", keepdims=keepdims))
+        assert klce.logsumexp(x[0, 0]) == klce.logsumexp(native[0, 0])
+        assert np.ndim(klce.logsumexp(x[0, 0])) == 0
+
+    def test_maps(self, name):
+        x, native = self.both(name)
+        for axis in range(3):
+            result = klce.softmax(x, axis)
+            assert result.dtype == FOREIGN[name]
+            assert same_bits(result, klce.softmax(native, axis))
+        p, native = self.both(name, np.abs(self.X) / 20)
+        assert same_bits(klce.information(p), klce.information(native))
+        assert same_bits(klce.information(p, base=2), klce.information(native, base=2))
+
+    def test_losses(self, name):
+        x, native = self.both(name)
+        for reduction in ("none", "mean"):
+            result = klce.cross_entropy(x, self.LABELS, reduction=reduction)
+            assert same_bits(result, klce.cross_entropy(native, self.LABELS, reduction=reduction))
+        turned = np.moveaxis(x, -1, 1)
+        assert klce.cross_entropy(turned, self.LABELS, axis=1) == result
+
+    def test_pairs(self, name):
+        """Of one dtype and of two, one of them broadcast."""
+        x, native = self.both(name)
+        expected = klce.kl_divergence(native, native[::-1], form="logits")
+        assert same_bits(klce.kl_divergence(x, x[::-1], form="logits"), expected)
+        expected = klce.kl_divergence(native[0, 0], native, form="logits")
+        assert same_bits(klce.kl_divergence(x[0, 0], x, form="logits"), expected)
+        wide = native.astype(np.float64)
+        expected = klce.kl_divergence(wide, wide[:, :1], form="logits")
+        result = klce.kl_divergence(x, wide[:, :1], form="logits")
+        assert same_bits(result, expected)
+        assert same_bits(klce.kl_divergence(wide, x[:, :1], form="logits"), expected)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.usefixtures("block_bytes")
+def test_every_kernel(kernel):
+    inputs, outputs = letters(kernel)
+    for args in operands(kernel, 9, 12, np.dtype(np.float32)):
+        foreign = tuple(
+            arg.astype(">f4") if letter in "vge" else arg
+            for letter, arg in zip(inputs, args, strict=True)
+        )
+        axes = [(-1,) if letter in "vg" else () for letter in inputs + outputs]
+        expected = call(kernel, args)
+        out = tuple(np.empty_like(result) for result in expected) if "v" in outputs else None
+        result = _blocks.call(
+            getattr(_ufuncs, kernel),
+            foreign,
+            np.dtype(np.float32),
+            None if "e" in inputs else axes,
+            out,
+        )
+        for a, b in zip(result if isinstance(result, tuple) else (result,), expected, strict=True):
+            assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("name", ["int8", ">f4", "float8_e5m2"])
+def test_memory(name):
+    """No copy of the whole array: some blocks, and the results."""
+    x = np.zeros((64, 64, 8192), np.int8).astype(dtype_of(name))
+    labels = np.zeros((64, 64), np.int64)
+    for f, args in (
+        (klce.logsumexp, (x,)),
+        (klce.cross_entropy, (x, labels)),
+        (klce.kl_divergence, (x[0, 0], x)),
+        (klce.kl_divergence, (x, x[0, 0].astype(np.float32))),
+    ):
+        tracemalloc.start()
+        f(*args)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 3 * _blocks.BLOCK_BYTES, f.__name__
