@@ -348,7 +348,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
 
 def _numbers(x: ArrayLike) -> NDArray[Any]:
     x = np.asarray(x)
-    if x.dtype.kind not in "fiub":
+    # Dtypes of other packages, such as bfloat16, have kinds of their own.
+    if x.dtype.kind not in "fiub" and not np.can_cast(x.dtype, np.float64):
         raise TypeError(f"klce computes on real numbers, not on {x.dtype}")
     return x
 

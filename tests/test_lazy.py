@@ -1,0 +1,202 @@
+"""Dask arrays stay lazy, and come to the bits that NumPy arrays give; xarray hands them over."""
+
+import pickle
+
+import dask
+import dask.array as da
+import ml_dtypes
+import numpy as np
+import pytest
+import xarray as xr
+
+import klce
+from tests.kernels import same_bits
+
+RNG = np.random.default_rng(0)
+X = 2 * RNG.normal(size=(10, 6, 7))
+LABELS = RNG.integers(0, 7, (10, 6))
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16, np.int16, ml_dtypes.float8_e5m2]
+CALLS = {
+    "logsumexp": lambda x, p, y: klce.logsumexp(x),
+    "logsumexp, keepdims": lambda x, p, y: klce.logsumexp(x, keepdims=True),
+    "logsumexp, dtype": lambda x, p, y: klce.logsumexp(x, dtype=np.float64),
+    "softmax": lambda x, p, y: klce.softmax(x, temperature=0.7),
+    "softmax, dtype": lambda x, p, y: klce.softmax(x, dtype=np.float32),
+    "log_softmax": lambda x, p, y: klce.log_softmax(x, axis=2),
+    "information": lambda x, p, y: klce.information(p, base=2),
+    "binary_entropy": lambda x, p, y: klce.binary_entropy(p),
+    "entropy": lambda x, p, y: klce.entropy(p),
+    "entropy, logits": lambda x, p, y: klce.entropy(x, form="logits", keepdims=True),
+    "nll_loss": lambda x, p, y: klce.nll_loss(x, y, reduction="none"),
+    "cross_entropy": lambda x, p, y: klce.cross_entropy(x, y, reduction="none", z_loss=0.1),
+    "kl_divergence": lambda x, p, y: klce.kl_divergence(p, p[::-1]),
+    "kl_divergence, broadcast": lambda x, p, y: klce.kl_divergence(p[0, :1], p, base=2),
+    "kl_divergence, logits": lambda x, p, y: klce.kl_divergence(x, x[:1], form="logits"),
+}
+
+
+@pytest.fixture(autouse=True)
+def in_this_thread():
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def operands(dtype, chunks):
+    """The same operands lazy and in memory."""
+    x = X.astype(dtype)
+    p = np.abs(X / 20).astype(dtype)
+    return (
+        [da.from_array(x, chunks=(*chunks, -1)), da.from_array(p, chunks=(*chunks, -1))],
+        [x, p],
+    )
+
+
+@pytest.mark.parametrize("chunks", [(10, 6), (3, 4), (1, 1)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("name", CALLS)
+def test_lazy_is_the_same(name, dtype, chunks):
+    lazy, eager = operands(dtype, chunks)
+    expected = CALLS[name](*eager, LABELS)
+    for labels in (LABELS, da.from_array(LABELS, chunks=(5, 6)), LABELS.tolist()):
+        result = CALLS[name](*lazy, labels)
+        assert isinstance(result, da.Array)
+        values = result.compute()
+        assert result.dtype == values.dtype == expected.dtype
+        assert result.shape == values.shape == expected.shape
+        assert same_bits(values, expected)
+        if "cross" not in name and "nll" not in name:
+            break
+
+
+def test_nothing_is_computed_before_it_is_asked_for():
+    def fail(block):
+        raise AssertionError("computed")
+
+    never = da.ones((4, 3), chunks=(2, 3)).map_blocks(fail, dtype=float, meta=np.empty((0, 0)))
+    results = [
+        CALLS[name](never[None], never[None], np.zeros((1, 4), int))
+        for name in CALLS
+        if "broadcast" not in name and "::-1" not in name
+    ]
+    with pytest.raises(AssertionError, match="computed"):
+        results[0].compute()
+
+
+def test_other_axes():
+    expected = klce.softmax(X)
+    for axis in range(-3, 3):
+        turned = da.from_array(np.moveaxis(X, -1, axis), chunks=3).rechunk({axis: -1})
+        result = klce.softmax(turned, axis).compute()
+        assert same_bits(np.moveaxis(result, axis, -1), expected)
+        lse = klce.logsumexp(turned, axis, keepdims=True)
+        assert lse.shape == tuple(np.moveaxis(X[..., :1], -1, axis).shape)
+        assert same_bits(np.moveaxis(lse.compute(), axis, -1)[..., 0], klce.logsumexp(X))
+
+
+def test_only_the_labels_lazy():
+    labels = da.from_array(LABELS, chunks=(3, 2))
+    losses = klce.cross_entropy(X, labels, reduction="none")
+    assert isinstance(losses, da.Array)
+    assert same_bits(losses.compute(), klce.cross_entropy(X, LABELS, reduction="none"))
+
+
+def test_a_wrong_label_is_named_when_it_is_met():
+    labels = LABELS.copy()
+    labels[4, 5] = 7
+    losses = klce.cross_entropy(da.from_array(X, chunks=(3, 6, 7)), labels, reduction="none")
+    with pytest.raises(IndexError, match=r"^target must hold .* got 7 in row 1, 5$"):
+        losses.compute()
+
+
+class TestRefusals:
+    X = da.from_array(X, chunks=(5, 6, 7))
+
+    def test_reductions(self):
+        message = r'^reduction must be "none" for a Dask array.* got \'mean\'$'
+        with pytest.raises(ValueError, match=message):
+            klce.cross_entropy(self.X, LABELS)
+        with pytest.raises(ValueError, match=r"got 'batchmean'$"):
+            klce.kl_divergence(self.X, self.X, reduction="batchmean")
+
+    def test_chunked_classes(self):
+        message = r"^q must have its classes in one chunk, got 2 on axis -1: rechunk it$"
+        with pytest.raises(ValueError, match=message):
+            klce.kl_divergence(X, self.X.rechunk({2: 4}))
+
+    def test_out(self):
+        with pytest.raises(TypeError, match=r"^out must not be given as ndarray where x is"):
+            klce.softmax(self.X, out=np.zeros(X.shape))
+
+    def test_lazy_options(self):
+        with pytest.raises(TypeError, match=r"^temperature must not be given as Array where x"):
+            klce.softmax(self.X, temperature=da.ones(()))
+
+    def test_dtypes_and_axes(self):
+        with pytest.raises(TypeError, match=r"^p must be float16, .* got complex128$"):
+            klce.entropy(self.X.astype(complex))
+        with pytest.raises(ValueError, match=r"^axis 3 is out of bounds for x of 3 dimensions"):
+            klce.softmax(self.X, axis=3)
+
+    def test_lazy_data_under_names(self):
+        named = xr.DataArray(self.X)
+        with pytest.raises(
+            TypeError, match=r"^x must be a Dask array .* got a DataArray: xarray\."
+        ):
+            klce.logsumexp(named)
+
+    def test_other_collections(self):
+        with pytest.raises(TypeError, match=r"^x must be a Dask array .* got a Delayed"):
+            klce.logsumexp(dask.delayed(X))
+
+
+def test_results_travel():
+    """Pickled here, computed in another process; the same graph has the same name."""
+    x = da.from_array(X.astype(ml_dtypes.bfloat16), chunks=(5, 6, 7))
+    result = klce.softmax(x)
+    assert result.name == klce.softmax(x).name
+    assert result.name != klce.softmax(x, temperature=2).name
+    assert same_bits(pickle.loads(pickle.dumps(result)).compute(), result.compute())
+
+
+@pytest.mark.slow
+def test_in_worker_processes():
+    """What a worker unpickles, klce and bfloat16 among it, it has not imported before."""
+    x = X.astype(ml_dtypes.bfloat16)
+    lazy = da.from_array(x, chunks=(5, 6, 7))
+    with dask.config.set(scheduler="processes", num_workers=2):
+        maps, losses = dask.compute(
+            klce.softmax(lazy), klce.cross_entropy(lazy, LABELS, reduction="none")
+        )
+    assert same_bits(maps, klce.softmax(x))
+    assert maps.dtype == x.dtype
+    assert same_bits(losses, klce.cross_entropy(x, LABELS, reduction="none"))
+
+
+class TestXarray:
+    NAMED = xr.DataArray(X, dims=("group", "sample", "class"))
+
+    @pytest.mark.parametrize("chunks", [None, {"group": 3}])
+    def test_apply_ufunc(self, chunks):
+        named = self.NAMED.chunk(chunks) if chunks else self.NAMED
+        labels = xr.DataArray(LABELS, dims=("group", "sample"))
+        rows = {"input_core_dims": [["class"]], "dask": "allowed"}
+        entropy = xr.apply_ufunc(klce.entropy, named, kwargs={"form": "logits"}, **rows)
+        assert entropy.dims == ("group", "sample")
+        assert same_bits(entropy.values, klce.entropy(X, form="logits"))
+        softmax = xr.apply_ufunc(klce.softmax, named, output_core_dims=[["class"]], **rows)
+        assert softmax.dims == named.dims
+        losses = xr.apply_ufunc(
+            klce.cross_entropy,
+            named,
+            labels,
+            input_core_dims=[["class"], []],
+            kwargs={"reduction": "none"},
+            dask="allowed",
+        )
+        assert same_bits(losses.values, klce.cross_entropy(X, LABELS, reduction="none"))
+        for result, expected in ((softmax, klce.softmax(X)), (entropy, None)):
+            assert isinstance(result.data, da.Array if chunks else np.ndarray)
+            assert expected is None or same_bits(result.values, expected)
+
+    def test_in_memory_it_is_an_array(self):
+        assert same_bits(klce.logsumexp(self.NAMED), klce.logsumexp(X))
