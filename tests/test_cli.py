@@ -199,10 +199,10 @@ def test_help_and_version():
         (["score", "missing.npy"], r"missing\.npy: No such file or directory"),
         (["score", "missing.txt"], r"missing\.txt: No such file or directory"),
         (["score", "logits.npy", "missing.npy"], r"missing\.npy: No such file or directory"),
-        (["score", "."], "not a file type that klce reads"),
+        (["score", "empty"], "empty: no files there that klce reads"),
         (["score", "text.npy"], r"text\.npy: not a \.npy file"),
         (["score", "object.npy"], r"object\.npy: holds Python objects"),
-        (["score", "half.npy"], "dtype float16 is not supported"),
+        (["score", "complex.npy"], "dtype complex64 is not supported"),
         (["score", "scalar.npy"], "logits need 2 axes or more"),
         (["score", "targets.npy"], "logits need 2 axes or more"),
         (["score", "cut.npy"], r"cut\.npy: truncated"),
@@ -212,7 +212,7 @@ def test_help_and_version():
         (["score", "logits.npy", "high.npy"], r"high\.npy: label 5 in row 33 is neither"),
         (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
         (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
-        (["score", "logits.npy", "-o", "out.parquet"], "not a file type that klce writes"),
+        (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
         (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
         (["score", "logits.npy", "--ignore-index", 2**63], "must be a 64-bit integer"),
         (["score", "logits.npy", "--ignore-index", "x"], "--ignore-index"),
@@ -225,7 +225,8 @@ def test_help_and_version():
 def test_errors_are_one_line(files, arguments, message):
     (files / "text.npy").write_text("1 2 3\n")
     np.save("object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
-    np.save("half.npy", np.ones((3, 2), np.float16))
+    (files / "empty").mkdir()
+    np.save("complex.npy", np.ones((3, 2), np.complex64))
     np.save("scalar.npy", 1.0)
     np.save("empty.npy", np.ones((3, 0)))
     (files / "cut.npy").write_bytes((files / "logits.npy").read_bytes()[:500])

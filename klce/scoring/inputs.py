@@ -25,7 +25,12 @@ class Logits:
     rows, classes : int
         How many there are.
     dtype : numpy.dtype
-        What a block comes in: float32, or float64, which integers become too.
+        What a block comes in: float32, which float16 and bfloat16 become too, or float64, which
+        integers become.
+    row_bytes : int
+        Bytes of a row in the file.
+    block_row_bytes : int
+        Bytes of memory that a row of a block takes: none if it is a view of a map.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -38,18 +43,23 @@ class Logits:
         if shape[-1] == 0:
             raise InputError(f"{path}: rows without classes: the shape is {shape}")
         if dtype.kind in "iub":
-            self.dtype = np.dtype(np.float64)
+            self.dtype: np.dtype[Any] = np.dtype(np.float64)
         elif dtype.kind == "f" and dtype.itemsize in (4, 8):
             self.dtype = dtype.newbyteorder("=")
+        elif dtype == np.float16 or dtype.name == "bfloat16":
+            self.dtype = np.dtype(np.float32)
         else:
             raise InputError(
-                f"{path}: dtype {dtype} is not supported; float32, float64 and integers are"
+                f"{path}: dtype {dtype} is not supported; "
+                "float16, bfloat16, float32, float64 and integers are"
             )
         self.path = path
         self.leading_shape = shape[:-1]
         self.rows = math.prod(self.leading_shape)
         self.classes = shape[-1]
         self.row_bytes = self.classes * dtype.itemsize
+        converted = 0 if self.dtype == dtype else self.classes * self.dtype.itemsize
+        self.block_row_bytes = converted + (0 if reader.mapped else self.row_bytes)
         self._reader = reader
 
     def block(self, start: int, stop: int) -> NDArray[Any]:

@@ -112,7 +112,7 @@ def test_refused_paths(tmp_path):
     (tmp_path / "link.npy").symlink_to(source)
     (tmp_path / "hard.npy").hardlink_to(source)
     for name, message in [
-        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv\)"),
+        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv, .*\)"),
         ("r", "not a file type"),
         ("folder.csv", "is a folder"),
         ("nowhere/r.npy", "there is no folder .*nowhere"),
