@@ -46,7 +46,7 @@ class Logits:
             self.dtype: np.dtype[Any] = np.dtype(np.float64)
         elif dtype.kind == "f" and dtype.itemsize in (4, 8):
             self.dtype = dtype.newbyteorder("=")
-        elif dtype == np.float16 or dtype.name == "bfloat16":
+        elif dtype.newbyteorder("=") == np.float16 or dtype.name == "bfloat16":
             self.dtype = np.dtype(np.float32)
         else:
             raise InputError(

@@ -63,7 +63,7 @@ def assert_table(table, expected):
         (">i8", "f8"),
         ("<f2", "f4"),
         (">f2", "f4"),
-    ],  # fmt: skip
+    ],
 )
 @pytest.mark.parametrize("shape", [(50, 7), (4, 6, 3), (2, 3, 4, 5), (3, 1)])
 def test_layouts_and_dtypes(files, tmp_path, shape, stored, computed, order):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader
+from klce.scoring.readers.base import Reader, within_rows
 from klce.scoring.readers.location import Location
 
 _BATCH_BYTES = 8 << 20
@@ -181,13 +181,14 @@ class ArrowReader:
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        item = self.shape[leading:]
+        if leading > 1:
+            return within_rows(lambda a, b: self.read(a, b, 1), start, stop, self._width)
         parts, row = [np.empty(0, self.dtype)], start
         for part in self._parts(start, stop):
             parts.append(self._column.numbers(part, row, self._width))
             row += len(part)
         values = parts[1] if len(parts) == 2 else np.concatenate(parts)
-        return values.reshape(stop - start, *item)
+        return values.reshape(stop - start, *self.shape[1:])
 
 
 def _numpy(values: Any) -> NDArray[Any]:

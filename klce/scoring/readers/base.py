@@ -3,7 +3,7 @@
 import contextlib
 import math
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
@@ -150,6 +150,17 @@ def blocks_of(start: int, stop: int, axes: tuple[int, ...]) -> Iterator[tuple[sl
             for block in blocks_of(within, end, axes[1:]):
                 yield (slice(at, at + 1), *block)
             start = at * inner + end
+
+
+def within_rows(
+    read_rows: Callable[[int, int], NDArray[Any]], start: int, stop: int, width: int
+) -> NDArray[Any]:
+    """Read elements of a matrix, from the rows of `width` that they are in.
+
+    For formats that read whole rows only.
+    """
+    first, last = start // width, -(-stop // width)
+    return read_rows(first, last).reshape(-1)[start - first * width : stop - first * width]
 
 
 def read_blocks(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring import kld
-from klce.scoring.readers.base import Elements, Reader, closed_on_error
+from klce.scoring.readers.base import Elements, Reader, closed_on_error, within_rows
 from klce.scoring.readers.location import Location
 
 
@@ -60,10 +60,7 @@ class KldReader:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         if leading == 1:
             return kld.decode(self.encoded(start, stop))
-        classes = self.shape[1]
-        first, last = start // classes, -(-stop // classes)
-        values = kld.decode(self.encoded(first, last)).reshape(-1)
-        return values[start - first * classes : stop - first * classes]
+        return within_rows(lambda a, b: self.read(a, b, 1), start, stop, self.shape[1])
 
     def encoded(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows as they stand in the file."""

@@ -3,8 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
-from urllib.parse import urlsplit
+from typing import Any, BinaryIO, cast
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
@@ -59,15 +58,20 @@ class Location:
     @property
     def suffix(self) -> str:
         """The suffix that names the format, in lower case."""
-        path = urlsplit(self.file.rpartition("::")[2]).path if self.remote else self.file
-        return PurePosixPath(path).suffix.lower()
+        return PurePosixPath(self.file).suffix.lower()
 
     def open(self) -> BinaryIO:
         """Open the file to read bytes anywhere in it."""
         if not self.remote:
             return self.path.open("rb")
+        system, path = self.filesystem()
+        return cast(BinaryIO, system.open(path, "rb"))
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Return fsspec's file system of a URL, and the path in it."""
         fsspec = library("fsspec", f"{self.file}: reading a URL")
         try:
-            return cast(BinaryIO, fsspec.open(self.file, "rb").open())
+            system, path = fsspec.core.url_to_fs(self.file)
         except (ImportError, ValueError) as error:  # a protocol unknown, or its library missing
             raise InputError(f"{self.file}: {' '.join(str(error).split())}") from None
+        return system, str(path)

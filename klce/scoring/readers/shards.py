@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.optional import library
 from klce.scoring.readers.base import ArrayFile, Reader
 from klce.scoring.readers.location import Location
 
@@ -66,8 +65,7 @@ def _local(location: Location) -> list[str] | None:
 
 
 def _remote(location: Location) -> list[str] | None:
-    fsspec = library("fsspec", f"{location.file}: reading a URL")
-    system, path = fsspec.core.url_to_fs(location.file)
+    system, path = location.filesystem()
     if glob.has_magic(path):
         found = system.glob(path)
     elif not location.suffix and system.isdir(path):

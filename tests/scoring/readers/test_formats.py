@@ -94,6 +94,7 @@ def check_slices(reader, values):
         items = values.reshape(math.prod(values.shape[:leading]), *values.shape[leading:])
         n = len(items)
         for start, stop in [(0, n), (3, 5), (2, n), (0, 1), (n, n), (n - 1, n), (5, 5), (1, n - 1)]:
+            start, stop = min(start, n), min(stop, n)
             got = reader.read(start, stop, leading)
             np.testing.assert_array_equal(got, items[start:stop], strict=True)
 
@@ -280,15 +281,14 @@ def save_to(path, array):
     ("suffix", "save"),
     [(".npy", save_npy), (".npz", save_npz), (".zarr", save_zarr), (".parquet", save_parquet)],
 )
-def test_urls(suffix, save, tmp_path, request):
+def test_urls(suffix, save, tmp_path):
     fsspec = pytest.importorskip("fsspec")
     values = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
     path = tmp_path / f"a{suffix}"
     save(path, values)
     memory = fsspec.filesystem("memory")
-    folder = f"/{request.node.name}"
-    memory.put(str(path), f"{folder}/a{suffix}", recursive=True)
-    check_slices(open_reader(f"memory:/{folder}/a{suffix}"), values)
+    memory.put(str(path), f"/urls/a{suffix}", recursive=True)
+    check_slices(open_reader(f"memory://urls/a{suffix}"), values)
     check_slices(open_reader(path.as_uri()), values)
 
 
