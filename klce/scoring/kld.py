@@ -129,7 +129,7 @@ def encode(logits: NDArray[Any], cut: int, first_row: int = 0) -> NDArray[Any]:
             "a .kld file holds rows of a finite one"
         )
     smallest = np.maximum(x.min(axis=1), largest - np.float32(cut))
-    total = np.exp(x - largest[:, None]).sum(axis=1, dtype=np.float64)
+    total = exponential(x - largest[:, None]).sum(axis=1, dtype=np.float64)
     log_total = np.log(total).astype(np.float32)
     scale = (largest - smallest) / np.float32(65535)
     with np.errstate(divide="ignore"):
@@ -141,6 +141,12 @@ def encode(logits: NDArray[Any], cut: int, first_row: int = 0) -> NDArray[Any]:
     above = np.maximum(x, smallest[:, None]) - smallest[:, None]
     rows["q"] = np.rint(above * steps[:, None])
     return rows
+
+
+def exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return exp(x) rounded right, as C's ``expf`` all but does and NumPy's does not."""
+    with np.errstate(over="ignore"):
+        return np.exp(x, dtype=np.float64).astype(np.float32)
 
 
 def at_floor(log_probs: NDArray[np.float32]) -> NDArray[np.bool_]:

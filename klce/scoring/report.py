@@ -91,7 +91,7 @@ class Report:
         }
         if self.sequences is not None:
             values |= self._sequences(self.sequences)
-        return {name: _finite_or_none(value) for name, value in values.items()}
+        return {name: finite_or_none(value) for name, value in values.items()}
 
     def _sequences(self, sequences: Sequences) -> dict[str, Any]:
         values: dict[str, Any] = {
@@ -106,5 +106,6 @@ class Report:
         return values
 
 
-def _finite_or_none(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """Return a value as JSON has it: without nan and inf."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -184,9 +184,12 @@ class ArrowReader:
         if leading > 1:
             return within_rows(lambda a, b: self.read(a, b, 1), start, stop, self._width)
         parts, row = [np.empty(0, self.dtype)], start
-        for part in self._parts(start, stop):
-            parts.append(self._column.numbers(part, row, self._width))
-            row += len(part)
+        try:
+            for part in self._parts(start, stop):
+                parts.append(self._column.numbers(part, row, self._width))
+                row += len(part)
+        except library("pyarrow", self.path).ArrowException as error:
+            raise InputError(f"{self.path}: damaged at row {row}: {_line(error)}") from None
         values = parts[1] if len(parts) == 2 else np.concatenate(parts)
         return values.reshape(stop - start, *self.shape[1:])
 

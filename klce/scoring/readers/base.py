@@ -3,6 +3,8 @@
 import contextlib
 import math
 import mmap
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, Protocol
 
@@ -107,8 +109,11 @@ class Elements:
     def _read_bytes(self, start: int, stop: int, item: tuple[int, ...]) -> NDArray[Any]:
         item_bytes = math.prod(item) * self._dtype.itemsize
         wanted = (stop - start) * item_bytes
-        self._file.seek(self._offset + start * item_bytes)
-        data = self._file.read(wanted)
+        try:
+            self._file.seek(self._offset + start * item_bytes)
+            data = self._file.read(wanted)
+        except (zipfile.BadZipFile, zlib.error) as error:  # a member of an archive
+            raise InputError(f"{self._path}: damaged: {error}") from None
         if len(data) < wanted:
             raise InputError(f"{self._path}: ends within row {start + len(data) // item_bytes}")
         return np.frombuffer(data, self._dtype).reshape(stop - start, *item)
