@@ -201,7 +201,7 @@ def gather(
 
 
 class _DensitySums:
-    def __init__(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> None:
+    def __init__(self, x: NDArray[Any], y: NDArray[np.float64]) -> None:
         self._x, self._y = x, y
         self._counts = np.zeros((len(x) - 1, len(y) - 1), np.int64)
         self._sums = np.zeros(len(x) - 1)

@@ -1,6 +1,7 @@
 """A comparison as a page: pictures by matplotlib, put into a template by Jinja.
 
-The page is one file without scripts. Each picture is there twice, for a light and for a dark screen.
+The page is one file without scripts. Each picture is there twice, for a light and for a dark
+screen.
 """
 
 import base64
@@ -273,6 +274,9 @@ def _draw_density(axes: Any, colours: Colours, density: Density, x_label: str) -
     axes.set_xlabel(x_label)
     axes.set_ylabel("KL(P||Q) (nats)")
     bar = axes.figure.colorbar(mesh, ax=axes)
+    ticks = sorted({*(10**power for power in range(len(str(most)))), most})
+    bar.set_ticks(ticks, labels=[f"{tick:,}" for tick in ticks], minor=False)
+    bar.minorticks_off()
     bar.set_label("rows")
     bar.outline.set_visible(False)
 

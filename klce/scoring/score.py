@@ -95,6 +95,8 @@ def score_file(
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
     if sequences_out is not None:
         check_results_path(Path(sequences_out), local_files(inputs))
+        if out is not None and Path(sequences_out).resolve() == Path(out).resolve():
+            raise InputError(f"{out}: the results of rows and of sequences need a file each")
 
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]
