@@ -21,7 +21,13 @@ from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
-from klce.scoring.results import Writer, check_output_path, open_whole
+from klce.scoring.results import (
+    Writer,
+    check_output_path,
+    open_parquet,
+    open_whole,
+    open_writer,
+)
 
 _BLOCK_BYTES = 16 << 20
 
@@ -70,8 +76,7 @@ class _ParquetArray(_ArrowArray):
     """The same column."""
 
     def _open(self, file: BinaryIO) -> Any:
-        parquet = library("pyarrow.parquet", "writing .parquet files")
-        return parquet.ParquetWriter(file, self._schema)
+        return open_parquet(file, self._schema)
 
 
 ARRAY_WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
@@ -138,11 +143,10 @@ def convert_file(
         leading = max(1, len(reader.shape) - 1)
         rows = math.prod(reader.shape[:leading])
         shape = reader.shape if suffix == ".npy" else (rows, *reader.shape[leading:])
-        with open_whole(path) as file:
-            writer = ARRAY_WRITERS[suffix](file, shape, _stored(reader.dtype))
+        make, dtype = ARRAY_WRITERS[suffix], _stored(reader.dtype)
+        with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
             for _, block in _blocks(reader, leading, memory, progress):
                 writer.write(block)
-            writer.close()
     return open_reader(path)
 
 

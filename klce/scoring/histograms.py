@@ -162,7 +162,8 @@ def gather(
         worst_rows, worst_kl = worst_rows[best], worst_kl[best]
 
     top = largest_kl if LEAST_KL < largest_kl < math.inf else 1.0
-    kl_edges = np.geomspace(min(max(smallest_kl, LEAST_KL), top / 10), top, _BINS + 1)
+    least = smallest_kl if LEAST_KL < smallest_kl < top / 10 else min(LEAST_KL, top / 10)
+    kl_edges = np.geomspace(least, top, _BINS + 1)
     entropy_edges = np.linspace(0, entropy_top or 1.0, _BINS + 1)
     wide = -(-(last + 1) // _POSITIONS)
     position_edges = np.arange(0, last + 1 + wide, wide) - 0.5

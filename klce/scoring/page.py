@@ -229,11 +229,12 @@ def _draw_change(
     axes: Any, colours: Colours, pictures: Pictures, summary: ComparisonSummary
 ) -> None:
     assert pictures.change_edges is not None
+    assert pictures.change_counts is not None
     assert summary.change_quantiles is not None
     edges = 100 * pictures.change_edges
     axes.stairs(pictures.change_counts, edges, fill=True, color=colours["p"], alpha=0.75)
+    axes.set_ylim(0.5, 1.5 * max(1, int(pictures.change_counts.max())))
     axes.set_yscale("log")
-    axes.set_ylim(bottom=0.5)
     axes.set_xlabel("probability of the label in Q - in P (percentage points)")
     axes.set_ylabel("rows")
     quantiles = tuple(100 * value for value in summary.change_quantiles)
@@ -269,8 +270,8 @@ def _draw_density(axes: Any, colours: Colours, density: Density, x_label: str) -
     )
     centres = (density.x[:-1] + density.x[1:]) / 2
     axes.plot(centres, density.mean, color=colours["q"], linewidth=1.5)
-    axes.set_yscale("log")
     axes.set_ylim(density.y[0], density.y[-1])
+    axes.set_yscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel("KL(P||Q) (nats)")
     bar = axes.figure.colorbar(mesh, ax=axes)

@@ -165,8 +165,25 @@ class ParquetWriter(ArrowWriter):
     """Parquet: the same columns."""
 
     def _open(self, file: BinaryIO) -> Any:
-        parquet = library("pyarrow.parquet", "writing .parquet files")
-        return parquet.ParquetWriter(file, self._schema)
+        return open_parquet(file, self._schema)
+
+
+def open_parquet(file: BinaryIO, schema: Any) -> Any:
+    """Open pyarrow's writer of Parquet files.
+
+    When it could not write the end of the file, it would try again at some later time, and complain
+    on stderr that the file is closed.
+    """
+    parquet = library("pyarrow.parquet", "writing .parquet files")
+
+    class Writer(parquet.ParquetWriter):  # type: ignore[misc, name-defined]
+        def close(self) -> None:
+            try:
+                super().close()
+            finally:
+                self.is_open = False
+
+    return Writer(file, schema)
 
 
 WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
@@ -203,9 +220,22 @@ def check_output_path(path: Path, inputs: list[Path]) -> None:
 @contextlib.contextmanager
 def open_results(path: Path, shape: tuple[int, ...], columns: np.dtype[Any]) -> Iterator[Writer]:
     """Open a writer of results of rows of `shape`; the file appears if the block ends well."""
-    with open_whole(path) as file:
-        writer = WRITERS[path.suffix.lower()](file, shape, columns)
+    make = WRITERS[path.suffix.lower()]
+    with open_writer(path, lambda file: make(file, shape, columns)) as writer:
         yield writer
+
+
+@contextlib.contextmanager
+def open_writer(path: Path, make: Callable[[BinaryIO], Writer]) -> Iterator[Writer]:
+    """Open a writer that `make` puts on a file, which appears if the block ends well."""
+    with open_whole(path) as file:
+        writer = make(file)
+        try:
+            yield writer
+        except BaseException:
+            with contextlib.suppress(Exception):  # a library has to let go of the file, no more
+                writer.close()
+            raise
         writer.close()
 
 
