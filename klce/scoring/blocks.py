@@ -76,6 +76,10 @@ def plan_blocks(
         # Twice, since the next block is read before the last one is given back.
         held = 2 * (sum(logits.block_row_bytes for logits in inputs) + working_row_bytes)
         block_rows = min(_BLOCK_BYTES // row_bytes, _BLOCK_ROWS, memory // max(held, 1))
+        # Whole chunks, so that none is read twice, if memory allows one.
+        chunk = max(logits.chunk_rows for logits in inputs)
+        if chunk * held <= memory:
+            block_rows = max(1, block_rows // chunk) * chunk
         block_rows = max(1, block_rows)
     elif block_rows < 1:
         raise InputError(f"block_rows must be at least 1, not {block_rows}")

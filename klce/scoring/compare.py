@@ -389,7 +389,13 @@ class _LlamaCpp:
             )
         if not p.rows:
             raise InputError(f"{p.path}: llama.cpp's statistics need rows, there are none")
-        self._p, self._q, self._labels, self._ignore_index = p, q, labels, ignore_index
+        ignored = labels.first(ignore_index)
+        if ignored is not None:
+            raise InputError(
+                f"{labels.path}: row {ignored} is ignored (label {ignore_index}); "
+                "llama.cpp scores every row"
+            )
+        self._p, self._q, self._labels = p, q, labels
         self._decoded = isinstance(reader, KldReader)
         self._rows_per_chunk = (
             reader.layout.rows_per_chunk if isinstance(reader, KldReader) else None
@@ -398,16 +404,11 @@ class _LlamaCpp:
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
-        target = self._labels.block(start, stop)
-        ignored = target == self._ignore_index
-        if ignored.any():
-            raise InputError(
-                f"row {start + int(ignored.argmax())} is ignored (label {self._ignore_index}); "
-                "llama.cpp scores every row"
-            )
         p = self._p.block(start, stop)
-        log_p = p if self._decoded else llama_cpp.as_base(p, start)
-        return llama_cpp.compare_rows(log_p, self._q.block(start, stop), target)
+        log_p = p if self._decoded else llama_cpp.as_base(p, self._p.path, start)
+        return llama_cpp.compare_rows(
+            log_p, self._q.block(start, stop), self._labels.block(start, stop)
+        )
 
     def lines(self, rows: NDArray[Any]) -> list[str]:
         """Return what the tool prints: the table of chunks, where they are known, and the rest."""

@@ -241,4 +241,4 @@ def _write_kld(
         kld.write_header(file, layout, tokens.read(0, chunks, 1))
         # An encoded block takes several times its size on the way.
         for start, block in _blocks(reader, len(reader.shape) - 1, memory // 4, progress):
-            file.write(kld.encode(block, cut, start).tobytes())
+            file.write(kld.encode(block, cut, path=reader.path, first_row=start).tobytes())

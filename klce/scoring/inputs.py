@@ -29,6 +29,8 @@ class Logits:
         integers become.
     row_bytes : int
         Bytes of a row in the file.
+    chunk_rows : int
+        Rows that the file gives up together.
     block_row_bytes : int
         Bytes of memory that a row of a block takes: none if it is a view of a map.
     """
@@ -60,12 +62,26 @@ class Logits:
         self.row_bytes = self.classes * dtype.itemsize
         converted = 0 if self.dtype == dtype else self.classes * self.dtype.itemsize
         self.block_row_bytes = converted + (0 if reader.mapped else self.row_bytes)
+        self.chunk_rows = _rows_of_chunk(reader.chunks, self.leading_shape)
         self._reader = reader
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
         rows = self._reader.read(start, stop, len(self.leading_shape))
         return rows.astype(self.dtype, copy=False)
+
+
+def _rows_of_chunk(chunks: tuple[int, ...] | None, leading_shape: tuple[int, ...]) -> int:
+    """Return the rows that follow one another in a chunk, which is read whole."""
+    if chunks is None:
+        return 1
+    rows = 1
+    for axis in reversed(range(len(leading_shape))):
+        chunk, length = chunks[axis], leading_shape[axis]
+        rows *= min(chunk, length)
+        if chunk < length:
+            break
+    return max(1, rows)
 
 
 class Labels:
@@ -79,12 +95,22 @@ class Labels:
                 f"{reader.path}: labels of shape {reader.shape} do not match "
                 f"{logits.path}, which has rows of shape {logits.leading_shape}"
             )
+        self.path = reader.path
+        self._rows = logits.rows
         self._reader = reader
         self._check(logits, ignore_index)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the labels of rows `start` to `stop`."""
         return self._read(start, stop).astype(np.int64, copy=False)
+
+    def first(self, label: int) -> int | None:
+        """Return the first row with a label."""
+        for start in range(0, self._rows, _LABELS_AT_ONCE):
+            equal = self._read(start, min(start + _LABELS_AT_ONCE, self._rows)) == label
+            if equal.any():
+                return start + int(equal.argmax())
+        return None
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         return self._reader.read(start, stop, len(self._reader.shape))

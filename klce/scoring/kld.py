@@ -112,8 +112,12 @@ def decode(rows: NDArray[Any]) -> NDArray[np.float32]:
     return log_probs
 
 
-def encode(logits: NDArray[Any], cut: int, first_row: int = 0) -> NDArray[Any]:
-    """Return rows of `Layout.row_dtype` for float32 logits, computed in float32 as the tool does.
+def encode(
+    logits: NDArray[Any], cut: int, *, path: str = "logits", first_row: int = 0
+) -> NDArray[Any]:
+    """Return rows of `Layout.row_dtype` for logits, computed in float32 as the tool does.
+
+    `path` and `first_row` are for an error to name.
 
     Raises
     ------
@@ -125,8 +129,8 @@ def encode(logits: NDArray[Any], cut: int, first_row: int = 0) -> NDArray[Any]:
     if not np.isfinite(largest).all():
         row = int(np.isfinite(largest).argmin())
         raise InputError(
-            f"row {first_row + row} has the largest logit {largest[row]}; "
-            "a .kld file holds rows of a finite one"
+            f"{path}: row {first_row + row} has the largest logit {largest[row]}; "
+            "llama.cpp's base file holds rows of a finite one"
         )
     smallest = np.maximum(x.min(axis=1), largest - np.float32(cut))
     total = exponential(x - largest[:, None]).sum(axis=1, dtype=np.float64)

@@ -64,9 +64,9 @@ def compare_rows(
     return table
 
 
-def as_base(logits: NDArray[Any], first_row: int) -> NDArray[np.float32]:
+def as_base(logits: NDArray[Any], path: str, first_row: int) -> NDArray[np.float32]:
     """Return the log-probabilities of logits as the tool would find them in its own file."""
-    return kld.decode(kld.encode(logits, kld.CUTS[0], first_row))
+    return kld.decode(kld.encode(logits, kld.CUTS[0], path=path, first_row=first_row))
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ def test_base_file_to_another_format_and_back(tmp_path):
         ("a.npy", "b.kld", {"tokens": "a.npy"}, "tokens are integers of shape"),
         ("a.npy", "b.kld", {"tokens": "t.npy", "cut": 12}, "cut must be 16 or 24 nats, not 12"),
         ("t1.npy", "b.kld", {"tokens": "t.npy"}, "logits need 2 axes"),
-        ("nan.npy", "b.kld", {"tokens": "t.npy"}, "row 4 has the largest logit nan"),
+        ("nan.npy", "b.kld", {"tokens": "t.npy"}, "nan.npy: row 4 has the largest logit nan"),
         ("a.npy", "b.npy", {"tokens": "t.npy"}, r"tokens belong to \.kld files"),
         ("a.npy", "a.npy", {}, "would replace the input"),
         ("a.npy", "no/b.npy", {}, "there is no folder no"),

@@ -172,6 +172,7 @@ class ArrowReader:
     """A column."""
 
     mapped = False
+    chunks: tuple[int, ...] | None = None
 
     def __init__(self, column: Column, rows: int, first: Any, parts: Any) -> None:
         self.path, self.dtype = column.path, column.dtype

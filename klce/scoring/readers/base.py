@@ -25,12 +25,15 @@ class Reader(Protocol):
         The array's.
     mapped : bool
         Are slices views of a memory map, which cost no memory of this process?
+    chunks : tuple of int or None
+        The shape of the pieces that are read whole, if there are such.
     """
 
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     mapped: bool
+    chunks: tuple[int, ...] | None
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""

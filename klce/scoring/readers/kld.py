@@ -48,6 +48,7 @@ class KldReader:
     """The log-probabilities, decoded to float32."""
 
     mapped = False
+    chunks: tuple[int, ...] | None = None
     dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __init__(self, path: str, layout: kld.Layout, rows: Elements) -> None:
@@ -71,6 +72,7 @@ class InMemory:
     """A small array that is computed from a file."""
 
     mapped = True
+    chunks: tuple[int, ...] | None = None
 
     def __init__(self, path: str, array: NDArray[Any]) -> None:
         self.path = path

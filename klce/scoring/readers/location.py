@@ -32,7 +32,7 @@ class Location:
         written = os.fspath(text)
         file, colons, name = written.rpartition("::")
         # fsspec chains URLs with the same colons: filecache::s3://bucket/logits.npy
-        if not colons or not file or "/" in name or os.path.exists(written):
+        if not colons or not file or "://" in name or os.path.exists(written):
             file, name = written, ""
         return cls(file.removeprefix("file://"), name or None)
 

@@ -19,6 +19,8 @@ class NpyReader:
     Fortran-ordered arrays of three axes and more are gathered slice by slice.
     """
 
+    chunks: tuple[int, ...] | None = None
+
     def __init__(self, place: StrPath | Location) -> None:
         location = place if isinstance(place, Location) else Location(str(place))
         file = location.open()

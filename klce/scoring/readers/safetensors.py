@@ -42,6 +42,7 @@ class SafetensorsReader:
     """A tensor; its slices are copied out of the library's map of the file."""
 
     mapped = False
+    chunks: tuple[int, ...] | None = None
 
     def __init__(self, tensor: Any, path: str) -> None:
         self.path = path

@@ -112,6 +112,8 @@ class ShardsReader:
         self.path = path
         self.dtype = first.dtype
         self.mapped = all(reader.mapped for reader in readers)
+        # Shards need not begin at a chunk: at worst, one is read twice.
+        self.chunks = first.chunks
         self.readers = readers
         self.shape = (sum(reader.shape[0] for reader in readers), *first.shape[1:])
 

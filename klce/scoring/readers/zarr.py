@@ -43,6 +43,7 @@ class ZarrReader:
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
+        self.chunks: tuple[int, ...] | None = tuple(array.chunks)
         self._array = array
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+import zipfile
 
 import ml_dtypes
 import numpy as np
@@ -14,7 +15,9 @@ import safetensors.numpy
 import zarr
 
 from klce.scoring import InputError, kld, score_file
-from klce.scoring.readers import READERS, open_reader
+from klce.scoring.blocks import plan_blocks
+from klce.scoring.inputs import Logits
+from klce.scoring.readers import READERS, Location, open_reader
 from klce.scoring.readers.base import blocks_of
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
@@ -160,6 +163,8 @@ def test_names(tmp_path):
     np.savez(path, x=np.zeros((2, 2)), y=np.ones((2, 2)))
     assert open_reader(f"{path}::y").read(0, 1, 2)[0] == 1
     assert open_reader(f"{path}::y").path == f"{path}::y"
+    save_zarr_group(tmp_path / "a.zarr", np.ones((2, 2)))
+    assert open_reader(f"{tmp_path}/a.zarr::deep/other").shape == (3,)
     with pytest.raises(InputError, match=r"a\.npz: holds 2 arrays \('x', 'y'\); name one, as in "):
         open_reader(path)
     with pytest.raises(InputError, match=r"holds 2 arrays \('x', 'y'\), not 'z'$"):
@@ -357,10 +362,22 @@ def test_layout_of_a_base_file_is_even():
 
 
 def test_archive_without_arrays_of_numpy(tmp_path):
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
-    from klce.scoring.readers import Location
-
     assert NpzFile(Location(str(tmp_path / "a.npz"))).names == ()
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "rows"),
+    [((100, 5), (30, 5), 30), ((4, 50, 5), (2, 50, 5), 100), ((4, 50, 5), (4, 20, 1), 20)],
+)
+def test_blocks_are_of_whole_chunks(tmp_path, shape, chunks, rows):
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones(shape), chunks=chunks)
+    logits = Logits(open_reader(tmp_path / "a.zarr"))
+    assert logits.chunk_rows == rows
+    row_bytes = 8 * 5
+    for memory in (10 * rows * row_bytes, 2 * rows * row_bytes):
+        plan = plan_blocks([logits], memory=memory, block_rows=None)
+        assert plan.block_rows % rows == 0
+    plan = plan_blocks([logits], memory=rows * row_bytes, block_rows=None)
+    assert plan.block_rows == rows // 2  # a chunk is too much
