@@ -1,5 +1,6 @@
 """The loop of every run: blocks of rows, one after the other, to whoever wants their results."""
 
+import glob
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -131,9 +132,10 @@ def fingerprint(place: StrPath | None) -> Any:
     location = Location.parse(place)
     if location.remote:
         return str(location)
-    path = Path(location.file).resolve()
-    files = sorted(path.parent.glob(path.name)) if not path.exists() else [path]
-    for folder in [file for file in files if file.is_dir()]:
-        files += sorted(folder.iterdir())
-    stats = [(os.fspath(file), file.stat()) for file in files]
-    return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+    path = Path(location.file)
+    found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
+    files: list[Path] = []
+    for entry in found:
+        files += [entry] if not entry.is_dir() else filter(Path.is_file, entry.iterdir())
+    stats = [(os.fspath(file.resolve()), file.stat()) for file in files]
+    return [location.name, sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]

@@ -107,7 +107,10 @@ class Journal(RowFile):
             raise InputError(
                 f"{out}: the interrupted run differs in: {changed}; start anew without --resume"
             )
-        self._file = self._rows_path.open("r+b" if found is not None else "a+b")
+        try:
+            self._file = self._rows_path.open("r+b" if found is not None else "a+b")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(out)) from error
         self._lock()
         try:
             self._begin(run, found is not None)
@@ -126,9 +129,11 @@ class Journal(RowFile):
             return
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             self._file.close()
             raise InputError(f"{self._out}: another run is writing it") from None
+        except OSError:
+            pass  # a file system without locks
 
     def _begin(self, run: dict[str, Any], resume: bool) -> None:
         if resume:

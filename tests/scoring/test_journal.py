@@ -13,6 +13,7 @@ import pytest
 
 from klce.scoring import InputError, Interrupted, compare_file, score_file
 from klce.scoring import score as score_module
+from klce.scoring.blocks import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS, row_dtype
 
@@ -199,3 +200,27 @@ def test_killed_at_random_moments(files, suffix):
     score_file("logits.npy", "targets.npy", out=f"out{suffix}", resume=True)
     assert (files / f"out{suffix}").read_bytes() == (files / f"whole{suffix}").read_bytes()
     assert names(files) == sorted([*before, f"out{suffix}"])
+
+
+def test_an_unwritable_folder(files):
+    (files / "folder").mkdir(mode=0o500)
+    if os.access(files / "folder", os.W_OK):  # as root
+        (files / "folder").rmdir()
+        (files / "folder").symlink_to("/proc")
+    with pytest.raises(OSError, match=r"folder/out\.npy'$"):
+        run("score", "folder/out.npy")
+
+
+def test_fingerprints_see_every_shard(files):
+    (files / "shards").mkdir()
+    for i in range(3):
+        np.save(f"shards/{i}.npy", np.ones((4, 3)))
+    for place in ("shards", "shards/*.npy", "sh*/*.npy", "shards::x"):
+        before = fingerprint(place)
+        assert fingerprint(place) == before
+        os.utime("shards/1.npy", ns=(0, time.time_ns()))
+        assert fingerprint(place) != before
+    assert fingerprint("shards")[1] == fingerprint("shards/*.npy")[1]
+    assert len(fingerprint("shards")[1]) == 3
+    assert fingerprint("s3://bucket/x.npy::a") == "s3://bucket/x.npy::a"
+    assert fingerprint(None) is None

