@@ -308,7 +308,7 @@ class _Exact:
         ignore_index: int,
     ) -> None:
         self._p, self._q, self._labels, self._ignore_index = p, q, labels, ignore_index
-        self.dtype = np.result_type(p.dtype, q.dtype)
+        self.dtype: np.dtype[Any] = np.promote_types(p.dtype, q.dtype)
         self._cut_off = isinstance(reader, KldReader)
         self.columns = row_dtype(self.dtype, labelled=labels is not None, cut_off=self._cut_off)
         # Probabilities of both and of their mean in float64, and what NumPy takes on the way.
@@ -319,8 +319,7 @@ class _Exact:
         p, q = self._p.block(start, stop), self._q.block(start, stop)
         target = None if self._labels is None else self._labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
-        compare_block(table, p.astype(self.dtype, copy=False), q.astype(self.dtype, copy=False),
-                      target, self._ignore_index)  # fmt: skip
+        compare_block(table, p, q, target, self._ignore_index)
         if self._cut_off:
             floor = kld.at_floor(p)
             table["floor_classes"] = floor.sum(axis=1)

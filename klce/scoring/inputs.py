@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
 from klce.scoring.readers import Reader
 
@@ -24,9 +25,8 @@ class Logits:
         The axes that count rows.
     rows, classes : int
         How many there are.
-    dtype : numpy.dtype
-        What a block comes in: float32, which float16 and bfloat16 become too, or float64, which
-        integers become.
+    block_dtype, dtype : numpy.dtype
+        What a block comes in, and what it is computed in: float32 or float64.
     row_bytes : int
         Bytes of a row in the file.
     chunk_rows : int
@@ -44,23 +44,19 @@ class Logits:
             )
         if shape[-1] == 0:
             raise InputError(f"{path}: rows without classes: the shape is {shape}")
-        if dtype.kind in "iub":
-            self.dtype: np.dtype[Any] = np.dtype(np.float64)
-        elif dtype.kind == "f" and dtype.itemsize in (4, 8):
-            self.dtype = dtype.newbyteorder("=")
-        elif dtype.newbyteorder("=") == np.float16 or dtype.name == "bfloat16":
-            self.dtype = np.dtype(np.float32)
-        else:
+        taken = element_dtype(dtype)
+        if taken is None:
             raise InputError(
                 f"{path}: dtype {dtype} is not supported; "
                 "float16, bfloat16, float32, float64 and integers are"
             )
+        self.block_dtype, self.dtype = taken, computed(taken)
         self.path = path
         self.leading_shape = shape[:-1]
         self.rows = math.prod(self.leading_shape)
         self.classes = shape[-1]
         self.row_bytes = self.classes * dtype.itemsize
-        converted = 0 if self.dtype == dtype else self.classes * self.dtype.itemsize
+        converted = 0 if taken == dtype else self.classes * taken.itemsize
         self.block_row_bytes = converted + (0 if reader.mapped else self.row_bytes)
         self.chunk_rows = _rows_of_chunk(reader.chunks, self.leading_shape)
         self._reader = reader
@@ -68,7 +64,7 @@ class Logits:
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
         rows = self._reader.read(start, stop, len(self.leading_shape))
-        return rows.astype(self.dtype, copy=False)
+        return rows.astype(self.block_dtype, copy=False)
 
 
 def _rows_of_chunk(chunks: tuple[int, ...] | None, leading_shape: tuple[int, ...]) -> int:

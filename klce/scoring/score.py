@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import _ufuncs
+from klce._arrays import computed
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -228,7 +229,7 @@ def score_block(
     x: NDArray[Any], target: NDArray[np.int64] | None, ignore_index: int
 ) -> NDArray[Any]:
     """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
-    table = np.empty(len(x), dtype=row_dtype(x.dtype, labelled=target is not None))
+    table = np.empty(len(x), dtype=row_dtype(computed(x.dtype), labelled=target is not None))
     # Without labels every row is ignored, which leaves all but the NLL.
     label = np.int64(ignore_index) if target is None else target
     nll, entropy, logsumexp, argmax = _ufuncs.score(x, label, np.int64(ignore_index))
