@@ -25,8 +25,9 @@ from klce.scoring.comparison import (
 from klce.scoring.distribution import in_order
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
-from klce.scoring.inputs import Labels, Logits
+from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import Journal, RowFile
+from klce.scoring.page import check_libraries, write_page
 from klce.scoring.readers import StrPath, open_reader
 from klce.scoring.readers.kld import KldReader
 from klce.scoring.report import finite_or_none
@@ -224,8 +225,7 @@ def compare_file(
             f"{rows_q.path}: {rows_q.rows:,} rows of {rows_q.classes:,} classes, where "
             f"{rows_p.path} has {rows_p.rows:,} of {rows_p.classes:,}"
         )
-    if not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
+    check_ignore_index(ignore_index)
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
     if report is not None:
@@ -278,8 +278,6 @@ def compare_file(
             read_bytes=(rows_p.rows - resumed) * (rows_p.row_bytes + rows_q.row_bytes),
         )
         if report is not None:
-            from klce.scoring.page import write_page  # it needs the extra `report`
-
             write_page(Path(report), comparison, rows, found_groups)
         store.finish()
     return comparison
@@ -291,8 +289,6 @@ def _check_report(path: Path, compat: str | None, inputs: list[Path]) -> None:
     if compat is not None:
         raise InputError(f"{path}: a report shows the exact comparison, not that of {compat}")
     check_output_path(path, inputs)
-    from klce.scoring.page import check_libraries
-
     check_libraries(path)
 
 

@@ -125,6 +125,12 @@ class Labels:
                 )
 
 
+def check_ignore_index(ignore_index: int) -> None:
+    """Refuse a label that no file of labels can hold."""
+    if not -(2**63) <= ignore_index < 2**63:
+        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
+
+
 def _name_row(row: int, shape: tuple[int, ...]) -> str:
     if len(shape) == 1:
         return f"row {row}"

@@ -4,23 +4,27 @@ The page is one file without scripts. Each picture is there twice, for a light a
 screen.
 """
 
+from __future__ import annotations
+
 import base64
 import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.compare import Comparison
 from klce.scoring.comparison import MEASURES, QUANTILES, ComparisonSummary, Estimate
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import Calibration, Density, Pictures, gather
 from klce.scoring.optional import library
 from klce.scoring.results import open_whole
+
+if TYPE_CHECKING:
+    from klce.scoring.compare import Comparison  # which writes pages
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 

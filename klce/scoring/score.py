@@ -14,7 +14,7 @@ from klce._arrays import computed
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.inputs import Labels, Logits
+from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import Journal
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.report import Report
@@ -83,8 +83,7 @@ def score_file(
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
     """
     rows = Logits(open_reader(logits))
-    if not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
+    check_ignore_index(ignore_index)
     plan = plan_blocks([rows], memory=memory, block_rows=block_rows)
     inputs = {
         "logits": logits, "targets": targets, "groups": groups,
