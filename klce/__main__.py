@@ -8,11 +8,10 @@ def main() -> None:
     try:
         from klce.cli import app
     except ModuleNotFoundError as error:
-        if error.name not in ("click", "rich", "typer"):
+        package = (error.name or "").partition(".")[0]
+        if package not in ("click", "rich", "typer"):
             raise
-        print(
-            f"klce: the command line needs {error.name}: pip install 'klce[cli]'", file=sys.stderr
-        )
+        print(f"klce: the command line needs {package}: pip install 'klce[cli]'", file=sys.stderr)
         sys.exit(2)
     app(prog_name="klce")
 

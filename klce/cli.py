@@ -2,7 +2,8 @@
 
 import contextlib
 import json
-import math
+import re
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -11,7 +12,6 @@ from types import TracebackType
 from typing import Annotated, Any
 
 import typer
-from rich import box
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -22,12 +22,19 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 import klce
-from klce.scoring import InputError, Report, score_file
+from klce.scoring import (
+    InputError,
+    Interrupted,
+    compare_file,
+    convert_file,
+    file_info,
+    score_file,
+)
+from klce.scoring.compare import COMPATIBLE
+from klce.scoring.tables import comparison_table, info_table, score_table
 
 _PROGRESS_AFTER_SECONDS = 1.0
 
@@ -73,57 +80,225 @@ def _klce(
         ),
     ] = False,
 ) -> None:
-    """Cross-entropy, entropy and perplexity of files of logits."""
+    """Scores and comparisons of files of logits: perplexity, entropy, KL divergence."""
     if context.invoked_subcommand is None:
         print(context.get_help())
+
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+
+
+def _bytes(text: str) -> int:
+    """Return the number of bytes that a text such as 256MB means."""
+    parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmg]i?)?b?", text.strip().lower())
+    if parts is None:
+        raise typer.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
+    return int(float(parts[1]) * _UNITS[parts[2] or ""])
+
+
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        "-o",
+        metavar="FILE",
+        help="Write the results of each row, in nats, to FILE "
+        "(.npy, .csv, .jsonl, .parquet, .arrow).",
+    ),
+]
+_IgnoreIndex = Annotated[int, typer.Option(metavar="LABEL", help="Skip the rows with this label.")]
+_Groups = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The sequence of each row: an id per row, or the offsets of all sequences.",
+    ),
+]
+_Memory = Annotated[
+    int,
+    typer.Option(
+        parser=_bytes, metavar="SIZE", help="Stay within this, beyond the maps of the files."
+    ),
+]
+_Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with an interrupted run to the same --out.")
+]
+_AsJson = Annotated[
+    bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
+]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")]
+_MEMORY: Any = "256MB"
 
 
 @app.command()
 def score(
     logits: Annotated[
-        Path,
+        str,
         typer.Argument(
-            metavar="LOGITS", help="Array file (.npy) of logits; its last axis is the classes."
+            metavar="LOGITS",
+            help="Array of logits, its last axis the classes: a file, a folder or a 'pattern' of "
+            "files, or a URL; FILE::NAME in a file of several arrays.",
         ),
     ],
     targets: Annotated[
-        Path | None,
+        str | None,
         typer.Argument(
-            metavar="TARGETS", help="Array file (.npy) of class indices, one per row of logits."
+            metavar="TARGETS",
+            help="Array of class indices, one per row of logits; without it, the array 'targets' "
+            "beside the logits, if there is one.",
         ),
     ] = None,
-    out: Annotated[
+    out: _Out = None,
+    ignore_index: _IgnoreIndex = -100,
+    groups: _Groups = None,
+    bytes_file: Annotated[
+        str | None,
+        typer.Option("--bytes", metavar="FILE", help="Bytes of each sequence, for bits per byte."),
+    ] = None,
+    words_file: Annotated[
+        str | None,
+        typer.Option("--words", metavar="FILE", help="Words of each sequence, for bits per word."),
+    ] = None,
+    sequences: Annotated[
         Path | None,
-        typer.Option(
-            "--out",
-            "-o",
-            metavar="FILE",
-            help="Write the results of each row to FILE (.npy or .csv), in nats.",
-        ),
+        typer.Option(metavar="FILE", help="Write the results of each sequence to FILE."),
     ] = None,
-    ignore_index: Annotated[
-        int, typer.Option(metavar="LABEL", help="Skip the rows with this label.")
-    ] = -100,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")
-    ] = False,
+    memory: _Memory = _MEMORY,
+    resume: _Resume = False,
+    as_json: _AsJson = False,
+    quiet: _Quiet = False,
 ) -> None:
-    """Score a file of logits: loss, perplexity, accuracy and entropy.
+    """Score logits: loss, perplexity, accuracy and entropy.
 
     Without TARGETS, only what needs no labels: entropy, log-sum-exp and, with --out, argmax.
     """
-    with _errors_in_one_line(), _ProgressBar(enabled=not quiet) as bar:
+    with _errors_in_one_line(), _ProgressBar("scoring", enabled=not quiet) as bar:
         report = score_file(
-            logits, targets, out=out, ignore_index=ignore_index, progress=bar.update
+            logits,
+            targets,
+            out=out,
+            ignore_index=ignore_index,
+            groups=groups,
+            bytes_file=bytes_file,
+            words_file=words_file,
+            sequences_out=sequences,
+            memory=memory,
+            resume=resume,
+            progress=bar.update,
         )
-    _warn(report)
+    _warn(report.summary.nan, report.summary.first_nan)
     if as_json:
         print(json.dumps(report.to_dict(), indent=2))
     elif not quiet:
-        Console().print(_table(report))
+        Console().print(score_table(report))
+
+
+@app.command()
+def compare(
+    p: Annotated[
+        str, typer.Argument(metavar="P", help="Logits to measure by, as klce score reads them.")
+    ],
+    q: Annotated[str, typer.Argument(metavar="Q", help="Logits of the same rows to compare.")],
+    targets: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TARGETS",
+            help="Array of class indices, one per row; without it, the array 'targets' beside P, "
+            "if there is one, as in llama.cpp's base file.",
+        ),
+    ] = None,
+    out: _Out = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write a page of pictures to FILE (.html)."),
+    ] = None,
+    compat: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOOL",
+            help=f"Compute and print as another tool does ({', '.join(COMPATIBLE)}).",
+        ),
+    ] = None,
+    ignore_index: _IgnoreIndex = -100,
+    groups: _Groups = None,
+    memory: _Memory = _MEMORY,
+    resume: _Resume = False,
+    as_json: _AsJson = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Compare two models' logits of the same rows: KL divergence and more.
+
+    P may be llama.cpp's base file (.kld), as its perplexity tool writes it.
+    """
+    with _errors_in_one_line(), _ProgressBar("comparing", enabled=not quiet) as bar:
+        comparison = compare_file(
+            p,
+            q,
+            targets,
+            out=out,
+            report=report,
+            compat=compat,
+            ignore_index=ignore_index,
+            groups=groups,
+            memory=memory,
+            resume=resume,
+            progress=bar.update,
+        )
+    if comparison.summary is not None:
+        _warn(comparison.summary.nan, comparison.summary.first_nan)
+    if as_json:
+        print(json.dumps(comparison.to_dict(), indent=2))
+    elif not quiet and compat is not None:
+        print("\n".join(comparison.lines))
+    elif not quiet:
+        Console().print(comparison_table(comparison))
+
+
+@app.command()
+def convert(
+    source: Annotated[
+        str, typer.Argument(metavar="IN", help="Array to read, as klce score reads logits.")
+    ],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="File to write, by its suffix: .npy, .zarr, .parquet, .arrow, .kld."
+        ),
+    ],
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="For .kld: the tokens of all chunks, of shape (n_chunk, n_ctx)."
+        ),
+    ] = None,
+    cut: Annotated[
+        int,
+        typer.Option(
+            metavar="NATS", help="For .kld: where rows are cut off below the top, 16 or 24."
+        ),
+    ] = 16,
+    memory: _Memory = _MEMORY,
+    quiet: _Quiet = False,
+) -> None:
+    """Write an array to a file of another format."""
+    with _errors_in_one_line(), _ProgressBar("converting", enabled=not quiet) as bar:
+        convert_file(source, out, tokens=tokens, cut=cut, memory=memory, progress=bar.update)
+
+
+@app.command()
+def info(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A file, a folder, a 'pattern' of files or a URL.")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show what a file holds, and what would be scored of it."""
+    with _errors_in_one_line():
+        found = file_info(file)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        Console().print(info_table(found))
 
 
 @contextlib.contextmanager
@@ -136,6 +311,10 @@ def _errors_in_one_line() -> Iterator[None]:
     except OSError as error:
         _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise typer.Exit(2) from None
+    except Interrupted as stop:
+        arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+        _complain(f"interrupted: {stop}; go on with: klce {shlex.join(arguments)} --resume")
+        raise typer.Exit(130) from None
     except KeyboardInterrupt:
         _complain("interrupted")
         raise typer.Exit(130) from None
@@ -145,12 +324,11 @@ def _complain(message: str) -> None:
     print(f"klce: {message}", file=sys.stderr)
 
 
-def _warn(report: Report) -> None:
-    summary = report.summary
-    if summary.nan:
-        rows = "1 row gives" if summary.nan == 1 else f"{summary.nan:,} rows give"
+def _warn(nan: int, first_nan: int | None) -> None:
+    if nan:
+        rows = "1 row gives" if nan == 1 else f"{nan:,} rows give"
         _complain(
-            f"warning: {rows} nan, first row {summary.first_nan}; "
+            f"warning: {rows} nan, first row {first_nan}; "
             "the means leave such rows out (logits with nan or +inf, or all -inf)"
         )
 
@@ -158,7 +336,8 @@ def _warn(report: Report) -> None:
 class _ProgressBar:
     """A bar on stderr, if that is a terminal, once a run has taken a second."""
 
-    def __init__(self, *, enabled: bool) -> None:
+    def __init__(self, task: str, *, enabled: bool) -> None:
+        self._task = task
         self._enabled = enabled and sys.stderr.isatty()
         self._begin = time.monotonic()
         self._bar: Progress | None = None
@@ -167,14 +346,14 @@ class _ProgressBar:
         return self
 
     def update(self, done: int, total: int) -> None:
-        """Show that `done` bytes of `total` are scored."""
+        """Show that `done` bytes of `total` are done."""
         if not self._enabled:
             return
         if self._bar is None:
             if time.monotonic() - self._begin < _PROGRESS_AFTER_SECONDS:
                 return
             self._bar = Progress(
-                TextColumn("scoring"),
+                TextColumn(self._task),
                 BarColumn(),
                 TaskProgressColumn(),
                 DownloadColumn(),
@@ -183,7 +362,7 @@ class _ProgressBar:
                 console=Console(stderr=True),
                 transient=True,
             )
-            self._bar.add_task("scoring", total=total)
+            self._bar.add_task(self._task, total=total)
             self._bar.start()
         self._bar.update(self._bar.task_ids[0], completed=done)
 
@@ -195,45 +374,3 @@ class _ProgressBar:
     ) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _table(report: Report) -> Table:
-    summary = report.summary
-    labelled = report.targets is not None
-    table = Table(
-        title=Text(f" {report.logits}"),  # not a str: brackets in a name are not markup
-        title_justify="left",
-        title_style="bold",
-        box=box.HORIZONTALS,
-        show_header=False,
-    )
-    table.add_column()
-    table.add_column(justify="right", style="bold")
-    table.add_column(style="dim")
-
-    table.add_row("rows", f"{summary.rows:,}")
-    table.add_row("classes", f"{report.classes:,}")
-    if labelled:
-        table.add_row("skipped rows", f"{summary.ignored:,}", f"ignore_index {report.ignore_index}")
-    if summary.nan:
-        table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
-    if summary.infinite:
-        table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
-    table.add_section()
-    if labelled:
-        table.add_row("mean NLL", _number(summary.mean_nll), "nats")
-        table.add_row("", _number(summary.mean_nll / math.log(2)), "bits")
-        table.add_row("perplexity", _number(summary.perplexity))
-        table.add_row("accuracy", _number(100 * summary.accuracy, ".2f"), "%")
-    table.add_row("mean entropy", _number(summary.mean_entropy), "nats")
-    table.add_row("", _number(summary.mean_entropy / math.log(2)), "bits")
-    if not labelled:
-        table.add_row("mean log-sum-exp", _number(summary.mean_logsumexp), "nats")
-    table.add_section()
-    table.add_row("speed", f"{report.rows_per_second:,.0f}", "rows/s")
-    table.add_row("", f"{report.gigabytes_per_second:.3g}", "GB/s")
-    return table
-
-
-def _number(value: float, form: str = "#.5g") -> str:
-    return "-" if math.isnan(value) else format(value, form)

@@ -4,6 +4,8 @@ import re
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from typer.testing import CliRunner
 
 import klce
 from klce import cli
+
+LM = Path(__file__).parents[1] / "examples" / "lm"
 
 
 @pytest.fixture
@@ -184,10 +188,82 @@ def test_help_and_version():
         result = run(*arguments)
         assert result.exit_code == 0
         assert "score" in result.stdout
-    result = run("score", "--help")
-    for word in ("LOGITS", "TARGETS", "--out", "--ignore-index", "--json", "--quiet"):
-        assert word in result.stdout
+    both = ("--out", "--ignore-index", "--groups", "--memory", "--resume", "--json", "--quiet")
+    for command, words in {
+        "score": ("LOGITS", "TARGETS", "--bytes", "--words", "--sequences", *both),
+        "compare": ("P", "Q", "TARGETS", "--report", "--compat", *both),
+        "convert": ("IN", "OUT", "--tokens", "--cut", "--memory", "--quiet"),
+        "info": ("FILE", "--json"),
+    }.items():
+        assert command in run("--help").stdout
+        result = run(command, "--help")
+        for word in words:
+            assert word in result.stdout
     assert run("--version").stdout == f"klce {klce.__version__}\n"
+
+
+def test_sequences(files):
+    np.save("groups.npy", [0, 20, 60])
+    np.save("bytes.npy", [50, 60])
+    result = run(
+        "score", "logits.npy", "targets.npy", "--groups", "groups.npy", "--bytes", "bytes.npy",
+        "--sequences", "sequences.jsonl",
+    )  # fmt: skip
+    assert (result.exit_code, result.stderr) == (0, "")
+    table = cells(result.stdout)
+    assert table["sequences"] == ["2"]
+    lines = [json.loads(line) for line in (files / "sequences.jsonl").read_text().splitlines()]
+    assert [line["tokens"] for line in lines] == [20, 40]
+    total = sum(line["log_likelihood"] for line in lines)
+    assert table["bits per byte"] == [f"{-total / np.log(2) / 110:#.5g}"]
+
+
+def test_compare(files):
+    arguments = ("compare", LM / "base.kld", LM / "q4_logits.npy")
+    result = run(*arguments, "--out", "out.csv")
+    assert (result.exit_code, result.stderr) == (0, "")
+    report = json.loads(run(*arguments, "--json").stdout)
+    table = cells(result.stdout)
+    assert table["KL(P||Q)"][0] == f"{report['kl']['mean']:#.5g}"
+    assert table["KL(P||Q)"][1] == f"± {report['kl']['clustered_error']:.2g} nats"
+    assert table["KL(P||Q)"][-2:] == [f"{report['kl_quantiles']['1']:#.5g}", "maximum"]
+    assert table["perplexity of Q"] == [f"{report['perplexity_q']:#.5g}"]
+    assert table["same argmax"][0] == "92.381"
+    assert table["saturated rows"][0] == "0"
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert len((files / "out.csv").read_text().splitlines()) == 106
+
+
+@pytest.mark.parametrize(
+    ("q", "output"),
+    [("q4_logits", "q4_tool_output"), ("base_logits", "base_against_itself_tool_output")],
+)
+def test_compare_prints_what_llama_cpp_does(q, output):
+    result = run("compare", LM / "base.kld", LM / f"{q}.npy", "--compat", "llama.cpp")
+    assert result.stdout == (LM / f"{output}.txt").read_text()
+
+
+def test_convert_and_info(files):
+    assert run("convert", "logits.npy", "logits.parquet").output == ""
+    report = json.loads(run("info", "logits.parquet", "--json").stdout)
+    assert (report["rows"], report["classes"], report["why_not"]) == (60, 5, None)
+    assert report["arrays"] == [
+        {"name": "logits", "shape": [60, 5], "dtype": "float32", "bytes": 1200}
+    ]
+    text = " ".join(run("info", "logits.parquet").stdout.split())
+    assert "to be scored: 60 rows of 5 classes of logits.parquet" in text
+    assert "not to be scored: targets.npy: logits need" in " ".join(
+        run("info", "targets.npy").stdout.split()
+    )
+    assert "3 chunks of 71 tokens" in run("info", LM / "base.kld").stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("256MB", 256e6), ("1GiB", 2**30), ("64k", 64e3), ("2.5 mib", 2.5 * 2**20), ("1000", 1000)],
+)
+def test_sizes(text, size):
+    assert cli._bytes(text) == size
 
 
 # --- what it refuses ------------------------------------------------------------------------------
@@ -199,10 +275,10 @@ def test_help_and_version():
         (["score", "missing.npy"], r"missing\.npy: No such file or directory"),
         (["score", "missing.txt"], r"missing\.txt: No such file or directory"),
         (["score", "logits.npy", "missing.npy"], r"missing\.npy: No such file or directory"),
-        (["score", "."], "not a file type that klce reads"),
+        (["score", "empty"], "empty: no files there that klce reads"),
         (["score", "text.npy"], r"text\.npy: not a \.npy file"),
         (["score", "object.npy"], r"object\.npy: holds Python objects"),
-        (["score", "half.npy"], "dtype float16 is not supported"),
+        (["score", "complex.npy"], "dtype complex64 is not supported"),
         (["score", "scalar.npy"], "logits need 2 axes or more"),
         (["score", "targets.npy"], "logits need 2 axes or more"),
         (["score", "cut.npy"], r"cut\.npy: truncated"),
@@ -212,7 +288,7 @@ def test_help_and_version():
         (["score", "logits.npy", "high.npy"], r"high\.npy: label 5 in row 33 is neither"),
         (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
         (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
-        (["score", "logits.npy", "-o", "out.parquet"], "not a file type that klce writes"),
+        (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
         (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
         (["score", "logits.npy", "--ignore-index", 2**63], "must be a 64-bit integer"),
         (["score", "logits.npy", "--ignore-index", "x"], "--ignore-index"),
@@ -225,7 +301,8 @@ def test_help_and_version():
 def test_errors_are_one_line(files, arguments, message):
     (files / "text.npy").write_text("1 2 3\n")
     np.save("object.npy", np.array([[{}]], dtype=object), allow_pickle=True)
-    np.save("half.npy", np.ones((3, 2), np.float16))
+    (files / "empty").mkdir()
+    np.save("complex.npy", np.ones((3, 2), np.complex64))
     np.save("scalar.npy", 1.0)
     np.save("empty.npy", np.ones((3, 0)))
     (files / "cut.npy").write_bytes((files / "logits.npy").read_bytes()[:500])
@@ -247,6 +324,35 @@ def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
 
     monkeypatch.setattr(cli, "score_file", broken)
     assert isinstance(run("score", "logits.npy").exception, RuntimeError)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "logits.npy"], "Q"),
+        (["compare", "logits.npy", "targets.npy"], "logits need 2 axes or more"),
+        (["compare", "logits.npy", "logits.npy", "--compat", "x"], "compat must be llama.cpp"),
+        (["compare", "logits.npy", "logits.npy", "--report", "x.txt"], "ends in .html"),
+        (["compare", "logits.npy", "logits.npy", "--resume"], "resume needs a file"),
+        (["score", "logits.npy", "--memory", "lots"], "'lots' is not a size, such as 256MB"),
+        (["score", "logits.npy", "--memory", "0"], "memory must be at least 1 byte, not 0"),
+        (["score", "logits.npy", "--groups", "targets.npy"], "groups need labels"),
+        (["convert", "logits.npy", "x.txt"], "not a file type that klce converts to"),
+        (["convert", "logits.npy", "x.kld"], "holds the tokens too"),
+        (["convert", "logits.npy", "logits.npy"], "would replace the input"),
+        (["info", "missing.npy"], "missing.npy: No such file"),
+        (["info", "text.npy"], "not a .npy file"),
+        (["score", "base.kld"], r"base.kld: truncated"),
+    ],
+)
+def test_errors_of_the_other_commands(files, arguments, message):
+    (files / "text.npy").write_text("1 2 3\n")
+    (files / "base.kld").write_bytes((LM / "base.kld").read_bytes()[:9999])
+    before = sorted(files.iterdir())
+    result = run(*arguments)
+    assert result.exit_code == 2
+    expect_error(result, message)
+    assert sorted(files.iterdir()) == before
 
 
 # --- as a process ---------------------------------------------------------------------------------
@@ -279,17 +385,24 @@ def test_import_klce_does_not_load_the_command_line():
     assert run_process(code=code).stdout == "set()\n"
 
 
-@pytest.mark.parametrize("name", ["out.npy", "out.csv"])
-def test_process_on_a_full_disk(files, name):
-    np.save("logits.npy", np.zeros((10_000, 2)))
-
+@pytest.mark.parametrize("command", ["score", "convert"])
+@pytest.mark.parametrize("name", ["out.npy", "out.csv", "out.jsonl", "out.parquet", "out.arrow"])
+def test_process_on_a_full_disk(files, name, command):
+    np.save("logits.npy", np.random.default_rng(0).normal(size=(10_000, 2)))
+    if command == "convert" and name in ("out.csv", "out.jsonl"):
+        name = "out.kld"
+        np.save("tokens.npy", np.zeros((1, 20_001), int))
+        arguments = ["convert", "logits.npy", name, "--tokens", "tokens.npy"]
+    else:
+        arguments = ["score", "logits.npy", "--out", name]
+        arguments = arguments if command == "score" else ["convert", "logits.npy", name]
     code = """
 import resource
 from klce import cli
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
 cli.app(prog_name="klce")
 """
-    done = run_process("score", "logits.npy", "--out", name, code=code)
+    done = run_process(*arguments, code=code)
     assert done.returncode == 2
     expect_error(done, rf"{name}: File too large")
     assert not [path for path in files.iterdir() if "out" in path.name]
@@ -306,8 +419,51 @@ cli.app(prog_name="klce")
 def test_process_interrupted(files):
     done = run_process("score", "logits.npy", "--out", "out.npy", code=INTERRUPTED)
     assert done.returncode == 128 + signal.SIGINT
+    advice = (
+        r"60 of 60 rows are finished; go on with: klce score logits\.npy --out out\.npy --resume"
+    )
+    expect_error(done, f"interrupted: {advice}")
+    assert not (files / "out.npy").exists()
+    done = run_process("score", "logits.npy", "--out", "out.npy", "--resume", "--json")
+    assert json.loads(done.stdout)["rows"] == 60
+    assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "out.npy", "targets.npy"]
+
+
+def test_process_interrupted_without_results(files):
+    done = run_process("score", "logits.npy", code=INTERRUPTED)
+    assert done.returncode == 128 + signal.SIGINT
     expect_error(done, "interrupted")
-    assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "targets.npy"]
+
+
+SLOW_BLOCKS = """
+import sys, time
+from klce import cli
+from klce.scoring import blocks
+blocks._BLOCK_ROWS = 1
+
+def update(self, done, total):
+    print(done, file=sys.stdout, flush=True)
+    time.sleep(0.01)
+
+cli._ProgressBar.update = update
+cli.app(prog_name="klce")
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_within_a_second(files):
+    command = [sys.executable, "-c", SLOW_BLOCKS, "score", "logits.npy", "-o", "out.csv"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        for _ in range(5):
+            process.stdout.readline()
+        begin = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        stderr = process.communicate(timeout=30)[1]
+        assert time.monotonic() - begin < 1
+    assert process.returncode == 128 + signal.SIGINT
+    assert re.fullmatch(r"klce: interrupted: \d+ of 60 rows .* -o out\.csv --resume\n", stderr)
 
 
 def run_on_terminal(seconds, *arguments):

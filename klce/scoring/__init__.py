@@ -1,12 +1,28 @@
-"""Score files of logits: readers, the block loop, per-row results and the summary.
+"""Score and compare files of logits: readers, the block loop, per-row results and the summary.
 
-A file is read in blocks of rows, each block goes through one kernel call, and its results are added
-to a summary and, when asked for, appended to a results file. Memory is bounded by the block.
+A file is read in blocks of rows, each block goes through the kernels, and its results are added to
+a summary and, when asked for, kept for a results file. Memory is bounded by the block.
 """
 
+from klce.scoring.blocks import Interrupted
+from klce.scoring.compare import Comparison, compare_file
+from klce.scoring.convert import convert_file
 from klce.scoring.errors import InputError, LabelError
+from klce.scoring.info import FileInfo, file_info
 from klce.scoring.report import Report
 from klce.scoring.score import score_file
 from klce.scoring.summary import Summary
 
-__all__ = ["InputError", "LabelError", "Report", "Summary", "score_file"]
+__all__ = [
+    "Comparison",
+    "FileInfo",
+    "InputError",
+    "Interrupted",
+    "LabelError",
+    "Report",
+    "Summary",
+    "compare_file",
+    "convert_file",
+    "file_info",
+    "score_file",
+]

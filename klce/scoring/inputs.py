@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
 from klce.scoring.readers import Reader
 
@@ -24,8 +25,14 @@ class Logits:
         The axes that count rows.
     rows, classes : int
         How many there are.
-    dtype : numpy.dtype
-        What a block comes in: float32, or float64, which integers become too.
+    block_dtype, dtype : numpy.dtype
+        What a block comes in, and what it is computed in: float32 or float64.
+    row_bytes : int
+        Bytes of a row in the file.
+    chunk_rows : int
+        Rows that the file gives up together.
+    block_row_bytes : int
+        Bytes of memory that a row of a block takes: none if it is a view of a map.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -37,25 +44,40 @@ class Logits:
             )
         if shape[-1] == 0:
             raise InputError(f"{path}: rows without classes: the shape is {shape}")
-        if dtype.kind in "iub":
-            self.dtype = np.dtype(np.float64)
-        elif dtype.kind == "f" and dtype.itemsize in (4, 8):
-            self.dtype = dtype.newbyteorder("=")
-        else:
+        taken = element_dtype(dtype)
+        if taken is None:
             raise InputError(
-                f"{path}: dtype {dtype} is not supported; float32, float64 and integers are"
+                f"{path}: dtype {dtype} is not supported; "
+                "float16, bfloat16, float32, float64 and integers are"
             )
+        self.block_dtype, self.dtype = taken, computed(taken)
         self.path = path
         self.leading_shape = shape[:-1]
         self.rows = math.prod(self.leading_shape)
         self.classes = shape[-1]
         self.row_bytes = self.classes * dtype.itemsize
+        converted = 0 if taken == dtype else self.classes * taken.itemsize
+        self.block_row_bytes = converted + (0 if reader.mapped else self.row_bytes)
+        self.chunk_rows = _rows_of_chunk(reader.chunks, self.leading_shape)
         self._reader = reader
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
         rows = self._reader.read(start, stop, len(self.leading_shape))
-        return rows.astype(self.dtype, copy=False)
+        return rows.astype(self.block_dtype, copy=False)
+
+
+def _rows_of_chunk(chunks: tuple[int, ...] | None, leading_shape: tuple[int, ...]) -> int:
+    """Return the rows that follow one another in a chunk, which is read whole."""
+    if chunks is None:
+        return 1
+    rows = 1
+    for axis in reversed(range(len(leading_shape))):
+        chunk, length = chunks[axis], leading_shape[axis]
+        rows *= min(chunk, length)
+        if chunk < length:
+            break
+    return max(1, rows)
 
 
 class Labels:
@@ -69,12 +91,22 @@ class Labels:
                 f"{reader.path}: labels of shape {reader.shape} do not match "
                 f"{logits.path}, which has rows of shape {logits.leading_shape}"
             )
+        self.path = reader.path
+        self._rows = logits.rows
         self._reader = reader
         self._check(logits, ignore_index)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the labels of rows `start` to `stop`."""
         return self._read(start, stop).astype(np.int64, copy=False)
+
+    def first(self, label: int) -> int | None:
+        """Return the first row with a label."""
+        for start in range(0, self._rows, _LABELS_AT_ONCE):
+            equal = self._read(start, min(start + _LABELS_AT_ONCE, self._rows)) == label
+            if equal.any():
+                return start + int(equal.argmax())
+        return None
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         return self._reader.read(start, stop, len(self._reader.shape))
@@ -91,6 +123,12 @@ class Labels:
                     f"{_name_row(start + at, logits.leading_shape)} is neither a class "
                     f"(0 to {logits.classes - 1}) nor ignore_index ({ignore_index})"
                 )
+
+
+def check_ignore_index(ignore_index: int) -> None:
+    """Refuse a label that no file of labels can hold."""
+    if not -(2**63) <= ignore_index < 2**63:
+        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
 
 
 def _name_row(row: int, shape: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from klce.scoring.groups import Sequences
 from klce.scoring.summary import Summary
 
 
@@ -23,10 +24,14 @@ class Report:
         The label of rows that do not count.
     summary : Summary
         Counts and means.
+    sequences : Sequences or None
+        Sums over sequences, if there are groups.
     seconds : float
         From the first row to the last, reading and writing included.
+    resumed_rows : int
+        Rows that were taken over from an interrupted run.
     read_bytes : int
-        Size of the logits in the file.
+        Size in the file of the logits that were scored.
     """
 
     logits: str
@@ -36,7 +41,9 @@ class Report:
     dtype: str
     ignore_index: int
     summary: Summary
+    sequences: Sequences | None
     seconds: float
+    resumed_rows: int
     read_bytes: int
 
     @property
@@ -47,7 +54,7 @@ class Report:
     @property
     def rows_per_second(self) -> float:
         """Rows scored in a second."""
-        return self.summary.rows / self.seconds
+        return (self.summary.rows - self.resumed_rows) / self.seconds
 
     @property
     def gigabytes_per_second(self) -> float:
@@ -82,8 +89,23 @@ class Report:
             "rows_per_second": self.rows_per_second,
             "gigabytes_per_second": self.gigabytes_per_second,
         }
-        return {name: _finite_or_none(value) for name, value in values.items()}
+        if self.sequences is not None:
+            values |= self._sequences(self.sequences)
+        return {name: finite_or_none(value) for name, value in values.items()}
+
+    def _sequences(self, sequences: Sequences) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            "sequences": len(sequences.labels),
+            "mean_log_likelihood_nats": sequences.mean_log_likelihood,
+            "standard_error_tokens_nats": sequences.token_error,
+            "standard_error_sequences_nats": sequences.clustered_error,
+        }
+        for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
+            if lengths is not None:
+                values[f"bits_per_{unit}"] = sequences.bits_per(lengths)
+        return values
 
 
-def _finite_or_none(value: Any) -> Any:
+def finite_or_none(value: Any) -> Any:
+    """Return a value as JSON has it: without nan and inf."""
     return None if isinstance(value, float) and not math.isfinite(value) else value

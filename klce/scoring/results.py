@@ -1,12 +1,13 @@
 """Results row by row, and the files that hold them.
 
-A format is a class with a `write` method and one row in `WRITERS`. A file appears under its name
-only when it is whole: rows go to a temporary file in the same folder, which is then renamed.
+A format is a class with the methods `write` and `close` and one row in `WRITERS`. A file appears
+under its name only when it is whole: rows go to a temporary file in the same folder, which is then
+renamed.
 """
 
 import contextlib
+import json
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -16,8 +17,11 @@ from numpy.lib import format as npy
 from numpy.typing import DTypeLike, NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.optional import library
 
-_CSV_ROWS_AT_ONCE = 8192
+_ROWS_AT_ONCE = 8192
+_ROWS_IN_GROUP = 1 << 17
+"""Rows of a row group of Parquet and of a batch of Arrow."""
 
 
 def row_dtype(dtype: DTypeLike, *, labelled: bool) -> np.dtype[Any]:
@@ -40,6 +44,10 @@ class Writer(Protocol):
         """Append rows."""
         ...
 
+    def close(self) -> None:
+        """Write what comes after the last row."""
+        ...
+
 
 class NpyWriter:
     """A structured array of the shape of the rows."""
@@ -52,6 +60,9 @@ class NpyWriter:
     def write(self, table: NDArray[Any]) -> None:
         """Append rows."""
         self._file.write(table.tobytes())
+
+    def close(self) -> None:
+        """Nothing comes after the rows."""
 
 
 class CsvWriter:
@@ -67,45 +78,175 @@ class CsvWriter:
 
     def write(self, table: NDArray[Any]) -> None:
         """Append rows."""
-        for start in range(0, len(table), _CSV_ROWS_AT_ONCE):
-            part = table[start : start + _CSV_ROWS_AT_ONCE]
+        for part in _parts(table):
             numbers = np.arange(self._next_row, self._next_row + len(part))
             columns = [numbers, *(part[name] for name in part.dtype.names or ())]
             self._write_lines(map(",".join, zip(*(c.astype(str) for c in columns), strict=True)))
             self._next_row += len(part)
 
+    def close(self) -> None:
+        """Nothing comes after the rows."""
+
     def _write_lines(self, lines: Iterable[str]) -> None:
         self._file.write("".join(line + "\n" for line in lines).encode("ascii"))
+
+
+class JsonLinesWriter:
+    """An object per line and row, with its number. JSON has no nan and no inf: they are null."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
+        self._file = file
+        self._next_row = 0
+        self._names = ("row", *(columns.names or ()))
+
+    def write(self, table: NDArray[Any]) -> None:
+        """Append rows."""
+        for part in _parts(table):
+            numbers = range(self._next_row, self._next_row + len(part))
+            columns = [numbers, *(_json_values(part[name]) for name in self._names[1:])]
+            lines = (
+                json.dumps(dict(zip(self._names, values, strict=True))) + "\n"
+                for values in zip(*columns, strict=True)
+            )
+            self._file.write("".join(lines).encode("ascii"))
+            self._next_row += len(part)
+
+    def close(self) -> None:
+        """Nothing comes after the rows."""
+
+
+class ArrowWriter:
+    """Arrow's own format: the row's number, and a column each."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
+        self._pa = library("pyarrow", "writing .arrow files")
+        library("pyarrow.ipc", "")
+        self._columns = columns
+        names = columns.names or ()
+        self._schema = self._pa.schema(
+            [("row", self._pa.int64())]
+            + [(name, self._pa.from_numpy_dtype(columns[name])) for name in names]
+        )
+        self._next_row = 0
+        self._pending: list[NDArray[Any]] = []
+        self._pending_rows = 0
+        self._writer = self._open(file)
+
+    def _open(self, file: BinaryIO) -> Any:
+        return self._pa.ipc.new_file(file, self._schema)
+
+    def write(self, table: NDArray[Any]) -> None:
+        """Append rows, which are gathered to groups of a fixed size, whatever they come in."""
+        while len(table):
+            room = _ROWS_IN_GROUP - self._pending_rows
+            self._pending.append(table[:room])
+            self._pending_rows += len(table[:room])
+            table = table[room:]
+            if self._pending_rows == _ROWS_IN_GROUP:
+                self._flush()
+
+    def close(self) -> None:
+        """Write the last group and the footer."""
+        if self._pending_rows:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        rows = np.concatenate(self._pending)
+        numbers = np.arange(self._next_row, self._next_row + len(rows))
+        columns = [numbers, *(np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ())]
+        arrays = [self._pa.array(column) for column in columns]
+        self._writer.write_table(self._pa.table(arrays, schema=self._schema))
+        self._next_row += len(rows)
+        self._pending, self._pending_rows = [], 0
+
+
+class ParquetWriter(ArrowWriter):
+    """Parquet: the same columns."""
+
+    def _open(self, file: BinaryIO) -> Any:
+        return open_parquet(file, self._schema)
+
+
+def open_parquet(file: BinaryIO, schema: Any) -> Any:
+    """Open pyarrow's writer of Parquet files.
+
+    When it could not write the end of the file, it would try again at some later time, and complain
+    on stderr that the file is closed.
+    """
+    parquet = library("pyarrow.parquet", "writing .parquet files")
+
+    class Writer(parquet.ParquetWriter):  # type: ignore[misc, name-defined]
+        def close(self) -> None:
+            try:
+                super().close()
+            finally:
+                self.is_open = False
+
+    return Writer(file, schema)
 
 
 WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
     ".npy": NpyWriter,
     ".csv": CsvWriter,
+    ".jsonl": JsonLinesWriter,
+    ".parquet": ParquetWriter,
+    ".arrow": ArrowWriter,
 }
 
 
 def check_results_path(path: Path, inputs: list[Path]) -> None:
     """Refuse, before any work, a path that results cannot or should not be written to."""
-    if path.suffix.lower() not in WRITERS:
+    suffix = path.suffix.lower()
+    if suffix not in WRITERS:
         known = ", ".join(WRITERS)
         raise InputError(f"{path}: not a file type that klce writes results to ({known})")
+    if suffix in (".parquet", ".arrow"):
+        library("pyarrow", f"{path}: writing {suffix} files")
+    check_output_path(path, inputs)
+
+
+def check_output_path(path: Path, inputs: list[Path]) -> None:
+    """Refuse a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
     for source in inputs:
-        if path.exists() and path.samefile(source):
+        if path.exists() and source.exists() and path.samefile(source):
             raise InputError(f"{path}: results would replace the input {source}")
 
 
 @contextlib.contextmanager
 def open_results(path: Path, shape: tuple[int, ...], columns: np.dtype[Any]) -> Iterator[Writer]:
     """Open a writer of results of rows of `shape`; the file appears if the block ends well."""
+    make = WRITERS[path.suffix.lower()]
+    with open_writer(path, lambda file: make(file, shape, columns)) as writer:
+        yield writer
+
+
+@contextlib.contextmanager
+def open_writer(path: Path, make: Callable[[BinaryIO], Writer]) -> Iterator[Writer]:
+    """Open a writer that `make` puts on a file, which appears if the block ends well."""
+    with open_whole(path) as file:
+        writer = make(file)
+        try:
+            yield writer
+        except BaseException:
+            with contextlib.suppress(Exception):  # a library has to let go of the file, no more
+                writer.close()
+            raise
+        writer.close()
+
+
+@contextlib.contextmanager
+def open_whole(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to write, which appears under its name if the block ends well."""
     final = path.resolve()  # a symbolic link stays one
-    temporary = final.with_name(f".{final.name}.{secrets.token_hex(4)}.part")
+    temporary = final.with_name(f".{final.name}.part")
     try:
-        with temporary.open("xb") as file:
-            yield WRITERS[path.suffix.lower()](file, shape, columns)
+        with temporary.open("wb") as file:
+            yield file
         os.replace(temporary, final)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # a full disk names no file
@@ -113,3 +254,20 @@ def open_results(path: Path, shape: tuple[int, ...], columns: np.dtype[Any]) -> 
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        yield table[start : start + _ROWS_AT_ONCE]
+
+
+def _json_values(column: NDArray[Any]) -> list[Any]:
+    if column.dtype.kind != "f":
+        values: list[Any] = column.tolist()
+        return values
+    # By way of their shortest text, so that a float32 does not show the digits of a float64.
+    finite = np.isfinite(column)
+    return [
+        float(text) if number else None
+        for text, number in zip(column.astype(str), finite, strict=True)
+    ]

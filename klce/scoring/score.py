@@ -1,9 +1,8 @@
-"""The loop of scoring: blocks of rows through the kernel, into the summary and the results."""
+"""Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
 import contextlib
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import _ufuncs
+from klce._arrays import computed
+from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
 from klce.scoring.errors import InputError
-from klce.scoring.inputs import Labels, Logits
-from klce.scoring.readers import open_reader
+from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
+from klce.scoring.inputs import Labels, Logits, check_ignore_index
+from klce.scoring.journal import Journal
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.report import Report
 from klce.scoring.results import check_results_path, open_results, row_dtype
-from klce.scoring.summary import Summarizer
-
-# Enough rows to keep every thread busy, few enough that Ctrl-C acts at once and that a block which
-# must be converted stays small. Rows are limited too: with two classes, their results are larger
-# than the logits.
-_BLOCK_BYTES = 32 << 20
-_BLOCK_ROWS = 1 << 17
-
-StrPath = str | os.PathLike[str]
+from klce.scoring.summary import Summarizer, counted
 
 
 def score_file(
@@ -33,23 +28,42 @@ def score_file(
     *,
     out: StrPath | None = None,
     ignore_index: int = -100,
+    groups: StrPath | None = None,
+    bytes_file: StrPath | None = None,
+    words_file: StrPath | None = None,
+    sequences_out: StrPath | None = None,
     block_rows: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    memory: int = MEMORY,
+    resume: bool = False,
+    progress: Progress | None = None,
 ) -> Report:
     """Score a file of logits, with or without labels.
 
     Parameters
     ----------
-    logits : path
-        An array file (``.npy``), whose last axis is the classes.
-    targets : path, optional
-        Class indices, one per row: integers of the logits' leading shape.
+    logits : path or URL
+        An array, whose last axis is the classes: ``FILE``, or ``FILE::NAME`` in a file of several;
+        a folder or a pattern of files is their rows one after the other. See
+        `klce.scoring.readers`.
+    targets : path or URL, optional
+        Class indices, one per row: integers of the logits' leading shape. Without it, the array
+        ``targets`` of the file of logits, if it has one.
     out : path, optional
-        File for the results row by row (``.npy`` or ``.csv``); see `klce.scoring.results`.
+        File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
     ignore_index : int
         Label of rows that do not count.
+    groups : path or URL, optional
+        The sequence of each row, as ids or offsets: see `klce.scoring.groups.Groups`. Needs labels.
+    bytes_file, words_file : path or URL, optional
+        The length of each sequence in bytes or words, for bits per byte or word. Need `groups`.
+    sequences_out : path, optional
+        File for the results sequence by sequence. Needs `groups`.
     block_rows : int, optional
         Rows to score at once. It changes no bit of any result.
+    memory : int
+        Bytes to stay within, beyond the maps of files.
+    resume : bool
+        Go on with what an interrupted run to the same `out` has finished.
     progress : callable, optional
         Called after each block with the bytes of logits done and those in all.
 
@@ -65,54 +79,156 @@ def score_file(
         a LabelError, which is an IndexError too.
     OSError
         Where a file cannot be read or written.
+    Interrupted
+        After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
     """
-    rows = Logits(open_reader(Path(logits)))
-    inputs = [Path(path) for path in (logits, targets) if path is not None]
-    if not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
-    if block_rows is None:
-        block_rows = max(1, min(_BLOCK_BYTES // rows.row_bytes, _BLOCK_ROWS))
-    elif block_rows < 1:
-        raise InputError(f"block_rows must be at least 1, not {block_rows}")
-    if out is not None:
-        check_results_path(Path(out), inputs)
-    labels = None if targets is None else Labels(open_reader(Path(targets)), rows, ignore_index)
+    rows = Logits(open_reader(logits))
+    check_ignore_index(ignore_index)
+    plan = plan_blocks([rows], memory=memory, block_rows=block_rows)
+    inputs = {
+        "logits": logits, "targets": targets, "groups": groups,
+        "bytes": bytes_file, "words": words_file,
+    }  # fmt: skip
+    check_outputs(out, resume, inputs)
+    targets_reader = open_targets(targets, logits)
+    labels = None if targets_reader is None else Labels(targets_reader, rows, ignore_index)
+    sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
+    if sequences_out is not None:
+        check_results_path(Path(sequences_out), local_files(inputs))
+        if out is not None and Path(sequences_out).resolve() == Path(out).resolve():
+            raise InputError(f"{out}: the results of rows and of sequences need a file each")
+
+    summarizer = Summarizer(ignore_index)
+    consumers = [summarizer.add]
+    if sequences is not None:
+        consumers.append(lambda table: sequences.add(table, ignore_index))
+
+    def compute(start: int, stop: int) -> NDArray[Any]:
+        target = None if labels is None else labels.block(start, stop)
+        return score_block(rows.block(start, stop), target, ignore_index)
 
     with contextlib.ExitStack() as stack:
-        writer = None
+        journal = None
         if out is not None:
             columns = row_dtype(rows.dtype, labelled=labels is not None)
-            writer = stack.enter_context(open_results(Path(out), rows.leading_shape, columns))
-        summarizer = Summarizer(ignore_index)
+            run = {name: fingerprint(place) for name, place in inputs.items()}
+            run |= {"command": "score", "ignore_index": ignore_index, "shape": rows.leading_shape}
+            journal = stack.enter_context(
+                Journal(Path(out), rows.leading_shape, columns, run, resume=resume)
+            )
         begin = time.perf_counter()
-        for start in range(0, rows.rows, block_rows):
-            stop = min(start + block_rows, rows.rows)
-            target = None if labels is None else labels.block(start, stop)
-            table = score_block(rows.block(start, stop), target, ignore_index)
-            summarizer.add(table)
-            if writer is not None:
-                writer.write(table)
-            if progress is not None:
-                progress(stop * rows.row_bytes, rows.rows * rows.row_bytes)
+        resumed = 0 if journal is None else journal.finished
+        run_blocks(plan, compute, consumers, journal, progress)
+        if journal is not None:
+            journal.finish()
     seconds = time.perf_counter() - begin
+    found = None if sequences is None else sequences.finish()
+    if found is not None and sequences_out is not None:
+        with open_results(Path(sequences_out), found.labels.shape, found.table().dtype) as writer:
+            writer.write(found.table())
     return Report(
         logits=os.fspath(logits),
-        targets=None if targets is None else os.fspath(targets),
+        targets=None if targets_reader is None else str(targets or targets_reader.path),
         out=None if out is None else os.fspath(out),
         shape=(*rows.leading_shape, rows.classes),
         dtype=rows.dtype.name,
         ignore_index=ignore_index,
         summary=summarizer.finish(),
+        sequences=found,
         seconds=seconds,
-        read_bytes=rows.rows * rows.row_bytes,
+        resumed_rows=resumed,
+        read_bytes=(rows.rows - resumed) * rows.row_bytes,
     )
+
+
+def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
+    """Refuse results that cannot be written, or a run to resume that has none."""
+    if resume and out is None:
+        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
+    if out is not None:
+        check_results_path(Path(out), local_files(inputs))
+
+
+def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
+    """Return the paths of those inputs that are on this machine."""
+    locations = [Location.parse(place) for place in inputs.values() if place is not None]
+    return [location.path for location in locations if not location.remote]
+
+
+def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
+    """Open the labels: those that are named, or those that the file of logits has beside them."""
+    if targets is not None:
+        return open_reader(targets, ("targets",))
+    return open_beside(logits, "targets")
+
+
+def open_beside(logits: StrPath, name: str) -> Reader | None:
+    """Open the array called `name` of the file of logits, if it has one."""
+    location = Location.parse(logits)
+    if location.name == name:
+        return None
+    file = open_file(location)
+    return file.array(name) if name in file.names else None
+
+
+class _Sequences:
+    """Adds up the rows of sequences."""
+
+    def __init__(
+        self, groups: Groups, bytes_file: StrPath | None, words_file: StrPath | None
+    ) -> None:
+        self._groups, self._sums = groups, GroupSums(groups)
+        self._bytes = _lengths(bytes_file, "bytes", groups)
+        self._words = _lengths(words_file, "words", groups)
+
+    def add(self, table: NDArray[Any], ignore_index: int) -> None:
+        nll = table["nll"].astype(np.float64)
+        correct = table["argmax"] == table["target"]
+        values = {"nll": nll, "squares": nll * nll, "correct": correct}
+        self._sums.add(values, counted(table, ignore_index))
+
+    def finish(self) -> Sequences:
+        return Sequences(
+            labels=self._groups.labels,
+            tokens=self._sums.counts,
+            correct=self._sums.of("correct").astype(np.int64),
+            nll=self._sums.of("nll"),
+            squares=self._sums.of("squares"),
+            bytes=self._bytes,
+            words=self._words,
+        )
+
+
+def _open_sequences(
+    rows: Logits,
+    labels: Labels | None,
+    groups: StrPath | None,
+    bytes_file: StrPath | None,
+    words_file: StrPath | None,
+    sequences_out: StrPath | None,
+) -> _Sequences | None:
+    if groups is None:
+        for name, value in (
+            ("bytes", bytes_file), ("words", words_file), ("sequences", sequences_out)
+        ):  # fmt: skip
+            if value is not None:
+                raise InputError(f"{name} need groups: without them there are no sequences")
+        return None
+    if labels is None:
+        raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
+    found = Groups(open_reader(groups, ("groups",)), rows.rows)
+    return _Sequences(found, bytes_file, words_file)
+
+
+def _lengths(place: StrPath | None, name: str, groups: Groups) -> NDArray[np.float64] | None:
+    return None if place is None else read_lengths(open_reader(place, (name,)), groups)
 
 
 def score_block(
     x: NDArray[Any], target: NDArray[np.int64] | None, ignore_index: int
 ) -> NDArray[Any]:
     """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
-    table = np.empty(len(x), dtype=row_dtype(x.dtype, labelled=target is not None))
+    table = np.empty(len(x), dtype=row_dtype(computed(x.dtype), labelled=target is not None))
     # Without labels every row is ignored, which leaves all but the NLL.
     label = np.int64(ignore_index) if target is None else target
     nll, entropy, logsumexp, argmax = _ufuncs.score(x, label, np.int64(ignore_index))

@@ -118,7 +118,7 @@ class Summarizer:
         nll = table["nll"] if labelled else np.zeros(len(table))
         ignored = table["target"] == self._ignore_index if labelled else none
         nan = (np.isnan(nll) | np.isnan(table["entropy"])) & ~ignored
-        counts = ~(ignored | nan)
+        counts = counted(table, self._ignore_index)
         infinite = np.isinf(nll) & counts
         correct = (table["argmax"] == table["target"]) & counts if labelled else none
 
@@ -150,6 +150,14 @@ class Summarizer:
         """Return the summary of all rows added."""
         nll, entropy, logsumexp = _add_up(self._pending, max(1, self._pending.shape[1]))
         return self._summary.merge(Summary(nll=nll, entropy=entropy, logsumexp=logsumexp))
+
+
+def counted(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
+    """Tell which rows of a table count: see `Summary`."""
+    counts: NDArray[np.bool_] = ~np.isnan(table["entropy"])
+    if "target" in (table.dtype.names or ()):
+        counts &= ~np.isnan(table["nll"]) & (table["target"] != ignore_index)
+    return counts
 
 
 def _mean(total: Fraction, count: int) -> float:

@@ -1,10 +1,13 @@
 import errno
+import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 
-from klce.scoring import InputError
-from klce.scoring.results import check_results_path, open_results, row_dtype
+from klce.scoring import InputError, results
+from klce.scoring.results import WRITERS, check_results_path, open_results, row_dtype
 
 
 def make_table(dtype=np.float32):
@@ -57,7 +60,68 @@ def test_csv_lines_are_short(tmp_path):
     )
 
 
-@pytest.mark.parametrize("name", ["r.npy", "r.csv"])
+def read_back(path):
+    """Return the columns of a file, null as nan."""
+    if path.suffix == ".jsonl":
+        lines = [
+            json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()
+        ]
+        columns = {name: [line[name] for line in lines] for name in lines[0]}
+    elif path.suffix == ".parquet":
+        columns = pa.parquet.read_table(path).to_pydict()
+    else:
+        columns = pa.ipc.open_file(path).read_all().to_pydict()
+    return {name: [np.nan if v is None else v for v in values] for name, values in columns.items()}
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".arrow"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_reads_back_as_the_same_numbers(tmp_path, dtype, suffix):
+    table = make_table(dtype)
+    with open_results(tmp_path / f"r{suffix}", (6,), table.dtype) as writer:
+        writer.write(table[:4])
+        writer.write(table[4:])
+    got = read_back(tmp_path / f"r{suffix}")
+    assert list(got) == ["row", *table.dtype.names]
+    assert got["row"] == list(range(6))
+    for name in table.dtype.names:
+        expected = table[name]
+        if suffix == ".jsonl" and expected.dtype.kind == "f":
+            expected = np.where(np.isfinite(expected), expected, np.nan)
+        np.testing.assert_array_equal(np.array(got[name], table.dtype[name]), expected)
+
+
+def test_json_lines_are_short(tmp_path):
+    table = make_table()
+    with open_results(tmp_path / "r.jsonl", (6,), table.dtype) as writer:
+        writer.write(table[:1])
+    assert (tmp_path / "r.jsonl").read_text() == (
+        '{"row": 0, "target": 0, "nll": 0.1, "argmax": 0, "entropy": 0.0, "logsumexp": -1.5}\n'
+    )
+
+
+def test_columns_keep_their_types(tmp_path):
+    columns = np.dtype([("a", "f4"), ("b", "f8"), ("c", "i8"), ("d", "?")])
+    with open_results(tmp_path / "r.parquet", (0,), columns):
+        pass
+    schema = pa.parquet.read_schema(tmp_path / "r.parquet")
+    assert [str(field.type) for field in schema] == ["int64", "float", "double", "int64", "bool"]
+
+
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
+def test_blocks_change_no_byte(tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(results, "_ROWS_IN_GROUP", 50)
+    table = np.resize(make_table(), 180)
+    for name, size in (("a", 180), ("b", 7), ("c", 50)):
+        with open_results(tmp_path / (name + suffix), (180,), table.dtype) as writer:
+            for start in range(0, 180, size):
+                writer.write(table[start : start + size])
+    first = (tmp_path / f"a{suffix}").read_bytes()
+    assert (tmp_path / f"b{suffix}").read_bytes() == first
+    assert (tmp_path / f"c{suffix}").read_bytes() == first
+
+
+@pytest.mark.parametrize("name", [f"r{suffix}" for suffix in WRITERS])
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
 def test_a_file_appears_only_when_whole(tmp_path, name, error):
     path = tmp_path / name
@@ -112,7 +176,7 @@ def test_refused_paths(tmp_path):
     (tmp_path / "link.npy").symlink_to(source)
     (tmp_path / "hard.npy").hardlink_to(source)
     for name, message in [
-        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv\)"),
+        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv, .*\)"),
         ("r", "not a file type"),
         ("folder.csv", "is a folder"),
         ("nowhere/r.npy", "there is no folder .*nowhere"),

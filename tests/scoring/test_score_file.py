@@ -54,7 +54,16 @@ def assert_table(table, expected):
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("stored", "computed"),
-    [("<f4", "f4"), ("<f8", "f8"), (">f4", "f4"), (">f8", "f8"), ("<i2", "f8"), (">i8", "f8")],
+    [
+        ("<f4", "f4"),
+        ("<f8", "f8"),
+        (">f4", "f4"),
+        (">f8", "f8"),
+        ("<i2", "f8"),
+        (">i8", "f8"),
+        ("<f2", "f4"),
+        (">f2", "f4"),
+    ],
 )
 @pytest.mark.parametrize("shape", [(50, 7), (4, 6, 3), (2, 3, 4, 5), (3, 1)])
 def test_layouts_and_dtypes(files, tmp_path, shape, stored, computed, order):
@@ -166,8 +175,7 @@ def test_no_rows(files, tmp_path, shape):
         (np.ones(5), "has 1$"),
         (np.ones((5, 0)), r"without classes: the shape is \(5, 0\)"),
         (np.ones((0, 0)), "without classes"),
-        (np.ones((5, 2), np.float16), "dtype float16 is not supported; float32, float64 and"),
-        (np.ones((5, 2), np.complex64), "dtype complex64 is not supported"),
+        (np.ones((5, 2), np.complex64), "dtype complex64 is not supported; float16, bfloat16, "),
         (np.ones((5, 2), np.longdouble), r"dtype float\d+ is not supported"),
         (np.full((5, 2), "a"), "dtype <U1 is not supported"),
         (np.zeros((5, 2), "f4,f4"), "dtype .* is not supported"),
@@ -234,19 +242,15 @@ def test_results_are_checked_before_the_labels(files, tmp_path):
     assert np.load(paths[1])[0] == 9
 
 
-def test_progress_counts_bytes_and_an_interrupt_leaves_nothing(files, tmp_path):
+def test_progress_counts_bytes(files, tmp_path):
     paths = files(*make((10, 3)))
     calls = []
 
     def progress(done, total):
         calls.append((done, total))
-        if done == 96:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        score_file(*paths, out=tmp_path / "out.csv", block_rows=4, progress=progress)
-    assert calls == [(48, 120), (96, 120)]
-    assert sorted(tmp_path.iterdir()) == paths
+    score_file(*paths, out=tmp_path / "out.csv", block_rows=4, progress=progress)
+    assert calls == [(48, 120), (96, 120), (120, 120)]
 
 
 @pytest.mark.parametrize(

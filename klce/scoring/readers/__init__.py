@@ -2,40 +2,79 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.readers.arrow import ArrowFile, ParquetFile
+from klce.scoring.readers.base import ArrayFile, Reader, SingleArray
+from klce.scoring.readers.kld import KldFile
+from klce.scoring.readers.location import Location, StrPath
 from klce.scoring.readers.npy import NpyReader
+from klce.scoring.readers.npz import NpzFile
+from klce.scoring.readers.safetensors import SafetensorsFile
+from klce.scoring.readers.shards import ShardsFile, find_shards
+from klce.scoring.readers.zarr import ZarrFile
 
-__all__ = ["READERS", "Reader", "open_reader"]
-
-
-class Reader(Protocol):
-    """An array in a file, read a slice at a time."""
-
-    path: Path
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
-        """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        ...
+__all__ = ["READERS", "ArrayFile", "Location", "Reader", "StrPath", "open_file", "open_reader"]
 
 
-READERS: dict[str, Callable[[Path], Reader]] = {
-    ".npy": NpyReader,
+READERS: dict[str, Callable[[Location], ArrayFile]] = {
+    ".npy": lambda location: SingleArray(NpyReader(location)),
+    ".npz": NpzFile,
+    ".safetensors": SafetensorsFile,
+    ".zarr": ZarrFile,
+    ".parquet": ParquetFile,
+    ".arrow": ArrowFile,
+    ".feather": ArrowFile,
+    ".kld": KldFile,
 }
 
+LOGITS = ("logits", "log_probs")
+"""The names of the array that is read as logits from a file with several, unless one is given."""
 
-def open_reader(path: Path) -> Reader:
-    """Open an array file by the format that its suffix names."""
-    path.stat()  # a missing file is reported as missing, whatever its suffix
+
+def open_file(location: Location) -> ArrayFile:
+    """Open a file by the format that its suffix names; or a folder or a pattern of such files."""
+    if location.suffix not in READERS or "*" in location.file:
+        shards = find_shards(location, tuple(READERS))
+        if shards is not None:
+            return ShardsFile(location, shards, _open_single)
+    return _open_single(location)
+
+
+def _open_single(location: Location) -> ArrayFile:
+    if not location.remote:
+        Path(location.file).stat()  # a missing file is reported as missing, whatever its suffix
     try:
-        reader = READERS[path.suffix.lower()]
+        reader = READERS[location.suffix]
     except KeyError:
         known = ", ".join(READERS)
-        raise InputError(f"{path}: not a file type that klce reads ({known})") from None
-    return reader(path)
+        raise InputError(f"{location.file}: not a file type that klce reads ({known})") from None
+    return reader(location)
+
+
+def open_reader(place: StrPath, prefer: tuple[str, ...] = LOGITS) -> Reader:
+    """Open an array: ``FILE``, or ``FILE::NAME`` where the file holds several.
+
+    Without a name, a file's only array is read, or the one that is called as `prefer` says.
+    """
+    location = Location.parse(place)
+    file = open_file(location)
+    names = tuple(file.names)
+    if location.name is not None:
+        if location.name not in names or names == ("",):
+            raise InputError(f"{location.file}: {_holds(names)}, not {location.name!r}")
+        return file.array(location.name)
+    for name in prefer:
+        if name in names:
+            return file.array(name)
+    if len(names) != 1:
+        example = f"; name one, as in {location.file}::{names[0]}" if names else ""
+        raise InputError(f"{location.file}: {_holds(names)}{example}")
+    return file.array(names[0])
+
+
+def _holds(names: tuple[str, ...]) -> str:
+    if names == ("",):
+        return "holds one array, which has no name"
+    shown = [repr(name) for name in names[:8]] + ["..."] * (len(names) > 8)
+    return f"holds {len(names):,} arrays ({', '.join(shown)})" if names else "holds no arrays"

@@ -1,55 +1,60 @@
-"""NumPy's own file format, memory-mapped."""
+"""NumPy's own file format: `.npy`."""
 
 import math
-import mmap
 import tokenize
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.readers.base import Elements, closed_on_error
+from klce.scoring.readers.location import Location, StrPath
 
 
 class NpyReader:
-    """A `.npy` file: its header, and its elements as a read-only map.
+    """An array in NumPy's format: a header, and the elements, which are mapped where they can be.
 
-    Slices are views of the map where the layout allows it, so reading them costs no memory of
-    this process; Fortran-ordered arrays of three axes and more are gathered slice by slice.
+    Fortran-ordered arrays of three axes and more are gathered slice by slice.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with path.open("rb") as file:
-            self.shape, fortran_order, self.dtype = _read_header(path, file)
-            offset = file.tell()
-            needed = offset + math.prod(self.shape) * self.dtype.itemsize
-            size = file.seek(0, 2)
-            if size < needed:
-                raise InputError(
-                    f"{path}: truncated: {size:,} bytes, where its header needs {needed:,}"
-                )
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        if hasattr(data, "madvise") and not fortran_order:
-            data.madvise(mmap.MADV_SEQUENTIAL)  # read ahead further: rows come in order
-        self._array: NDArray[Any] = np.ndarray(
-            self.shape, self.dtype, data, offset, order="F" if fortran_order else "C"
+    chunks: tuple[int, ...] | None = None
+
+    def __init__(self, place: StrPath | Location) -> None:
+        location = place if isinstance(place, Location) else Location(str(place))
+        file = location.open()
+        with closed_on_error(file):
+            self._open(file, str(location), None, mapped=not location.remote)
+
+    @classmethod
+    def from_stream(cls, stream: BinaryIO, path: str, size: int) -> "NpyReader":
+        """Read from an open stream of `size` bytes, such as a member of an archive."""
+        reader = cls.__new__(cls)
+        reader._open(stream, path, size, mapped=False)
+        return reader
+
+    def _open(self, file: BinaryIO, path: str, size: int | None, *, mapped: bool) -> None:
+        self.path, self.mapped = path, mapped
+        self.shape, fortran_order, self.dtype = _read_header(path, file)
+        offset = file.tell()
+        needed = offset + math.prod(self.shape) * self.dtype.itemsize
+        size = file.seek(0, 2) if size is None else size
+        if size < needed:
+            raise InputError(
+                f"{path}: truncated: {size:,} bytes, where its header needs {needed:,}"
+            )
+        order: Literal["F", "C"] = "F" if fortran_order else "C"
+        self._elements = Elements(
+            file, path, self.shape, self.dtype, offset, order=order, mapped=mapped
         )
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        if leading == 1:
-            return self._array[start:stop]
-        axes, item = self.shape[:leading], self.shape[leading:]
-        if self._array.flags.c_contiguous:
-            return self._array.reshape(math.prod(axes), *item)[start:stop]
-        # To reshape would copy the whole file.
-        return self._array[np.unravel_index(np.arange(start, stop), axes)]
+        return self._elements.read(start, stop, leading)
 
 
-def _read_header(path: Path, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _read_header(path: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     if file.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
         raise InputError(f"{path}: not a .npy file")
     file.seek(0)

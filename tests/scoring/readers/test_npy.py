@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from klce.scoring import InputError
-from klce.scoring.readers import READERS, open_reader
 from klce.scoring.readers.npy import NpyReader
 
 
@@ -92,14 +91,3 @@ def test_objects_are_never_loaded(path):
     np.save(path, np.array([{}, []], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"Python objects \(dtype object\)"):
         NpyReader(path)
-
-
-def test_readers_go_by_suffix(tmp_path):
-    assert set(READERS) == {".npy"}
-    reader = open_reader(save(tmp_path / "A.NPY", np.ones(2)))
-    assert isinstance(reader, NpyReader)
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(InputError, match=r"a\.txt: not a file type that klce reads \(\.npy\)"):
-        open_reader(tmp_path / "a.txt")
-    with pytest.raises(FileNotFoundError):
-        open_reader(tmp_path / "missing.txt")

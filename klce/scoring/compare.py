@@ -1,0 +1,418 @@
+"""Comparing two files of logits of the same rows: how far Q is from P."""
+
+import contextlib
+import math
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import klce
+from klce import _ufuncs
+from klce.scoring import kld, llama_cpp
+from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.comparison import (
+    MEASURES,
+    QUANTILES,
+    ComparisonSummary,
+    row_dtype,
+    summarize,
+)
+from klce.scoring.distribution import in_order
+from klce.scoring.errors import InputError
+from klce.scoring.groups import Groups
+from klce.scoring.inputs import Labels, Logits, check_ignore_index
+from klce.scoring.journal import Journal, RowFile
+from klce.scoring.page import check_libraries, write_page
+from klce.scoring.readers import StrPath, open_reader
+from klce.scoring.readers.kld import KldReader
+from klce.scoring.report import finite_or_none
+from klce.scoring.results import check_output_path
+from klce.scoring.score import check_outputs, local_files, open_beside, open_targets
+
+COMPATIBLE = ("llama.cpp",)
+"""The tools whose arithmetic and output ``compat=`` follows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The result of comparing two files.
+
+    Attributes
+    ----------
+    p, q, targets, out : str or None
+        The files.
+    shape : tuple of int
+        Shape of P, classes last.
+    dtype : str
+        What the rows were computed in.
+    ignore_index : int
+        The label of rows that do not count.
+    groups : int or None
+        Number of sequences, if they are known.
+    summary : ComparisonSummary or None
+        None with ``compat=``.
+    lines : tuple of str
+        With ``compat=``, what the tool prints.
+    seconds : float
+        From the first row to the last, reading and writing included.
+    resumed_rows : int
+        Rows that were taken over from an interrupted run.
+    read_bytes : int
+        Size in the files of the rows that were compared.
+    """
+
+    p: str
+    q: str
+    targets: str | None
+    out: str | None
+    shape: tuple[int, ...]
+    dtype: str
+    ignore_index: int
+    groups: int | None
+    summary: ComparisonSummary | None
+    lines: tuple[str, ...]
+    seconds: float
+    resumed_rows: int
+    read_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return math.prod(self.shape[:-1])
+
+    @property
+    def rows_per_second(self) -> float:
+        """Rows compared in a second."""
+        return (self.rows - self.resumed_rows) / self.seconds
+
+    @property
+    def gigabytes_per_second(self) -> float:
+        """Gigabytes (1e9 bytes) of both files read in a second."""
+        return self.read_bytes / self.seconds / 1e9
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, which has no nan or inf: they are None."""
+        values: dict[str, Any] = {
+            "p": self.p,
+            "q": self.q,
+            "targets": self.targets,
+            "out": self.out,
+            "shape": list(self.shape),
+            "dtype": self.dtype,
+            "ignore_index": self.ignore_index,
+            "rows": self.rows,
+            "classes": self.shape[-1],
+            "groups": self.groups,
+        }
+        if self.summary is None:
+            values["lines"] = list(self.lines)
+        else:
+            values |= _summary_values(self.summary)
+        values |= {
+            "seconds": self.seconds,
+            "rows_per_second": self.rows_per_second,
+            "gigabytes_per_second": self.gigabytes_per_second,
+        }
+        return values
+
+
+def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "ignored_rows": summary.ignored,
+        "nan_rows": summary.nan,
+        "first_nan_row": summary.first_nan,
+        "counted_rows": summary.counted,
+        "infinite_kl_rows": summary.infinite,
+        "saturated_rows": summary.saturated,
+        "floor_classes": summary.floor_classes,
+    }
+    for name in MEASURES:
+        if name in summary.estimates:
+            estimate = summary.estimates[name]
+            values[name] = {
+                "mean": finite_or_none(estimate.mean),
+                "error": finite_or_none(estimate.error),
+                "clustered_error": finite_or_none(estimate.clustered_error),
+            }
+    if "nll" in summary.estimates:
+        for name, which in (("p", "nll"), ("q", "nll_q"), ("ratio", "nll_change")):
+            values[f"perplexity_{name}"] = finite_or_none(summary.perplexity(which))
+        values["rms_probability_change"] = finite_or_none(summary.rms_probability_change)
+    for name, found in (
+        ("kl_quantiles", summary.kl_quantiles),
+        ("probability_change_quantiles", summary.change_quantiles),
+    ):
+        if found is not None:
+            values[name] = {
+                f"{fraction:g}": finite_or_none(value)
+                for fraction, value in zip(QUANTILES, found, strict=True)
+            }
+    return values
+
+
+def compare_file(
+    p: StrPath,
+    q: StrPath,
+    targets: StrPath | None = None,
+    *,
+    out: StrPath | None = None,
+    report: StrPath | None = None,
+    compat: str | None = None,
+    ignore_index: int = -100,
+    groups: StrPath | None = None,
+    block_rows: int | None = None,
+    memory: int = MEMORY,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Compare two files of logits of the same rows, with or without labels.
+
+    Parameters
+    ----------
+    p, q : path or URL
+        Arrays of as many rows and classes, as `klce.scoring.score_file` takes them; P is the one to
+        measure by, such as the model in full precision.
+    targets : path or URL, optional
+        Class indices, one per row. Without it, the array ``targets`` of the file of P, if it has
+        one: llama.cpp's base file does.
+    out : path, optional
+        File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+    report : path, optional
+        File for a page of pictures (``.html``).
+    compat : {"llama.cpp"}, optional
+        Follow the formulas and the arithmetic of that tool; `Comparison.lines` is its output.
+    ignore_index : int
+        Label of rows that do not count.
+    groups : path or URL, optional
+        The sequence of each row, for errors clustered by sequence; see
+        `klce.scoring.groups.Groups`. Without it, the array ``groups`` of the file of P, if it has
+        one: of llama.cpp's base file, the chunks.
+    block_rows : int, optional
+        Rows to compare at once. It changes no bit of any result.
+    memory : int
+        Bytes to stay within, beyond the maps of files.
+    resume : bool
+        Go on with what an interrupted run to the same `out` has finished.
+    progress : callable, optional
+        Called after each block with the bytes of both files done and those in all.
+
+    Returns
+    -------
+    Comparison
+        Summary and speed.
+
+    Raises
+    ------
+    InputError
+        Where the files cannot be compared, before anything is written. For a label out of range it
+        is a LabelError, which is an IndexError too.
+    OSError
+        Where a file cannot be read or written.
+    Interrupted
+        After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
+    """
+    if compat is not None and compat not in COMPATIBLE:
+        raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, not {compat}")
+    reader = open_reader(p)
+    rows_p, rows_q = Logits(reader), Logits(open_reader(q))
+    if (rows_p.rows, rows_p.classes) != (rows_q.rows, rows_q.classes):
+        raise InputError(
+            f"{rows_q.path}: {rows_q.rows:,} rows of {rows_q.classes:,} classes, where "
+            f"{rows_p.path} has {rows_p.rows:,} of {rows_p.classes:,}"
+        )
+    check_ignore_index(ignore_index)
+    inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
+    check_outputs(out, resume, inputs)
+    if report is not None:
+        _check_report(Path(report), compat, local_files(inputs))
+    targets_reader = open_targets(targets, p)
+    labels = None if targets_reader is None else Labels(targets_reader, rows_p, ignore_index)
+    groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
+    found_groups = None if groups_reader is None else Groups(groups_reader, rows_p.rows)
+    computation: _Exact | _LlamaCpp
+    if compat is None:
+        computation = _Exact(reader, rows_p, rows_q, labels, ignore_index)
+    else:
+        computation = _LlamaCpp(reader, rows_p, rows_q, labels, ignore_index)
+    plan = plan_blocks(
+        [rows_p, rows_q],
+        memory=memory,
+        block_rows=block_rows,
+        working_row_bytes=computation.working_row_bytes,
+    )
+
+    with contextlib.ExitStack() as stack:
+        store: RowFile
+        if out is None:
+            store = stack.enter_context(RowFile(computation.columns))
+        else:
+            run = {name: fingerprint(place) for name, place in inputs.items()}
+            run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
+            run |= {"shape": rows_p.leading_shape}
+            store = stack.enter_context(
+                Journal(Path(out), rows_p.leading_shape, computation.columns, run, resume=resume)
+            )
+        begin = time.perf_counter()
+        resumed = store.finished
+        run_blocks(plan, computation.block, [], store, progress)
+        seconds = time.perf_counter() - begin
+        rows = store.rows()
+        comparison = Comparison(
+            p=os.fspath(p),
+            q=os.fspath(q),
+            targets=None if targets_reader is None else str(targets or targets_reader.path),
+            out=None if out is None else os.fspath(out),
+            shape=(*rows_p.leading_shape, rows_p.classes),
+            dtype=computation.dtype.name,
+            ignore_index=ignore_index,
+            groups=None if found_groups is None else len(found_groups),
+            summary=summarize(rows, ignore_index, found_groups) if compat is None else None,
+            lines=tuple(computation.lines(rows)),
+            seconds=seconds,
+            resumed_rows=resumed,
+            read_bytes=(rows_p.rows - resumed) * (rows_p.row_bytes + rows_q.row_bytes),
+        )
+        if report is not None:
+            write_page(Path(report), comparison, rows, found_groups)
+        store.finish()
+    return comparison
+
+
+def _check_report(path: Path, compat: str | None, inputs: list[Path]) -> None:
+    if path.suffix.lower() != ".html":
+        raise InputError(f"{path}: a report is a page, its file ends in .html")
+    if compat is not None:
+        raise InputError(f"{path}: a report shows the exact comparison, not that of {compat}")
+    check_output_path(path, inputs)
+    check_libraries(path)
+
+
+class _Exact:
+    """The exact comparison: klce's functions, block by block."""
+
+    def __init__(
+        self,
+        reader: Any,
+        p: Logits,
+        q: Logits,
+        labels: Labels | None,
+        ignore_index: int,
+    ) -> None:
+        self._p, self._q, self._labels, self._ignore_index = p, q, labels, ignore_index
+        self.dtype: np.dtype[Any] = np.promote_types(p.dtype, q.dtype)
+        self._cut_off = isinstance(reader, KldReader)
+        self.columns = row_dtype(self.dtype, labelled=labels is not None, cut_off=self._cut_off)
+        # Probabilities of both and of their mean in float64, and what NumPy takes on the way.
+        self.working_row_bytes = 5 * 8 * p.classes
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Compare rows `start` to `stop`."""
+        p, q = self._p.block(start, stop), self._q.block(start, stop)
+        target = None if self._labels is None else self._labels.block(start, stop)
+        table = np.empty(stop - start, self.columns)
+        compare_block(table, p, q, target, self._ignore_index)
+        if self._cut_off:
+            floor = kld.at_floor(p)
+            table["floor_classes"] = floor.sum(axis=1)
+            if target is not None:
+                kept = target != self._ignore_index
+                chosen = np.where(kept, target, 0)
+                table["saturated"] = floor[np.arange(len(floor)), chosen] & kept
+        return table
+
+    def lines(self, rows: NDArray[Any]) -> list[str]:
+        """Return nothing: the summary says it all."""
+        return []
+
+
+def compare_block(
+    table: NDArray[Any],
+    p: NDArray[Any],
+    q: NDArray[Any],
+    target: NDArray[np.int64] | None,
+    ignore_index: int,
+) -> None:
+    """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
+    # Without labels every row is ignored, which leaves all but the NLL.
+    label = np.int64(ignore_index) if target is None else target
+    for logits, suffix in ((p, ""), (q, "_q")):
+        nll, entropy, _, argmax = _ufuncs.score(logits, label, np.int64(ignore_index))
+        _ufuncs.raise_trouble()  # such as a label that was changed since it was checked
+        table["entropy" + suffix], table["argmax" + suffix] = entropy, argmax
+        if target is not None:
+            table["nll" + suffix] = nll
+    if target is not None:
+        table["target"] = target
+    table["kl"] = klce.kl_divergence(p, q, form="logits")
+    table["reverse_kl"] = klce.kl_divergence(q, p, form="logits")
+    # In float64, whatever the logits are in: a float32 probability is too coarse for differences.
+    prob_p, prob_q = klce.softmax(p, dtype=np.float64), klce.softmax(q, dtype=np.float64)
+    table["top"], table["top_q"] = prob_p.max(axis=1), prob_q.max(axis=1)
+    work = prob_p * prob_q
+    table["agreement"] = work.sum(axis=1)
+    np.subtract(prob_p, prob_q, out=work)
+    np.abs(work, out=work)
+    table["total_variation"] = work.sum(axis=1) / 2
+    np.add(prob_p, prob_q, out=work)
+    work /= 2
+    table["js"] = (klce.kl_divergence(prob_p, work) + klce.kl_divergence(prob_q, work)) / 2
+
+
+class _LlamaCpp:
+    """The comparison of llama.cpp's perplexity tool."""
+
+    columns = llama_cpp.COLUMNS
+    dtype = np.dtype(np.float32)
+
+    def __init__(
+        self,
+        reader: Any,
+        p: Logits,
+        q: Logits,
+        labels: Labels | None,
+        ignore_index: int,
+    ) -> None:
+        if labels is None:
+            raise InputError(
+                f"{p.path}: llama.cpp's statistics need labels, which its base file has; "
+                "name a file of them"
+            )
+        if not p.rows:
+            raise InputError(f"{p.path}: llama.cpp's statistics need rows, there are none")
+        ignored = labels.first(ignore_index)
+        if ignored is not None:
+            raise InputError(
+                f"{labels.path}: row {ignored} is ignored (label {ignore_index}); "
+                "llama.cpp scores every row"
+            )
+        self._p, self._q, self._labels = p, q, labels
+        self._decoded = isinstance(reader, KldReader)
+        self._rows_per_chunk = (
+            reader.layout.rows_per_chunk if isinstance(reader, KldReader) else None
+        )
+        self.working_row_bytes = 6 * 8 * p.classes
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Compare rows `start` to `stop`."""
+        p = self._p.block(start, stop)
+        log_p = p if self._decoded else llama_cpp.as_base(p, self._p.path, start)
+        return llama_cpp.compare_rows(
+            log_p, self._q.block(start, stop), self._labels.block(start, stop)
+        )
+
+    def lines(self, rows: NDArray[Any]) -> list[str]:
+        """Return what the tool prints: the table of chunks, where they are known, and the rest."""
+        lines = []
+        if self._rows_per_chunk is not None:
+            lines += [*llama_cpp.chunk_lines(rows, self._rows_per_chunk), ""]
+        change = "probability_change"
+        with (
+            in_order(rows, lambda table: table["kl"], np.float32) as kl,
+            in_order(rows, lambda table: table[change], np.float32) as changes,
+        ):
+            return [*lines, *llama_cpp.statistics_lines(rows, kl, changes), ""]

@@ -1,0 +1,243 @@
+"""What the rows of a comparison say together: means with their errors, and quantiles."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from klce.scoring.distribution import ROWS_AT_ONCE, in_order, quantiles
+from klce.scoring.groups import Groups, GroupSums
+from klce.scoring.summary import counted
+
+QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+"""The fractions at which quantiles are given, from the minimum to the maximum."""
+
+MEASURES = {
+    "kl": "KL(P||Q), nats",
+    "reverse_kl": "KL(Q||P), nats",
+    "js": "Jensen-Shannon divergence, nats",
+    "total_variation": "total variation distance",
+    "agreement": "probability that samples of both agree",
+    "same_argmax": "same argmax",
+    "entropy": "entropy of P, nats",
+    "entropy_q": "entropy of Q, nats",
+    "nll": "NLL of P, nats",
+    "nll_q": "NLL of Q, nats",
+    "nll_change": "NLL of Q - NLL of P, nats",
+    "probability_change": "label's probability in Q - in P",
+    "squared_probability_change": "its square",
+    "correct": "argmax of P is the label",
+    "correct_q": "argmax of Q is the label",
+}
+"""Values of a row whose means are given, those of the labels last."""
+
+
+def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[Any]:
+    """Return the columns of a comparison's per-row results, in nats.
+
+    Columns of P have the names that they have when P is scored alone; those of Q end in ``_q``.
+    ``top`` is the largest probability. Where P comes from a file whose log-probabilities are cut
+    off, ``floor_classes`` counts those that are, and the row is ``saturated`` if its label is one.
+    """
+    real = np.dtype(dtype)
+    label = [("target", np.int64), ("nll", real), ("nll_q", real)] if labelled else []
+    measures = ("kl", "reverse_kl", "js", "total_variation", "agreement")
+    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in measures)]
+    columns += [("entropy", real), ("entropy_q", real), ("top", real), ("top_q", real)]
+    columns += [("argmax", np.int64), ("argmax_q", np.int64)]
+    if cut_off:
+        columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
+    return np.dtype(columns)
+
+
+def measures(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return the values of `MEASURES` that rows have, as float64."""
+    names = table.dtype.names or ()
+    found = {name: table[name].astype(np.float64) for name in MEASURES if name in names}
+    found["same_argmax"] = (table["argmax"] == table["argmax_q"]).astype(np.float64)
+    if "target" in names:
+        found["nll_change"] = found["nll_q"] - found["nll"]
+        found["probability_change"] = probability_change(table)
+        found["squared_probability_change"] = found["probability_change"] ** 2
+        found["correct"] = (table["argmax"] == table["target"]).astype(np.float64)
+        found["correct_q"] = (table["argmax_q"] == table["target"]).astype(np.float64)
+    return {name: found[name] for name in MEASURES if name in found}
+
+
+def probability_change(table: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the label's probability in Q less that in P, exact also where they are near."""
+    nll, nll_q = table["nll"].astype(np.float64), table["nll_q"].astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        change: NDArray[np.float64] = np.exp(-nll) * np.expm1(nll - nll_q)
+    # Where P gives the label nothing, the change is what Q gives it.
+    return np.where(np.isposinf(nll), np.exp(-nll_q), change)
+
+
+def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
+    """Tell which rows of a table count: those of `klce.scoring.summary.counted` for P and Q."""
+    counts = counted(table, ignore_index)
+    counts &= ~np.isnan(table["kl"]) & ~np.isnan(table["entropy_q"])
+    if "target" in (table.dtype.names or ()):
+        counts &= ~np.isnan(table["nll_q"])
+    return counts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """A mean over rows.
+
+    Attributes
+    ----------
+    mean : float
+        nan if no row counts.
+    error : float
+        Its standard error, as if rows were independent: the root of var/(n - 1).
+    clustered_error : float or None
+        The same clustered by sequence, if there are groups.
+    """
+
+    mean: float
+    error: float
+    clustered_error: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonSummary:
+    """Counts, means and quantiles over rows.
+
+    Attributes
+    ----------
+    rows, ignored, nan : int
+        All rows; those with the label ``ignore_index``; the others with a nan in their results.
+    first_nan : int or None
+        Number of the first nan row.
+    infinite : int
+        Rows that count whose KL(P||Q) is inf: Q gives nothing to a class that P gives something.
+    estimates : dict of str to Estimate
+        By the names of `MEASURES`, those that there are.
+    kl_quantiles, change_quantiles : tuple of float
+        Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
+    saturated : int or None
+        Rows whose label P's file cut off, so that their NLL is a lower bound.
+    floor_classes : int or None
+        Log-probabilities, of all rows that count, that P's file cut off.
+    """
+
+    rows: int
+    ignored: int
+    nan: int
+    first_nan: int | None
+    infinite: int
+    estimates: dict[str, Estimate]
+    kl_quantiles: tuple[float, ...]
+    change_quantiles: tuple[float, ...] | None
+    saturated: int | None
+    floor_classes: int | None
+
+    @property
+    def counted(self) -> int:
+        """Rows that count."""
+        return self.rows - self.ignored - self.nan
+
+    def perplexity(self, which: str = "nll") -> float:
+        """Return the exponential of a mean NLL, or of a change of it: a ratio of perplexities."""
+        try:
+            return math.exp(self.estimates[which].mean)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def rms_probability_change(self) -> float:
+        """Root of the mean square of the label's change of probability."""
+        return math.sqrt(self.estimates["squared_probability_change"].mean)
+
+
+def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
+    """Summarize the rows of a comparison.
+
+    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`.
+    """
+    labelled = "target" in (rows.dtype.names or ())
+    ignored = nan = infinite = saturated = floor_classes = count = 0
+    first_nan: int | None = None
+    parts: dict[str, list[float]] = {}
+    sums = None if groups is None else GroupSums(groups)
+    for start, table, counts in _pieces(rows, ignore_index):
+        skipped = table["target"] == ignore_index if labelled else np.zeros(len(table), bool)
+        bad = ~counts & ~skipped
+        if first_nan is None and bad.any():
+            first_nan = start + int(bad.argmax())
+        ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
+        count += int(counts.sum())
+        infinite += int(np.isinf(table["kl"][counts]).sum())
+        if "saturated" in (table.dtype.names or ()):
+            saturated += int(table["saturated"][counts].sum())
+        if "floor_classes" in (table.dtype.names or ()):
+            floor_classes += int(table["floor_classes"][counts].sum())
+        values = measures(table)
+        for name, numbers in values.items():
+            parts.setdefault(name, []).append(float(numbers[counts].sum()))
+        if sums is not None:
+            sums.add(values, counts)
+    names = list(measures(rows[:0]))
+    means = {name: _fsum(parts.get(name, [])) / count if count else math.nan for name in names}
+
+    squares: dict[str, list[float]] = {name: [] for name in names}
+    for _, table, counts in _pieces(rows, ignore_index):
+        for name, numbers in measures(table).items():
+            with np.errstate(invalid="ignore", over="ignore"):
+                deviations = numbers[counts] - means[name]
+                squares[name].append(float((deviations * deviations).sum()))
+    estimates = {
+        name: Estimate(
+            mean=means[name],
+            error=_error(_fsum(squares[name]), count),
+            clustered_error=None if sums is None else sums.clustered_error(name),
+        )
+        for name in names
+    }
+
+    def column(table: NDArray[Any], name: str) -> NDArray[Any]:
+        values = table["kl"] if name == "kl" else probability_change(table)
+        return values[counted_rows(table, ignore_index)]
+
+    with in_order(rows, lambda table: column(table, "kl"), rows.dtype["kl"]) as ordered:
+        kl_quantiles = tuple(quantiles(ordered, QUANTILES))
+    change_quantiles = None
+    if labelled:
+        with in_order(rows, lambda table: column(table, "change"), np.float64) as ordered:
+            change_quantiles = tuple(quantiles(ordered, QUANTILES))
+    columns = rows.dtype.names or ()
+    return ComparisonSummary(
+        rows=len(rows),
+        ignored=ignored,
+        nan=nan,
+        first_nan=first_nan,
+        infinite=infinite,
+        estimates=estimates,
+        kl_quantiles=kl_quantiles,
+        change_quantiles=change_quantiles,
+        saturated=saturated if "saturated" in columns else None,
+        floor_classes=floor_classes if "floor_classes" in columns else None,
+    )
+
+
+def _pieces(
+    rows: NDArray[Any], ignore_index: int
+) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        table = rows[start : start + ROWS_AT_ONCE]
+        yield start, table, counted_rows(table, ignore_index)
+
+
+def _fsum(parts: list[float]) -> float:
+    return math.fsum(parts) if all(map(math.isfinite, parts)) else sum(parts)
+
+
+def _error(squares: float, count: int) -> float:
+    if count < 2 or not math.isfinite(squares):
+        return math.nan
+    return math.sqrt(squares / count / (count - 1))

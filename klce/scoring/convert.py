@@ -1,0 +1,244 @@
+"""Arrays from one file format to another, block by block.
+
+A format is a class with the methods `write` and `close` and one row in `ARRAY_WRITERS`: those whose
+files can be written piece by piece.
+"""
+
+import contextlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from klce.scoring import kld
+from klce.scoring.blocks import MEMORY, Progress
+from klce.scoring.errors import InputError
+from klce.scoring.optional import library
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.results import (
+    Writer,
+    check_output_path,
+    open_parquet,
+    open_whole,
+    open_writer,
+)
+
+_BLOCK_BYTES = 16 << 20
+
+
+class _NpyArray:
+    """The elements, after a header."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._file = file
+        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(file, header)
+
+    def write(self, table: NDArray[Any]) -> None:
+        self._file.write(table.tobytes())
+
+    def close(self) -> None:
+        pass
+
+
+class _ArrowArray:
+    """A column ``logits`` of lists of a fixed size; or of numbers, for an array of one axis."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        pa = self._pa = library("pyarrow", "writing .arrow files")
+        value = pa.from_numpy_dtype(dtype.newbyteorder("="))
+        self._width = shape[-1] if len(shape) > 1 else None
+        column = value if self._width is None else pa.list_(value, self._width)
+        name = "values" if self._width is None else "logits"
+        self._schema = pa.schema([(name, column)])
+        self._writer = self._open(file)
+
+    def _open(self, file: BinaryIO) -> Any:
+        return library("pyarrow.ipc", "writing .arrow files").new_file(file, self._schema)
+
+    def write(self, table: NDArray[Any]) -> None:
+        values = self._pa.array(table.reshape(-1).astype(table.dtype.newbyteorder("="), copy=False))
+        if self._width is not None:
+            values = self._pa.FixedSizeListArray.from_arrays(values, self._width)
+        self._writer.write_table(self._pa.table([values], schema=self._schema))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _ParquetArray(_ArrowArray):
+    """The same column."""
+
+    def _open(self, file: BinaryIO) -> Any:
+        return open_parquet(file, self._schema)
+
+
+ARRAY_WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
+    ".npy": _NpyArray,
+    ".parquet": _ParquetArray,
+    ".arrow": _ArrowArray,
+}
+
+
+def convert_file(
+    source: StrPath,
+    out: StrPath,
+    *,
+    tokens: StrPath | None = None,
+    cut: int = 16,
+    memory: int = MEMORY,
+    progress: Progress | None = None,
+) -> Reader:
+    """Write an array to a file of another format, and return a reader of it.
+
+    Parameters
+    ----------
+    source : path or URL
+        The array, as `klce.scoring.score_file` takes it.
+    out : path
+        The file to write, by its suffix: ``.npy``, ``.zarr``, ``.parquet``, ``.arrow``
+        or ``.kld``. The columnar ones have a list for each row, whatever the axes before the last.
+        bfloat16 becomes float32, which all of them know.
+    tokens : path or URL, optional
+        For ``.kld``: the tokens of all chunks, integers of shape (n_chunk, n_ctx). Without it, the
+        array ``tokens`` of the source, if that has one.
+    cut : {16, 24}
+        For ``.kld``: the nats below each row's largest log-probability at which it is cut off.
+    memory : int
+        Bytes to stay within, beyond the maps of files.
+    progress : callable, optional
+        Called after each block with the bytes done and those in all.
+
+    Raises
+    ------
+    InputError
+        Where a file cannot be converted.
+    OSError
+        Where a file cannot be read or written.
+    """
+    reader, path = open_reader(source), Path(out)
+    suffix = path.suffix.lower()
+    if suffix not in (*ARRAY_WRITERS, ".zarr", ".kld"):
+        raise InputError(
+            f"{path}: not a file type that klce converts to "
+            f"({', '.join((*ARRAY_WRITERS, '.zarr', '.kld'))})"
+        )
+    if not reader.shape:
+        raise InputError(f"{reader.path}: a single number, not an array")
+    if tokens is not None and suffix != ".kld":
+        raise InputError(f"tokens belong to .kld files, not to {path}")
+    location = Location.parse(source)
+    check_output_path(path, [] if location.remote else [location.path])
+    if suffix == ".kld":
+        _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
+    elif suffix == ".zarr":
+        _write_zarr(reader, path, memory, progress)
+    else:
+        leading = max(1, len(reader.shape) - 1)
+        rows = math.prod(reader.shape[:leading])
+        shape = reader.shape if suffix == ".npy" else (rows, *reader.shape[leading:])
+        make, dtype = ARRAY_WRITERS[suffix], _stored(reader.dtype)
+        with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
+            for _, block in _blocks(reader, leading, memory, progress):
+                writer.write(block)
+    return open_reader(path)
+
+
+def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    if dtype.name == "bfloat16":
+        return np.dtype(np.float32)
+    if dtype.kind not in "iufb":
+        raise InputError(f"an array of {dtype}, not of numbers, cannot be converted")
+    return dtype
+
+
+def _blocks(
+    reader: Reader, leading: int, memory: int, progress: Progress | None
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    items = math.prod(reader.shape[:leading])
+    dtype = _stored(reader.dtype)
+    item_bytes = max(1, math.prod(reader.shape[leading:]) * dtype.itemsize)
+    step = max(1, min(_BLOCK_BYTES, memory // 8) // item_bytes)
+    for start in range(0, items, step):
+        stop = min(start + step, items)
+        yield start, reader.read(start, stop, leading).astype(dtype, copy=False)
+        if progress is not None:
+            progress(stop * item_bytes, items * item_bytes)
+
+
+def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | None) -> None:
+    zarr = library("zarr", f"{path}: writing .zarr")
+    if path.exists():
+        raise InputError(f"{path}: exists already")
+    row_bytes = max(1, math.prod(reader.shape[1:]) * _stored(reader.dtype).itemsize)
+    # Chunks of a few MB, of whole items of the first axis: what a block reads.
+    chunk = max(1, min(reader.shape[0], (4 << 20) // row_bytes))
+    with _whole_folder(path) as folder:
+        array = zarr.create_array(
+            folder,
+            shape=reader.shape,
+            chunks=(chunk, *(max(1, length) for length in reader.shape[1:])),
+            dtype=_stored(reader.dtype),
+        )
+        step = max(1, min(_BLOCK_BYTES, memory // 8) // (chunk * row_bytes)) * chunk
+        for start in range(0, reader.shape[0], step):
+            stop = min(start + step, reader.shape[0])
+            array[start:stop] = reader.read(start, stop, 1)
+            if progress is not None:
+                progress(stop * row_bytes, reader.shape[0] * row_bytes)
+
+
+@contextlib.contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f".{path.name}.part")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _open_tokens(tokens: StrPath | None, source: Location) -> Reader:
+    if tokens is not None:
+        return open_reader(tokens, ("tokens",))
+    file = open_file(source)
+    if "tokens" not in file.names:
+        raise InputError(
+            f"{source}: a .kld file holds the tokens too: name a file of integers of shape "
+            "(n_chunk, n_ctx) by --tokens"
+        )
+    return file.array("tokens")
+
+
+def _write_kld(
+    reader: Reader, path: Path, tokens: Reader, cut: int, memory: int, progress: Progress | None
+) -> None:
+    if cut not in kld.CUTS:
+        raise InputError(f"cut must be {' or '.join(map(str, kld.CUTS))} nats, not {cut}")
+    if len(reader.shape) < 2:
+        raise InputError(f"{reader.path}: logits need 2 axes or more, this array has 1")
+    if len(tokens.shape) != 2 or tokens.dtype.kind not in "iu":
+        raise InputError(
+            f"{tokens.path}: tokens are integers of shape (n_chunk, n_ctx), "
+            f"not {tokens.dtype} of shape {tokens.shape}"
+        )
+    chunks, n_ctx = tokens.shape
+    layout = kld.Layout(n_ctx, reader.shape[-1], chunks)
+    rows = math.prod(reader.shape[:-1])
+    if rows != layout.rows:
+        raise InputError(
+            f"{reader.path}: {rows:,} rows, where {chunks} chunks of {n_ctx} tokens have "
+            f"{layout.rows:,} ({layout.rows_per_chunk} each)"
+        )
+    with open_whole(path) as file:
+        kld.write_header(file, layout, tokens.read(0, chunks, 1))
+        # An encoded block takes several times its size on the way.
+        for start, block in _blocks(reader, len(reader.shape) - 1, memory // 4, progress):
+            file.write(kld.encode(block, cut, path=reader.path, first_row=start).tobytes())

@@ -1,0 +1,57 @@
+"""Columns of results too long for memory: their order and their quantiles."""
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+ROWS_AT_ONCE = 1 << 16
+
+
+@contextlib.contextmanager
+def in_order(
+    rows: NDArray[Any], column: Callable[[NDArray[Any]], NDArray[Any]], dtype: DTypeLike
+) -> Iterator[NDArray[Any]]:
+    """Give a column that follows from rows of results, in ascending order and without nan.
+
+    It lives in a temporary file, mapped, so that it takes no memory that cannot be given back.
+    """
+    with tempfile.TemporaryFile() as file:
+        count = 0
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            values = column(rows[start : start + ROWS_AT_ONCE]).astype(dtype, copy=False)
+            values = values[~np.isnan(values)]
+            file.write(values.tobytes())
+            count += len(values)
+        file.flush()
+        if not count:
+            yield np.empty(0, dtype)
+            return
+        ordered: NDArray[Any] = np.memmap(file, dtype, "r+", shape=(count,))
+        ordered.sort()
+        yield ordered
+
+
+def quantiles(ordered: NDArray[Any], fractions: Sequence[float]) -> list[float]:
+    """Return quantiles, linear between values: the fraction f is at f (n - 1), counted from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> quantiles(np.array([0.0, 1.0, 3.0]), (0, 0.25, 1))
+    [0.0, 0.5, 3.0]
+    """
+    if not len(ordered):
+        return [float("nan")] * len(fractions)
+    found = []
+    for fraction in fractions:
+        position = fraction * (len(ordered) - 1)
+        below = int(position)
+        low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+        # An infinite neighbour has no part in a quantile that falls on a value.
+        between = position - below
+        found.append(low if not between or low == high else low + between * (high - low))
+    return found

@@ -1,0 +1,211 @@
+"""Sequences of rows: which one each row is of, and what its tokens add up to."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.errors import InputError
+from klce.scoring.readers import Reader
+
+_AT_ONCE = 1 << 20
+
+
+class Groups:
+    """The sequence that each row is of.
+
+    A file of groups holds integers: as many as there are rows, the *id* of each row's sequence; or
+    the *offsets* of sequences that follow one another, from 0 to the number of rows.
+
+    Attributes
+    ----------
+    labels : ndarray
+        The ids in ascending order; for offsets, the numbers from 0 on.
+    """
+
+    def __init__(self, reader: Reader, rows: int) -> None:
+        path, shape = reader.path, reader.shape
+        if reader.dtype.kind not in "iu":
+            raise InputError(f"{path}: groups must be integers, not {reader.dtype}")
+        self._reader = reader
+        self._offsets: NDArray[np.int64] | None = None
+        if math.prod(shape) == rows and shape:
+            self.labels = self._distinct(rows)
+            return
+        if len(shape) != 1 or not shape[0]:
+            raise InputError(
+                f"{path}: groups of shape {shape} are neither an id for each of the "
+                f"{rows:,} rows nor offsets"
+            )
+        offsets = reader.read(0, shape[0], 1).astype(np.int64)
+        if offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
+            raise InputError(
+                f"{path}: {shape[0]:,} groups are not an id for each of the {rows:,} rows, and as "
+                f"offsets they have to go from 0 to {rows}, not down, but go from {offsets[0]} "
+                f"to {offsets[-1]}"
+            )
+        self._offsets = offsets
+        self.labels = np.arange(len(offsets) - 1)
+
+    def __len__(self) -> int:
+        """Return the number of sequences."""
+        return len(self.labels)
+
+    def block(self, start: int, stop: int) -> NDArray[np.intp]:
+        """Return the place in `labels` of the sequence of rows `start` to `stop`."""
+        if self._offsets is not None:
+            rows = np.arange(start, stop)
+            return np.searchsorted(self._offsets, rows, side="right") - 1
+        return np.searchsorted(self.labels, self._ids(start, stop))
+
+    def _ids(self, start: int, stop: int) -> NDArray[Any]:
+        return self._reader.read(start, stop, len(self._reader.shape))
+
+    def _distinct(self, rows: int) -> NDArray[Any]:
+        found: NDArray[Any] = np.empty(0, self._reader.dtype)
+        for start in range(0, rows, _AT_ONCE):
+            found = np.union1d(found, self._ids(start, min(start + _AT_ONCE, rows)))
+        return found
+
+
+def read_lengths(reader: Reader, groups: Groups) -> NDArray[np.float64]:
+    """Return the length of each sequence in bytes or words, in the order of `Groups.labels`."""
+    if reader.dtype.kind not in "iu" or reader.shape != (len(groups),):
+        raise InputError(
+            f"{reader.path}: {reader.dtype} of shape {reader.shape}, where lengths are one integer "
+            f"for each of the {len(groups):,} sequences"
+        )
+    lengths = reader.read(0, len(groups), 1)
+    if (lengths <= 0).any():
+        at = int((lengths <= 0).argmax())
+        raise InputError(
+            f"{reader.path}: the length of sequence {at} is {lengths[at]}, not positive"
+        )
+    return lengths.astype(np.float64)
+
+
+class GroupSums:
+    """Sums over the rows of each sequence, in the order of the rows, whatever the blocks."""
+
+    def __init__(self, groups: Groups) -> None:
+        self._groups = groups
+        self._row = 0
+        self.counts = np.zeros(len(groups), np.int64)
+        self._sums: dict[str, NDArray[np.float64]] = {}
+
+    def add(self, values: dict[str, NDArray[Any]], counts: NDArray[np.bool_]) -> None:
+        """Add the values of the rows that follow, those that count."""
+        of = self._groups.block(self._row, self._row + len(counts))[counts]
+        self._row += len(counts)
+        np.add.at(self.counts, of, 1)
+        for name, column in values.items():
+            total = self._sums.setdefault(name, np.zeros(len(self.counts)))
+            np.add.at(total, of, column[counts].astype(np.float64))
+
+    def of(self, name: str) -> NDArray[np.float64]:
+        """Return the sums of one of the values."""
+        return self._sums.get(name, np.zeros(len(self.counts)))
+
+    def clustered_error(self, name: str) -> float:
+        """Return the standard error of the mean of a value, clustered by sequence."""
+        return clustered_error(self.of(name), self.counts)
+
+
+def clustered_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> float:
+    r"""Return the standard error of a mean over rows that are correlated within their clusters.
+
+    With G clusters of sum :math:`s_g` and :math:`n_g` rows, and the mean m of all n rows,
+    :math:`\sqrt{G/(G-1) \sum_g (s_g - m n_g)^2} / n`; Liang and Zeger, "Longitudinal data analysis
+    using generalized linear models", 1986. With one row each it is the usual error of a mean.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> round(clustered_error(np.array([1.0, 2.0, 6.0]), np.array([1, 1, 1])) ** 2, 6)
+    2.333333
+    """
+    full = counts > 0
+    sums, counts = sums[full], counts[full]
+    clusters, n = len(counts), int(counts.sum())
+    if clusters < 2:
+        return math.nan
+    with np.errstate(invalid="ignore"):
+        residuals = sums - sums.sum() / n * counts
+        return math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals)) / n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sequences:
+    """What the tokens of each sequence add up to; sequences without counted tokens have 0 of them.
+
+    Attributes
+    ----------
+    labels : ndarray
+        Ids of the sequences.
+    tokens, correct : ndarray of int64
+        Rows that count, and those whose argmax is the label.
+    nll, squares : ndarray of float64
+        Sums of the negative log-likelihood, in nats, and of its square.
+    bytes, words : ndarray of float64 or None
+        Lengths of the sequences, where given.
+    """
+
+    labels: NDArray[Any]
+    tokens: NDArray[np.int64]
+    correct: NDArray[np.int64]
+    nll: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    bytes: NDArray[np.float64] | None = None
+    words: NDArray[np.float64] | None = None
+
+    def table(self) -> NDArray[Any]:
+        """Return a row for each sequence, to be written as results are.
+
+        ``greedy``: the argmax of all of its rows is the label. Perplexity is over tokens.
+        """
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            columns: dict[str, NDArray[Any]] = {
+                "sequence": self.labels.astype(np.int64),
+                "tokens": self.tokens,
+                "log_likelihood": 0 - self.nll,
+                "greedy": self.correct == self.tokens,
+                "perplexity": np.exp(self.nll / self.tokens),
+            }
+            if self.bytes is not None:
+                columns["bits_per_byte"] = self.nll / math.log(2) / self.bytes
+            if self.words is not None:
+                columns["bits_per_word"] = self.nll / math.log(2) / self.words
+        table = np.empty(len(self.labels), [(name, c.dtype) for name, c in columns.items()])
+        for name, column in columns.items():
+            table[name] = column
+        return table
+
+    @property
+    def mean_log_likelihood(self) -> float:
+        """Mean over sequences of the sum of log-probabilities, in nats."""
+        return float(0 - self.nll.mean()) if len(self.nll) else math.nan
+
+    @property
+    def token_error(self) -> float:
+        """Standard error of the mean NLL, as if tokens were independent."""
+        n = int(self.tokens.sum())
+        if n < 2:
+            return math.nan
+        mean = float(self.nll.sum()) / n
+        variance = float(self.squares.sum()) / n - mean * mean
+        return math.sqrt(max(variance, 0.0) / (n - 1)) if math.isfinite(variance) else math.nan
+
+    @property
+    def clustered_error(self) -> float:
+        """Standard error of the mean NLL, clustered by sequence."""
+        return clustered_error(self.nll, self.tokens)
+
+    def bits_per(self, lengths: NDArray[np.float64] | None) -> float | None:
+        """Return the bits per byte or word of all sequences together."""
+        if lengths is None:
+            return None
+        return (
+            float(self.nll.sum()) / math.log(2) / float(lengths.sum()) if len(lengths) else math.nan
+        )

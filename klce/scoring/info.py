@@ -1,0 +1,127 @@
+"""What a file holds, and what would be scored of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from klce.scoring import kld
+from klce.scoring.errors import InputError
+from klce.scoring.inputs import Logits
+from klce.scoring.readers import Location, StrPath, open_file, open_reader
+from klce.scoring.readers.kld import KldReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArrayInfo:
+    """One array of a file.
+
+    Attributes
+    ----------
+    name : str
+        Empty if it has none.
+    shape, dtype, bytes
+        Of the array as it is read; None where klce does not read its dtype.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileInfo:
+    """What a file holds.
+
+    Attributes
+    ----------
+    file : str
+        The path or URL.
+    arrays : tuple of ArrayInfo
+        Its arrays.
+    scored : str or None
+        The array that `klce score` would read as logits.
+    rows, classes : int or None
+        How many it has.
+    why_not : str or None
+        Why nothing would be scored.
+    kld : dict or None
+        Of llama.cpp's base file: n_ctx, n_vocab, n_chunk, and the nats at which its rows are cut.
+    """
+
+    file: str
+    arrays: tuple[ArrayInfo, ...]
+    scored: str | None
+    rows: int | None
+    classes: int | None
+    why_not: str | None
+    kld: dict[str, int | None] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON."""
+        return {
+            "file": self.file,
+            "arrays": [
+                {
+                    "name": array.name or None,
+                    "shape": None if array.shape is None else list(array.shape),
+                    "dtype": array.dtype,
+                    "bytes": array.bytes,
+                }
+                for array in self.arrays
+            ],
+            "scored": self.scored,
+            "rows": self.rows,
+            "classes": self.classes,
+            "why_not": self.why_not,
+            "kld": self.kld,
+        }
+
+
+def file_info(place: StrPath) -> FileInfo:
+    """Look at a file, a folder or a pattern of files.
+
+    Parameters
+    ----------
+    place : path or URL
+        As `klce.scoring.score_file` takes it.
+
+    Raises
+    ------
+    InputError, OSError
+        Where nothing can be read.
+    """
+    location = Location.parse(place)
+    file = open_file(location)
+    arrays = []
+    for name in file.names:
+        try:
+            reader = file.array(name)
+        except InputError:  # of a dtype that klce does not read
+            arrays.append(ArrayInfo(name=name, shape=None, dtype=None, bytes=None))
+            continue
+        size = math.prod(reader.shape) * reader.dtype.itemsize
+        arrays.append(ArrayInfo(name=name, shape=reader.shape, dtype=str(reader.dtype), bytes=size))
+    scored = rows = classes = why_not = layout = None
+    try:
+        logits = Logits(reader := open_reader(place))
+    except InputError as error:
+        why_not = str(error)
+    else:
+        scored, rows, classes = logits.path, logits.rows, logits.classes
+        if isinstance(reader, KldReader):
+            layout = {
+                "n_ctx": reader.layout.n_ctx,
+                "n_vocab": reader.layout.n_vocab,
+                "n_chunk": reader.layout.n_chunk,
+                "cut": kld.cut_of(reader.encoded(0, min(reader.layout.rows, 1000))),
+            }
+    return FileInfo(
+        file=location.file,
+        arrays=tuple(arrays),
+        scored=scored,
+        rows=rows,
+        classes=classes,
+        why_not=why_not,
+        kld=layout,
+    )

@@ -1,0 +1,196 @@
+"""The rows that a run has finished, kept in a file until the results are whole.
+
+A run with an output file writes them to a hidden `.npy` file beside it, with a JSON file that says
+of which run they are. What stops the run, even the loss of the process, leaves both, and a run with
+``resume`` goes on behind the last whole row. As no result depends on the block that it came in, it
+ends with the same files as a run that nothing stopped.
+"""
+
+import contextlib
+import json
+import mmap
+import os
+import sys
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce import __version__, _ufuncs
+from klce.scoring.errors import InputError
+from klce.scoring.results import NpyWriter, open_results, open_whole
+
+if sys.platform != "win32":  # where two runs with one output are not noticed
+    import fcntl
+
+_ROWS_AT_ONCE = 1 << 16
+
+
+class RowFile:
+    """Rows of results in a temporary file without a name."""
+
+    kept = False
+    """Do rows outlive a run that is interrupted?"""
+
+    def __init__(self, columns: np.dtype[Any]) -> None:
+        self.columns = columns
+        self.finished = 0
+        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        self._offset = 0
+
+    def append(self, table: NDArray[Any]) -> None:
+        """Add the rows that follow."""
+        self._file.write(table.tobytes())
+        self._file.flush()
+        self.finished += len(table)
+
+    def rows(self) -> NDArray[Any]:
+        """Return all rows so far, as a read-only map of the file."""
+        if not self.finished:
+            return np.empty(0, self.columns)
+        data = mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.ndarray((self.finished,), self.columns, data, self._offset)
+
+    def finish(self) -> None:
+        """Do with the rows what is to be done at the end: here, nothing."""
+
+    def close(self) -> None:
+        """Give up the file."""
+        self._file.close()
+
+    def __enter__(self) -> "RowFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Journal(RowFile):
+    """Rows of results on their way to `out`.
+
+    Attributes
+    ----------
+    finished : int
+        The rows that are there: those of an interrupted run, to begin with.
+    """
+
+    kept = True
+
+    def __init__(
+        self,
+        out: Path,
+        shape: tuple[int, ...],
+        columns: np.dtype[Any],
+        run: dict[str, Any],
+        *,
+        resume: bool,
+    ) -> None:
+        self.columns = columns
+        self.finished = 0
+        self._out, self._shape = out, shape
+        final = out.resolve()
+        self._rows_path = final.with_name(f".{final.name}.rows.npy")
+        self._run_path = final.with_name(f".{final.name}.run.json")
+        run = run | {"klce": __version__, "isa": _ufuncs.active_isa(), "columns": columns.descr}
+        run = json.loads(json.dumps(run))  # tuples become lists, as in the file
+        found = self._found() if resume else None
+        if found is not None and found != run:
+            changed = ", ".join(sorted(key for key in run if found.get(key) != run[key]))
+            raise InputError(
+                f"{out}: the interrupted run differs in: {changed}; start anew without --resume"
+            )
+        try:
+            self._file = self._rows_path.open("r+b" if found is not None else "a+b")
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(out)) from error
+        self._lock()
+        try:
+            self._begin(run, found is not None)
+        except OSError as error:
+            self.discard()
+            raise OSError(error.errno, error.strerror, str(out)) from error
+
+    def _found(self) -> dict[str, Any] | None:
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            run: dict[str, Any] = json.loads(self._run_path.read_text())
+            return run if self._rows_path.exists() else None
+        return None
+
+    def _lock(self) -> None:
+        if sys.platform == "win32":
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise InputError(f"{self._out}: another run is writing it") from None
+        except OSError:
+            pass  # a file system without locks
+
+    def _begin(self, run: dict[str, Any], resume: bool) -> None:
+        if resume:
+            size = self._file.seek(0, 2)
+            self._file.seek(0)
+            with contextlib.suppress(ValueError):  # the run ended before its header was whole
+                np.lib.format.read_magic(self._file)
+                np.lib.format.read_array_header_1_0(self._file)
+                self._offset = self._file.tell()
+                self.finished = (size - self._offset) // self.columns.itemsize
+                self._file.truncate(self._offset + self.finished * self.columns.itemsize)
+                self._file.seek(0, 2)
+                return
+        # First the rows go, then the run that they are of is named: never the rows of another.
+        self._file.seek(0)
+        self._file.truncate()
+        with open_whole(self._run_path) as file:
+            file.write(json.dumps(run, indent=1).encode())
+        NpyWriter(self._file, self._shape, self.columns)
+        self._file.flush()
+        self._offset = self._file.tell()
+
+    def append(self, table: NDArray[Any]) -> None:
+        """Add the rows that follow. If the disk is full, all of them go."""
+        try:
+            super().append(table)
+        except OSError as error:
+            self.discard()
+            raise OSError(error.errno, error.strerror, str(self._out)) from error
+
+    def finish(self) -> None:
+        """Turn the rows into `out`."""
+        if self._out.suffix.lower() == ".npy":
+            os.replace(self._rows_path, self._out.resolve())
+        else:
+            rows = self.rows()
+            with open_results(self._out, self._shape, self.columns) as writer:
+                for start in range(0, len(rows), _ROWS_AT_ONCE):
+                    writer.write(rows[start : start + _ROWS_AT_ONCE])
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the rows."""
+        with contextlib.suppress(OSError):  # what a full disk did not take is tried again
+            self._file.close()
+        self._rows_path.unlink(missing_ok=True)
+        self._run_path.unlink(missing_ok=True)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file.closed:
+            return
+        if self.finished:
+            self.close()
+        else:
+            self.discard()

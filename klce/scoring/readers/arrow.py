@@ -1,0 +1,204 @@
+"""Columns of Arrow's files (`.arrow`, `.feather`) and of Parquet's (`.parquet`).
+
+A column of numbers is an array of one axis, one of lists (of a fixed size, or all as long as the
+first) an array of two.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.errors import InputError
+from klce.scoring.optional import library
+from klce.scoring.readers.base import Reader, within_rows
+from klce.scoring.readers.location import Location
+
+_BATCH_BYTES = 8 << 20
+
+
+class ArrowFile:
+    """A file in Arrow's own format (IPC, Feather version 2), mapped."""
+
+    def __init__(self, location: Location) -> None:
+        pa = library("pyarrow", f"{location.file}: reading .arrow files")
+        library("pyarrow.ipc", "")
+        self._path = location.file
+        location.path.open("rb").close()  # for an error that names the file
+        try:
+            self._file = pa.ipc.open_file(pa.memory_map(str(location.path)))
+            counts = [
+                self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)
+            ]
+        except pa.ArrowException as error:
+            raise InputError(f"{self._path}: not a whole Arrow file ({_line(error)})") from None
+        self._ends = list(accumulate(counts))
+        self.names = tuple(self._file.schema.names)
+
+    def array(self, name: str) -> Reader:
+        """Open one of the columns."""
+        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        index = self._file.schema.get_field_index(name)
+        column = Column(path, self._file.schema.field(index).type)
+        rows = self._ends[-1] if self._ends else 0
+        first = next(self._parts(index, 0, min(rows, 1)), None)
+        return ArrowReader(column, rows, first, lambda a, b: self._parts(index, a, b))
+
+    def _parts(self, index: int, start: int, stop: int) -> Iterator[Any]:
+        batch = bisect_right(self._ends, start)
+        while start < stop:
+            first = self._ends[batch - 1] if batch else 0
+            end = min(stop, self._ends[batch])
+            yield self._file.get_batch(batch).column(index).slice(start - first, end - start)
+            start, batch = end, batch + 1
+
+
+class ParquetFile:
+    """A Parquet file, read as a stream of batches; to go back starts at an earlier row group."""
+
+    def __init__(self, location: Location) -> None:
+        pa = library("pyarrow", f"{location.file}: reading .parquet files")
+        parquet = library("pyarrow.parquet", "")
+        self._path = location.file
+        try:
+            self._file = parquet.ParquetFile(
+                location.open() if location.remote else location.file,
+                buffer_size=1 << 20,
+                pre_buffer=False,
+            )
+        except pa.ArrowException as error:
+            raise InputError(f"{self._path}: not a whole Parquet file ({_line(error)})") from None
+        meta = self._file.metadata
+        self._ends = list(
+            accumulate(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
+        )
+        self.names = tuple(self._file.schema_arrow.names)
+
+    def array(self, name: str) -> Reader:
+        """Open one of the columns."""
+        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        column = Column(path, self._file.schema_arrow.field(name).type)
+        rows = self._ends[-1] if self._ends else 0
+        first = next(self._batches(name, 0, 1))[:1] if rows else None
+        batch_rows = max(1, _BATCH_BYTES // column.width(first) // column.dtype.itemsize)
+        stream = _Stream(lambda group: self._batches(name, group, batch_rows), self._ends)
+        return ArrowReader(column, rows, first, stream.parts)
+
+    def _batches(self, name: str, group: int, batch_rows: int) -> Iterator[Any]:
+        groups = range(group, len(self._ends))
+        batches = self._file.iter_batches(
+            batch_rows, row_groups=groups, columns=[name], use_threads=False
+        )
+        return (batch.column(0) for batch in batches)
+
+
+class _Stream:
+    """Slices of a stream that can be opened at each row group."""
+
+    def __init__(self, open_at: Any, ends: list[int]) -> None:
+        self._open_at, self._ends = open_at, ends
+        self._batches: Iterator[Any] = iter(())
+        self._batch: Any = None
+        self._position = 0  # of the batch
+        self._opened = False
+
+    def parts(self, start: int, stop: int) -> Iterator[Any]:
+        """Yield the rows from `start` to `stop`, in one part or more."""
+        if start < stop and (not self._opened or start < self._position):
+            group = bisect_right(self._ends, start)
+            self._position = self._ends[group - 1] if group else 0
+            self._batches, self._batch, self._opened = self._open_at(group), None, True
+        while start < stop:
+            if self._batch is None:
+                self._batch = next(self._batches)
+            end = self._position + len(self._batch)
+            if start < end:
+                yield self._batch.slice(start - self._position, min(stop, end) - start)
+                start = min(stop, end)
+            if start >= end:
+                self._position, self._batch = end, None
+
+
+class Column:
+    """What a column's type means as an array."""
+
+    def __init__(self, path: str, kind: Any) -> None:
+        pa = library("pyarrow", path)
+        self.path = path
+        self.lists = (
+            pa.types.is_fixed_size_list(kind)
+            or pa.types.is_list(kind)
+            or pa.types.is_large_list(kind)
+        )
+        self._size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+        value = kind.value_type if self.lists else kind
+        if not (pa.types.is_integer(value) or pa.types.is_floating(value)):
+            raise InputError(f"{path}: a column of {kind}, not of numbers or of lists of them")
+        self.dtype: np.dtype[Any] = np.dtype(value.to_pandas_dtype())
+
+    def width(self, first: Any) -> int:
+        """Return the numbers in a row, given the first row, if there is one."""
+        if not self.lists:
+            return 1
+        if self._size is not None:
+            return int(self._size)
+        return 0 if first is None else len(first.flatten())
+
+    def numbers(self, part: Any, row: int, width: int) -> NDArray[Any]:
+        """Return the numbers of rows, the first of which is number `row`, as a flat array."""
+        if part.null_count:
+            at = int(np.argmax(part.is_null().to_numpy(zero_copy_only=False)))
+            raise InputError(f"{self.path}: row {row + at} is null")
+        if not self.lists:
+            return _numpy(part)
+        if self._size is None:
+            lengths = _numpy(part.value_lengths())
+            if (lengths != width).any():
+                at = int((lengths != width).argmax())
+                raise InputError(
+                    f"{self.path}: row {row + at} has {lengths[at]} numbers, row 0 has {width}"
+                )
+        values = part.flatten()
+        if values.null_count:
+            at = int(np.argmax(values.is_null().to_numpy(zero_copy_only=False)))
+            raise InputError(f"{self.path}: row {row + at // width} has a null in it")
+        return _numpy(values)
+
+
+class ArrowReader:
+    """A column."""
+
+    mapped = False
+    chunks: tuple[int, ...] | None = None
+
+    def __init__(self, column: Column, rows: int, first: Any, parts: Any) -> None:
+        self.path, self.dtype = column.path, column.dtype
+        self._width = column.width(first)
+        self.shape: tuple[int, ...] = (rows, self._width) if column.lists else (rows,)
+        self._column, self._parts = column, parts
+
+    def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
+        """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
+        if leading > 1:
+            return within_rows(lambda a, b: self.read(a, b, 1), start, stop, self._width)
+        parts, row = [np.empty(0, self.dtype)], start
+        try:
+            for part in self._parts(start, stop):
+                parts.append(self._column.numbers(part, row, self._width))
+                row += len(part)
+        except library("pyarrow", self.path).ArrowException as error:
+            raise InputError(f"{self.path}: damaged at row {row}: {_line(error)}") from None
+        values = parts[1] if len(parts) == 2 else np.concatenate(parts)
+        return values.reshape(stop - start, *self.shape[1:])
+
+
+def _numpy(values: Any) -> NDArray[Any]:
+    array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return array
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,182 @@
+"""What a reader is, and what readers share."""
+
+import contextlib
+import math
+import mmap
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, BinaryIO, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.errors import InputError
+
+
+class Reader(Protocol):
+    """An array in a file, read a slice at a time.
+
+    Attributes
+    ----------
+    path : str
+        The file, and the array's name if it has one, as messages show it.
+    shape, dtype
+        The array's.
+    mapped : bool
+        Are slices views of a memory map, which cost no memory of this process?
+    chunks : tuple of int or None
+        The shape of the pieces that are read whole, if there are such.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    mapped: bool
+    chunks: tuple[int, ...] | None
+
+    def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
+        """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
+        ...
+
+
+class ArrayFile(Protocol):
+    """A file that holds arrays by name."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of its arrays; a single one without a name has the empty string."""
+        ...
+
+    def array(self, name: str) -> Reader:
+        """Open one of them."""
+        ...
+
+
+class SingleArray:
+    """A file that holds one array, which needs no name."""
+
+    names = ("",)
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def array(self, name: str) -> Reader:
+        """Return it."""
+        return self._reader
+
+
+class Elements:
+    """An array's elements, one after the other in a file from `offset` on.
+
+    A local file is mapped: slices are views where the layout allows it. From any other, which has
+    to be in C order, the bytes of a slice are read.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        path: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        offset: int,
+        *,
+        order: Literal["C", "F"] = "C",
+        mapped: bool,
+    ) -> None:
+        self._path, self._shape, self._dtype, self._offset = path, shape, dtype, offset
+        self._file = file
+        self._array: NDArray[Any] | None = None
+        if not mapped:
+            if order == "F" and len(shape) > 1:
+                raise InputError(f"{path}: arrays in Fortran order are read from local files only")
+            return
+        with file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if hasattr(data, "madvise") and order == "C":
+            data.madvise(mmap.MADV_SEQUENTIAL)  # read ahead further: rows come in order
+        self._array = np.ndarray(shape, dtype, data, offset, order=order)
+
+    def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
+        """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
+        axes, item = self._shape[:leading], self._shape[leading:]
+        if self._array is None:
+            return self._read_bytes(start, stop, item)
+        if leading == 1:
+            return self._array[start:stop]
+        if self._array.flags.c_contiguous:
+            return self._array.reshape(math.prod(axes), *item)[start:stop]
+        # To reshape would copy the whole file.
+        return self._array[np.unravel_index(np.arange(start, stop), axes)]
+
+    def _read_bytes(self, start: int, stop: int, item: tuple[int, ...]) -> NDArray[Any]:
+        item_bytes = math.prod(item) * self._dtype.itemsize
+        wanted = (stop - start) * item_bytes
+        try:
+            self._file.seek(self._offset + start * item_bytes)
+            data = self._file.read(wanted)
+        except (zipfile.BadZipFile, zlib.error) as error:  # a member of an archive
+            raise InputError(f"{self._path}: damaged: {error}") from None
+        if len(data) < wanted:
+            raise InputError(f"{self._path}: ends within row {start + len(data) // item_bytes}")
+        return np.frombuffer(data, self._dtype).reshape(stop - start, *item)
+
+
+@contextlib.contextmanager
+def closed_on_error(file: BinaryIO) -> Iterator[None]:
+    """Close a file that turns out not to be what it should."""
+    try:
+        yield
+    except BaseException:
+        file.close()
+        raise
+
+
+def blocks_of(start: int, stop: int, axes: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut items `start` to `stop`, in C order over `axes`, into blocks that slices can name.
+
+    For formats that read rectangles only.
+
+    Examples
+    --------
+    >>> [block for block in blocks_of(1, 7, (4, 2))]
+    [(slice(0, 1, None), slice(1, 2, None)), (slice(1, 3, None), slice(0, 2, None)),
+     (slice(3, 4, None), slice(0, 1, None))]
+    """
+    if len(axes) == 1:
+        yield (slice(start, stop),)
+        return
+    inner = math.prod(axes[1:])
+    while start < stop:
+        at, within = divmod(start, inner)
+        whole = (stop - start) // inner
+        if within == 0 and whole:
+            yield (slice(at, at + whole), *(slice(0, length) for length in axes[1:]))
+            start += whole * inner
+        else:
+            end = min(stop - at * inner, inner)
+            for block in blocks_of(within, end, axes[1:]):
+                yield (slice(at, at + 1), *block)
+            start = at * inner + end
+
+
+def within_rows(
+    read_rows: Callable[[int, int], NDArray[Any]], start: int, stop: int, width: int
+) -> NDArray[Any]:
+    """Read elements of a matrix, from the rows of `width` that they are in.
+
+    For formats that read whole rows only.
+    """
+    first, last = start // width, -(-stop // width)
+    return read_rows(first, last).reshape(-1)[start - first * width : stop - first * width]
+
+
+def read_blocks(
+    array: Any, start: int, stop: int, axes: tuple[int, ...], item: tuple[int, ...]
+) -> NDArray[Any]:
+    """Read items by slicing `array`, an object of another library."""
+    parts = [
+        np.asarray(array[block[0] if len(block) == 1 else block]).reshape(-1, *item)
+        for block in blocks_of(start, stop, axes)
+    ]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

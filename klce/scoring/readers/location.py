@@ -1,0 +1,77 @@
+"""Where an array is: a path or a URL, and its name in a file that holds several."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+from klce.scoring.errors import InputError
+from klce.scoring.optional import library
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A file, local or behind a URL that fsspec knows, and the name of an array in it.
+
+    Attributes
+    ----------
+    file : str
+        The path or the URL.
+    name : str or None
+        The array's name, which is written after two colons: ``model.safetensors::logits``.
+    """
+
+    file: str
+    name: str | None = None
+
+    @classmethod
+    def parse(cls, text: StrPath) -> "Location":
+        """Split what a user wrote. A file whose own name has colons is itself."""
+        written = os.fspath(text)
+        file, colons, name = written.rpartition("::")
+        # fsspec chains URLs with the same colons: filecache::s3://bucket/logits.npy
+        if not colons or not file or "://" in name or os.path.exists(written):
+            file, name = written, ""
+        return cls(file.removeprefix("file://"), name or None)
+
+    def __str__(self) -> str:
+        """Return what the user wrote."""
+        return self.file if self.name is None else f"{self.file}::{self.name}"
+
+    @property
+    def remote(self) -> bool:
+        """Whether it is a URL."""
+        return "://" in self.file
+
+    @property
+    def path(self) -> Path:
+        """The file's path on this machine."""
+        if self.remote:
+            raise InputError(
+                f"{self.file}: this format is read from local files only; "
+                "copy the file here, or use .npy, .npz, .zarr, .parquet or .kld"
+            )
+        return Path(self.file)
+
+    @property
+    def suffix(self) -> str:
+        """The suffix that names the format, in lower case."""
+        return PurePosixPath(self.file).suffix.lower()
+
+    def open(self) -> BinaryIO:
+        """Open the file to read bytes anywhere in it."""
+        if not self.remote:
+            return self.path.open("rb")
+        system, path = self.filesystem()
+        return cast(BinaryIO, system.open(path, "rb"))
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Return fsspec's file system of a URL, and the path in it."""
+        fsspec = library("fsspec", f"{self.file}: reading a URL")
+        try:
+            system, path = fsspec.core.url_to_fs(self.file)
+        except (ImportError, ValueError) as error:  # a protocol unknown, or its library missing
+            raise InputError(f"{self.file}: {' '.join(str(error).split())}") from None
+        return system, str(path)

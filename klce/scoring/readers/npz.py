@@ -1,0 +1,36 @@
+"""NumPy's archives of named arrays: `.npz`, compressed or not.
+
+A member is read as a stream, from its beginning to its end, so that memory is bounded whatever its
+size. To go back costs reading it again.
+"""
+
+import zipfile
+from typing import BinaryIO, cast
+
+from klce.scoring.errors import InputError
+from klce.scoring.readers.base import Reader
+from klce.scoring.readers.location import Location
+from klce.scoring.readers.npy import NpyReader
+
+
+class NpzFile:
+    """An archive."""
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+        try:
+            self._archive = zipfile.ZipFile(location.open() if location.remote else location.path)
+        except zipfile.BadZipFile:
+            raise InputError(f"{location.file}: not a .npz file, or a truncated one") from None
+        self._members = {
+            info.filename.removesuffix(".npy"): info
+            for info in self._archive.infolist()
+            if info.filename.endswith(".npy")
+        }
+        self.names = tuple(self._members)
+
+    def array(self, name: str) -> Reader:
+        """Open one of the arrays."""
+        info = self._members[name]
+        stream = cast(BinaryIO, self._archive.open(info))
+        return NpyReader.from_stream(stream, f"{self._location.file}::{name}", info.file_size)

@@ -1,0 +1,174 @@
+"""Reports as tables for a terminal. Needs rich, which the command line has."""
+
+import math
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from klce.scoring.compare import Comparison
+from klce.scoring.comparison import QUANTILES
+from klce.scoring.groups import Sequences
+from klce.scoring.info import FileInfo
+from klce.scoring.report import Report
+
+
+def score_table(report: Report) -> Table:
+    """Return the summary of a scored file."""
+    summary = report.summary
+    labelled = report.targets is not None
+    table = _empty(report.logits)
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("classes", f"{report.classes:,}")
+    if labelled:
+        table.add_row("skipped rows", f"{summary.ignored:,}", f"ignore_index {report.ignore_index}")
+    if summary.nan:
+        table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
+    if summary.infinite:
+        table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
+    table.add_section()
+    if labelled:
+        table.add_row("mean NLL", _number(summary.mean_nll), "nats")
+        table.add_row("", _number(summary.mean_nll / math.log(2)), "bits")
+        table.add_row("perplexity", _number(summary.perplexity))
+        table.add_row("accuracy", _number(100 * summary.accuracy, ".2f"), "%")
+    table.add_row("mean entropy", _number(summary.mean_entropy), "nats")
+    table.add_row("", _number(summary.mean_entropy / math.log(2)), "bits")
+    if not labelled:
+        table.add_row("mean log-sum-exp", _number(summary.mean_logsumexp), "nats")
+    if report.sequences is not None:
+        _add_sequences(table, report.sequences)
+    _add_speed(table, report)
+    return table
+
+
+def _add_sequences(table: Table, sequences: Sequences) -> None:
+    table.add_section()
+    table.add_row("sequences", f"{len(sequences.labels):,}")
+    table.add_row("mean log-likelihood", _number(sequences.mean_log_likelihood), "nats a sequence")
+    table.add_row("error of the mean NLL", _number(sequences.token_error, ".2g"), "nats, by token")
+    table.add_row("", _number(sequences.clustered_error, ".2g"), "nats, by sequence")
+    for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
+        bits = sequences.bits_per(lengths)
+        if bits is not None:
+            table.add_row(f"bits per {unit}", _number(bits))
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """Return the summary of a comparison."""
+    summary = comparison.summary
+    assert summary is not None
+    found = summary.estimates
+    table = _empty(f"{comparison.p} against {comparison.q}")
+    table.add_row("rows", f"{summary.rows:,}")
+    table.add_row("classes", f"{comparison.shape[-1]:,}")
+    if "nll" in found:
+        skipped = f"ignore_index {comparison.ignore_index}"
+        table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
+    if comparison.groups is not None:
+        table.add_row("sequences", f"{comparison.groups:,}", "errors are clustered by them")
+    if summary.nan:
+        table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
+    if summary.infinite:
+        table.add_row("rows of infinite KL", f"{summary.infinite:,}", "Q gives 0 where P does not")
+    if summary.floor_classes is not None:
+        entries = summary.counted * comparison.shape[-1]
+        share = 100 * summary.floor_classes / entries if entries else math.nan
+        table.add_row("classes cut off in P", _number(share, ".2f"), "%")
+    if summary.saturated is not None:
+        table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off in P")
+
+    def add(name: str, label: str, unit: str = "", scale: float = 1.0) -> None:
+        estimate = found[name]
+        error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
+        text = f"± {_number(scale * error, '.2g')} {unit}".rstrip()
+        table.add_row(label, _number(scale * estimate.mean), text)
+
+    table.add_section()
+    add("kl", "KL(P||Q)", "nats")
+    add("reverse_kl", "KL(Q||P)", "nats")
+    add("js", "Jensen-Shannon", "nats")
+    add("total_variation", "total variation")
+    add("agreement", "samples agree", "%", 100)
+    add("same_argmax", "same argmax", "%", 100)
+    add("entropy", "entropy of P", "nats")
+    add("entropy_q", "entropy of Q", "nats")
+    table.add_section()
+    for fraction, value in zip(QUANTILES, summary.kl_quantiles, strict=True):
+        if fraction in _SHOWN:
+            label = "KL(P||Q)" if fraction == 1 else ""
+            table.add_row(label, _number(value), _SHOWN[fraction])
+    if "nll" in found:
+        table.add_section()
+        table.add_row("perplexity of P", _number(summary.perplexity("nll")))
+        table.add_row("perplexity of Q", _number(summary.perplexity("nll_q")))
+        add("nll_change", "log of their ratio", "nats")
+        add("correct", "accuracy of P", "%", 100)
+        add("correct_q", "accuracy of Q", "%", 100)
+        add("probability_change", "label's probability", "%, change", 100)
+        rms = 100 * summary.rms_probability_change
+        table.add_row("", _number(rms), "%, RMS of the change")
+    _add_speed(table, comparison)
+    return table
+
+
+_SHOWN = {0.0: "minimum", 0.5: "median", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 1.0: "maximum"}
+
+
+def info_table(found: FileInfo) -> Table:
+    """Return what a file holds."""
+    table = Table(
+        title=Text(f" {found.file}"),
+        title_justify="left",
+        title_style="bold",
+        box=box.HORIZONTALS,
+    )
+    table.add_column("array")
+    table.add_column("shape", justify="right")
+    table.add_column("dtype")
+    table.add_column("bytes", justify="right")
+    for array in found.arrays:
+        if array.shape is None or array.bytes is None:
+            table.add_row(Text(array.name), "", "not read", "")
+        else:
+            shape = " x ".join(f"{length:,}" for length in array.shape)
+            table.add_row(Text(array.name), shape, array.dtype, f"{array.bytes:,}")
+    if found.kld is not None:
+        cut = "none is cut" if found.kld["cut"] is None else f"cut at {found.kld['cut']} nats"
+        caption = (
+            f"{found.kld['n_chunk']:,} chunks of {found.kld['n_ctx']:,} tokens, "
+            f"{found.kld['n_vocab']:,} in the vocabulary; {cut}\n"
+        )
+    else:
+        caption = ""
+    if found.scored is None:
+        caption += f"not to be scored: {found.why_not}"
+    else:
+        caption += f"to be scored: {found.rows:,} rows of {found.classes:,} classes"
+        caption += f" of {found.scored}"
+    table.caption, table.caption_justify = Text(caption), "left"
+    return table
+
+
+def _empty(title: str) -> Table:
+    table = Table(
+        title=Text(f" {title}"),  # not a str: brackets in a name are not markup
+        title_justify="left",
+        title_style="bold",
+        box=box.HORIZONTALS,
+        show_header=False,
+    )
+    table.add_column()
+    table.add_column(justify="right", style="bold")
+    table.add_column(style="dim")
+    return table
+
+
+def _add_speed(table: Table, run: Report | Comparison) -> None:
+    table.add_section()
+    table.add_row("speed", f"{run.rows_per_second:,.0f}", "rows/s")
+    table.add_row("", f"{run.gigabytes_per_second:.3g}", "GB/s")
+
+
+def _number(value: float, form: str = "#.5g") -> str:
+    return "-" if math.isnan(value) else format(value, form)

@@ -1,0 +1,96 @@
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from klce.scoring import InputError, kld, score_file
+from klce.scoring.readers import open_reader
+
+EXAMPLE = Path(__file__).parents[3] / "examples" / "lm"
+BASE = EXAMPLE / "base.kld"
+
+
+def test_log_probabilities_are_those_of_the_logits():
+    reader = open_reader(BASE)
+    assert reader.shape == (105, 3001)
+    got = reader.read(0, 105, 1)
+    x = np.load(EXAMPLE / "base_logits.npy").astype(np.float64)
+    expected = x - np.log(np.exp(x).sum(1, keepdims=True))
+    above = expected > expected.max(1, keepdims=True) - 16
+    step = 16 / 65535
+    np.testing.assert_allclose(got[above], expected[above], atol=step / 2 + 1e-5)
+    assert (got[~above] >= expected[~above]).all()
+    np.testing.assert_array_equal(reader.read(7, 9, 1), got[7:9])
+    np.testing.assert_array_equal(reader.read(5000, 9000, 2), got.reshape(-1)[5000:9000])
+
+
+def test_targets_and_groups():
+    np.testing.assert_array_equal(
+        open_reader(f"{BASE}::targets").read(0, 105, 1), np.load(EXAMPLE / "targets.npy")
+    )
+    np.testing.assert_array_equal(
+        open_reader(f"{BASE}::groups").read(0, 105, 1), np.repeat(range(3), 35)
+    )
+    assert open_reader(f"{BASE}::tokens").shape == (3, 71)
+
+
+def test_scored_with_its_own_targets():
+    report = score_file(BASE)
+    assert report.targets == f"{BASE}::targets"
+    assert report.summary.perplexity == pytest.approx(64.344084, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (BASE.read_bytes()[:-1], "truncated: 632,131 bytes, where its header needs 632,132"),
+        (BASE.read_bytes()[:5000], "truncated: 5,000 bytes"),
+        (BASE.read_bytes() + b"x", "too long: 632,133 bytes"),
+        (BASE.read_bytes()[:12], "header is damaged or truncated"),
+        (b"_logits_" + struct.pack("<3i", 71, -3, 1), "header is damaged"),
+        (b"_logitz_" + BASE.read_bytes()[8:], "not a base file of llama.cpp"),
+    ],
+)
+def test_damaged(tmp_path, content, message):
+    (tmp_path / "a.kld").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        open_reader(tmp_path / "a.kld")
+
+
+def test_encoding_gives_the_bytes_of_the_tool():
+    reader = open_reader(BASE)
+    rows = kld.encode(np.load(EXAMPLE / "base_logits.npy"), 16)
+    expected = reader.encoded(0, 105)
+    assert rows.dtype == expected.dtype
+    # The tool's exponential rounds otherwise than NumPy's, which may show in the last bit.
+    np.testing.assert_array_max_ulp(rows["min_log_prob"], expected["min_log_prob"], 1)
+    np.testing.assert_array_equal(rows["scale"], expected["scale"])
+    np.testing.assert_array_equal(rows["q"], expected["q"])
+    assert not rows["pad"].any()
+
+
+@pytest.mark.parametrize("cut", kld.CUTS)
+def test_cut(cut):
+    x = np.linspace(0, 40, 50, dtype=np.float32)[None] + np.array([[0], [100]], np.float32)
+    rows = kld.encode(x, cut)
+    log_probs = kld.decode(rows)
+    exact = x - np.log(np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)) - 40
+    exact -= np.array([[0], [100]])
+    expected = np.maximum(exact, exact.max(1, keepdims=True) - cut)
+    np.testing.assert_allclose(log_probs, expected, atol=cut / 65535)
+    assert kld.cut_of(rows) == cut
+    np.testing.assert_array_equal(kld.at_floor(log_probs), x <= x.max(1, keepdims=True) - cut)
+
+
+def test_rows_within_the_cut_have_no_floor():
+    rows = kld.encode(np.linspace(0, 5, 8, dtype=np.float32)[None], 16)
+    assert kld.cut_of(rows) is None
+    assert not kld.at_floor(kld.decode(rows)).any()
+    flat = kld.encode(np.zeros((1, 4), np.float32), 16)
+    np.testing.assert_allclose(kld.decode(flat), np.log(0.25), rtol=1e-6)
+
+
+def test_rows_that_cannot_be_encoded():
+    with pytest.raises(InputError, match="x: row 12 has the largest logit nan"):
+        kld.encode(np.array([[0, 1], [0, np.nan]], np.float32), 16, path="x", first_row=11)

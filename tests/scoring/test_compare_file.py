@@ -1,0 +1,283 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from klce.scoring import InputError, LabelError, compare_file
+from klce.scoring.comparison import probability_change
+from klce.scoring.groups import clustered_error
+from klce.scoring.readers import open_reader
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
+BASE, P, Q = (EXAMPLE / name for name in ("base.kld", "base_logits.npy", "q4_logits.npy"))
+TARGETS = EXAMPLE / "targets.npy"
+
+
+def specification(p, q, target=None):
+    """Compare rows in float64, term by term."""
+    p, q = p.astype(np.float64), q.astype(np.float64)
+    rows = np.arange(len(p))
+    log_p, log_q = (x - x.max(1, keepdims=True) for x in (p, q))
+    log_p, log_q = (x - np.log(np.exp(x).sum(1, keepdims=True)) for x in (log_p, log_q))
+    prob_p, prob_q = np.exp(log_p), np.exp(log_q)
+    log_m = np.log((prob_p + prob_q) / 2)
+    found = {
+        "kl": (prob_p * (log_p - log_q)).sum(1),
+        "reverse_kl": (prob_q * (log_q - log_p)).sum(1),
+        "js": (prob_p * (log_p - log_m) + prob_q * (log_q - log_m)).sum(1) / 2,
+        "total_variation": np.abs(prob_p - prob_q).sum(1) / 2,
+        "agreement": (prob_p * prob_q).sum(1),
+        "entropy": -(prob_p * log_p).sum(1),
+        "entropy_q": -(prob_q * log_q).sum(1),
+        "top": prob_p.max(1),
+        "top_q": prob_q.max(1),
+        "argmax": p.argmax(1),
+        "argmax_q": q.argmax(1),
+    }
+    if target is not None:
+        found |= {"target": target, "nll": -log_p[rows, target], "nll_q": -log_q[rows, target]}
+    return found
+
+
+def make(rows, classes, seed=0, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    p = 3 * rng.standard_normal((rows, classes))
+    q = p + 0.3 * rng.standard_normal((rows, classes))
+    return p.astype(dtype), q.astype(dtype), rng.integers(0, classes, rows)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Return a function that saves arrays and returns their paths."""
+
+    def save(*arrays):
+        paths = [tmp_path / name for name in ("p.npy", "q.npy", "targets.npy")]
+        for path, array in zip(paths, arrays, strict=False):
+            np.save(path, array)
+        return paths[: len(arrays)]
+
+    return save
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtype):
+    p, q, target = make(50, 300, dtype=dtype)
+    comparison = compare_file(
+        *files(p, q, target)[: 3 if labelled else 2], out=tmp_path / "out.npy"
+    )
+    table = np.load(tmp_path / "out.npy")
+    expected = specification(p, q, target if labelled else None)
+    assert set(table.dtype.names) == set(expected)
+    tolerance = 1e-12 if dtype == np.float64 else 1e-6
+    for name, values in expected.items():
+        np.testing.assert_allclose(table[name], values, rtol=tolerance, err_msg=name)
+    summary = comparison.summary
+    for name in ("kl", "js", "entropy_q"):
+        estimate = summary.estimates[name]
+        assert estimate.mean == pytest.approx(expected[name].mean(), rel=tolerance)
+        error = expected[name].std() / np.sqrt(len(p) - 1)
+        assert estimate.error == pytest.approx(error, rel=1e-5)
+        assert estimate.clustered_error is None
+    assert summary.estimates["same_argmax"].mean == np.mean(p.argmax(1) == q.argmax(1))
+    assert ("nll" in summary.estimates) == labelled
+    if labelled:
+        change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll"])
+        assert summary.estimates["probability_change"].mean == pytest.approx(
+            change.mean(), rel=1e-5
+        )
+        assert summary.rms_probability_change == pytest.approx(
+            np.sqrt(np.mean(change**2)), rel=1e-5
+        )
+        assert summary.perplexity("nll_q") == pytest.approx(
+            np.exp(expected["nll_q"].mean()), rel=1e-5
+        )
+
+
+def test_real_logits():
+    p, q, target = (np.load(path) for path in (P, Q, TARGETS))
+    comparison = compare_file(P, Q, TARGETS)
+    expected = specification(p, q, target)
+    summary = comparison.summary
+    assert summary.estimates["kl"].mean == pytest.approx(expected["kl"].mean(), rel=1e-6)
+    np.testing.assert_allclose(
+        summary.kl_quantiles,
+        np.quantile(expected["kl"], [0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99,
+                                     0.999, 1]),
+        rtol=1e-6,
+    )  # fmt: skip
+    change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll"])
+    assert summary.change_quantiles[0] == pytest.approx(change.min(), rel=1e-5)
+    assert comparison.groups is None
+    assert summary.saturated is None
+
+
+def test_base_file_brings_targets_and_groups_and_counts_its_floor(tmp_path):
+    comparison = compare_file(BASE, Q, out=tmp_path / "out.npy")
+    table = np.load(tmp_path / "out.npy")
+    np.testing.assert_array_equal(table["target"], np.load(TARGETS))
+    encoded = open_reader(BASE).encoded(0, 105)
+    reach = 65535 * encoded["scale"] > 15.99
+    np.testing.assert_array_equal(table["floor_classes"], (encoded["q"] == 0).sum(1) * reach)
+    assert reach.any()
+    assert comparison.summary.floor_classes == table["floor_classes"].sum()
+    assert comparison.summary.saturated == table["saturated"].sum() == 0
+    assert comparison.groups == 3
+    kl = table["kl"].astype(np.float64)
+    assert comparison.summary.estimates["kl"].clustered_error == pytest.approx(
+        clustered_error(kl.reshape(3, 35).sum(1), np.full(3, 35)), rel=1e-9
+    )
+
+
+def test_saturated_rows(tmp_path):
+    tokens = open_reader(f"{BASE}::tokens").read(0, 3, 1).copy()
+    encoded = open_reader(BASE).encoded(0, 105)
+    data = bytearray(BASE.read_bytes())
+    lowest = int((encoded["q"][4] == 0).argmax())  # a class at the floor becomes row 4's label
+    position = 71 // 2 + 1 + 4
+    assert tokens[0, position] == np.load(TARGETS)[4]
+    at = 20 + 4 * position
+    data[at : at + 4] = int(lowest).to_bytes(4, "little")
+    (tmp_path / "base.kld").write_bytes(data)
+    comparison = compare_file(tmp_path / "base.kld", Q, out=tmp_path / "out.npy")
+    assert np.flatnonzero(np.load(tmp_path / "out.npy")["saturated"]).tolist() == [4]
+    assert comparison.summary.saturated == 1
+
+
+def test_probability_change_keeps_small_changes():
+    table = np.zeros(4, [("nll", "f8"), ("nll_q", "f8")])
+    table["nll"] = [1.0, 1.0, np.inf, 2.0]
+    table["nll_q"] = [1.0 + 1e-12, 2.0, 1.0, np.inf]
+    expected = [
+        np.exp(-1) * np.expm1(1.0 - (1.0 + 1e-12)),
+        np.exp(-2) - np.exp(-1),
+        np.exp(-1),
+        -np.exp(-2),
+    ]
+    np.testing.assert_allclose(probability_change(table), expected, rtol=1e-12)
+
+
+def test_rows_that_do_not_count(files, tmp_path):
+    p, q, target = make(30, 5, dtype=np.float64)
+    p[3, 2] = np.nan
+    q[5, 1] = np.inf
+    target[::10] = -1
+    q[7, 4] = -np.inf
+    summary = compare_file(*files(p, q, target), ignore_index=-1).summary
+    assert (summary.rows, summary.ignored, summary.nan, summary.first_nan) == (30, 3, 2, 3)
+    assert (summary.counted, summary.infinite) == (25, 1)
+    assert summary.estimates["kl"].mean == np.inf
+    assert np.isnan(summary.estimates["kl"].error)
+    assert np.isfinite(summary.kl_quantiles[6])
+    assert summary.kl_quantiles[-1] == np.inf
+    counted = [row for row in range(30) if row % 10 and row not in (3, 5)]
+    expected = specification(p[counted], p[counted], target[counted])
+    assert summary.estimates["nll"].mean == pytest.approx(expected["nll"].mean(), rel=1e-12)
+    values = compare_file(*files(p, q, target), ignore_index=-1).to_dict()
+    json.dumps(values, allow_nan=False)
+    assert values["kl"]["mean"] is None
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_few_rows(files, tmp_path, rows):
+    p, q, target = make(rows, 4)
+    comparison = compare_file(*files(p, q, target), out=tmp_path / "out.csv")
+    assert comparison.summary.counted == rows
+    assert np.isnan(comparison.summary.estimates["kl"].error)
+    json.dumps(comparison.to_dict(), allow_nan=False)
+    assert len((tmp_path / "out.csv").read_text().splitlines()) == rows + 1
+
+
+def test_the_size_of_a_block_changes_no_bit(files, tmp_path):
+    paths = files(*make(500, 33))
+    whole = compare_file(*paths, out=tmp_path / "whole.npy")
+    for options in ({"block_rows": 7}, {"block_rows": 101}, {"memory": 20_000}):
+        parts = compare_file(*paths, out=tmp_path / "parts.npy", **options)
+        assert parts.summary == whole.summary
+        assert (tmp_path / "parts.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"q": "short.npy"}, r"short\.npy: 19 rows of 5 classes, where .*p\.npy has 20 of 5"),
+        ({"q": "narrow.npy"}, "20 rows of 4 classes"),
+        ({"compat": "torch"}, r"compat must be llama\.cpp, not torch"),
+        ({"resume": True}, "resume needs a file for the results"),
+        ({"out": "x.txt"}, "not a file type that klce writes"),
+        ({"out": "q.npy"}, "would replace the input"),
+        ({"report": "x.pdf"}, "its file ends in .html"),
+        ({"report": "x.html", "compat": "llama.cpp"}, "shows the exact comparison"),
+        ({"compat": "llama.cpp"}, "need labels"),
+        ({"groups": "short.npy"}, "groups must be integers"),
+        ({"memory": 0}, "memory must be at least 1 byte"),
+        ({"ignore_index": 2**63}, "ignore_index must be a 64-bit"),
+    ],
+)
+def test_refused(files, tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    p, q, _ = make(20, 5)
+    files(p, q)
+    np.save("short.npy", q[:-1])
+    np.save("narrow.npy", q[:, :-1])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        compare_file(**{"p": "p.npy", "q": "q.npy"} | options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_label_out_of_range(files):
+    p, q, target = make(20, 5)
+    target[8] = 5
+    with pytest.raises(LabelError, match="label 5 in row 8"):
+        compare_file(*files(p, q, target))
+
+
+# --- llama.cpp -----------------------------------------------------------------------------------
+
+
+def printed(name):
+    return (EXAMPLE / f"{name}.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("q", "output"),
+    [(Q, "q4_tool_output"), (P, "base_against_itself_tool_output")],
+)
+def test_llama_cpp_output_line_for_line(q, output):
+    comparison = compare_file(BASE, q, compat="llama.cpp")
+    assert "".join(line + "\n" for line in comparison.lines) == printed(output)
+
+
+def test_llama_cpp_output_from_plain_logits(files):
+    comparison = compare_file(P, Q, TARGETS, compat="llama.cpp")
+    statistics = printed("q4_tool_output")
+    statistics = statistics[statistics.index("====== Perplexity") :]
+    assert "".join(line + "\n" for line in comparison.lines) == statistics
+
+
+def test_llama_cpp_rows_and_blocks(tmp_path):
+    whole = compare_file(BASE, Q, compat="llama.cpp", out=tmp_path / "a.npy")
+    parts = compare_file(BASE, Q, compat="llama.cpp", out=tmp_path / "b.npy", block_rows=11)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    assert parts.lines == whole.lines
+    table = np.load(tmp_path / "a.npy")
+    assert re.search(rf"Same top p: {100 * table['same_argmax'].mean():.3f} ", whole.lines[-2])
+
+
+def test_llama_cpp_scores_every_row(files):
+    p, q, target = make(20, 5)
+    target[3] = -100
+    with pytest.raises(InputError, match="row 3 is ignored"):
+        compare_file(*files(p, q, target), compat="llama.cpp")
+    p, q, target = make(0, 5)
+    with pytest.raises(InputError, match="need rows"):
+        compare_file(*files(p, q, target), compat="llama.cpp")
+
+
+def test_llama_cpp_few_rows_have_no_errors(files):
+    lines = compare_file(*files(*make(9, 5)), compat="llama.cpp").lines
+    assert "Cor(ln(PPL(Q)), ln(PPL(base))):   -nan%" in lines
+    assert any(re.fullmatch(r"Mean PPL\(Q\) +: +\d+\.\d{6} ±   0\.000000", line) for line in lines)

@@ -1,0 +1,122 @@
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from klce.scoring import InputError, convert_file, file_info, kld, score_file
+from klce.scoring.readers import open_reader
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
+BASE = EXAMPLE / "base.kld"
+FORMATS = [".npy", ".zarr", ".parquet", ".arrow"]
+
+
+def read(path):
+    reader = open_reader(path)
+    return reader.read(0, reader.shape[0], 1)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", ">f8"])
+@pytest.mark.parametrize("shape", [(40, 6), (4, 5, 3), (17,)])
+def test_there_and_back(tmp_path, suffix, dtype, shape):
+    values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
+    np.save(tmp_path / "a.npy", values)
+    calls = []
+    reader = convert_file(
+        tmp_path / "a.npy", tmp_path / f"b{suffix}", memory=500,
+        progress=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    columns = suffix in (".parquet", ".arrow")
+    expected = values.reshape(-1, *shape[-1:]) if columns and len(shape) > 1 else values
+    assert reader.shape == expected.shape
+    np.testing.assert_array_equal(read(tmp_path / f"b{suffix}"), expected)
+    assert calls[-1] == (values.nbytes, values.nbytes)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.npy", f"b{suffix}"])
+
+
+def test_bfloat16_becomes_float32(tmp_path):
+    values = np.random.default_rng(0).normal(size=(8, 3)).astype(ml_dtypes.bfloat16)
+    safetensors.numpy.save_file({"x": values}, tmp_path / "a.safetensors")
+    for suffix in FORMATS:
+        convert_file(tmp_path / "a.safetensors", tmp_path / f"b{suffix}")
+        got = read(tmp_path / f"b{suffix}")
+        assert got.dtype == np.float32
+        np.testing.assert_array_equal(got, values.astype(np.float32))
+
+
+def test_base_file_of_llama_cpp_from_plain_logits(tmp_path):
+    convert_file(
+        EXAMPLE / "base_logits.npy", tmp_path / "a.kld", tokens=f"{BASE}::tokens", memory=400_000
+    )
+    assert (tmp_path / "a.kld").read_bytes() == BASE.read_bytes()
+
+
+def test_base_file_with_24_nats(tmp_path):
+    logits = EXAMPLE / "base_logits.npy"
+    convert_file(logits, tmp_path / "a.kld", tokens=f"{BASE}::tokens", cut=24)
+    assert file_info(tmp_path / "a.kld").kld == {
+        "n_ctx": 71, "n_vocab": 3001, "n_chunk": 3, "cut": 24
+    }  # fmt: skip
+    wide, narrow = score_file(tmp_path / "a.kld").summary, score_file(BASE).summary
+    exact = score_file(logits, EXAMPLE / "targets.npy").summary
+    assert abs(wide.mean_entropy - exact.mean_entropy) < 1e-5
+    assert abs(wide.mean_entropy - exact.mean_entropy) < abs(
+        narrow.mean_entropy - exact.mean_entropy
+    )
+
+
+def test_base_file_to_another_format_and_back(tmp_path):
+    convert_file(BASE, tmp_path / "a.npy")
+    convert_file(BASE, tmp_path / "b.kld")  # with the tokens of its source
+    np.testing.assert_allclose(read(tmp_path / "b.kld"), read(tmp_path / "a.npy"), atol=1e-3)
+    with (tmp_path / "b.kld").open("rb") as file:
+        assert kld.read_header(file, "")[0] == kld.Layout(71, 3001, 3)
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "options", "message"),
+    [
+        ("a.npy", "b.npz", {}, "not a file type that klce converts to"),
+        ("a.npy", "b.kld", {}, r"a\.npy: a \.kld file holds the tokens too: .* --tokens"),
+        ("a.npy", "b.kld", {"tokens": "t.npy"}, "4 rows, where 2 chunks of 8 tokens have 6"),
+        ("a.npy", "b.kld", {"tokens": "a.npy"}, "tokens are integers of shape"),
+        ("a.npy", "b.kld", {"tokens": "t.npy", "cut": 12}, "cut must be 16 or 24 nats, not 12"),
+        ("t1.npy", "b.kld", {"tokens": "t.npy"}, "logits need 2 axes"),
+        ("nan.npy", "b.kld", {"tokens": "t.npy"}, "nan.npy: row 4 has the largest logit nan"),
+        ("a.npy", "b.npy", {"tokens": "t.npy"}, r"tokens belong to \.kld files"),
+        ("a.npy", "a.npy", {}, "would replace the input"),
+        ("a.npy", "no/b.npy", {}, "there is no folder no"),
+        ("one.npy", "b.npy", {}, "a single number"),
+        ("text.npy", "b.npy", {}, "not of numbers"),
+        ("a.npy", "old.zarr", {}, r"old\.zarr: is a folder"),
+    ],
+)
+def test_refused(tmp_path, monkeypatch, source, out, options, message):
+    monkeypatch.chdir(tmp_path)
+    np.save("a.npy", np.ones((4, 3), np.float32))
+    np.save("t.npy", np.ones((2, 8), int))
+    np.save("t1.npy", np.ones(6))
+    np.save("one.npy", 1.0)
+    np.save("text.npy", np.array(["a", "b"]))
+    np.save("nan.npy", np.where(np.arange(6) == 4, np.nan, 0)[:, None] + np.zeros((6, 3)))
+    (tmp_path / "old.zarr").mkdir()
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        convert_file(source, out, **options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_info(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.ones((2, 3), np.float32), y=np.ones(2, int))
+    found = file_info(tmp_path / "a.npz")
+    assert [(a.name, a.shape, a.dtype, a.bytes) for a in found.arrays] == [
+        ("x", (2, 3), "float32", 24),
+        ("y", (2,), "int64", 16),
+    ]
+    assert found.scored is None
+    assert "name one" in found.why_not
+    named = file_info(f"{tmp_path}/a.npz::x")
+    assert (named.scored, named.rows, named.classes) == (f"{tmp_path}/a.npz::x", 2, 3)

@@ -1,0 +1,49 @@
+"""The commands of docs/scoring.md run, each as it stands there."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "scoring.md").read_text()
+
+
+@pytest.mark.slow
+def test_commands(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    blocks = re.findall(r"^```sh\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    commands = [line for line in lines if not line.startswith("pip ")]
+    assert len(commands) > 12
+    for command in commands:
+        words = shlex.split(command, comments=True)
+        if words[0] == "klce":
+            words = [sys.executable, "-m", "klce", *words[1:]]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), command
+
+
+def test_python(tmp_path):
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ, check=True)
+
+
+def test_every_option_is_documented():
+    from typer.main import get_command
+
+    from klce.cli import app
+
+    options = {
+        option
+        for command in get_command(app).commands.values()
+        for parameter in command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    assert {option for option in options if option not in PAGE} <= {"--quiet", "--help"}

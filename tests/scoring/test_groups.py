@@ -1,0 +1,150 @@
+import math
+
+import numpy as np
+import pytest
+
+from klce.reference import KERNELS
+from klce.scoring import InputError, score_file
+from klce.scoring.groups import Groups, GroupSums, clustered_error
+from klce.scoring.readers import open_reader
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Work in a folder with logits and labels of 40 rows, and groups of them as ids and offsets."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    logits = (4 * rng.standard_normal((40, 6))).astype(np.float32)
+    targets = logits.argmax(1)
+    targets[10:] = rng.integers(0, 6, 30)
+    targets[[2, 33]] = -100
+    np.save("logits.npy", logits)
+    np.save("targets.npy", targets)
+    np.save("offsets.npy", [0, 10, 10, 25, 40])
+    np.save("ids.npy", np.repeat([7, -3, 9], [10, 15, 15]))
+    np.save("bytes.npy", [30, 5, 50, 70])
+    np.save("words.npy", [6, 1, 12, 11])
+    return logits, targets
+
+
+def expected_sums(logits, targets):
+    nll = KERNELS["score"](logits, targets, -100)[0].astype(np.float64)
+    kept = targets != -100
+    parts = [slice(0, 10), slice(10, 10), slice(10, 25), slice(25, 40)]
+    return [nll[part][kept[part]] for part in parts]
+
+
+def test_sequences(files):
+    report = score_file(
+        "logits.npy", "targets.npy", groups="offsets.npy", bytes_file="bytes.npy",
+        words_file="words.npy", sequences_out="sequences.npy",
+    )  # fmt: skip
+    parts = expected_sums(*files)
+    table = np.load("sequences.npy")
+    assert table["sequence"].tolist() == [0, 1, 2, 3]
+    assert table["tokens"].tolist() == [9, 0, 15, 14]
+    assert table["greedy"].tolist() == [True, True, False, False]
+    sums = np.array([part.sum() for part in parts])
+    np.testing.assert_allclose(table["log_likelihood"], -sums, rtol=1e-6)
+    np.testing.assert_allclose(
+        table["bits_per_byte"], sums / np.log(2) / [30, 5, 50, 70], rtol=1e-6
+    )
+    np.testing.assert_allclose(table["bits_per_word"], sums / np.log(2) / [6, 1, 12, 11], rtol=1e-6)
+    assert math.isnan(table["perplexity"][1])
+    np.testing.assert_allclose(
+        table["perplexity"][[0, 2, 3]], [np.exp(parts[i].mean()) for i in (0, 2, 3)], rtol=1e-6
+    )
+
+    nll = np.concatenate(parts)
+    values = report.to_dict()
+    assert values["sequences"] == 4
+    assert values["mean_log_likelihood_nats"] == pytest.approx(-sums.mean(), rel=1e-6)
+    assert values["standard_error_tokens_nats"] == pytest.approx(
+        nll.std() / np.sqrt(len(nll) - 1), rel=1e-6
+    )
+    residuals = [part.sum() - nll.mean() * len(part) for part in parts if len(part)]
+    assert values["standard_error_sequences_nats"] == pytest.approx(
+        np.sqrt(3 / 2 * np.sum(np.square(residuals))) / len(nll), rel=1e-6
+    )
+    assert values["bits_per_byte"] == pytest.approx(nll.sum() / np.log(2) / 155, rel=1e-6)
+    assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 30, rel=1e-6)
+
+
+def test_ids_are_sequences_in_ascending_order(files):
+    score_file("logits.npy", "targets.npy", groups="offsets.npy", sequences_out="a.npy")
+    score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out="b.npy")
+    offsets, ids = np.load("a.npy"), np.load("b.npy")
+    assert ids["sequence"].tolist() == [-3, 7, 9]
+    assert ids["log_likelihood"].tolist() == offsets["log_likelihood"][[2, 0, 3]].tolist()
+
+
+def test_rows_of_a_sequence_need_not_be_neighbours(files):
+    logits, targets = files
+    order = np.random.default_rng(1).permutation(40)
+    np.save("logits2.npy", logits[order])
+    np.save("targets2.npy", targets[order])
+    np.save("ids2.npy", np.load("ids.npy")[order])
+    score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out="a.npy")
+    score_file("logits2.npy", "targets2.npy", groups="ids2.npy", sequences_out="b.npy")
+    a, b = np.load("a.npy"), np.load("b.npy")
+    assert a["tokens"].tolist() == b["tokens"].tolist()
+    np.testing.assert_allclose(a["log_likelihood"], b["log_likelihood"], rtol=1e-12)
+
+
+def test_blocks_change_no_bit(files):
+    score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out="a.csv")
+    for block_rows in (1, 7, 11):
+        score_file(
+            "logits.npy", "targets.npy", groups="ids.npy", sequences_out="b.csv",
+            block_rows=block_rows,
+        )  # fmt: skip
+        with open("a.csv") as a, open("b.csv") as b:
+            assert a.read() == b.read()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"groups": "targets.npy", "targets": None}, "groups need labels"),
+        ({"groups": "logits.npy"}, "groups must be integers, not float32"),
+        ({"groups": "late.npy"}, "go from 0 to 40, not down, but go from 1 to 40"),
+        ({"groups": "down.npy"}, "go from 0 to 40, not down"),
+        ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),
+        ({"bytes_file": "bytes.npy"}, "bytes need groups"),
+        ({"words_file": "bytes.npy"}, "words need groups"),
+        ({"sequences_out": "x.npy"}, "sequences need groups"),
+        ({"groups": "ids.npy", "bytes_file": "bytes.npy"}, "one integer for each of the 3 seq"),
+        ({"groups": "offsets.npy", "bytes_file": "zero.npy"}, "length of sequence 2 is 0"),
+        ({"groups": "ids.npy", "sequences_out": "bytes.txt"}, "not a file type that klce writes"),
+        ({"groups": "ids.npy", "sequences_out": "ids.npy"}, "would replace the input"),
+        ({"groups": "ids.npy", "sequences_out": "o.npy", "out": "o.npy"}, "need a file each"),
+    ],
+)
+def test_refused(files, tmp_path, options, message):
+    np.save("late.npy", [1, 20, 40])
+    np.save("down.npy", [0, 20, 10, 40])
+    np.save("matrix.npy", np.zeros((2, 3), int))
+    np.save("zero.npy", [1, 2, 0, 3])
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(InputError, match=message):
+        score_file(**{"logits": "logits.npy", "targets": "targets.npy"} | options)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_offsets_of_no_rows(tmp_path):
+    np.save(tmp_path / "g.npy", [0, 0])
+    groups = Groups(open_reader(tmp_path / "g.npy"), 0)
+    assert len(groups) == 1
+    assert math.isnan(GroupSums(groups).clustered_error("nll"))
+
+
+def test_clusters_of_one_row_have_the_usual_error():
+    values = np.random.default_rng(0).normal(size=50)
+    usual = values.std(ddof=1) / np.sqrt(50)
+    assert clustered_error(values, np.ones(50, int)) == pytest.approx(usual, rel=1e-12)
+
+
+def test_equal_rows_in_clusters_have_the_error_of_the_clusters():
+    values = np.random.default_rng(0).normal(size=10)
+    usual = values.std(ddof=1) / np.sqrt(10)
+    assert clustered_error(7 * values, np.full(10, 7)) == pytest.approx(usual, rel=1e-12)

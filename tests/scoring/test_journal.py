@@ -1,0 +1,226 @@
+"""Runs that stop, and go on."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from klce.scoring import InputError, Interrupted, compare_file, score_file
+from klce.scoring import score as score_module
+from klce.scoring.blocks import fingerprint
+from klce.scoring.journal import Journal
+from klce.scoring.results import WRITERS, row_dtype
+
+SUFFIXES = sorted(WRITERS)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
+    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
+    np.save("targets.npy", rng.integers(0, 20, 1000))
+    np.save("groups.npy", np.arange(1000) // 30)
+    return tmp_path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def stop_after(rows):
+    def progress(done, total):
+        if done >= total * rows // 1000:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+def run(command, out, **options):
+    if command == "score":
+        return score_file("logits.npy", "targets.npy", groups="groups.npy", out=out, **options)
+    return compare_file("logits.npy", "q.npy", "targets.npy", groups="groups.npy", out=out,
+                        compat="llama.cpp" if command == "compat" else None, **options)  # fmt: skip
+
+
+def said(report):
+    speed = ("seconds", "rows_per_second", "gigabytes_per_second", "out")
+    return {name: value for name, value in report.to_dict().items() if name not in speed}
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "compat"])
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_resumed_is_as_uninterrupted(files, command, suffix):
+    whole = run(command, f"whole{suffix}")
+    before = names(files)
+    with pytest.raises(Interrupted, match=r"^400 of 1,000 rows are finished$"):
+        run(command, f"parts{suffix}", block_rows=100, progress=stop_after(400))
+    assert names(files) == sorted([*before, f".parts{suffix}.rows.npy", f".parts{suffix}.run.json"])
+    with pytest.raises(Interrupted, match=r"^750 of 1,000"):
+        run(command, f"parts{suffix}", block_rows=50, progress=stop_after(720), resume=True)
+    parts = run(command, f"parts{suffix}", resume=True)
+    assert parts.resumed_rows == 750
+    assert said(parts) == said(whole)
+    assert (files / f"parts{suffix}").read_bytes() == (files / f"whole{suffix}").read_bytes()
+    assert names(files) == sorted([*before, f"parts{suffix}"])
+
+
+def test_finished_rows_are_not_computed_again(files, monkeypatch):
+    with pytest.raises(Interrupted):
+        run("score", "out.csv", block_rows=100, progress=stop_after(400))
+    computed = []
+
+    def score_block(x, *arguments):
+        computed.append(len(x))
+        return real(x, *arguments)
+
+    real = score_module.score_block
+    monkeypatch.setattr(score_module, "score_block", score_block)
+    run("score", "out.csv", resume=True)
+    assert computed == [600]
+
+
+def test_nothing_to_resume_is_a_new_run(files):
+    assert run("score", "out.npy", resume=True).resumed_rows == 0
+    assert len(np.load("out.npy")) == 1000
+
+
+def test_without_resume_a_run_starts_anew(files):
+    with pytest.raises(Interrupted):
+        run("score", "out.npy", block_rows=100, progress=stop_after(400))
+    assert run("score", "out.npy").resumed_rows == 0
+
+
+def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
+    before = names(files)
+
+    def score_block(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(score_module, "score_block", score_block)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run("score", "out.npy")
+    assert not isinstance(caught.value, Interrupted)
+    assert names(files) == before
+
+
+def test_an_error_keeps_what_is_finished(files):
+    def progress(done, total):
+        raise RuntimeError("no such luck")
+
+    with pytest.raises(RuntimeError):
+        run("score", "out.npy", block_rows=100, progress=progress)
+    assert run("score", "out.npy", resume=True).resumed_rows == 100
+
+
+def test_a_part_of_a_row_is_computed_again(files):
+    whole = run("score", "whole.npy")
+    with pytest.raises(Interrupted):
+        run("score", "out.npy", block_rows=100, progress=stop_after(400))
+    path = files / ".out.npy.rows.npy"
+    data = path.read_bytes()
+    for cut in (1, 50, len(data) - 100):  # within the last row, rows before, within the header
+        path.write_bytes(data[:-cut])
+        with pytest.raises(Interrupted):
+            run("score", "out.npy", block_rows=100, progress=stop_after(0), resume=True)
+    assert said(run("score", "out.npy", resume=True)) == said(whole)
+    assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["logits", "ignore_index", "targets", "command", "version"])
+def test_another_run_is_not_resumed(files, change):
+    with pytest.raises(Interrupted):
+        run("score", "out.npy", block_rows=100, progress=stop_after(400))
+    options = {"out": "out.npy", "resume": True}
+    command, expected = "score", change
+    if change == "ignore_index":
+        options["ignore_index"] = -1
+    elif change == "command":
+        command, expected = "compare", "columns, command"
+    elif change == "version":
+        path = files / ".out.npy.run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"klce": "0.0.1"}))
+        expected = "klce"
+    else:
+        os.utime(f"{change}.npy", ns=(0, 0))
+    with pytest.raises(InputError, match=rf"run differs in: {expected}.*without --resume$"):
+        run(command, **options)
+    assert ".out.npy.rows.npy" in names(files)
+
+
+def test_two_runs_with_one_output(files):
+    columns = row_dtype("f4", labelled=True)
+    with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as journal:
+        journal.append(np.zeros(3, columns))
+        with pytest.raises(InputError, match=r"out\.npy: another run is writing it"):
+            Journal(files / "out.npy", (1000,), columns, {}, resume=True)
+        with pytest.raises(InputError, match="another run"):
+            Journal(files / "out.npy", (1000,), columns, {}, resume=False)
+        assert journal.finished == len(journal.rows()) == 3
+
+
+KILLED = """
+import os, sys, time
+from klce.scoring import score_file
+
+def progress(done, total):
+    print(done, flush=True)
+    time.sleep(0.002)
+
+score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=20, resume=True,
+           progress=progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
+def test_killed_at_random_moments(files, suffix):
+    score_file("logits.npy", "targets.npy", out=f"whole{suffix}")
+    before = names(files)
+    moments = random.Random(1)
+    kills = 0
+    for _ in range(60):
+        command = [sys.executable, "-c", KILLED, f"out{suffix}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.02))
+            process.send_signal(signal.SIGKILL)
+            kills += process.wait() != 0
+        if (files / f"out{suffix}").exists():
+            break
+    assert kills > 2
+    score_file("logits.npy", "targets.npy", out=f"out{suffix}", resume=True)
+    assert (files / f"out{suffix}").read_bytes() == (files / f"whole{suffix}").read_bytes()
+    assert names(files) == sorted([*before, f"out{suffix}"])
+
+
+def test_an_unwritable_folder(files):
+    (files / "folder").mkdir(mode=0o500)
+    if os.access(files / "folder", os.W_OK):  # as root
+        (files / "folder").rmdir()
+        (files / "folder").symlink_to("/proc")
+    with pytest.raises(OSError, match=r"folder/out\.npy'$"):
+        run("score", "folder/out.npy")
+
+
+def test_fingerprints_see_every_shard(files):
+    (files / "shards").mkdir()
+    for i in range(3):
+        np.save(f"shards/{i}.npy", np.ones((4, 3)))
+    for place in ("shards", "shards/*.npy", "sh*/*.npy", "shards::x"):
+        before = fingerprint(place)
+        assert fingerprint(place) == before
+        os.utime("shards/1.npy", ns=(0, time.time_ns()))
+        assert fingerprint(place) != before
+    assert fingerprint("shards")[1] == fingerprint("shards/*.npy")[1]
+    assert len(fingerprint("shards")[1]) == 3
+    assert fingerprint("s3://bucket/x.npy::a") == "s3://bucket/x.npy::a"
+    assert fingerprint(None) is None

@@ -1,0 +1,58 @@
+"""Memory beyond the maps of files, on files of zeros that take no room on disk."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+MEASURED = """
+import re, sys, threading
+from pathlib import Path
+from klce.scoring import compare_file, convert_file, score_file
+
+def anonymous():
+    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
+samples, done = [anonymous()], threading.Event()
+def sample():
+    while not done.wait(0.002):
+        samples.append(anonymous())
+
+sampler = threading.Thread(target=sample)
+sampler.start()
+try:
+    exec(sys.argv[1])
+finally:
+    done.set()
+    sampler.join()
+print(len(samples), max(samples) / 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("job", "shape", "dtype"),
+    [
+        ("score_file('p.npy', out='out.npy')", (200_000, 1000), "<f2"),
+        ("compare_file('p.npy', 'q.npy', out='out.npy')", (50_000, 1000), "<f4"),
+        ("compare_file('p.npy', 'q.npy', out='out.npy')", (300, 128_256), "<f4"),
+        ("compare_file('p.npy', 'q.npy', report='r.html')", (2_000_000, 2), "<f4"),
+        ("compare_file('p.npy', 'q.npy', 't.npy', compat='llama.cpp')", (40_000, 1000), "<f4"),
+        ("convert_file('p.npy', 'out.parquet')", (100_000, 1000), "<f4"),
+    ],
+)
+def test_memory_is_bounded(tmp_path, monkeypatch, job, shape, dtype):
+    monkeypatch.chdir(tmp_path)
+    for name in ("p.npy", "q.npy"):
+        with (tmp_path / name).open("wb") as file:
+            header = {"descr": dtype, "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)
+    np.save("t.npy", np.zeros(shape[0], np.int8))
+    command = [sys.executable, "-c", MEASURED, job]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    count, peak = map(float, done.stdout.split())
+    assert count > 10
+    assert peak < 256
