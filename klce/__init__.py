@@ -16,12 +16,13 @@ from klce.config import (
     threads,
 )
 from klce.divergences import binary_entropy, entropy, information, kl_divergence
-from klce.losses import cross_entropy, nll_loss
+from klce.losses import binary_cross_entropy, cross_entropy, nll_loss
 from klce.normalizers import log_softmax, logsumexp, softmax
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "binary_cross_entropy",
     "binary_entropy",
     "cross_entropy",
     "entropy",

@@ -87,17 +87,21 @@ def _call(
     out: tuple[Array, ...],
 ) -> None:
     letters = _ufuncs.OPS[kernel.__name__]
-    rows = {k for k, letter in zip(range(kernel.nin), letters, strict=False) if letter in "vge"}
+    wanted = {
+        k: computed(dtype) if letter == "w" else dtype
+        for k, letter in zip(range(kernel.nin), letters, strict=False)
+        if letter in "vgew"
+    }
     outer = _outer(out[0], axes[kernel.nin])
     longest = max(range(-len(outer), 0), key=lambda axis: out[0].shape[outer[axis]], default=0)
     is_row = not outer or out[0].shape[outer[longest]] < 2
     operands = [
-        operand.astype(dtype, copy=False)
-        if k in rows and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
+        operand.astype(wanted[k], copy=False)
+        if k in wanted and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
         else operand
         for k, operand in enumerate(operands)
     ]
-    if all(operands[k].dtype == dtype for k in rows):
+    if all(operands[k].dtype == wanted[k] for k in wanted):
         by_axes = {} if kernel.signature is None else {"axes": axes}
         kernel(*operands, out=out, **by_axes)
         return

@@ -14,6 +14,11 @@ log_softmax: np.ufunc
 cross_entropy: np.ufunc
 nll: np.ufunc
 nll_probs: np.ufunc
+weighted_nll: np.ufunc
+weighted_nll_probs: np.ufunc
+loss_logits: np.ufunc
+loss_log_probs: np.ufunc
+loss_probs: np.ufunc
 entropy_probs: np.ufunc
 entropy_log_probs: np.ufunc
 entropy_logits: np.ufunc
@@ -22,6 +27,8 @@ kl_log_probs: np.ufunc
 kl_logits: np.ufunc
 information: np.ufunc
 binary_entropy: np.ufunc
+binary_cross_entropy_probs: np.ufunc
+binary_cross_entropy_logits: np.ufunc
 score: np.ufunc
 
 def register_bfloat16(dtype: np.dtype[Any]) -> None: ...

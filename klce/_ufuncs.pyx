@@ -135,7 +135,7 @@ ctypedef struct loop_data:
     int op
     int dtype
     int operands
-    char letter[8]
+    char letter[KLCE_MAX_ARGS]
     bint elementwise
     bint has_classes
     bint has_parameters
@@ -184,7 +184,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         call.core[k] = 0
         if what.elementwise:
             call.core[k] = steps[k]
-        elif what.letter[k] == b"v" or what.letter[k] == b"g":
+        elif what.letter[k] == b"v" or what.letter[k] == b"g" or what.letter[k] == b"w":
             call.core[k] = steps[core]
             core += 1
         elif (what.letter[k] == b"i" or what.letter[k] == b"d") and call.rows > 1:
@@ -211,7 +211,7 @@ cdef int type_number(char letter, int dtype, cnp.dtype element) noexcept:
         return cnp.NPY_INT64
     if letter == b"d":
         return cnp.NPY_FLOAT64
-    if letter == b"s":
+    if letter == b"s" or letter == b"w":
         return cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
     return element.type_num
 
@@ -225,7 +225,7 @@ cdef loop_data *describe(int op, int dtype, str letters) except NULL:
     what.dtype = dtype
     what.operands = len(letters)
     what.elementwise = "e" in letters
-    what.has_classes = "v" in letters or "g" in letters
+    what.has_classes = not set("vgw").isdisjoint(letters)
     for k in range(what.operands):
         what.letter[k] = <char>ord(letters[k])
     return what
@@ -251,7 +251,7 @@ cdef object make_ufunc(int op):
         data[i] = describe(op, dtype, letters)
 
     def dims(part):
-        return ",".join("(n)" if letter in "vg" else "()" for letter in part)
+        return ",".join("(n)" if letter in "vgw" else "()" for letter in part)
 
     doc = f"Kernel {klce_op_names[op].decode()}, operands {signature.decode()} (see src_c/ops.def)."
     keep.append((doc.encode(), f"{dims(inputs)}->{dims(outputs)}".encode(), klce_op_names[op]))

@@ -7,6 +7,7 @@ everywhere.  Errors name the argument and its value.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ __all__ = ["FORMS", "Floats", "Form", "array", "floats", "map_dtype", "row_dtype
 
 Form = Literal["probs", "log_probs", "logits"]
 FORMS = ("probs", "log_probs", "logits")
+_BLOCK = 2**18
 
 
 def option_dtype(dtype: Any, *operands: Floats) -> np.dtype[Any]:
@@ -168,6 +170,89 @@ def labels(
     return native, ignored, counted
 
 
+def distribution(target: ArrayLike, q: Floats) -> Floats:
+    """Check probabilities as a target: of the very shape of the predictions."""
+    array = floats(target, "target")
+    if array.shape != q.shape:
+        raise ValueError(
+            f"target must have the shape of q, {q.shape}, if it holds probabilities, "
+            f"got {array.shape}"
+        )
+    return array
+
+
+def is_floating(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is one of floats that are taken."""
+    return dtype.kind not in "iub" and element_dtype(dtype) is not None
+
+
+def weights(values: ArrayLike | None, name: str, dtype: np.dtype[Any]) -> Floats:
+    """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
+    if values is None:
+        return np.ones((), dtype)
+    with np.errstate(over="ignore"):
+        array = floats(values, name).astype(dtype, copy=False)
+    if array.size and not (array.min() >= 0 and array.max() < math.inf):
+        first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
+        where = f" at {', '.join(map(str, first))}" if first else ""
+        raise ValueError(
+            f"{name} must be finite and not negative, got {array[tuple(first)]}{where}"
+        )
+    return array
+
+
+def class_weights(values: ArrayLike | None, classes: int, dtype: np.dtype[Any]) -> Floats:
+    """Return ``weight=``, one for each class; a single number, repeated by stride 0, for None."""
+    array = weights(values, "weight", dtype)
+    if values is None:
+        return np.broadcast_to(array, (classes,))
+    if array.shape != (classes,):
+        raise ValueError(f"weight must have one number a class, ({classes},), got {array.shape}")
+    return np.ascontiguousarray(array)
+
+
+def row_weights(values: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
+    """Return ``sample_weight=``, which broadcasts to the rows."""
+    array = weights(values, "sample_weight", dtype)
+    return spread(array, "sample_weight", shape, "the rows")
+
+
+def spread(array: Floats, name: str, shape: tuple[int, ...], what: str) -> Floats:
+    """Check that an array broadcasts to the shape of what it goes with."""
+    try:
+        fits = np.broadcast_shapes(array.shape, shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{name} must broadcast to the shape of {what}, {shape}, got {array.shape}"
+        )
+    return array
+
+
+def fraction(value: float, name: str) -> float:
+    """Check a number from 0 to 1."""
+    x = number(value, name)
+    if not 0 <= x <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+    return x
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
+    """Yield indices of blocks of about a quarter of a million elements, which cover an array."""
+    inner = math.prod(shape[1:])
+    if math.prod(shape) <= _BLOCK:
+        yield (...,)
+    elif inner < _BLOCK:
+        step = _BLOCK // max(inner, 1)
+        for start in range(0, shape[0], step):
+            yield (slice(start, start + step), ...)
+    else:
+        for i in range(shape[0]):
+            for rest in blocks(shape[1:]):
+                yield (i, *rest)
+
+
 def rows_of(x: Floats, axis: int) -> tuple[int, ...]:
     """Return the shape of `x` without its class axis (counted from the end)."""
     return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
@@ -181,30 +266,46 @@ def in_unit(values: Any, nats: float) -> Any:
         return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
 
 
+def total(values: Any) -> float:
+    """Sum float32 or float64 values in float64, in a fixed order."""
+    return _ufuncs.sum_of(np.asarray(values).reshape(-1))
+
+
 def reduced(
-    losses: Any, how: str, counted: int, nats: float, out: Floats | None, batch: int = 1
+    losses: Any,
+    how: str,
+    counted: float,
+    nats: float,
+    out: Floats | None,
+    batch: int = 1,
+    dtype: np.dtype[Any] | None = None,
 ) -> Any:
-    """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled."""
+    """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled.
+
+    `counted` is what the mean divides by, `dtype` that of the result if it is not the values'.
+    """
     if how == "none":
         return in_unit(losses, nats)
-    array = np.asarray(losses)
-    total = _ufuncs.sum_of(array.reshape(-1)) / nats
+    value = total(losses) / nats
     if how != "sum":
         count = counted if how == "mean" else batch
-        total = total / count if count else math.nan
+        value = value / count if count else math.nan
     with np.errstate(all="ignore"):  # a sum may be beyond float32
-        value = array.dtype.type(total)
+        result = np.asarray(losses).dtype.type(value) if dtype is None else dtype.type(value)
     if out is None:
-        return value
-    out[...] = value
+        return result
+    out[...] = result
     return out
 
 
-#: The operands of each kernel that hold rows.
-_ROWS = {
-    name: [k for k, letter in enumerate(signature.split(">")[0]) if letter in "vge"]
-    for name, signature in _ufuncs.OPS.items()
-}
+#: The operands of each kernel that hold rows, as it takes them and as it computes with them.
+_ROWS, _WEIGHTS = (
+    {
+        name: [k for k, letter in enumerate(signature.split(">")[0]) if letter in wanted]
+        for name, signature in _ufuncs.OPS.items()
+    }
+    for wanted in ("vge", "w")
+)
 
 
 def called(
@@ -212,7 +313,7 @@ def called(
     *args: Any,
     dtype: np.dtype[Any] | None = None,
     axes: list[tuple[int, ...]] | None = None,
-    out: Floats | None = None,
+    out: Floats | tuple[Floats, ...] | None = None,
 ) -> Any:
     """Call a kernel and raise what its loop could not.
 
@@ -222,7 +323,8 @@ def called(
     rows = [args[k] for k in _ROWS[kernel.__name__]]
     if dtype is None:
         dtype = map_dtype(*rows)
-    if all(row.dtype == dtype for row in rows):
+    of_weights = {args[k].dtype for k in _WEIGHTS[kernel.__name__]}
+    if all(row.dtype == dtype for row in rows) and of_weights <= {computed(dtype)}:
         by_axes = {} if axes is None else {"axes": axes}
         result = kernel(*args, out=out, **by_axes)
     else:

@@ -1,7 +1,8 @@
-"""Losses against class indices: negative log-likelihood and cross-entropy."""
+"""Losses: negative log-likelihood, cross-entropy, binary cross-entropy."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,37 +10,88 @@ from numpy.typing import ArrayLike
 
 from klce import _ufuncs, _validate
 from klce._lazy import lazily
-from klce._validate import Form
+from klce._validate import Floats, Form
 
-__all__ = ["cross_entropy", "nll_loss"]
+__all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
 _REDUCTIONS = ("none", "mean", "sum")
+_IGNORED = -100
+
+# Of each form: the kernel of an index alone, of an index and weights, and of every option.
+_PLAIN = {
+    "logits": _ufuncs.cross_entropy,
+    "log_probs": _ufuncs.nll,
+    "probs": _ufuncs.nll_probs,
+}
+_WEIGHTED = {"log_probs": _ufuncs.weighted_nll, "probs": _ufuncs.weighted_nll_probs}
+_GENERAL = {
+    "logits": _ufuncs.loss_logits,
+    "log_probs": _ufuncs.loss_log_probs,
+    "probs": _ufuncs.loss_probs,
+}
+_BINARY = {
+    "logits": _ufuncs.binary_cross_entropy_logits,
+    "probs": _ufuncs.binary_cross_entropy_probs,
+}
 
 
 def _loss(
-    kernel: Any,
-    parameters: tuple[float, ...],
-    rows: _validate.Floats,
+    rows: Floats,
     target: ArrayLike,
+    *,
+    name: str,
+    form: str,
     axis: int,
+    weight: ArrayLike | None,
     ignore_index: int,
+    sample_weight: ArrayLike | None,
     base: float | None,
     reduction: str,
     out: np.ndarray[Any, Any] | None,
-    name: str,
+    soft: bool = False,
+    smoothing: float = 0.0,
+    of_logits: tuple[float, ...] = (),
 ) -> Any:
-    """Validate what all losses share, run the kernel over the rows and reduce."""
+    """Validate what all losses share, run the kernel that the options ask for, and reduce.
+
+    `soft` says that the target is a distribution, `of_logits` are temperature and z_loss.
+    """
     axis = _validate.class_axis(axis, rows, name)
     how = _validate.reduction(reduction, _REDUCTIONS)
     nats = _validate.unit(base)
-    shape = _validate.rows_of(rows, axis)
-    out = _validate.output(out, shape if how == "none" else (), _validate.row_dtype(rows))
-    index, ignored, counted = _validate.labels(target, shape, rows.shape[axis], ignore_index)
-    axes = [(axis,), *[()] * (2 + len(parameters) + 1)]
-    losses = _validate.called(
-        kernel, rows, index, ignored, *parameters, axes=axes, out=out if how == "none" else None
-    )
-    return _validate.reduced(losses, how, counted, nats, out)
+    shape, classes = _validate.rows_of(rows, axis), rows.shape[axis]
+    dtype = _validate.row_dtype(rows)
+    out = _validate.output(out, shape if how == "none" else (), dtype)
+    single = out if how == "none" else None
+    index: Any = 0
+    ignored, counted = _IGNORED, math.prod(shape)
+    if soft:
+        distribution, of_target = _validate.distribution(target, rows), (axis,)
+    else:
+        index, ignored, counted = _validate.labels(target, shape, classes, ignore_index)
+        if weight is None and sample_weight is None and smoothing == 0:
+            axes = [(axis,), *[()] * (3 + len(of_logits))]
+            operands = [rows, index, ignored, *of_logits]
+            losses = _validate.called(_PLAIN[form], *operands, axes=axes, out=single)
+            return _validate.reduced(losses, how, counted, nats, out)
+        distribution, of_target = np.broadcast_to(dtype.type(0), (classes,)), (-1,)
+
+    class_weight = _validate.class_weights(weight, classes, dtype)
+    row_weight = _validate.row_weights(sample_weight, shape, dtype)
+    kernel = _WEIGHTED.get(form)
+    operands = [rows, index, ignored, class_weight, row_weight]
+    axes = [(axis,), (), (), (-1,), ()]
+    if soft or smoothing != 0 or kernel is None:
+        kernel = _GENERAL[form]
+        operands += [distribution, not soft, smoothing, *of_logits]
+        axes += [of_target, *[()] * (2 + len(of_logits))]
+    results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
+    taken = _validate.map_dtype(rows)
+    _validate.called(kernel, *operands, dtype=taken, axes=[*axes, (), ()], out=results)
+    weighted = weight is not None or sample_weight is not None
+    total = _validate.total(results[1]) if weighted else counted
+    losses = results[0][()] if single is None else single
+    return _validate.reduced(losses, how, total, nats, out)
 
 
 @lazily("rows", "log_probs", "target")
@@ -48,7 +100,9 @@ def nll_loss(
     target: ArrayLike,
     *,
     axis: int = -1,
+    weight: ArrayLike | None = None,
     ignore_index: int = -100,
+    sample_weight: ArrayLike | None = None,
     base: float | None = None,
     reduction: str = "mean",
     out: np.ndarray[Any, Any] | None = None,
@@ -60,15 +114,22 @@ def nll_loss(
     log_probs : array_like
         Log-probabilities, float32 or float64; any values are taken as they are.
     target : array_like of int
-        A class index for each row: of the shape of `log_probs` without `axis`.
+        A class index for each row, of any integer dtype: of the shape of `log_probs` without
+        `axis`.
     axis : int, default -1
         The axis of the classes (torch's is 1).
+    weight : array_like, optional
+        A factor for each class, not negative: a row's loss is multiplied by its target's.
     ignore_index : int, default -100
         Rows with this label are 0 under ``"none"`` and do not count in the mean.
+    sample_weight : array_like, optional
+        A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
-        ``"mean"`` divides by the number of rows that are not ignored; nan if there are none.
+        ``"mean"`` divides by the sum of the factors (`weight` at the target times
+        `sample_weight`) of the rows that are not ignored: without factors by their number. nan if
+        that is 0.
     out : ndarray, optional
         Where to put the result: of the rows' shape under ``"none"``, else 0-d.
 
@@ -84,15 +145,40 @@ def nll_loss(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option.
 
+    See Also
+    --------
+    cross_entropy : the same from logits, in one read; it also has targets that are distributions.
+
+    Notes
+    -----
+    It picks, and trusts that it was given log-probabilities. A class of weight 0 gives 0 also where
+    its log-probability is -inf.
+
+    torch.nn.functional.nll_loss takes the classes from axis 1 of an array of two or more
+    dimensions (``axis=1`` here), and int64 or uint8 targets only. The rest is alike.
+
     Examples
     --------
     >>> import numpy as np, klce
-    >>> klce.nll_loss(np.log([[0.5, 0.5], [0.25, 0.75]]), [0, 0], base=2).item()
+    >>> log_probs = np.log([[0.5, 0.5], [0.25, 0.75]])
+    >>> klce.nll_loss(log_probs, [0, 0], base=2).item()
     1.5
+    >>> round(klce.nll_loss(log_probs, [0, 0], base=2, sample_weight=[3, 1]).item(), 4)
+    1.25
     """
     rows = _validate.floats(log_probs, "log_probs")
     return _loss(
-        _ufuncs.nll, (), rows, target, axis, ignore_index, base, reduction, out, "log_probs"
+        rows,
+        target,
+        name="log_probs",
+        form="log_probs",
+        axis=axis,
+        weight=weight,
+        ignore_index=ignore_index,
+        sample_weight=sample_weight,
+        base=base,
+        reduction=reduction,
+        out=out,
     )
 
 
@@ -103,45 +189,60 @@ def cross_entropy(
     *,
     axis: int = -1,
     form: Form = "logits",
+    weight: ArrayLike | None = None,
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     temperature: float = 1.0,
+    sample_weight: ArrayLike | None = None,
     base: float | None = None,
     reduction: str = "mean",
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Cross-entropy of predictions against class indices.
+    r"""Cross-entropy of predictions against class indices or distributions.
 
     ``cross_entropy(logits, y)`` is ``nll_loss(log_softmax(logits), y)`` in one read of the logits,
-    without the array in between.
+    without the array in between. So it is with every option: each row is read from memory once.
 
     Parameters
     ----------
     q : array_like
-        The predictions, float32 or float64, in the given `form`.
-    target : array_like of int
-        A class index for each row: of the shape of `q` without `axis`.
+        The predictions, in the given `form`. Those of 16 bits are computed in float32.
+    target : array_like
+        Either integers, a class index for each row: of any integer dtype, of the shape of `q`
+        without `axis`. Or floats, a distribution for each row (soft targets): of the shape of `q`,
+        not negative, taken as they are (not normalised).
     axis : int, default -1
-        The axis of the classes (torch's is 1).
+        The axis of the classes, in `q` and in a `target` of distributions (torch's is 1).
     form : {"logits", "log_probs", "probs"}
         What `q` holds.  Log-probabilities and probabilities are taken as they are, not normalised.
+    weight : array_like, optional
+        A factor for each class, not negative; 1 without it.
     ignore_index : int, default -100
-        Rows with this label are 0 under ``"none"`` and do not count in the mean.
+        Rows with this label are 0 under ``"none"`` and do not count in the mean. Distributions have
+        no labels: there, only the default is accepted. (Give such rows a `sample_weight` of 0.)
+    label_smoothing : float, default 0.0
+        e, from 0 to 1: the target becomes (1 - e) of itself and e of the uniform distribution.
     z_loss : float, default 0.0
-        Adds ``z_loss * logsumexp(row)**2`` to each row's loss (logits only); not negative.
+        Adds ``z_loss * logsumexp(row)**2`` to each row's loss (logits only); not negative. `weight`
+        does not apply to it, `sample_weight` does.
     temperature : float, default 1.0
         Divides the logits (logits only); from 1e-6 to 1e6.
+    sample_weight : array_like, optional
+        A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
-        ``"mean"`` divides by the number of rows that are not ignored; nan if there are none.
+        ``"mean"`` divides by the sum over the rows that are not ignored of `sample_weight` times,
+        for class indices, `weight` at the target: without either by the number of those rows. nan
+        if that is 0.
     out : ndarray, optional
         Where to put the result: of the rows' shape under ``"none"``, else 0-d.
 
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        :math:`-\log q_y` with :math:`q = \mathrm{softmax}(x/T)`, in the dtype of `q`.
+        In the dtype of `q`, float32 for 16 bits; sums are in float64.
 
     Raises
     ------
@@ -150,14 +251,51 @@ def cross_entropy(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option.
 
+    See Also
+    --------
+    nll_loss : the same from log-probabilities, against class indices.
+    binary_cross_entropy : a yes or no for each element.
+    kl_divergence : cross-entropy less the entropy of the target.
+
     Notes
     -----
-    The loss is :math:`(m - x_y)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, with
+    With q the predicted distribution of a row of C classes, :math:`q = \mathrm{softmax}(x/T)` of
+    logits x, the loss of the row is
+
+    .. math:: s \Bigl( \sum_c w_c \bigl((1 - e)\, t_c + e/C\bigr) (-\log q_c)
+              + z \log^2 \sum_c e^{x_c/T} \Bigr)
+
+    t the target (1 at the index, 0 elsewhere), w `weight`, e `label_smoothing`, z `z_loss`, s
+    `sample_weight`. As in torch, with class indices, smoothing and weights, the smoothed part is
+    weighted class by class, and the mean divides by the weights at the targets.
+
+    Without options it is :math:`(m - x_y)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, with
     :math:`m = x_k` the maximum: two terms that are never negative, so that the loss of a confident
-    row is right to the last digits where ``logsumexp(x) - x[y]`` gives 0.
+    row is right to the last digits where ``logsumexp(x) - x[y]`` gives 0. Nor does the general
+    formula subtract: it sums :math:`m - x_c` and adds the logarithm. Class indices are within 2
+    units in the last place in float32 and 4 in float64, all else within 4.
 
     A target class of probability 0 gives +inf; a row that holds nan or +inf, or only -inf, gives
-    nan.
+    nan, and so does a negative target. A class whose coefficient is 0 adds 0, also where q is 0.
+
+    **Coming from torch.nn.functional.cross_entropy**
+
+    - The classes are on the last axis. torch has them on axis 1 of inputs of two or more
+      dimensions: ``axis=1``. Nothing is copied for that.
+    - ``input`` is `q`. Logits are the default `form` here too; probabilities and log-probabilities
+      need not be turned into logits first.
+    - ``target`` may be of any integer dtype, not int64 or uint8 only; a list will do. bool is
+      refused. Class probabilities may be of any float dtype; that of the result is used.
+    - ``weight``, ``ignore_index``, ``label_smoothing`` and ``reduction`` are torch's, with its
+      denominators: the mean over class indices divides by the weights of the targets that count,
+      the mean over class probabilities by the number of rows, whatever `weight` is.
+    - ``ignore_index`` with class probabilities is an error in torch if it is not negative, and
+      here if it is not the default.
+    - ``size_average`` and ``reduce``, deprecated there, do not exist.
+    - A class of weight 0 that is impossible (logit -inf) adds 0; torch gives nan.
+    - Results of float32 are right to float32's last digits for confident rows, and sums do not
+      depend on the number of threads; torch rounds log_softmax first.
+    - `temperature`, `z_loss`, `sample_weight`, `base` and `out` have no counterpart there.
 
     Examples
     --------
@@ -167,6 +305,26 @@ def cross_entropy(
     0.8527
     >>> klce.cross_entropy(np.array([[20.0, 0.0]]), [0]).item()
     2.061153620314381e-09
+
+    Soft targets, and what label smoothing makes of an index:
+
+    >>> soft = np.array([[0.8, 0.1, 0.1], [0.0, 1.0, 0.0], [0.3, 0.3, 0.4]])
+    >>> round(klce.cross_entropy(logits, soft).item(), 4)
+    0.9694
+    >>> smooth = 0.9 * np.eye(3) + 0.1 / 3
+    >>> losses = [klce.cross_entropy(logits, smooth),
+    ...           klce.cross_entropy(logits, [0, 1, 2], label_smoothing=0.1)]
+    >>> [round(loss.item(), 4) for loss in losses]
+    [0.8794, 0.8794]
+
+    Images in torch's layout, (N, C, H, W), with weights and a label to ignore:
+
+    >>> images = np.log([0.5, 0.25, 0.25]).reshape(1, 3, 1, 1) + np.zeros((2, 3, 4, 5))
+    >>> labels = np.ones((2, 4, 5), np.uint8)
+    >>> labels[0] = 255
+    >>> loss = klce.cross_entropy(images, labels, axis=1, ignore_index=255, weight=[1, 2, 2])
+    >>> round(loss.item(), 4)  # log 4
+    1.3863
     """
     rows = _validate.floats(q, "q")
     _validate.form(form)
@@ -174,11 +332,125 @@ def cross_entropy(
     z = _validate.number(z_loss, "z_loss")
     if z < 0:
         raise ValueError(f"z_loss must not be negative, got {z_loss!r}")
-    parameters: tuple[float, ...] = ()
-    if form == "logits":
-        kernel, parameters = _ufuncs.cross_entropy, (t, z)
-    else:
-        if z != 0:
-            raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
-        kernel = _ufuncs.nll if form == "log_probs" else _ufuncs.nll_probs
-    return _loss(kernel, parameters, rows, target, axis, ignore_index, base, reduction, out, "q")
+    if z != 0 and form != "logits":
+        raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
+    smoothing = _validate.fraction(label_smoothing, "label_smoothing")
+    given = _validate.array(target, "target")
+    # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
+    soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
+    if soft and ignore_index != _IGNORED:
+        raise ValueError(
+            f"ignore_index belongs to class indices, got {ignore_index!r} with a target of "
+            f"probabilities"
+        )
+    return _loss(
+        rows,
+        given,
+        name="q",
+        form=form,
+        axis=axis,
+        weight=weight,
+        ignore_index=ignore_index,
+        sample_weight=sample_weight,
+        base=base,
+        reduction=reduction,
+        out=out,
+        soft=soft,
+        smoothing=smoothing,
+        of_logits=(t, z) if form == "logits" else (),
+    )
+
+
+def binary_cross_entropy(
+    q: ArrayLike,
+    target: ArrayLike,
+    *,
+    form: Form = "probs",
+    weight: ArrayLike | None = None,
+    pos_weight: ArrayLike | None = None,
+    reduction: str = "mean",
+    out: np.ndarray[Any, Any] | None = None,
+) -> Any:
+    r"""Binary cross-entropy, elementwise: the predicted chance of a yes against what came.
+
+    Parameters
+    ----------
+    q : array_like
+        The predictions: probabilities from 0 to 1, or logits x that stand for
+        :math:`q = 1/(1 + e^{-x})`.
+    target : array_like
+        y: numbers from 0 to 1, or bool, of the shape of `q`.
+    form : {"probs", "logits"}
+        What `q` holds. There is no ``"log_probs"``: log q alone does not tell 1 - q.
+    weight : array_like, optional
+        A factor for each element, not negative; broadcasts to the shape of `q`. An element of
+        weight 0 gives 0, whatever it holds.
+    pos_weight : array_like, optional
+        A factor v for the positive part, not negative; broadcasts to the shape of `q`. Above 1 it
+        favours recall, below 1 precision.
+    reduction : {"mean", "sum", "none"}
+        ``"mean"`` divides by the number of elements, as torch does, whatever the weights; nan if
+        there are none.
+    out : ndarray, optional
+        Where to put the result: of the shape of `q` under ``"none"``, else 0-d.
+
+    Returns
+    -------
+    scalar, or ndarray under ``"none"``
+        In the dtype of `q`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    See Also
+    --------
+    cross_entropy : one of several classes.
+
+    Notes
+    -----
+    .. math:: -w \bigl( v\, y \log q + (1 - y) \log(1 - q) \bigr)
+
+    With logits, :math:`-\log q = \max(-x, 0) + \log(1 + e^{-|x|})` and
+    :math:`-\log(1 - q) = \max(x, 0) + \log(1 + e^{-|x|})`: neither cancels, so a confident logit
+    keeps its loss, which 1 - q in floating point would round to 0. Results are within 4 units in
+    the last place.
+
+    0 log 0 is 0. A q of 0 for a y above 0 gives +inf, and so does a q of 1 for a y below 1:
+    torch.nn.functional.binary_cross_entropy clamps logarithms at -100. A q or y outside [0, 1]
+    gives nan. With logits it is torch's binary_cross_entropy_with_logits.
+
+    Examples
+    --------
+    >>> import numpy as np, klce
+    >>> round(klce.binary_cross_entropy([0.9, 0.2], [1, 0]).item(), 4)
+    0.1643
+    >>> klce.binary_cross_entropy(np.array([40.0, -40.0]), [1, 0], form="logits").item()
+    4.248354255291589e-18
+    >>> losses = klce.binary_cross_entropy([0.5, 0.5], [1, 0], pos_weight=3, reduction="none")
+    >>> [round(x, 4) for x in (losses / np.log(2)).tolist()]
+    [3.0, 1.0]
+    """
+    values = _validate.floats(q, "q")
+    if form not in _BINARY:
+        raise ValueError(f'form must be "probs" or "logits", got {form!r}')
+    how = _validate.reduction(reduction, _REDUCTIONS)
+    shape, dtype = values.shape, _validate.row_dtype(values)
+    y = _validate.floats(target, "target")
+    if y.shape != shape:
+        raise ValueError(f"target must have the shape of q, {shape}, got {y.shape}")
+    factors = [
+        _validate.spread(_validate.weights(w, name, dtype), name, shape, "q")
+        for w, name in ((weight, "weight"), (pos_weight, "pos_weight"))
+    ]
+    operands = [values, y, *(np.broadcast_to(factor, shape) for factor in factors)]
+    out = _validate.output(out, shape if how == "none" else (), dtype)
+    if how == "none":
+        return _validate.called(_BINARY[form], *operands, dtype=dtype, out=out)
+    # The losses stand for no longer than it takes to add them up.
+    sums = [
+        _validate.total(_validate.called(_BINARY[form], *(x[block] for x in operands), dtype=dtype))
+        for block in _validate.blocks(shape)
+    ]
+    return _validate.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)

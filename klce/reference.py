@@ -37,6 +37,7 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
     "KERNELS",
+    "binary_cross_entropy",
     "binary_entropy",
     "cross_entropy",
     "entropy",
@@ -194,6 +195,116 @@ def _nll_probs(probs: Array, target: Array, ignore_index: int = -100) -> Float64
     return _float64(np.where(counts, -np.log(value), 0))
 
 
+def _weigh(coefficient: Array, value: Array) -> Array:
+    """Multiply; a coefficient of 0 takes out an infinite value, but not nan."""
+    return np.where((coefficient == 0) & ~np.isnan(value), 0, coefficient * value)
+
+
+def _loss(
+    surprise: Wide,
+    target: Array,
+    ignore_index: int,
+    weight: Array,
+    row_weight: Array,
+    distribution: Array,
+    indexed: int,
+    label_smoothing: float,
+    penalty: Array | float = 0,
+) -> tuple[Float64, Float64]:
+    """Give r * sum w*((1 - e)*t + e/n)*surprise over n classes, and the row's weight in a mean.
+
+    t is 1 at the target and 0 elsewhere, or else the distribution; w are the class weights, r the
+    row weight and e the label smoothing. A row's weight in a mean is r, times w at the target if
+    there is one. Both are 0 where r is, or where the target is to be ignored.
+    """
+    classes = max(surprise.shape[-1], 1)
+    e, w, r = np.longdouble(label_smoothing), _wide(weight), _wide(row_weight)
+    if indexed:
+        at_target, counts = _at_target(surprise, target, ignore_index)
+        own, _ = _at_target(np.broadcast_to(w, surprise.shape), target, ignore_index)
+        loss = _weigh((1 - e) * own, at_target) + penalty
+        if e:
+            loss = loss + _weigh(w * e / classes, surprise).sum(axis=-1)
+    else:
+        t = _wide(distribution)
+        t = np.where((t >= 0) & (t < np.inf), t, np.nan)
+        own, counts = np.ones((), np.longdouble), np.asarray(target) != ignore_index
+        loss = _weigh(w * ((1 - e) * t + e / classes), surprise).sum(axis=-1) + penalty
+    counts, loss, in_mean = np.broadcast_arrays(counts & (r != 0), r * loss, r * own)
+    return _float64(np.where(counts, loss, 0)), _float64(np.where(counts, in_mean, 0))
+
+
+@_silent
+def _weighted_nll(
+    log_probs: Array, target: Array, ignore_index: int, weight: Array, row_weight: Array
+) -> tuple[Float64, Float64]:
+    """-log_probs[target] times the weights of the class and the row, and their product."""
+    return _loss(-_wide(log_probs), target, ignore_index, weight, row_weight, target, 1, 0)
+
+
+@_silent
+def _weighted_nll_probs(
+    probs: Array, target: Array, ignore_index: int, weight: Array, row_weight: Array
+) -> tuple[Float64, Float64]:
+    """-log(probs[target]) times the weights of the class and the row, and their product."""
+    surprise = -np.log(_wide(probs))
+    return _loss(surprise, target, ignore_index, weight, row_weight, target, 1, 0)
+
+
+@_silent
+def _loss_logits(
+    x: Array,
+    target: Array,
+    ignore_index: int,
+    weight: Array,
+    row_weight: Array,
+    distribution: Array,
+    indexed: int = 1,
+    label_smoothing: float = 0.0,
+    temperature: float = 1.0,
+    z_loss: float = 0.0,
+) -> tuple[Float64, Float64]:
+    """As ``_loss``, of -log softmax(x/T), plus r * z_loss * logsumexp(x/T)^2."""
+    s = _split(x, temperature)
+    surprise = np.log1p(s.rest) - s.offset
+    lse = s.maximum[..., 0] / np.longdouble(temperature) + np.log1p(s.rest[..., 0])
+    penalty = (s.maximum - s.maximum)[..., 0] + (z_loss * lse**2 if z_loss else 0)
+    given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
+    return _loss(surprise, *given, penalty)
+
+
+@_silent
+def _loss_log_probs(
+    log_probs: Array,
+    target: Array,
+    ignore_index: int,
+    weight: Array,
+    row_weight: Array,
+    distribution: Array,
+    indexed: int = 1,
+    label_smoothing: float = 0.0,
+) -> tuple[Float64, Float64]:
+    """As ``_loss``, of -log_probs."""
+    given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
+    return _loss(-_wide(log_probs), *given)
+
+
+@_silent
+def _loss_probs(
+    probs: Array,
+    target: Array,
+    ignore_index: int,
+    weight: Array,
+    row_weight: Array,
+    distribution: Array,
+    indexed: int = 1,
+    label_smoothing: float = 0.0,
+) -> tuple[Float64, Float64]:
+    """As ``_loss``, of -log(probs)."""
+    given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
+    return _loss(-np.log(_wide(probs)), *given)
+
+
 @_silent
 def _entropy_probs(p: Array, normalize: bool = True) -> Float64:
     """Sum of p/S * log(S/p), S = sum p; without normalize -sum p log p."""
@@ -315,6 +426,38 @@ def _binary_entropy(p: Array) -> Float64:
     return _float64(np.where((p == 0) | (p == 1), 0, result))
 
 
+def _binary_loss(
+    if_true: Array, if_false: Array, target: Array, weight: Array, pos_weight: Array
+) -> Float64:
+    """Give w * (v*y*if_true + (1 - y)*if_false); 0 where w is."""
+    y, w, v = _wide(target), _wide(weight), _wide(pos_weight)
+    loss = _weigh(v * y, if_true) + _weigh(1 - y, if_false)
+    loss = np.where((y >= 0) & (y <= 1), loss, np.nan)
+    return _float64(np.where(w == 0, 0, w * loss))
+
+
+@_silent
+def _binary_cross_entropy_probs(
+    q: Array, target: Array, weight: Array, pos_weight: Array
+) -> Float64:
+    """-log q if the target is true, -log(1 - q) if it is false; their mean in between."""
+    q = _wide(q)
+    if_true, if_false = -np.log(q), -np.log1p(-q)
+    if_true = np.where(q <= 1, if_true, np.nan)
+    return _binary_loss(if_true, if_false, target, weight, pos_weight)
+
+
+@_silent
+def _binary_cross_entropy_logits(
+    x: Array, target: Array, weight: Array, pos_weight: Array
+) -> Float64:
+    """-log q = max(-x, 0) + log1p(exp(-abs(x))) with q = 1/(1 + exp(-x)); -log(1 - q) likewise."""
+    x = _wide(x)
+    log = np.log1p(np.exp(-np.abs(x)))
+    if_true, if_false = np.maximum(-x, 0) + log, np.maximum(x, 0) + log
+    return _binary_loss(if_true, if_false, target, weight, pos_weight)
+
+
 def _score(
     x: Array, target: Array, ignore_index: int = -100
 ) -> tuple[Float64, Float64, Float64, NDArray[np.int64]]:
@@ -331,6 +474,11 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "cross_entropy": _cross_entropy,
     "nll": _nll,
     "nll_probs": _nll_probs,
+    "weighted_nll": _weighted_nll,
+    "weighted_nll_probs": _weighted_nll_probs,
+    "loss_logits": _loss_logits,
+    "loss_log_probs": _loss_log_probs,
+    "loss_probs": _loss_probs,
     "entropy_probs": _entropy_probs,
     "entropy_log_probs": _entropy_log_probs,
     "entropy_logits": _entropy_logits,
@@ -339,6 +487,8 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "kl_logits": _kl_logits,
     "information": _information,
     "binary_entropy": _binary_entropy,
+    "binary_cross_entropy_probs": _binary_cross_entropy_probs,
+    "binary_cross_entropy_logits": _binary_cross_entropy_logits,
     "score": _score,
 }
 
@@ -388,37 +538,53 @@ def _in_base(values: Float64, base: float | None) -> Float64:
 
 
 @_silent
-def _reduce(values: Float64, counts: NDArray[np.bool_], reduction: str, *, batch: bool) -> Float64:
+def _reduce(values: Float64, counts: NDArray[Any], reduction: str, *, batch: bool) -> Float64:
     total = values.astype(np.longdouble).sum()
     if reduction == "none":
         return values
     if reduction == "sum":
         return _float64(total)
     if reduction == "mean":
-        return _float64(total / counts.sum())
+        return _float64(total / counts.astype(np.longdouble).sum())
     if reduction == "batchmean" and batch:
         return _float64(total / (values.shape[0] if values.ndim else 1))
     allowed = "'none', 'mean', 'sum' or 'batchmean'" if batch else "'none', 'mean' or 'sum'"
     raise ValueError(f"reduction must be {allowed}, not {reduction!r}")
 
 
-def _index_loss(
-    kernel: Callable[..., Float64],
+def _row_losses(
+    kernel: Callable[..., tuple[Float64, Float64]],
     x: ArrayLike,
     target: ArrayLike,
     axis: int,
+    weight: ArrayLike | None,
     ignore_index: int,
+    sample_weight: ArrayLike | None,
     base: float | None,
     reduction: str,
-    **options: float,
+    options: dict[str, float],
 ) -> Float64:
     x, target = _numbers(x), np.asarray(target)
-    if target.dtype.kind not in "iu":
+    axis = normalize_axis_index(axis, x.ndim)
+    index: Any = target
+    if target.dtype.kind == "f" and target.ndim == x.ndim and options:
+        if target.shape != x.shape:
+            raise ValueError(f"target has the shape {target.shape} and q has {x.shape}")
+        if ignore_index != -100:
+            raise ValueError(f"ignore_index belongs to class indices, not {ignore_index}")
+        index, target, indexed = 0, np.moveaxis(target, axis, -1), 0
+    elif target.dtype.kind in "iu":
+        index, target, indexed = target, np.zeros(()), 1
+    else:
         raise TypeError(f"target must hold integers, not {target.dtype}")
-    x = np.moveaxis(x, normalize_axis_index(axis, x.ndim), -1)
-    losses = _in_base(kernel(x, target, ignore_index, **options), base)
-    counts = np.broadcast_to(target != ignore_index, losses.shape)
-    return _reduce(losses, counts, reduction, batch=False)[()]
+    x = np.moveaxis(x, axis, -1)
+    w = np.ones(x.shape[-1]) if weight is None else np.asarray(weight)
+    r = np.ones(()) if sample_weight is None else np.asarray(sample_weight)
+    if options:
+        losses, weights = kernel(x, index, ignore_index, w, r, target, indexed, **options)
+    else:
+        losses, weights = kernel(x, index, ignore_index, w, r)
+    return _reduce(_in_base(losses, base), weights, reduction, batch=False)[()]
 
 
 # --- public functions -----------------------------------------------------------------------------
@@ -608,13 +774,17 @@ def nll_loss(
     target: ArrayLike,
     *,
     axis: int = -1,
+    weight: ArrayLike | None = None,
     ignore_index: int = -100,
+    sample_weight: ArrayLike | None = None,
     base: float | None = None,
     reduction: Reduction = "mean",
 ) -> Float64:
     r"""Negative log-likelihood of the right classes, given log-probabilities.
 
-    .. math:: \ell = -\log p_t
+    .. math:: \ell = -s w_t \log p_t
+
+    where w are the class weights and s is the row's.
 
     Parameters
     ----------
@@ -624,13 +794,17 @@ def nll_loss(
         The right class of each row.
     axis : int
         Axis of the classes.
+    weight : array_like, optional
+        A factor w for each class.
     ignore_index : int
         A target that leaves its row out, whether it names a class or not.
+    sample_weight : array_like, optional
+        A factor s for each row; one of 0 leaves it out.
     base : float, optional
         Base of the logarithm of the result; natural by default.
     reduction : {"mean", "sum", "none"}
-        The mean over the rows that count (nan if there are none), their sum, or one value a row (0
-        where ignored).
+        The mean over the rows that count, weighted by s w_t (nan if those sum to 0), their sum, or
+        one value a row (0 where left out).
 
     Returns
     -------
@@ -641,7 +815,8 @@ def nll_loss(
     IndexError
         If a target is neither a class nor ``ignore_index``.
     """
-    return _index_loss(_nll, log_probs, target, axis, ignore_index, base, reduction)
+    weights_and_rows = weight, ignore_index, sample_weight, base, reduction
+    return _row_losses(_weighted_nll, log_probs, target, axis, *weights_and_rows, options={})
 
 
 def cross_entropy(
@@ -650,40 +825,51 @@ def cross_entropy(
     *,
     axis: int = -1,
     form: Form = "logits",
+    weight: ArrayLike | None = None,
     ignore_index: int = -100,
+    label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     temperature: float = 1.0,
+    sample_weight: ArrayLike | None = None,
     base: float | None = None,
     reduction: Reduction = "mean",
 ) -> Float64:
-    r"""Cross-entropy of the right classes and the distributions q.
+    r"""Cross-entropy of the right classes, or of distributions, and the distributions q.
 
-    .. math:: \ell = -\log q_t + c \Bigl(\log \sum_i e^{x_i/T}\Bigr)^2
+    .. math:: \ell = s \sum_i w_i \bigl((1 - e)\, t_i + e/C\bigr) (-\log q_i)
+              + s c \Bigl(\log \sum_i e^{x_i/T}\Bigr)^2
 
-    where x are the logits of q and c is ``z_loss``; from logits, without it,
-    :math:`\ell = (m - x_t)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, m = x_k the maximum.
+    over C classes, where x are the logits of q, t is the target (1 at an index), w are the class
+    weights, s is the row's, e is ``label_smoothing`` and c is ``z_loss``; from logits,
+    :math:`-\log q_i = (m - x_i)/T + \log(1 + \sum_{j \ne k} e^{(x_j - m)/T})`, m = x_k the maximum.
 
     Parameters
     ----------
     q : array_like
         Distributions, in the form that ``form`` names; probs and log_probs are not normalised.
-    target : array_like of int
-        The right class of each row.
+    target : array_like
+        The right class of each row, or a distribution (floats of the shape of q).
     axis : int
         Axis of the classes.
     form : {"logits", "log_probs", "probs"}
         What q holds.
+    weight : array_like, optional
+        A factor w for each class.
     ignore_index : int
-        A target that leaves its row out, whether it names a class or not.
+        A target that leaves its row out, whether it names a class or not; for class indices only.
+    label_smoothing : float
+        What is taken of the target and spread over all classes, from 0 to 1.
     z_loss : float
         Weight of the squared logsumexp, not negative; for logits only.
     temperature : float
         Divides the logits; for logits only.
+    sample_weight : array_like, optional
+        A factor s for each row; one of 0 leaves it out.
     base : float, optional
         Base of the logarithm; the whole loss is divided by its logarithm.
     reduction : {"mean", "sum", "none"}
-        The mean over the rows that count (nan if there are none), their sum, or one value a row (0
-        where ignored).
+        The mean over the rows that count, weighted by s, and for class indices by s w_t (nan if
+        those sum to 0), their sum, or one value a row (0 where left out).
 
     Returns
     -------
@@ -697,15 +883,58 @@ def cross_entropy(
     _check_form(form, temperature)
     if not 0 <= z_loss < math.inf:
         raise ValueError(f"z_loss must be finite and not negative, not {z_loss}")
-    if form == "logits":
-        options = {"temperature": temperature, "z_loss": z_loss}
-        return _index_loss(
-            _cross_entropy, q, target, axis, ignore_index, base, reduction, **options
-        )
-    if z_loss:
+    if not 0 <= label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
+    if z_loss and form != "logits":
         raise ValueError(f"z_loss belongs to form='logits', not to form={form!r}")
-    kernel = _nll if form == "log_probs" else _nll_probs
-    return _index_loss(kernel, q, target, axis, ignore_index, base, reduction)
+    options = {"label_smoothing": label_smoothing}
+    if form == "logits":
+        options |= {"temperature": temperature, "z_loss": z_loss}
+    kernel = KERNELS[f"loss_{form}"]
+    weights_and_rows = weight, ignore_index, sample_weight, base, reduction
+    return _row_losses(kernel, q, target, axis, *weights_and_rows, options=options)
+
+
+def binary_cross_entropy(
+    q: ArrayLike,
+    target: ArrayLike,
+    *,
+    form: Form = "probs",
+    weight: ArrayLike | None = None,
+    pos_weight: ArrayLike | None = None,
+    reduction: Reduction = "mean",
+) -> Float64:
+    r"""Cross-entropy of a yes or no and its predicted probability, elementwise.
+
+    .. math:: \ell = -w \bigl(v\, y \log q + (1 - y) \log(1 - q)\bigr)
+
+    Parameters
+    ----------
+    q : array_like
+        Probabilities, or logits x: q = 1/(1 + exp(-x)).
+    target : array_like
+        y, from 0 to 1, of the shape of q.
+    form : {"probs", "logits"}
+        What q holds.
+    weight, pos_weight : array_like, optional
+        Factors w and v, which broadcast to the shape of q; where w is 0, so is the result.
+    reduction : {"mean", "sum", "none"}
+        The mean over all elements, their sum, or one value each.
+
+    Returns
+    -------
+    float64 array
+        nan where q or y is not in [0, 1].
+    """
+    if form not in ("probs", "logits"):
+        raise ValueError(f"form must be 'probs' or 'logits', not {form!r}")
+    kernel = _binary_cross_entropy_probs if form == "probs" else _binary_cross_entropy_logits
+    q, y = _numbers(q), _numbers(target)
+    if q.shape != y.shape:
+        raise ValueError(f"target has the shape {y.shape} and q has {q.shape}")
+    w, v = (np.broadcast_to(1 if f is None else f, q.shape) for f in (weight, pos_weight))
+    result = kernel(q, y, w, v)
+    return _reduce(result, np.ones(q.shape, dtype=bool), reduction, batch=False)[()]
 
 
 def kl_divergence(

@@ -14,11 +14,20 @@
 #include "ops/nll_probs.h"
 #include "ops/cross_entropy.h"
 
+#include "ops/loss.h"
+#include "ops/weighted_nll.h"
+#include "ops/weighted_nll_probs.h"
+#include "ops/loss_logits.h"
+#include "ops/loss_log_probs.h"
+#include "ops/loss_probs.h"
+
 #include "ops/entropy_logits.h"
 #include "ops/entropy_log_probs.h"
 #include "ops/entropy_probs.h"
 #include "ops/information.h"
 #include "ops/binary_entropy.h"
+#include "ops/binary_cross_entropy_probs.h"
+#include "ops/binary_cross_entropy_logits.h"
 
 #include "ops/kl_probs.h"
 #include "ops/kl_log_probs.h"

@@ -46,7 +46,7 @@ typedef enum {
 } klce_dtype;
 
 enum {
-    KLCE_MAX_ARGS = 8,
+    KLCE_MAX_ARGS = 16,
     KLCE_TILE = 16,      /* rows whose states are finished together, across vector lanes */
     KLCE_FIELDS = 10,    /* doubles of state a row */
     KLCE_PASSES = 3,     /* at most, over a row */

@@ -38,7 +38,18 @@ static operands operands_of(klce_op op)
     return o;
 }
 
-static int is_vector(char letter) { return letter == 'v' || letter == 'e'; }
+/* Whether a kernel wants these classes brought together: one value for all of them is left alone. */
+static int is_apart(char letter, ptrdiff_t core, size_t size)
+{
+    return (letter == 'v' || letter == 'e' || (letter == 'w' && core != 0)) &&
+           core != (ptrdiff_t)size;
+}
+
+/* Bytes of an operand's element, if it has classes. */
+static size_t size_of(char letter, klce_dtype dtype)
+{
+    return letter == 'w' ? klce_real_sizes[dtype] : klce_elem_sizes[dtype];
+}
 
 typedef struct {
     const klce_call *call;
@@ -162,16 +173,16 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
     klce_call call = *j->call;
-    size_t size = klce_elem_sizes[call.dtype];
     ptrdiff_t low = index * j->chunk;
     ptrdiff_t rows = j->chunk < call.rows - low ? j->chunk : call.rows - low;
-    size_t bytes = (size_t)rows * (size_t)call.n * size;
     char *scratch[KLCE_MAX_ARGS] = {0};
 
     call.rows = rows;
     for (int k = 0; k < j->operands.count; k++) {
         call.arg[k] += low * call.step[k];
-        if (!is_vector(j->operands.letter[k]) || call.core[k] == (ptrdiff_t)size)
+        size_t size = size_of(j->operands.letter[k], call.dtype);
+        size_t bytes = (size_t)rows * (size_t)call.n * size;
+        if (!is_apart(j->operands.letter[k], call.core[k], size))
             continue;
         scratch[k] = malloc(bytes ? bytes : 1);
         if (!scratch[k]) {
@@ -188,7 +199,7 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
     for (int k = j->operands.outputs_from; k < j->operands.count; k++)
         if (scratch[k])
             unpack(j->call->arg[k] + low * j->call->step[k], scratch[k], rows, call.n,
-                   j->call->step[k], j->call->core[k], size);
+                   j->call->step[k], j->call->core[k], size_of(j->operands.letter[k], call.dtype));
 done:
     for (int k = 0; k < KLCE_MAX_ARGS; k++)
         free(scratch[k]);
@@ -243,8 +254,8 @@ static klce_status run_rows(klce_call *call)
     int packed = 0, gathers = 0;
 
     for (int k = 0; k < j.operands.count; k++) {
-        packed |=
-            is_vector(j.operands.letter[k]) && call->n > 1 && call->core[k] != (ptrdiff_t)size;
+        packed |= call->n > 1 && is_apart(j.operands.letter[k], call->core[k],
+                                          size_of(j.operands.letter[k], call->dtype));
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)

@@ -42,12 +42,27 @@ ISAS = _ufuncs.available_isas()
 DOMAINS = {
     "nll": "log_probs",
     "nll_probs": "probs",
+    "weighted_nll": "log_probs",
+    "weighted_nll_probs": "probs",
+    "loss_log_probs": "log_probs",
+    "loss_probs": "probs",
     "entropy_probs": "probs",
     "entropy_log_probs": "log_probs",
     "kl_probs": "probs",
     "kl_log_probs": "log_probs",
     "information": "probs",
     "binary_entropy": "probs",
+    "binary_cross_entropy_probs": "probs",
+}
+# What the operands of one number a class hold, in order, where they are not all of that domain.
+OPERANDS = {
+    "weighted_nll": ("log_probs", "weights"),
+    "weighted_nll_probs": ("probs", "weights"),
+    "loss_logits": ("logits", "weights", "probs"),
+    "loss_log_probs": ("log_probs", "weights", "probs"),
+    "loss_probs": ("probs", "weights", "probs"),
+    "binary_cross_entropy_probs": ("probs", "probs", "weights", "weights"),
+    "binary_cross_entropy_logits": ("logits", "probs", "weights", "weights"),
 }
 # Parameters of a whole call, in order, where they are not all 1.
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
@@ -58,6 +73,11 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "cross_entropy": [(-100, 1.0, 0.0), (1, 0.7, 0.25)],
     "nll": [(-100,), (1,)],
     "nll_probs": [(-100,), (1,)],
+    "weighted_nll": [(-100,), (1,)],
+    "weighted_nll_probs": [(-100,), (1,)],
+    "loss_logits": [(-100, 1, 0.1, 1.0, 0.0), (1, 1, 0.0, 0.7, 0.25), (-100, 0, 0.3, 0.7, 0.0)],
+    "loss_log_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
+    "loss_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
     "score": [(-100,), (1,)],
     "entropy_probs": [(1,), (0,)],
     "kl_probs": [(1,), (0,)],
@@ -71,6 +91,11 @@ ULP: dict[str, list[tuple[int, int]]] = {
     "cross_entropy": [(2, 4)],
     "nll": [(0, 0)],
     "nll_probs": [(1, 1)],
+    "weighted_nll": [(1, 1), (1, 1)],
+    "weighted_nll_probs": [(1, 2), (1, 1)],
+    "loss_logits": [(2, 4), (1, 1)],
+    "loss_log_probs": [(2, 4), (1, 1)],
+    "loss_probs": [(2, 4), (1, 1)],
     "information": [(1, 1)],
     "score": [(2, 4), (4, 4), (2, 4), (0, 0)],
 }
@@ -108,6 +133,8 @@ def letters(kernel: str) -> tuple[str, str]:
 
 def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) -> Array:
     """Random rows of a domain: from flat to confident ones."""
+    if domain == "weights":
+        return cast(rng.uniform(0.25, 1, size=shape), dtype)
     x = rng.normal(size=shape) * 10.0 ** rng.uniform(-1, 1, size=(*shape[:-1], 1))
     if domain != "logits" and shape[-1]:
         x = x - x.max(axis=-1, keepdims=True)
@@ -124,10 +151,14 @@ def operands(
     inputs, _ = letters(kernel)
     rng = np.random.default_rng((seed, count, n, dtype.itemsize))
     domain = DOMAINS.get(kernel, "logits")
+    domains = iter(OPERANDS.get(kernel, [domain] * len(inputs)))
     arrays: list[Array] = []
     for letter in inputs:
-        if letter in "vge":
-            arrays.append(rows(domain, (count, n), dtype, rng))
+        if letter in "vgew":
+            own = computed(dtype) if letter == "w" else dtype
+            arrays.append(rows(next(domains), (count, n), own, rng))
+        elif letter == "s":
+            arrays.append(rows("weights", (count,), computed(dtype), rng))
         elif letter == "l":
             arrays.append(rng.integers(0, max(n, 1), size=count))
     # Each second row of a pair is near the first: divergences are small there.
@@ -189,6 +220,9 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
             temperature, z_loss = args[3:]
             # The squared logsumexp near 0 is as good as the logsumexp: in ULP of the maximum.
             size = np.abs(expected) + z_loss * (x.max(axis=-1, initial=-np.inf) / temperature) ** 2
+        elif kernel.startswith("binary_cross_entropy"):
+            # A negative weight of the positive class takes one term from the other.
+            size = np.abs(REFERENCE[kernel](*args[:2], *map(np.abs, args[2:])))
         elif kernel == "entropy_log_probs":
             size = np.abs(np.exp(x) * x)
             size = np.where(np.isfinite(size), size, 0).sum(axis=-1)

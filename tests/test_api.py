@@ -54,11 +54,16 @@ SIGNATURES = {
         "keepdims=False, out=None"
     ),
     "nll_loss": (
-        "log_probs, target, *, axis=-1, ignore_index=-100, base=None, reduction='mean', out=None"
+        "log_probs, target, *, axis=-1, weight=None, ignore_index=-100, sample_weight=None, "
+        "base=None, reduction='mean', out=None"
     ),
     "cross_entropy": (
-        "q, target, *, axis=-1, form='logits', ignore_index=-100, z_loss=0.0, temperature=1.0, "
-        "base=None, reduction='mean', out=None"
+        "q, target, *, axis=-1, form='logits', weight=None, ignore_index=-100, "
+        "label_smoothing=0.0, z_loss=0.0, temperature=1.0, sample_weight=None, base=None, "
+        "reduction='mean', out=None"
+    ),
+    "binary_cross_entropy": (
+        "q, target, *, form='probs', weight=None, pos_weight=None, reduction='mean', out=None"
     ),
     "kl_divergence": (
         "p, q, axis=-1, *, form='probs', normalize=True, temperature=1.0, base=None, "

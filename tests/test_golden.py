@@ -29,6 +29,13 @@ ULP = {
     "entropy_probs": (4, 4),
     "entropy_log_probs": (4, 4),
     "entropy_logits": (4, 4),
+    "weighted_nll": (1, 1),
+    "weighted_nll_probs": (1, 2),
+    "loss_logits": (2, 4),
+    "loss_log_probs": (2, 4),
+    "loss_probs": (2, 4),
+    "binary_cross_entropy_probs": (4, 4),
+    "binary_cross_entropy_logits": (4, 4),
     "score": (4, 4),
 }
 # Divergences are bounded relatively.

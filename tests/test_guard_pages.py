@@ -63,7 +63,7 @@ def shapes():
 
 def main(isa):
     _ufuncs.select_isa(isa)
-    guards = [Guarded() for _ in range(8)]
+    guards = [Guarded() for _ in range(16)]
     for kernel, dtype in itertools.product(KERNELS, DTYPES):
         inputs, _ = letters(kernel)
         for count, n in shapes():
@@ -73,7 +73,7 @@ def main(isa):
             strides = (1, 3) if n < 40 else (1,)
             for at_end, stride in itertools.product((True, False), strides):
                 held = [
-                    guard.hold(np.asarray(arg), at_end, stride if letter in "vge" else 1)
+                    guard.hold(np.asarray(arg), at_end, stride if letter in "vgew" else 1)
                     for guard, arg, letter in zip(guards, args, inputs, strict=False)
                 ]
                 others = guards[len(held) :]

@@ -196,7 +196,9 @@ def test_a_label_that_changes_under_the_call(kernel, isa):
             assert np.isnan(loss[7])
             assert np.isfinite(np.delete(loss, 7)).all()
             for a, b in zip(others, before[1:], strict=True):
-                np.testing.assert_allclose(a, b, rtol=1e-5)
+                # The weight of a row is that of its label.
+                own = 7 if "w" in letters(kernel)[0] else []
+                np.testing.assert_allclose(np.delete(a, own), np.delete(b, own), rtol=1e-5)
         # Raised once: the next call starts afresh.
         _ufuncs.raise_trouble()
 

@@ -1,5 +1,7 @@
 """No layout of an operand in memory changes a bit of a result, nor does working in place."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -67,7 +69,7 @@ LAYOUTS = {
 def laid_out(kernel, args, layout, which=None):
     """The operands that hold rows in another layout: all, or one of them."""
     inputs, _ = letters(kernel)
-    rows = [k for k, letter in enumerate(inputs) if letter in "vge"]
+    rows = [k for k, letter in enumerate(inputs) if letter in "vgew"]
     chosen = rows if which is None else rows[which : which + 1]
     return tuple(LAYOUTS[layout](arg) if k in chosen else arg for k, arg in enumerate(args))
 
@@ -91,7 +93,7 @@ def test_inputs(kernel, dtype, isa):
 
 
 @DTYPE
-@pytest.mark.parametrize("kernel", [k for k in KERNELS if letters(k)[0].count("v") > 1])
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if re.search("[vw].*[vw]", letters(k)[0])])
 def test_inputs_of_different_layouts(kernel, dtype):
     for shape in SHAPES:
         for args in operands(kernel, *shape, dtype):
@@ -144,7 +146,7 @@ def test_broadcast_operands(kernel, dtype):
     for n in (1, 2, 5, 33, 300, 17000):
         for args in operands(kernel, 19 if n < 1000 else 2, n, dtype):
             for k, letter in enumerate(inputs):
-                if letter not in "vgel":
+                if letter not in "vgelw":
                     continue
                 one = np.broadcast_to(args[k][:1], args[k].shape)
                 views = (
@@ -157,7 +159,7 @@ def test_broadcast_operands(kernel, dtype):
                 # A row that NumPy itself broadcasts.
                 given = (*args[:k], args[k][:1], *args[k + 1 :])
                 copied = (*args[:k], one.copy(), *args[k + 1 :])
-                if "e" not in inputs and (inputs.count("v") > 1 or letter == "l"):
+                if "e" not in inputs and (inputs.count("v") > 1 or letter in "lw"):
                     assert_same(kernel, args, call(kernel, given), call(kernel, copied), k)
 
 
@@ -174,12 +176,12 @@ def test_axes(kernel, dtype):
             for axis in range(3):
 
                 def turned(x, letter, axis=axis, n=n):
-                    if letter in "vg":
+                    if letter in "vgw":
                         x = x.reshape(3, 4, n)
                         return np.ascontiguousarray(np.moveaxis(x, -1, axis))
                     return x.reshape(3, 4) if letter in "ls" else x
 
-                axes = [(axis,) if letter in "vg" else () for letter in inputs + outputs]
+                axes = [(axis,) if letter in "vgw" else () for letter in inputs + outputs]
                 given = tuple(map(turned, args, inputs))
                 wanted = tuple(map(turned, expected, outputs))
                 for order in "CF":

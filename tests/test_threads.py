@@ -160,7 +160,7 @@ def test_another_thread_advances_while_a_kernel_runs(kernel, shape, counter, num
         shape = (2_000_000, 4)
     x = numbers[: shape[0] * shape[1]].reshape(shape)
     labels = np.zeros(shape[0], np.int64)
-    parameters = {"i": -100, "d": 1.0, "l": labels}
+    parameters = {"i": -100, "d": 1.0, "l": labels, "s": x[:, 0]}
     args = tuple(parameters.get(letter, x) for letter in inputs)
     function = getattr(_ufuncs, kernel)
     with klce.threads(1):

@@ -53,8 +53,9 @@ static double bell(void) { return (uniform() + uniform() + uniform() + uniform()
 
 typedef struct {
     ptrdiff_t n;
-    const wide *x, *y; /* the row's classes */
-    int64_t label, i;  /* `i` and `d` stand for all of the op's parameters of that letter */
+    const wide *x, *y, *z, *u; /* the row's classes */
+    wide s;
+    int64_t label, i; /* `i` and `d` stand for all of the op's parameters of that letter */
     wide d;
 } row;
 
@@ -136,6 +137,65 @@ static void nll(const row *r, wide *want, wide *size)
 static void nll_probs(const row *r, wide *want, wide *size)
 {
     plain(r->label == r->i ? 0 : -logl(r->x[r->label]), want, size);
+}
+
+/* The loss of a row with weights, from -log q of each class, and its weight in a mean. */
+static void weighted(const row *r, bool at_label, wide smoothing,
+                     wide of_class(const row *, ptrdiff_t), wide *want, wide *size)
+{
+    sum loss = {0, 0}, terms = {0, 0};
+    for (ptrdiff_t k = 0; r->label != r->i && k < r->n; k++) {
+        wide target = at_label ? k == r->label : r->z[k];
+        wide own = r->y[k] * (1 - smoothing) * target, share = r->y[k] * smoothing / r->n;
+        if (own != 0 || share != 0) {
+            wide value = of_class(r, k);
+            add(&loss, (own + share) * value);
+            add(&terms, (fabsl(own) + fabsl(share)) * fabsl(value));
+        }
+    }
+    want[0] = r->s * loss.total, size[0] = r->s * terms.total;
+    plain(r->label == r->i ? 0 : at_label ? r->s * r->y[r->label] : r->s, want + 1, size + 1);
+}
+
+static wide minus(const row *r, ptrdiff_t k) { return -r->x[k]; }
+
+static wide minus_log(const row *r, ptrdiff_t k) { return -logl(r->x[k]); }
+
+static void weighted_nll(const row *r, wide *want, wide *size)
+{
+    weighted(r, true, 0, minus, want, size);
+}
+
+static void weighted_nll_probs(const row *r, wide *want, wide *size)
+{
+    weighted(r, true, 0, minus_log, want, size);
+}
+
+static void loss_log_probs(const row *r, wide *want, wide *size)
+{
+    weighted(r, r->i != 0, r->d, minus, want, size);
+}
+
+static void loss_probs(const row *r, wide *want, wide *size)
+{
+    weighted(r, r->i != 0, r->d, minus_log, want, size);
+}
+
+static void loss_logits(const row *r, wide *want, wide *size)
+{
+    wide lse, lse_size, *surprise = malloc((size_t)(r->n + 1) * sizeof *surprise);
+    split s = split_of(r->x, r->n, r->d);
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        surprise[k] = (r->x[k] - s.max) / r->d - log1pl(s.rest);
+    row of_surprise = *r;
+    of_surprise.x = surprise;
+    weighted(&of_surprise, r->i != 0, r->d, minus, want, size);
+    free(surprise);
+    lse_at(r, r->d, &lse, &lse_size);
+    if (r->label != r->i) {
+        want[0] += r->s * r->d * lse * lse;
+        size[0] += r->s * r->d * lse_size * lse_size;
+    }
 }
 
 static wide sum_of(const wide *x, ptrdiff_t n)
@@ -241,6 +301,29 @@ static void binary_entropy(const row *r, wide *want, wide *size)
     }
 }
 
+static void binary_loss(const row *r, ptrdiff_t k, wide if_true, wide if_false, wide *want,
+                        wide *size)
+{
+    wide positive = r->u[k] * r->y[k];
+    wide loss = positive == 0 ? 0 : positive * if_true;
+    loss += r->y[k] == 1 ? 0 : (1 - r->y[k]) * if_false;
+    plain(r->z[k] == 0 ? 0 : r->z[k] * loss, want + k, size + k);
+}
+
+static void binary_cross_entropy_probs(const row *r, wide *want, wide *size)
+{
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        binary_loss(r, k, -logl(r->x[k]), -log1pl(-r->x[k]), want, size);
+}
+
+static void binary_cross_entropy_logits(const row *r, wide *want, wide *size)
+{
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide x = r->x[k], both = log1pl(expl(-fabsl(x)));
+        binary_loss(r, k, fmaxl(-x, 0) + both, fmaxl(x, 0) + both, want, size);
+    }
+}
+
 static void score(const row *r, wide *want, wide *size)
 {
     ptrdiff_t best = 0;
@@ -267,6 +350,11 @@ static const struct {
     {"cross_entropy", cross_entropy, LOGITS, {2, 4}},
     {"nll", nll, LOG_PROBS, {0, 0}},
     {"nll_probs", nll_probs, PROBS, {1, 1}},
+    {"weighted_nll", weighted_nll, LOG_PROBS, {1, 2}},
+    {"weighted_nll_probs", weighted_nll_probs, PROBS, {1, 2}},
+    {"loss_logits", loss_logits, LOGITS, {2, 4}},
+    {"loss_log_probs", loss_log_probs, LOG_PROBS, {2, 4}},
+    {"loss_probs", loss_probs, PROBS, {2, 4}},
     {"entropy_probs", entropy_probs, PROBS, {4, 4}},
     {"entropy_log_probs", entropy_log_probs, LOG_PROBS, {4, 4}},
     {"entropy_logits", entropy_logits, LOGITS, {4, 4}},
@@ -275,6 +363,8 @@ static const struct {
     {"kl_logits", kl_logits, LOGITS, {8, 450}},
     {"information", information, PROBS, {1, 1}},
     {"binary_entropy", binary_entropy, PROBS, {4, 4}},
+    {"binary_cross_entropy_probs", binary_cross_entropy_probs, PROBS, {4, 4}},
+    {"binary_cross_entropy_logits", binary_cross_entropy_logits, LOGITS, {4, 4}},
     {"score", score, LOGITS, {4, 4}},
 };
 
@@ -308,7 +398,7 @@ static klce_dtype real_of(klce_dtype dtype)
 /* An operand's dtype, by its letter. */
 static klce_dtype dtype_of(const problem *p, int k)
 {
-    return p->letter[k] == 's' ? real_of(p->dtype) : p->dtype;
+    return strchr("sw", p->letter[k]) ? real_of(p->dtype) : p->dtype;
 }
 
 static void *allocate(size_t bytes)
@@ -406,32 +496,43 @@ static double draw(domain domain, int kind, bool masked)
     return kind == 4 ? (int)x : kind == 5 && masked ? -1e9 : x;
 }
 
-/* Each second row of a pair is near the row of the operand before. */
-static void fill_row(const problem *p, domain domain, int k, ptrdiff_t row)
+/* What an operand holds: weights and targets are probabilities. */
+static domain domain_of(const problem *p, int k)
 {
+    int which = find_known(p->op);
+    if (strchr("ws", p->letter[k]) || (p->letter[k] == 'e' && k > 0))
+        return PROBS;
+    return which < 0 ? LOGITS : known[which].domain;
+}
+
+/* Each second row of a pair is near the row of the operand before. */
+static void fill_row(const problem *p, int k, ptrdiff_t row)
+{
+    domain domain = domain_of(p, k);
     ptrdiff_t n = p->classes[k];
     double sum = 0;
     for (ptrdiff_t j = 0; j < n; j++) {
         int kind = (int)((row + p->n) % 6);
         double x = draw(domain, kind, j < n / 3);
-        if (k > 0 && p->letter[k - 1] == p->letter[k] && row % 2 == 0) {
-            double near = get(p->dtype, p->values[k - 1], row * n + j);
-            x = domain == PROBS ? near * (1 + 0.1 * (uniform() - 0.5)) : near + 0.1 * bell();
+        if (k > 0 && p->letter[k - 1] == p->letter[k] && domain_of(p, k - 1) == domain &&
+            row % 2 == 0) {
+            double near = get(dtype_of(p, k - 1), p->values[k - 1], row * n + j);
+            x = domain == PROBS ? fmin(1, near * (1 + 0.1 * (uniform() - 0.5)))
+                                : near + 0.1 * bell();
         }
-        put(p->dtype, p->values[k], row * n + j, x);
+        put(dtype_of(p, k), p->values[k], row * n + j, x);
         sum += x;
     }
-    if (domain == PROBS && p->letter[k] != 'e' && sum > 0)
+    if (domain == PROBS && n > 1 && p->letter[k] != 'e' && sum > 0)
         for (ptrdiff_t j = 0; j < n; j++)
-            put(p->dtype, p->values[k], row * n + j,
-                get(p->dtype, p->values[k], row * n + j) / sum);
+            put(dtype_of(p, k), p->values[k], row * n + j,
+                get(dtype_of(p, k), p->values[k], row * n + j) / sum);
 }
 
 static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, int64_t i,
                            double d)
 {
     problem p = {.op = op, .dtype = dtype, .rows = rows, .n = n};
-    int which = find_known(op);
     if (strchr(klce_op_signatures[op], 'e')) /* one row, however long */
         p.n = rows * n, p.rows = 1;
     random_state = (uint64_t)op << 40 ^ (uint64_t)rows << 20 ^ (uint64_t)n;
@@ -441,10 +542,10 @@ static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff
             p.outputs_from = k;
             continue;
         }
-        CHECK(strchr("vgeslid", *s) && k < KLCE_MAX_ARGS);
+        CHECK(strchr("vgewslid", *s) && k < KLCE_MAX_ARGS);
         p.letter[k] = *s;
         p.size[k] = strchr("lid", *s) ? 8 : klce_elem_sizes[dtype_of(&p, k)];
-        p.classes[k] = strchr("vge", *s) ? p.n : 1;
+        p.classes[k] = strchr("vgew", *s) ? p.n : 1;
         p.count++;
     }
     for (int k = 0; k < p.outputs_from; k++) {
@@ -458,7 +559,7 @@ static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff
             else if (p.letter[k] == 'l') /* without classes every row is ignored */
                 ((int64_t *)p.values[k])[r] = p.n ? (int64_t)(random_bits() % (uint64_t)p.n) : i;
             else
-                fill_row(&p, which < 0 ? LOGITS : known[which].domain, k, r);
+                fill_row(&p, k, r);
         }
     }
     snprintf(where, sizeof where, "%s %s, %td rows of %td classes, parameters %d and %g",
@@ -598,7 +699,7 @@ static wide *widen(const problem *p, int k, ptrdiff_t r)
     ptrdiff_t n = p->classes[k];
     wide *x = allocate((size_t)n * sizeof *x);
     for (ptrdiff_t j = 0; j < n; j++)
-        x[j] = get(p->dtype, p->values[k], r * n + j);
+        x[j] = get(dtype_of(p, k), p->values[k], r * n + j);
     return x;
 }
 
@@ -606,11 +707,13 @@ static wide *widen(const problem *p, int k, ptrdiff_t r)
 static wide *specify(const problem *p, specification *specification, ptrdiff_t r)
 {
     row row = {.n = p->n, .label = -1};
-    wide *operands[2] = {NULL, NULL};
+    wide *operands[4] = {NULL};
     int vectors = 0;
     for (int k = 0; k < p->outputs_from; k++) {
-        if (strchr("vge", p->letter[k]))
+        if (strchr("vgew", p->letter[k]))
             operands[vectors++] = widen(p, k, r);
+        else if (p->letter[k] == 's')
+            row.s = get(dtype_of(p, k), p->values[k], r);
         else if (p->letter[k] == 'l')
             row.label = ((int64_t *)p->values[k])[r];
         else if (p->letter[k] == 'i')
@@ -618,11 +721,11 @@ static wide *specify(const problem *p, specification *specification, ptrdiff_t r
         else
             row.d = *(double *)p->values[k];
     }
-    row.x = operands[0], row.y = operands[1];
+    row.x = operands[0], row.y = operands[1], row.z = operands[2], row.u = operands[3];
     wide *want = allocate(2 * row_outputs(p) * sizeof *want);
     specification(&row, want, want + row_outputs(p));
-    free(operands[0]);
-    free(operands[1]);
+    for (int v = 0; v < vectors; v++)
+        free(operands[v]);
     return want;
 }
 
@@ -860,7 +963,7 @@ static void test_bad_labels(void)
                               : letter == 'i'   ? (char *)&i
                               : letter == 'd'   ? (char *)&d
                                                 : (char *)x;
-                call.step[k] = letter == 'i' || letter == 'd' ? 0 : strchr("vg", letter) ? 56 : 8;
+                call.step[k] = letter == 'i' || letter == 'd' ? 0 : strchr("vgw", letter) ? 56 : 8;
                 call.core[k] = 8;
             }
             CHECK(klce_run(&call) == KLCE_OK);

@@ -25,7 +25,7 @@ import numpy as np
 from mpmath import mp, mpf
 from numpy.typing import NDArray
 
-from .cases import DATA, PARTS, bell, checksum, make
+from .cases import FOLDER, PARTS, bell, checksum, make
 
 Array = NDArray[Any]
 DTYPES = ("float32", "float64")
@@ -225,11 +225,11 @@ class Store:
             }
         )
 
-    def write(self) -> None:
+    def write(self, name: str) -> None:
         index = json.dumps({"inputs": self.inputs, "cases": self.cases}, separators=(",", ":"))
         types = {"hi": "f8", "lo": "i2", "scale": "f8", "positions": "i4"}
         pools = {name: np.array(v, types.get(name, name)) for name, v in self.pools.items()}
-        np.savez_compressed(DATA, index=np.frombuffer(index.encode(), np.uint8), **pools)
+        np.savez_compressed(FOLDER / name, index=np.frombuffer(index.encode(), np.uint8), **pools)
 
 
 # --- the cases ------------------------------------------------------------------------------------
@@ -615,9 +615,9 @@ def main() -> None:
         add_long_pairs(store, dtype)
         add_elementwise(store, dtype)
         print(f"{dtype}: {len(store.cases)} cases so far, {time.perf_counter() - began:.0f} s")
-    store.write()
+    store.write("golden.npz")
     results = len(store.pools["hi"])
-    print(f"{DATA.name}: {results} results, {DATA.stat().st_size / 1e6:.2f} MB")
+    print(f"golden.npz: {results} results")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,201 @@
+/* What the losses of many options share.  A row's loss is its weight times
+ *
+ *     sum over classes of w_c ((1 - e) t_c + e/n) (-log q_c),
+ *
+ * w the class weights, e the label smoothing, and t the target distribution, which is 1 at the label
+ * where the target is an index.  A class of coefficient 0 adds 0, also where q is 0; so does a row of
+ * weight 0, whatever it holds.
+ *
+ * The label's class is added at the end, in float64, so an index needs no sum over the classes unless
+ * labels are smoothed.  Sums with t_c and with 1 for all classes are kept apart, as are a distance and
+ * what is to be added to it for -log q_c; coefficients that all classes have in common come last.
+ */
+
+/* Operands that the kernels have in common, beside q, the label and the label to ignore. */
+enum {
+    K(CLASS_WEIGHT) = 3,
+    K(ROW_WEIGHT),
+    K(TARGET),
+    K(INDEXED),
+    K(SMOOTHING),
+};
+
+/* What a call asks for: a sum over a distribution, one over all classes. */
+typedef struct {
+    int soft, smooth;
+    double e, scale; /* about 1/n, a power of two, so that sums of huge terms stay in range */
+} K(mix);
+
+KLCE_INLINE K(mix) K(mix_of)(const klce_call *call)
+{
+    double e = *(const double *)call->arg[K(SMOOTHING)];
+    int exponent;
+    frexp((double)call->n, &exponent);
+    int soft = *(const int64_t *)call->arg[K(INDEXED)] == 0, smooth = e != 0 && call->n > 0;
+    return (K(mix)){soft, smooth, e, ldexp(1, -exponent)};
+}
+
+/* A coefficient of 0 takes out an infinite value, but not nan. */
+KLCE_INLINE K(v) K(weigh)(K(v) coefficient, K(v) value)
+{
+    K(m) nothing = K (and)(K(eq)(coefficient, K(set)(0)), K(eq)(value, value));
+    return K(select)(nothing, K(set)(0), coefficient * value);
+}
+
+/* sum + coefficient * value, likewise. */
+KLCE_INLINE double K(add_weighed)(double sum, double coefficient, double value)
+{
+    return coefficient == 0 && value == value ? sum : fma(coefficient, value, sum);
+}
+
+/* An operand of weights, and what one row of it is in the dtype that is computed in. */
+KLCE_INLINE const real *K(weights_in)(const klce_call *call, int k, ptrdiff_t row)
+{
+    return (const real *)(call->arg[k] + row * call->step[k]);
+}
+
+/* A group of weights, which may be one for all classes; 0 beyond the row. */
+KLCE_INLINE void K(load_weights)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t i,
+                                 ptrdiff_t count, K(v) *group)
+{
+    const real *w = K(weights_in)(call, k, row);
+    int one = call->core[k] == 0;
+    if (count >= LANES) {
+        EACH_VECTOR(v) group[v] = one ? K(set)(*w) : V(load)(w + i + v * WIDTH);
+    } else {
+        real lane[LANES];
+        for (int j = 0; j < LANES; j++)
+            lane[j] = j < count ? w[one ? 0 : i + j] : 0;
+        EACH_VECTOR(v) group[v] = V(load)(lane + v * WIDTH);
+    }
+}
+
+/* The distance of a group: -log q, or of logits how far they are below `top`, the maximum. */
+typedef enum { K(LOGITS), K(LOG_PROBS), K(PROBS) } K(form);
+
+KLCE_INLINE K(v) K(distance)(K(form) form, K(v) top, K(v) q)
+{
+    return form == K(LOGITS) ? top - q : K(set)(0) - (form == K(PROBS) ? K(log)(q) : q);
+}
+
+/* The sums, as fields of a state: of w_c t_c times the distance and of scale w_c times it, and of
+ * these coefficients alone. */
+enum { K(BY_TARGET), K(BY_ALL), K(MASS_BY_TARGET), K(MASS_BY_ALL), K(LOSS_SUMS) };
+
+KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, ptrdiff_t row,
+                               ptrdiff_t low, ptrdiff_t high, double *sums)
+{
+    K(mix) mix = K(mix_of)(call);
+    const elem *q = K(row_in)(call, 0, row);
+    K(v) group[VECTORS], weight[VECTORS], target[VECTORS], sum[K(LOSS_SUMS)][VECTORS];
+    K(v) zero = K(set)(0), infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
+    K(v) scale = K(set)((real)mix.scale);
+    K(lanes) lanes[K(LOSS_SUMS)];
+    for (int f = 0; f < K(LOSS_SUMS); f++)
+        lanes[f] = K(no_lanes)();
+    for (ptrdiff_t i = low; i < high && (mix.soft || mix.smooth); i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        for (int f = 0; f < K(LOSS_SUMS); f++)
+            EACH_VECTOR(v) sum[f][v] = zero;
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(q + j, end - j, 1, group);
+            K(load_weights)(call, K(CLASS_WEIGHT), row, j, end - j, weight);
+            EACH_VECTOR(v) group[v] = K(distance)(form, K(set)(top), group[v]);
+            if (mix.soft) {
+                K(load_weights)(call, K(TARGET), row, j, end - j, target);
+                EACH_VECTOR(v)
+                {
+                    /* A number below 0 is no probability, nor is an infinite one. */
+                    K(v) t = target[v];
+                    K(m) proper = K (and)(K(not)(K(lt)(t, zero)), K(lt)(t, infinite));
+                    t = weight[v] * K(select)(proper, t, no_number);
+                    sum[K(BY_TARGET)][v] = sum[K(BY_TARGET)][v] + K(weigh)(t, group[v]);
+                    sum[K(MASS_BY_TARGET)][v] = sum[K(MASS_BY_TARGET)][v] + t;
+                }
+            }
+            if (mix.smooth)
+                EACH_VECTOR(v)
+                {
+                    K(v) w = weight[v] * scale;
+                    sum[K(BY_ALL)][v] = sum[K(BY_ALL)][v] + K(weigh)(w, group[v]);
+                    sum[K(MASS_BY_ALL)][v] = sum[K(MASS_BY_ALL)][v] + w;
+                }
+        }
+        for (int f = 0; f < K(LOSS_SUMS); f++)
+            K(add_lanes)(&lanes[f], sum[f]);
+    }
+    for (int f = 0; f < K(LOSS_SUMS); f++)
+        sums[f * KLCE_TILE] = K(total)(&lanes[f]);
+}
+
+/* What is at the labels of a tile: q, and the weight of the class; 0 and 1 without labels.  And which
+ * rows count. */
+typedef struct {
+    double q[KLCE_TILE], class_weight[KLCE_TILE], counted[KLCE_TILE];
+} K(picked);
+
+KLCE_INLINE void K(pick_tile)(const klce_call *call, int indexed, ptrdiff_t row, ptrdiff_t count,
+                              K(picked) *picked)
+{
+    int64_t ignored = *(const int64_t *)call->arg[2];
+    if (indexed)
+        K(at_labels)(call, row, count, picked->q, picked->counted);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int64_t label = *(const int64_t *)(call->arg[1] + (row + i) * call->step[1]);
+        if (!indexed) {
+            picked->q[i] = 0;
+            picked->class_weight[i] = 1;
+            picked->counted[i] = label != ignored;
+        } else if (label >= 0 && label < call->n) {
+            ptrdiff_t at = label * (call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real));
+            picked->class_weight[i] = K(weights_in)(call, K(CLASS_WEIGHT), row + i)[at];
+        } else {
+            picked->class_weight[i] = NAN;
+        }
+    }
+}
+
+/* -log q at the labels of a tile, of log-probabilities or probabilities. */
+KLCE_INLINE void K(distance_at_labels)(K(form) form, const K(picked) *picked, ptrdiff_t count,
+                                       double *distance)
+{
+    double q[KLCE_TILE] = {0};
+    memcpy(q, picked->q, (size_t)count * sizeof *q);
+    if (form == K(PROBS))
+        EACH_STATE(i, count) store_f64(q + i, log_f64(load_f64(q + i)));
+    for (ptrdiff_t i = 0; i < count; i++)
+        distance[i] = -q[i];
+}
+
+/* A tile, as far as it differs by form: distances at the labels are divided by t, then log is added;
+ * `extra` is what comes to a row's loss beside. */
+typedef struct {
+    double t;
+    const double *distance, *log, *extra, *sums;
+} K(loss_tile);
+
+/* The losses and weights of a tile's rows, to operands k and k + 1.  Coefficients are multiplied
+ * first: distances may be near the largest number. */
+KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
+                               const K(mix) *mix, const K(picked) *picked, const K(loss_tile) *of)
+{
+    double loss[KLCE_TILE], weight[KLCE_TILE];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const double *sums = of->sums + i;
+        double s = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
+        int counts = picked->counted[i] != 0 && s != 0;
+        weight[i] = counts ? s * picked->class_weight[i] : 0;
+        double own = mix->soft ? 0 : (1 - mix->e) * weight[i];
+        double by_target = s * (1 - mix->e);
+        double by_all = mix->smooth ? s * mix->e / ((double)call->n * mix->scale) : 0;
+        double mass = fma(by_target, sums[FIELD(MASS_BY_TARGET)], own);
+        mass = fma(by_all, sums[FIELD(MASS_BY_ALL)], mass);
+        double sum = fma(mass, of->log[i], s * of->extra[i]);
+        sum = K(add_weighed)(sum, by_all / of->t, sums[FIELD(BY_ALL)]);
+        sum = K(add_weighed)(sum, by_target / of->t, sums[FIELD(BY_TARGET)]);
+        sum = K(add_weighed)(sum, own / of->t, of->distance[i]);
+        loss[i] = counts ? sum : 0;
+    }
+    K(put)(call, k, row, count, loss);
+    K(put)(call, k + 1, row, count, weight);
+}

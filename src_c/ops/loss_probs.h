@@ -1,0 +1,17 @@
+/* loss_probs: as loss_log_probs, from probabilities. */
+
+static void K(loss_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                                double *state)
+{
+    K(sweep_loss)(call, K(PROBS), 0, row, low, high, state);
+}
+
+static void K(loss_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                 double *state)
+{
+    K(plain_loss_finish)(call, K(PROBS), row, count, state);
+}
+
+static const klce_kernel K(loss_probs_kernel) = {
+    .pass = {{K(loss_probs_sweep), K(plain_loss_merge), K(loss_probs_finish)}},
+};
