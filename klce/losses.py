@@ -272,8 +272,8 @@ def cross_entropy(
     Without options it is :math:`(m - x_y)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, with
     :math:`m = x_k` the maximum: two terms that are never negative, so that the loss of a confident
     row is right to the last digits where ``logsumexp(x) - x[y]`` gives 0. Nor does the general
-    formula subtract: it sums :math:`m - x_c` and adds the logarithm. Class indices are within 2
-    units in the last place in float32 and 4 in float64, all else within 4.
+    formula subtract: it sums :math:`m - x_c` and adds the logarithm. Results are within 2 units
+    in the last place in float32 and 4 in float64, before a change of unit or a mean.
 
     A target class of probability 0 gives +inf; a row that holds nan or +inf, or only -inf, gives
     nan, and so does a negative target. A class whose coefficient is 0 adds 0, also where q is 0.
