@@ -1,10 +1,12 @@
 """Infinities, nan, zeros, masks and subnormal numbers, in every kernel on every instruction set."""
 
 import ctypes
+import inspect
 import itertools
 import math
 import platform
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from tests.kernels import (
     computed,
     describe,
     finfo,
+    is_divergence,
     letters,
     on_isa,
     operands,
@@ -44,7 +47,7 @@ def values(kernel, dtype):
     """What a row may hold that is not a common number."""
     info = finfo(dtype)
     common = [NAN, INF, -INF, 0.0, -0.0]
-    if DOMAINS.get(kernel) == "probs":
+    if "probs" in np.ravel(DOMAINS.get(kernel, "")):
         return [
             *common,
             -1.0,
@@ -85,7 +88,7 @@ def divergence_takes(kernel, value):
 
     An infinite probability is none, and sums of numbers near the dtype's largest overflow.
     """
-    return not kernel.startswith("kl_") or not (value == INF or 1e30 < abs(float(value)) < INF)
+    return not is_divergence(kernel) or not (value == INF or 1e30 < abs(float(value)) < INF)
 
 
 def subsets(kernel):
@@ -164,7 +167,7 @@ def test_extreme_logits(kernel, dtype, isa):
         for n in (2, 10, 33, 600):
             least, most = float(info.min), float(info.max)
             extremes = [-1e9, least] if kernel in DOMAINS else [-1e9, 1e9, least, most]
-            if kernel.startswith("kl_"):
+            if is_divergence(kernel):
                 # y - x of a lone largest number is beyond the dtype, or loses the other's digits,
                 # as does a float64 normaliser of 1e9 beside a bound of 1e-13.
                 extremes = [x for x in extremes if abs(x) <= 1e9]
@@ -412,3 +415,83 @@ def test_the_callers_environment_does_not_matter(kernel, dtype, isa, hostile_env
                 assert end == start, describe(kernel, args)
                 for a, b in zip(result, expected, strict=True):
                     assert same_bits(a, b), describe(kernel, args)
+
+
+# --- the tables of docs/special_values.md ---------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[1] / "docs/special_values.md").read_text()
+
+
+def table(heading):
+    """The rows of the table under a heading."""
+    section = DOCUMENT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
+
+
+NAMES = {"inf": INF, "nan": NAN}
+PROMISES = table("Inputs and results")
+
+
+def test_the_table_names_every_function():
+    def takes_numbers(name):
+        first = next(iter(inspect.signature(getattr(klce, name)).parameters), None)
+        return first in ("x", "p", "q", "log_probs")
+
+    assert {function for function, _, _ in PROMISES} == set(filter(takes_numbers, klce.__all__))
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize(("function", "arguments", "result"), PROMISES)
+def test_the_table(function, arguments, result, dtype, isa):
+    def call_it(*args, **kwargs):
+        args = [np.array(a, dtype) if isinstance(a, list) else a for a in args]
+        if "b" in kwargs:
+            kwargs["b"] = np.array(kwargs["b"], dtype)
+        return getattr(klce, function)(*args, **kwargs)
+
+    with on_isa(isa), np.errstate(all="raise"):
+        call = f"call_it({arguments})"
+        if result == "ValueError":
+            with pytest.raises(ValueError, match="at least one class"):
+                eval(call, {**NAMES, "call_it": call_it})
+            return
+        actual = eval(call, {**NAMES, "call_it": call_it})
+        expected = eval(result, NAMES)
+        assert isinstance(actual, tuple) == isinstance(expected, tuple)
+        for a, b in zip(
+            *((v if isinstance(v, tuple) else (v,)) for v in (actual, expected)), strict=True
+        ):
+            assert a.dtype == dtype
+            np.testing.assert_array_equal(a, np.array(b, dtype))
+
+
+@pytest.mark.parametrize(("inputs", "result"), table("Dtypes"))
+def test_the_table_of_dtypes(inputs, result):
+    arrays = [np.ones((2, 3)).astype(name.strip()) for name in inputs.split(",")]
+    p, q = arrays[0], arrays[-1]
+    target = np.zeros(2, np.int8)
+    calls = [
+        lambda: klce.kl_divergence(p, q),
+        lambda: klce.js_divergence(p, q),
+        lambda: klce.rel_entr(p, q),
+        lambda: klce.logsumexp(p, b=q),
+    ]
+    if len(arrays) == 1:
+        calls += [
+            lambda: klce.logsumexp(p),
+            lambda: klce.softmax(p),
+            lambda: klce.log_softmax(p),
+            lambda: klce.entropy(p),
+            lambda: klce.information(p),
+            lambda: klce.binary_entropy(p),
+            lambda: klce.cross_entropy(p, target, reduction="none"),
+            lambda: klce.nll_loss(p, target),
+        ]
+    for call_it in calls:
+        if result == "TypeError":
+            with pytest.raises(TypeError, match="must be"):
+                call_it()
+        else:
+            assert call_it().dtype == np.dtype(result)

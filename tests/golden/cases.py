@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-DATA = Path(__file__).with_name("golden.npz")
+FOLDER = Path(__file__).parent
 
 # The error of a stored result is kept in these parts of its spacing in float64.
 PARTS = 2**16
@@ -123,7 +123,12 @@ def checksum(row: Array) -> int:
 @cache
 def load() -> tuple[Case, ...]:
     """Return every golden case."""
-    with np.load(DATA) as stored:
+    return tuple(case for file in sorted(FOLDER.glob("*.npz")) for case in load_file(file))
+
+
+def load_file(file: Path) -> list[Case]:
+    """Return the cases of one file."""
+    with np.load(file) as stored:
         pools = {name: stored[name] for name in stored.files}
     index = json.loads(pools["index"].tobytes())
 
