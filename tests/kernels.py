@@ -130,7 +130,7 @@ def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) ->
     if domain == "factors":
         b = rng.normal(size=shape) * 10.0 ** rng.uniform(-2, 2, size=shape)
         b = np.where(rng.random((*shape[:-1], 1)) < 0.5, np.abs(b), b)
-        return np.where(rng.random(shape) < 0.2, 0, b).astype(dtype)
+        return cast(np.where(rng.random(shape) < 0.2, 0, b), dtype)
     x = rng.normal(size=shape) * 10.0 ** rng.uniform(-1, 1, size=(*shape[:-1], 1))
     if domain != "logits" and shape[-1]:
         x = x - x.max(axis=-1, keepdims=True)
