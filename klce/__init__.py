@@ -15,7 +15,14 @@ from klce.config import (
     show_config,
     threads,
 )
-from klce.divergences import binary_entropy, entropy, information, kl_divergence
+from klce.divergences import (
+    binary_entropy,
+    entropy,
+    information,
+    js_divergence,
+    kl_divergence,
+    rel_entr,
+)
 from klce.losses import binary_cross_entropy, cross_entropy, nll_loss
 from klce.normalizers import log_softmax, logsumexp, softmax
 
@@ -29,10 +36,12 @@ __all__ = [
     "get_config",
     "get_num_threads",
     "information",
+    "js_divergence",
     "kl_divergence",
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "rel_entr",
     "set_num_threads",
     "show_config",
     "softmax",

@@ -20,7 +20,7 @@ R = TypeVar("R")
 Result = Literal["rows", "map", "elements"]
 
 #: Options that speak of single rows, of which a block knows only its own.
-_OF_ROWS = ("out", "sample_weight", "where")
+_OF_ROWS = ("out", "sample_weight", "where", "b", "return_sign")
 
 
 def lazily(result: Result, *names: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -69,7 +69,9 @@ def _applied(
     dask: Any = importlib.import_module("dask.array")
     first = next(iter(operands))
     for name, option in options.items():
-        if _arrays.is_lazy(option) or (name in _OF_ROWS and option is not None):
+        if _arrays.is_lazy(option) or (
+            name in _OF_ROWS and option is not None and option is not False
+        ):
             raise TypeError(
                 f"{name} must not be given as {type(option).__name__} where {first} is a Dask array"
             )

@@ -4,11 +4,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 OPS: dict[str, str]
+FILLS: dict[str, str]
 DTYPES: tuple[str, ...]
 ISAS: tuple[str, ...]
 COMPILER: str
+MASKED: dict[str, np.ufunc]
 
 logsumexp: np.ufunc
+logsumexp_scaled: np.ufunc
 softmax: np.ufunc
 log_softmax: np.ufunc
 cross_entropy: np.ufunc
@@ -25,6 +28,13 @@ entropy_logits: np.ufunc
 kl_probs: np.ufunc
 kl_log_probs: np.ufunc
 kl_logits: np.ufunc
+kl_probs_logits: np.ufunc
+kl_logits_probs: np.ufunc
+kl_logits_logits: np.ufunc
+js_probs_probs: np.ufunc
+js_probs_logits: np.ufunc
+js_logits_logits: np.ufunc
+rel_entr: np.ufunc
 information: np.ufunc
 binary_entropy: np.ufunc
 binary_cross_entropy_probs: np.ufunc

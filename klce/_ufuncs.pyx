@@ -39,6 +39,9 @@ cdef extern from "klce.h" nogil:
         char **arg
         Py_ssize_t *step
         Py_ssize_t *core
+        const char *mask
+        Py_ssize_t mask_step
+        Py_ssize_t mask_core
         atomic_int *bad_label
     ctypedef struct klce_isa:
         const char *name
@@ -46,6 +49,7 @@ cdef extern from "klce.h" nogil:
         int (*supported)() noexcept nogil
     const char **klce_op_names
     const char **klce_op_signatures
+    const char **klce_op_fills
     const char **klce_dtype_names
     const size_t *klce_real_sizes
     int klce_isa_count()
@@ -135,7 +139,7 @@ ctypedef struct loop_data:
     int op
     int dtype
     int operands
-    char letter[KLCE_MAX_ARGS]
+    char letter[KLCE_MAX_ARGS + 1]
     bint elementwise
     bint has_classes
     bint has_parameters
@@ -154,6 +158,8 @@ cdef int run(const klce_call *call, bint parameters_vary) noexcept nogil:
         for k in range(KLCE_MAX_ARGS):
             if call.arg[k] != NULL:
                 one.arg[k] = call.arg[k] + row * call.step[k]
+        if call.mask != NULL:
+            one.mask = call.mask + row * call.mask_step
         status = klce_run(&one)
         if status != KLCE_OK:
             return status
@@ -167,7 +173,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     cdef klce_call call
     cdef atomic_int bad_label
     cdef PyThreadState *state = NULL
-    cdef int k, core = what.operands, status
+    cdef int k, i = 0, core = what.operands, status
     cdef bint parameters_vary = False
 
     atomic_init(&bad_label, 0)
@@ -178,17 +184,25 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
     for k in range(KLCE_MAX_ARGS):
         call.arg[k] = NULL
+    call.mask = NULL
     for k in range(what.operands):
-        call.arg[k] = args[k]
-        call.step[k] = 0 if what.elementwise else steps[k]
-        call.core[k] = 0
+        if what.letter[k] == b"m":
+            call.mask = args[k]
+            call.mask_step = steps[k]
+            call.mask_core = steps[core]
+            core += 1
+            continue
+        call.arg[i] = args[k]
+        call.step[i] = 0 if what.elementwise else steps[k]
+        call.core[i] = 0
         if what.elementwise:
-            call.core[k] = steps[k]
+            call.core[i] = steps[k]
         elif what.letter[k] == b"v" or what.letter[k] == b"g" or what.letter[k] == b"w":
-            call.core[k] = steps[core]
+            call.core[i] = steps[core]
             core += 1
         elif (what.letter[k] == b"i" or what.letter[k] == b"d") and call.rows > 1:
             parameters_vary = parameters_vary or steps[k] != 0
+        i += 1
     if call.rows > GIL_THRESHOLD // (call.n + 1) and PyGILState_Check():
         state = PyEval_SaveThread()
     status = run(&call, parameters_vary)
@@ -207,6 +221,8 @@ cdef tuple NATIVE = (("f16", np.dtype(np.float16)), ("f32", np.dtype(np.float32)
 
 
 cdef int type_number(char letter, int dtype, cnp.dtype element) noexcept:
+    if letter == b"m":
+        return cnp.NPY_BOOL
     if letter == b"l" or letter == b"i":
         return cnp.NPY_INT64
     if letter == b"d":
@@ -231,10 +247,15 @@ cdef loop_data *describe(int op, int dtype, str letters) except NULL:
     return what
 
 
-cdef object make_ufunc(int op):
-    """The gufunc of one row of ops.def.  NumPy keeps pointers to the tables: never freed."""
+cdef object make_ufunc(int op, bint masked):
+    """The gufunc of one row of ops.def, with a mask (the letter m) as its last input, or without.
+
+    NumPy keeps pointers to the tables: never freed.
+    """
     cdef bytes signature = klce_op_signatures[op]
     inputs, outputs = signature.decode().split(">")
+    if masked:
+        inputs += "m"
     letters = inputs + outputs
     cdef int i, k, dtype, operands = len(letters), count = len(NATIVE)
     cdef cnp.PyUFuncGenericFunction *functions = <cnp.PyUFuncGenericFunction *>calloc(
@@ -251,9 +272,9 @@ cdef object make_ufunc(int op):
         data[i] = describe(op, dtype, letters)
 
     def dims(part):
-        return ",".join("(n)" if letter in "vgw" else "()" for letter in part)
+        return ",".join("(n)" if letter in "vgwm" else "()" for letter in part)
 
-    doc = f"Kernel {klce_op_names[op].decode()}, operands {signature.decode()} (see src_c/ops.def)."
+    doc = f"Kernel {klce_op_names[op].decode()}, operands {inputs}>{outputs} (see src_c/ops.def)."
     keep.append((doc.encode(), f"{dims(inputs)}->{dims(outputs)}".encode(), klce_op_names[op]))
     cdef bytes doc_bytes = keep[-1][0]
     cdef bytes core_bytes = keep[-1][1]
@@ -267,16 +288,33 @@ cdef list keep = []
 
 #: Signature by kernel, as in src_c/ops.def.
 OPS = {klce_op_names[i].decode(): klce_op_signatures[i].decode() for i in range(KLCE_OP_COUNT)}
+#: What stands for masked classes by kernel, likewise.
+FILLS = {klce_op_names[i].decode(): klce_op_fills[i].decode() for i in range(KLCE_OP_COUNT)}
 #: The dtypes that the kernels come in.
 DTYPES = tuple(klce_dtype_names[i].decode() for i in range(KLCE_DTYPE_COUNT))
 #: Every instruction set compiled in, worst first.
 ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
 COMPILER = KLCE_COMPILER.decode()
 
-globals().update({klce_op_names[i].decode(): make_ufunc(i) for i in range(KLCE_OP_COUNT)})
+globals().update({klce_op_names[i].decode(): make_ufunc(i, False) for i in range(KLCE_OP_COUNT)})
+
+#: The twin of a kernel that takes a mask of the classes, by name.
+MASKED = {klce_op_names[i].decode(): make_ufunc(i, True) for i in range(KLCE_OP_COUNT)
+          if klce_op_fills[i][0] != 0}
 
 
 cdef bint has_bfloat16 = False
+
+
+cdef object add_loop(object ufunc, int op, int row, cnp.dtype dtype, str letters):
+    """Register the loop of a dtype that NumPy does not know."""
+    cdef int types[KLCE_MAX_ARGS + 1]
+    cdef int k
+    for k in range(len(letters)):
+        types[k] = type_number(<char>ord(letters[k]), row, dtype)
+    cnp.PyUFunc_RegisterLoopForType(
+        <cnp.ufunc>ufunc, dtype.type_num, <cnp.PyUFuncGenericFunction>loop, types,
+        describe(op, row, letters))
 
 
 def register_bfloat16(cnp.dtype dtype not None):
@@ -285,17 +323,15 @@ def register_bfloat16(cnp.dtype dtype not None):
     It must be done before a kernel is called with that dtype: NumPy keeps what it once chose.
     """
     global has_bfloat16
-    cdef int op, k, row = DTYPES.index("bf16")
-    cdef int types[KLCE_MAX_ARGS]
+    cdef int op, row = DTYPES.index("bf16")
     if has_bfloat16:
         return
     for op in range(KLCE_OP_COUNT):
-        letters = OPS[klce_op_names[op].decode()].replace(">", "")
-        for k in range(len(letters)):
-            types[k] = type_number(<char>ord(letters[k]), row, dtype)
-        cnp.PyUFunc_RegisterLoopForType(
-            <cnp.ufunc>globals()[klce_op_names[op].decode()], dtype.type_num,
-            <cnp.PyUFuncGenericFunction>loop, types, describe(op, row, letters))
+        name = klce_op_names[op].decode()
+        inputs, outputs = OPS[name].split(">")
+        add_loop(globals()[name], op, row, dtype, inputs + outputs)
+        if name in MASKED:
+            add_loop(MASKED[name], op, row, dtype, inputs + "m" + outputs)
     has_bfloat16 = True
 
 

@@ -24,9 +24,20 @@ from klce._arrays import (
     row_dtype,
 )
 
-__all__ = ["FORMS", "Floats", "Form", "array", "floats", "map_dtype", "row_dtype"]
+__all__ = [
+    "FORMS",
+    "Axis",
+    "Floats",
+    "Form",
+    "array",
+    "computed",
+    "floats",
+    "map_dtype",
+    "row_dtype",
+]
 
 Form = Literal["probs", "log_probs", "logits"]
+Axis = int | tuple[int, ...] | None
 FORMS = ("probs", "log_probs", "logits")
 _BLOCK = 2**18
 
@@ -56,28 +67,55 @@ def class_axis(axis: Any, array: Floats, name: str) -> int:
     return int(index if index < 0 else index - array.ndim)
 
 
+def class_axes(axis: Any, array: Floats, name: str) -> tuple[int, ...]:
+    """Return `axis`, one, several or None for all, in order and counted from the end.
+
+    A scalar has no axis, and as with NumPy's reductions its axis 0 or -1 is that.
+    """
+    if axis is None:
+        return tuple(range(-array.ndim, 0))
+    if isinstance(axis, tuple):
+        axes = sorted(class_axis(one, array, name) for one in axis)
+        if len(set(axes)) < len(axes):
+            raise ValueError(f"axis must name each axis once, got {axis}")
+        return tuple(axes)
+    if array.ndim == 0 and axis in (0, -1):
+        return ()
+    return (class_axis(axis, array, name),)
+
+
 def form(value: str) -> None:
     """Check ``form=``."""
     if value not in FORMS:
         raise ValueError(f'form must be "probs", "log_probs" or "logits", got {value!r}')
 
 
-def temperature(value: float, form: str = "logits") -> float:
-    """Check ``temperature=``, which only logits have."""
+def forms(value: Any) -> tuple[Form, Form]:
+    """Return the forms of a pair: ``form=`` is one for both, or one for each."""
+    if isinstance(value, tuple) and len(value) == 2:
+        for one in value:
+            form(one)
+        return value
+    form(value)
+    return value, value
+
+
+def temperature(value: float, form: Any = "logits") -> float:
+    """Check ``temperature=``, which only logits have; `form` may be a pair."""
     try:
         t = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"temperature must be a number, got {value!r}") from None
     if not (1e-6 <= t <= 1e6):
         raise ValueError(f"temperature must be from 1e-6 to 1e6, got {value!r}")
-    if form != "logits" and t != 1:
+    if "logits" not in (form if isinstance(form, tuple) else (form,)) and t != 1:
         raise ValueError(f'temperature belongs to form="logits", got {value!r} with form={form!r}')
     return t
 
 
-def normalize(value: bool, form: str) -> bool:
-    """Check ``normalize=``: logits are unnormalised by nature."""
-    if not value and form == "logits":
+def normalize(value: bool, form: Any) -> bool:
+    """Check ``normalize=``: logits are unnormalised by nature; `form` may be a pair."""
+    if not value and "logits" in (form if isinstance(form, tuple) else (form,)):
         raise ValueError('normalize=False belongs to form="probs" and form="log_probs"')
     return bool(value)
 
@@ -253,6 +291,16 @@ def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
                 yield (i, *rest)
 
 
+def broadcast(a: Floats, b: Floats, names: str = "p and q") -> tuple[int, ...]:
+    """Return the shape that two arrays have together."""
+    try:
+        return np.broadcast_shapes(a.shape, b.shape)
+    except ValueError:
+        raise ValueError(
+            f"{names} must have shapes that broadcast, got {a.shape} and {b.shape}"
+        ) from None
+
+
 def rows_of(x: Floats, axis: int) -> tuple[int, ...]:
     """Return the shape of `x` without its class axis (counted from the end)."""
     return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
@@ -298,6 +346,21 @@ def reduced(
     return out
 
 
+def mask(where: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool_] | None:
+    """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
+    if where is None:
+        return None
+    array = np.asarray(where)
+    if array.dtype != np.bool_:
+        raise TypeError(f"where must hold bool, got {array.dtype}")
+    try:
+        return np.broadcast_to(array, shape)
+    except ValueError:
+        raise ValueError(
+            f"where must broadcast to the shape of {name}, {shape}, got {array.shape}"
+        ) from None
+
+
 #: The operands of each kernel that hold rows, as it takes them and as it computes with them.
 _ROWS, _WEIGHTS = (
     {
@@ -313,17 +376,23 @@ def called(
     *args: Any,
     dtype: np.dtype[Any] | None = None,
     axes: list[tuple[int, ...]] | None = None,
+    where: NDArray[np.bool_] | None = None,
     out: Floats | tuple[Floats, ...] | None = None,
 ) -> Any:
     """Call a kernel and raise what its loop could not.
 
     Rows that are not of the dtype in which the kernel is to take them, the promoted one without
-    ``dtype=``, are converted in blocks.
+    ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
+    first operand, the call goes to the kernel's masked twin; `axes` does not count it.
     """
     rows = [args[k] for k in _ROWS[kernel.__name__]]
     if dtype is None:
         dtype = map_dtype(*rows)
     of_weights = {args[k].dtype for k in _WEIGHTS[kernel.__name__]}
+    if where is not None:
+        assert axes is not None
+        axes = [*axes[: len(args)], axes[0], *axes[len(args) :]]
+        kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
     if all(row.dtype == dtype for row in rows) and of_weights <= {computed(dtype)}:
         by_axes = {} if axes is None else {"axes": axes}
         result = kernel(*args, out=out, **by_axes)
@@ -331,25 +400,3 @@ def called(
         result = _blocks.call(kernel, args, dtype, axes, out)
     _ufuncs.raise_trouble()
     return result
-
-
-def over_rows(
-    kernel: np.ufunc,
-    arrays: tuple[Floats, ...],
-    parameters: tuple[Any, ...],
-    axis: int,
-    keepdims: bool,
-    out: Floats | None,
-    dtype: np.dtype[Any] | None = None,
-) -> Any:
-    """Call a kernel that gives a number for each row, over one axis of arrays that broadcast."""
-    taken = map_dtype(*arrays) if dtype is None else dtype
-    shape = list(np.broadcast_shapes(*(array.shape for array in arrays)))
-    shape[len(shape) + axis : len(shape) + axis + 1] = [1] if keepdims else []
-    out = output(out, tuple(shape), computed(taken))
-    without_axis = np.squeeze(out, axis) if keepdims and out is not None else out
-    axes = [*[(axis,)] * len(arrays), *[()] * (len(parameters) + 1)]
-    result = called(kernel, *arrays, *parameters, dtype=taken, axes=axes, out=without_axis)
-    if out is not None:
-        return out
-    return np.expand_dims(result, axis) if keepdims else result

@@ -1,4 +1,4 @@
-"""Information, entropy and Kullback-Leibler divergence of distributions."""
+"""Information and entropy of distributions, and their Kullback-Leibler and other divergences."""
 
 from __future__ import annotations
 
@@ -7,24 +7,33 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from klce import _ufuncs, _validate
+from klce import _axes, _ufuncs, _validate
 from klce._lazy import lazily
-from klce._validate import Form
+from klce._validate import Axis, Form
 
-__all__ = ["binary_entropy", "entropy", "information", "kl_divergence"]
+__all__ = [
+    "binary_entropy",
+    "entropy",
+    "information",
+    "js_divergence",
+    "kl_divergence",
+    "rel_entr",
+]
 
 
 def _elementwise(
-    kernel: Any, p: ArrayLike, base: float | None, out: np.ndarray[Any, Any] | None
+    kernel: Any,
+    arrays: tuple[_validate.Floats, ...],
+    base: float | None,
+    out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    array = _validate.floats(p, "p")
     nats = _validate.unit(base)
-    dtype = _validate.map_dtype(array)
-    out = _validate.output(out, array.shape, dtype)
+    dtype = _validate.map_dtype(*arrays)
+    out = _validate.output(out, np.broadcast_shapes(*(a.shape for a in arrays)), dtype)
     if nats == 1:
-        return _validate.called(kernel, array, out=out)
+        return _validate.called(kernel, *arrays, out=out)
     # Rounded once: a half is divided before it is one.
-    wide = _validate.called(kernel, array, dtype=_validate.row_dtype(array))
+    wide = _validate.called(kernel, *arrays, dtype=_validate.row_dtype(*arrays))
     result = _validate.in_unit(wide, nats).astype(dtype, copy=False)
     if out is None:
         return result
@@ -63,7 +72,7 @@ def information(
     >>> klce.information([1.0, 0.5, 0.125], base=2)
     array([0., 1., 3.])
     """
-    return _elementwise(_ufuncs.information, p, base, out)
+    return _elementwise(_ufuncs.information, (_validate.floats(p, "p"),), base, out)
 
 
 @lazily("elements", "p")
@@ -97,29 +106,77 @@ def binary_entropy(
     >>> klce.binary_entropy([0.0, 0.5, 1.0], base=2)
     array([0., 1., 0.])
     """
-    return _elementwise(_ufuncs.binary_entropy, p, base, out)
+    return _elementwise(_ufuncs.binary_entropy, (_validate.floats(p, "p"),), base, out)
+
+
+@lazily("elements", "p", "q")
+def rel_entr(
+    p: ArrayLike,
+    q: ArrayLike,
+    *,
+    base: float | None = None,
+    out: np.ndarray[Any, Any] | None = None,
+) -> Any:
+    r"""Relative entropy of two numbers, :math:`p \log(p/q)`, element by element.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Numbers that are not negative, float32 or float64, of shapes that broadcast; integers and
+        bool become float64.
+    base : float, optional
+        Base of the logarithm; nats without it.
+    out : ndarray, optional
+        Where to put the result; of its shape and of a dtype that holds it.
+
+    Returns
+    -------
+    ndarray or scalar
+        Of the shape of both and their dtype: 0 where p is 0, +inf where q is 0 and p is not, or
+        where either is negative.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong dtype or shape, `base` or `out`.
+
+    Notes
+    -----
+    The terms of :func:`kl_divergence` as a plain sum.  Where p and q are near it keeps its digits:
+    the logarithm is taken of 1 + (q - p)/p.
+
+    Examples
+    --------
+    >>> import klce
+    >>> klce.rel_entr([0.0, 0.5, 1.0], [0.0, 0.25, 0.0], base=2)
+    array([0. , 0.5, inf])
+    """
+    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
+    _validate.broadcast(a, b)
+    return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
 
 @lazily("rows", "p")
 def entropy(
     p: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form = "probs",
     normalize: bool = True,
     temperature: float = 1.0,
     base: float | None = None,
+    where: ArrayLike | None = None,
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Entropy of distributions along an axis.
+    r"""Entropy of distributions along one or several axes.
 
     Parameters
     ----------
     p : array_like
         Distributions, float32 or float64, in the given `form`.
-    axis : int, default -1
-        The axis of the classes.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.
     form : {"probs", "log_probs", "logits"}
         What `p` holds.
     normalize : bool, default True
@@ -129,8 +186,10 @@ def entropy(
         Divides the logits (logits only); from 1e-6 to 1e6.
     base : float, optional
         Base of the logarithm; nats without it.
+    where : array_like of bool, optional
+        Which classes count; broadcasts to the shape of `p`.  The others have probability 0.
     keepdims : bool, default False
-        Keep the axis, with length one.
+        Keep the axes, with length one.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
 
@@ -142,7 +201,7 @@ def entropy(
     Raises
     ------
     TypeError, ValueError
-        For a wrong dtype, axis, form, option or `out`.
+        For a wrong dtype, axis, form, option, `where` or `out`.
 
     Notes
     -----
@@ -156,13 +215,18 @@ def entropy(
     1.5
     >>> klce.entropy(np.zeros((2, 4)), form="logits", base=2)
     array([2., 2.])
+    >>> klce.entropy(np.zeros((2, 4)), form="logits", base=2, where=[True, True, False, False])
+    array([1., 1.])
     """
     array = _validate.floats(p, "p")
-    axis = _validate.class_axis(axis, array, "p")
+    axes = _validate.class_axes(axis, array, "p")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
+    mask = _validate.mask(where, array.shape, "p")
+    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    out = _validate.output(out, rows, _validate.row_dtype(array))
     parameters: tuple[float, ...]
     if form == "probs":
         kernel, parameters = _ufuncs.entropy_probs, (int(normalize),)
@@ -171,21 +235,95 @@ def entropy(
         kernel, parameters = _ufuncs.entropy_logits, (t,)
     else:
         kernel, parameters = _ufuncs.entropy_log_probs, ()
-    return _over_rows(kernel, (array,), parameters, axis, keepdims, nats, out)
+    (result,) = _axes.over_rows(
+        kernel, (array,), parameters, axes, where=mask, keepdims=keepdims, outs=(out,)
+    )
+    return _validate.in_unit(result, nats)
 
 
-def _over_rows(
-    kernel: Any,
-    arrays: tuple[_validate.Floats, ...],
-    parameters: tuple[float, ...],
+def _pair_of_forms(
+    measure: str, forms: tuple[Form, Form], normalize: bool, t: float
+) -> tuple[Any, tuple[float, ...]]:
+    """Return the kernel of any two forms.  Log-probabilities are logits at temperature 1."""
+    names = ["probs" if form == "probs" else "logits" for form in forms]
+    temperatures = [t if form == "logits" else 1.0 for form in forms]
+    kernel = getattr(_ufuncs, f"{measure}_{names[0]}_{names[1]}")
+    return kernel, (int(normalize), *temperatures)
+
+
+def _kl_kernel(
+    forms: tuple[Form, Form], normalize: bool, t: float
+) -> tuple[Any, tuple[float, ...]]:
+    """Return the kernel of one form, or else that of any two."""
+    if forms == ("probs", "probs"):
+        return _ufuncs.kl_probs, (int(normalize),)
+    if forms == ("log_probs", "log_probs") and not normalize:
+        return _ufuncs.kl_log_probs, ()
+    if "probs" not in forms and (forms[0] == forms[1] or t == 1):
+        return _ufuncs.kl_logits, (t,)
+    return _pair_of_forms("kl", forms, normalize, t)
+
+
+def _divergence(
+    measure: str,
+    p: ArrayLike,
+    q: ArrayLike,
     axis: int,
+    form: Form | tuple[Form, Form],
+    normalize: bool,
+    temperature: float,
+    where: ArrayLike | None,
+    base: float | None,
+    reduction: str,
     keepdims: bool,
-    nats: float,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    """Run a kernel over the class axis of its arrays, and change the unit of the result."""
-    result = _validate.over_rows(kernel, arrays, parameters, axis, keepdims, out)
-    return _validate.in_unit(result, nats)
+    """Validate what all divergences share, run the kernel over the rows and reduce."""
+    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
+    axis = _pair_axis(axis, a, b)
+    forms = _validate.forms(form)
+    t = _validate.temperature(temperature, form)
+    normalize = _validate.normalize(normalize, form)
+    nats = _validate.unit(base)
+    how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
+    if keepdims and how != "none":
+        raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
+    shape = _validate.broadcast(a, b)
+    mask = _validate.mask(where, shape, "p and q")
+    rows = list(shape)
+    del rows[axis]
+    kept = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :]) if keepdims else tuple(rows)
+    out = _validate.output(out, kept if how == "none" else (), _validate.row_dtype(a, b))
+    if measure == "kl":
+        kernel, parameters = _kl_kernel(forms, normalize, t)
+    else:
+        if forms[1] == "probs" != forms[0]:  # either way is the same
+            a, b, forms = b, a, (forms[1], forms[0])
+        kernel, parameters = _pair_of_forms("js", forms, normalize, t)
+    outs = (out if how == "none" else None,)
+    (terms,) = _axes.over_rows(
+        kernel, (a, b), parameters, (axis,), where=mask, keepdims=keepdims, outs=outs
+    )
+    batch = rows[0] if rows else 1
+    return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
+
+
+def _pair_axis(axis: Any, a: _validate.Floats, b: _validate.Floats) -> int:
+    """Return the axis of the classes of both arrays, counted from the end."""
+    axis_p = _validate.class_axis(axis, a, "p")
+    axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis
+    _validate.class_axis(axis_q, b, "q")
+    if axis_p != axis_q:
+        raise ValueError(
+            f"axis must name the same axis of p and q, counted from the end, got {axis} "
+            f"for shapes {a.shape} and {b.shape}"
+        )
+    if a.shape[axis_p] != b.shape[axis_p]:
+        raise ValueError(
+            "p and q must have the same number of classes, "
+            f"got {a.shape[axis_p]} and {b.shape[axis_p]}"
+        )
+    return axis_p
 
 
 @lazily("rows", "p", "q")
@@ -194,9 +332,10 @@ def kl_divergence(
     q: ArrayLike,
     axis: int = -1,
     *,
-    form: Form = "probs",
+    form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
     temperature: float = 1.0,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: str = "none",
     keepdims: bool = False,
@@ -207,17 +346,19 @@ def kl_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, float32 or float64, both in the given `form`; their shapes are broadcast
-        against each other, but for the classes.
+        Distributions, float32 or float64, in the given `form`; their shapes are broadcast against
+        each other, but for the classes.
     axis : int, default -1
         The axis of the classes.
-    form : {"probs", "log_probs", "logits"}
-        What `p` and `q` hold.
+    form : {"probs", "log_probs", "logits"} or a pair of them
+        What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
     normalize : bool, default True
         Take both as distributions up to scale; the result is never negative then.  Without, the
         plain sum :math:`\sum_i p_i \log(p_i / q_i)` (not for logits).
     temperature : float, default 1.0
-        Divides both logits (logits only); from 1e-6 to 1e6.
+        Divides what comes as logits (logits only); from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"none", "mean", "batchmean", "sum"}
@@ -236,13 +377,14 @@ def kl_divergence(
     Raises
     ------
     TypeError, ValueError
-        For a wrong dtype, shape, axis, form, option or `out`.
+        For a wrong dtype, shape, axis, form, option, `where` or `out`.
 
     Notes
     -----
     Kullback and Leibler, "On information and sufficiency", 1951; KL(p || q) = H(p, q) - H(p).
     Computed as :math:`\sum_i p_i (u_i - \log(1 + u_i))`, :math:`u_i = (q_i - p_i)/p_i`, whose terms
-    are never negative, so that a divergence of 1e-12 keeps its digits.  KL(p || p) is 0.
+    are never negative, so that a divergence of 1e-12 keeps its digits.  KL(p || p) is 0.  Both
+    arrays are read from memory once, and again from cache.
 
     :math:`0 \log 0` is 0, also where q is 0; a class with p > 0 and q = 0 gives +inf.  A row with
     a negative probability, one that sums to 0 and one that holds nan give nan.
@@ -252,45 +394,123 @@ def kl_divergence(
     >>> import numpy as np, klce
     >>> round(klce.kl_divergence([1.0, 0.0, 0.0], [0.7, 0.2, 0.1]).item(), 4)
     0.3567
+    >>> probs, logits = [0.7, 0.2, 0.1], np.log([0.7, 0.2, 0.1]) + 5.0
+    >>> round(klce.kl_divergence(probs, logits, form=("probs", "logits")).item(), 12)
+    0.0
+
+    The soft part of a distillation loss (Hinton, Vinyals and Dean, "Distilling the knowledge in a
+    neural network", 2015): the student's divergence from the teacher at a temperature T, times
+    T squared, so that its gradients keep their size whatever T is.
+
+    >>> teacher, student, T = np.array([[4.0, 1.0, 0.0]]), np.array([[3.0, 2.0, 0.0]]), 2.0
+    >>> kl = klce.kl_divergence(
+    ...     teacher, student, form="logits", temperature=T, reduction="batchmean"
+    ... )
+    >>> round(float(T**2 * kl), 4)
+    0.3348
     """
-    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
-    axis_p = _validate.class_axis(axis, a, "p")
-    axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis
-    _validate.class_axis(axis_q, b, "q")
-    if axis_p != axis_q:
-        raise ValueError(
-            f"axis must name the same axis of p and q, counted from the end, got {axis} "
-            f"for shapes {a.shape} and {b.shape}"
-        )
-    axis = axis_p
-    if a.shape[axis] != b.shape[axis]:
-        raise ValueError(
-            f"p and q must have the same number of classes, got {a.shape[axis]} and {b.shape[axis]}"
-        )
-    _validate.form(form)
-    t = _validate.temperature(temperature, form)
-    normalize = _validate.normalize(normalize, form)
-    nats = _validate.unit(base)
-    how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
-    if keepdims and how != "none":
-        raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
-    try:
-        np.broadcast_shapes(a.shape, b.shape)
-    except ValueError:
-        raise ValueError(
-            f"p and q must have shapes that broadcast, got {a.shape} and {b.shape}"
-        ) from None
-    parameters: tuple[float, ...]
-    if form == "probs":
-        kernel, parameters = _ufuncs.kl_probs, (int(normalize),)
-    elif normalize:
-        # Log-probabilities up to scale are logits.
-        kernel, parameters = _ufuncs.kl_logits, (t,)
-    else:
-        kernel, parameters = _ufuncs.kl_log_probs, ()
-    if how == "none":
-        return _over_rows(kernel, (a, b), parameters, axis, keepdims, nats, out)
-    out = _validate.output(out, (), _validate.row_dtype(a, b))
-    terms = _over_rows(kernel, (a, b), parameters, axis, False, 1.0, None)
-    batch = np.shape(terms)[0] if np.ndim(terms) else 1
-    return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
+    return _divergence(
+        "kl",
+        p,
+        q,
+        axis,
+        form,
+        normalize,
+        temperature,
+        where,
+        base,
+        reduction,
+        keepdims,
+        out,
+    )
+
+
+@lazily("rows", "p", "q")
+def js_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int = -1,
+    *,
+    form: Form | tuple[Form, Form] = "probs",
+    normalize: bool = True,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    base: float | None = None,
+    reduction: str = "none",
+    keepdims: bool = False,
+    out: np.ndarray[Any, Any] | None = None,
+) -> Any:
+    r"""Jensen-Shannon divergence of `p` and `q` along an axis.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions, float32 or float64, in the given `form`; their shapes are broadcast against
+        each other, but for the classes.
+    axis : int, default -1
+        The axis of the classes.
+    form : {"probs", "log_probs", "logits"} or a pair of them
+        What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
+    normalize : bool, default True
+        Take both as distributions up to scale; the result is from 0 to :math:`\log 2` then.
+        Without, the plain sum
+        :math:`\frac12 \sum_i (p_i \log(p_i/m_i) + q_i \log(q_i/m_i))`,
+        :math:`m = (p + q)/2` (not for logits).
+    temperature : float, default 1.0
+        Divides what comes as logits (logits only); from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
+    base : float, optional
+        Base of the logarithm; nats without it.
+    reduction : {"none", "mean", "batchmean", "sum"}
+        ``"mean"`` divides the sum by the number of rows, ``"batchmean"`` by the length of the
+        first axis.
+    keepdims : bool, default False
+        Keep the axis, with length one (under ``"none"`` only).
+    out : ndarray, optional
+        Where to put the result; of its shape and of a dtype that holds it.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`\frac12 (KL(p \| m) + KL(q \| m))`, :math:`m = (p + q)/2`, of each row, or reduced.
+        Its square root is a metric, the Jensen-Shannon distance.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a wrong dtype, shape, axis, form, option, `where` or `out`.
+
+    Notes
+    -----
+    Lin, "Divergence measures based on the Shannon entropy", 1991.  With
+    :math:`v_i = (q_i - p_i)/(q_i + p_i)` a class gives :math:`(p_i + q_i)/4` times
+    :math:`(1 - v_i) \log(1 - v_i) + (1 + v_i) \log(1 + v_i) = v_i^2 + v_i^4/6 + \ldots`: never
+    negative, so that a divergence of 1e-12 keeps its digits, which a difference of entropies would
+    lose.  That of p and p is 0.  Both arrays are read from memory once, and again from cache.
+
+    :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
+    nan give nan.
+
+    Examples
+    --------
+    >>> import numpy as np, klce
+    >>> klce.js_divergence([1.0, 0.0], [0.0, 1.0], base=2).item()
+    1.0
+    >>> klce.js_divergence([0.5, 0.5], np.log([1.0, 3.0]), form=("probs", "logits")).round(6).item()
+    0.033822
+    """
+    return _divergence(
+        "js",
+        p,
+        q,
+        axis,
+        form,
+        normalize,
+        temperature,
+        where,
+        base,
+        reduction,
+        keepdims,
+        out,
+    )

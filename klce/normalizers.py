@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from klce import _ufuncs, _validate
+from klce import _axes, _ufuncs, _validate
 from klce._lazy import lazily
+from klce._validate import Axis
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -16,48 +17,62 @@ __all__ = ["log_softmax", "logsumexp", "softmax"]
 @lazily("rows", "x")
 def logsumexp(
     x: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
+    b: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     keepdims: bool = False,
+    return_sign: bool = False,
     dtype: DTypeLike | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Logarithm of the sum of the exponentials along an axis.
+    r"""Logarithm of the sum of the exponentials along one or several axes.
 
     Parameters
     ----------
     x : array_like
-        Float32 or float64 values of any shape with at least one dimension; integers and bool
-        become float64.
-    axis : int, default -1
-        The axis that is summed over.
+        Float32 or float64 values of any shape; integers and bool become float64.
+    axis : int, tuple of int or None, default -1
+        The axes that are summed over; None is all of them.
+    b : array_like, optional
+        Factors of the exponentials, of any sign; broadcasts with `x`.  A factor of 0 leaves its
+        class out, whatever it holds.
+    where : array_like of bool, optional
+        Which elements count; broadcasts to the shape of `x` (and `b`).
     keepdims : bool, default False
-        Keep the axis, with length one.
+        Keep the axes, with length one.
+    return_sign : bool, default False
+        Return the logarithm of the sum's size, and its sign.
     dtype : {float32, float64}, optional
-        Convert `x` to this first.
+        Convert `x` and `b` to this first.
     out : ndarray, optional
-        Where to put the result; of its shape and of a dtype that holds it.
+        Where to put the logarithm; of its shape and of a dtype that holds it.
 
     Returns
     -------
     ndarray or scalar
-        :math:`\log \sum_i e^{x_i}` of each row, in nats and in the dtype of `x`.
+        :math:`\log \sum_i b_i e^{x_i}` of each row, in nats and in the dtype of `x` (float64 if `b`
+        has that); nan where the sum is negative.
+    sign : ndarray or scalar
+        With `return_sign` only: 1, 0, -1 or nan, of the same shape and dtype.
 
     Raises
     ------
     TypeError
-        For another dtype, or an `axis` that is not an integer.
+        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
     ValueError
-        For a scalar `x`, an `axis` out of bounds, or an `out` of another shape.
+        For an `axis` out of bounds, a `b` or `where` that does not broadcast, or an `out` of
+        another shape.
 
     Notes
     -----
     Computed as :math:`m + \log(1 + \sum_{i \ne k} e^{x_i - m})` with :math:`m = x_k` the maximum,
     which is not part of the sum, so that a small rest is not lost (Blanchard, Higham and Higham,
-    "Accurately computing the log-sum-exp and softmax functions", 2021).  The row is read from
-    memory once.
+    "Accurately computing the log-sum-exp and softmax functions", 2021).  With `b` the largest term
+    is taken out likewise, and the others are summed by their sign.  The row is read from memory
+    once.  Several axes whose strides do not let them be one are copied, by blocks of rows.
 
-    A row of -inf, or an empty one, gives -inf; +inf gives +inf; nan gives nan.
+    A row of -inf, or an empty one, gives -inf (and the sign 0); +inf gives +inf; nan gives nan.
 
     Examples
     --------
@@ -66,40 +81,75 @@ def logsumexp(
     0.0
     >>> klce.logsumexp(np.array([0.0, -40.0])).item()
     4.248354255291589e-18
+    >>> log, sign = klce.logsumexp([1.0, 2.0], b=[1.0, -1.0], return_sign=True)
+    >>> round(log.item(), 4), sign.item()
+    (1.5413, -1.0)
+    >>> klce.logsumexp(np.zeros((2, 4)), axis=None, where=[True, True, False, False], b=0.25).item()
+    0.0
     """
-    array = _validate.floats(x, "x")
-    axis = _validate.class_axis(axis, array, "x")
-    taken = _validate.option_dtype(dtype, array)
-    return _validate.over_rows(_ufuncs.logsumexp, (array,), (), axis, keepdims, out, taken)
+    if b is None:
+        arrays: tuple[_validate.Floats, ...] = (_validate.floats(x, "x"),)
+    else:
+        both = _validate.floats(x, "x"), _validate.floats(b, "b")
+        shape = _validate.broadcast(*both, "x and b")
+        arrays = tuple(np.broadcast_to(one, shape) for one in both)
+    array = arrays[0]
+    taken = _validate.option_dtype(dtype, *arrays)
+    axes = _validate.class_axes(axis, array, "x")
+    mask = _validate.mask(where, array.shape, "x")
+    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    out = _validate.output(out, rows, _validate.computed(taken))
+    if b is not None:
+        log, sign = _axes.over_rows(
+            _ufuncs.logsumexp_scaled,
+            arrays,
+            (int(return_sign),),
+            axes,
+            where=mask,
+            keepdims=keepdims,
+            outs=(out, None),
+            dtype=taken,
+        )
+        return (log, sign) if return_sign else log
+    (log,) = _axes.over_rows(
+        _ufuncs.logsumexp, arrays, (), axes, where=mask, keepdims=keepdims, outs=(out,), dtype=taken
+    )
+    if not return_sign:
+        return log
+    # A sum of exponentials is positive, or 0, or nan.
+    return log, (np.where(np.isnan(log), log, log > -np.inf).astype(_validate.computed(taken)))[()]
 
 
 def _map(
     kernel: Any,
     x: ArrayLike,
-    axis: int,
+    axis: Axis,
     temperature: float,
+    where: ArrayLike | None,
     dtype: DTypeLike | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     array = _validate.floats(x, "x")
-    axis = _validate.class_axis(axis, array, "x")
+    axes = _validate.class_axes(axis, array, "x")
     taken = _validate.option_dtype(dtype, array)
-    if array.shape[axis] == 0:
+    if not all(array.shape[one] for one in axes):
         raise ValueError(f"x must have at least one class on axis {axis}, got shape {array.shape}")
     t = _validate.temperature(temperature)
-    out = _validate.output(out, array.shape, taken)
-    if out is None:
-        # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
-        out = np.empty_like(array, taken, subok=False)
-    return _validate.called(kernel, array, t, dtype=taken, axes=[(axis,), (), (axis,)], out=out)
+    mask = _validate.mask(where, array.shape, "x")
+    given = _validate.output(out, array.shape, taken)
+    # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
+    result = np.empty_like(array, taken, subok=False) if given is None else given
+    _axes.over_classes(kernel, array, (t,), axes, mask, result, taken)
+    return result if given is not None else result[()]
 
 
 @lazily("map", "x")
 def softmax(
     x: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     temperature: float = 1.0,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -108,12 +158,13 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape with at least one dimension; integers and
-        bool become float64.
-    axis : int, default -1
-        The axis of the classes.
+        Logits: float32 or float64 values of any shape; integers and bool become float64.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Which classes count; broadcasts to the shape of `x`.  The others count as -inf.
     dtype : {float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
@@ -127,15 +178,15 @@ def softmax(
     Raises
     ------
     TypeError
-        For another dtype, or an `axis` that is not an integer.
+        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
     ValueError
-        For a scalar `x`, an `axis` out of bounds, no classes, a `temperature` out of range, or an
-        `out` of another shape.
+        For an `axis` out of bounds, no classes, a `temperature` out of range, a `where` that does
+        not broadcast, or an `out` of another shape.
 
     Notes
     -----
     Results below the normal numbers are right too, rounded as subnormal ones.  A row of -inf, and
-    one that holds +inf or nan, gives nan throughout.
+    one that holds +inf or nan, gives nan throughout; a masked class gives 0 in any other row.
 
     Examples
     --------
@@ -144,16 +195,19 @@ def softmax(
     array([0.25, 0.5 , 0.25])
     >>> klce.softmax(np.array([0.0, 1.0]), temperature=0.5).round(4)
     array([0.1192, 0.8808])
+    >>> klce.softmax(np.zeros(4), where=[True, True, False, False])
+    array([0.5, 0.5, 0. , 0. ])
     """
-    return _map(_ufuncs.softmax, x, axis, temperature, dtype, out)
+    return _map(_ufuncs.softmax, x, axis, temperature, where, dtype, out)
 
 
 @lazily("map", "x")
 def log_softmax(
     x: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     temperature: float = 1.0,
+    where: ArrayLike | None = None,
     dtype: DTypeLike | None = None,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -162,12 +216,13 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape with at least one dimension; integers and
-        bool become float64.
-    axis : int, default -1
-        The axis of the classes.
+        Logits: float32 or float64 values of any shape; integers and bool become float64.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Which classes count; broadcasts to the shape of `x`.  The others count as -inf.
     dtype : {float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
@@ -181,14 +236,15 @@ def log_softmax(
     Raises
     ------
     TypeError
-        For another dtype, or an `axis` that is not an integer.
+        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
     ValueError
-        For a scalar `x`, an `axis` out of bounds, no classes, a `temperature` out of range, or an
-        `out` of another shape.
+        For an `axis` out of bounds, no classes, a `temperature` out of range, a `where` that does
+        not broadcast, or an `out` of another shape.
 
     Notes
     -----
-    A row of -inf, and one that holds +inf or nan, gives nan throughout.
+    A row of -inf, and one that holds +inf or nan, gives nan throughout; a masked class gives -inf
+    in any other row.
 
     Examples
     --------
@@ -196,4 +252,4 @@ def log_softmax(
     >>> klce.log_softmax(np.array([20.0, 0.0]))
     array([-2.06115362e-09, -2.00000000e+01])
     """
-    return _map(_ufuncs.log_softmax, x, axis, temperature, dtype, out)
+    return _map(_ufuncs.log_softmax, x, axis, temperature, where, dtype, out)

@@ -42,10 +42,12 @@ __all__ = [
     "cross_entropy",
     "entropy",
     "information",
+    "js_divergence",
     "kl_divergence",
     "log_softmax",
     "logsumexp",
     "nll_loss",
+    "rel_entr",
     "softmax",
 ]
 
@@ -148,6 +150,33 @@ def _logsumexp(x: Array) -> Float64:
     s = _split(x)
     result = np.where(np.isfinite(s.maximum), s.maximum + np.log1p(s.rest), s.maximum)
     return _float64(result[..., 0])
+
+
+@_silent
+def _logsumexp_scaled(x: Array, b: Array, signed: bool = False) -> tuple[Float64, Float64]:
+    """log(abs(sum b*exp(x))) and the sign of that sum; nan and -1 where negative, unless signed.
+
+    A class with b = 0 does not count, whatever its x. The largest term stays out of the sum.
+    """
+    x, b = np.broadcast_arrays(_wide(x), _wide(b))
+    if not x.shape[-1]:
+        return np.full(x.shape[:-1], -np.inf), np.zeros(x.shape[:-1])
+    z = np.where(b == 0, -np.inf, x + np.log(np.abs(b)))
+    best = np.where(np.isnan(z), -np.inf, z).argmax(axis=-1, keepdims=True)
+    top = np.take_along_axis(z, best, axis=-1)
+    own = np.sign(np.take_along_axis(b, best, axis=-1))[..., 0]
+    term = np.sign(b) * np.where(z == top, 1, np.exp(z - np.where(np.isfinite(top), top, 0)))
+    term = np.where(np.isposinf(top) & np.isfinite(z), 0, np.where(b == 0, 0, term))
+    np.put_along_axis(term, best, 0, axis=-1)
+    rest = own * term.sum(axis=-1)
+    log = top[..., 0] + np.where(rest > -1, np.log1p(rest), np.log(-1 - rest))
+    sign = own * np.sign(1 + rest)
+    empty = np.isneginf(top[..., 0])
+    log, sign = np.where(empty, -np.inf, log), np.where(empty, 0, sign)
+    # A nan, or infinite terms of both signs.
+    undefined = np.isnan(z).any(axis=-1) | (np.isposinf(top[..., 0]) & (rest < 0))
+    log, sign = np.where(undefined, np.nan, log), np.where(undefined, np.nan, sign)
+    return _float64(np.where((sign < 0) & (not signed), np.nan, log)), _float64(sign)
 
 
 @_silent
@@ -412,6 +441,103 @@ def _divergence(difference: Array, term: Array) -> Array:
     return result
 
 
+class _Shares(NamedTuple):
+    """A row's probabilities and their logarithms, nan where it is no distribution."""
+
+    p: Wide
+    log: Wide
+
+
+def _shares_of_probs(p: Array, normalize: bool, temperature: float) -> _Shares:
+    p = _wide(p) + 0.0
+    wrong = ((p < 0) | np.isinf(p)).any(axis=-1, keepdims=True)
+    total = p.sum(axis=-1, keepdims=True) if normalize else np.longdouble(1)
+    p = np.where(wrong | (total == 0), np.nan, p / total)
+    return _Shares(p, np.log(p))
+
+
+def _shares_of_logits(x: Array, normalize: bool, temperature: float) -> _Shares:
+    if normalize:
+        s = _split(x, temperature)
+        log = s.offset - np.log1p(s.rest)
+    else:
+        log = np.where(np.isposinf(x).any(axis=-1, keepdims=True), np.nan, _wide(x))
+    return _Shares(np.exp(log), log)
+
+
+def _pair(
+    divergence: Callable[[_Shares, _Shares, bool], Float64],
+    shares_of_p: Callable[[Array, bool, float], _Shares],
+    shares_of_q: Callable[[Array, bool, float], _Shares],
+) -> Callable[..., Float64]:
+    """Make a divergence of two distributions, each in a form and at a temperature of its own."""
+
+    @_silent
+    def kernel(
+        p: Array,
+        q: Array,
+        normalize: bool = True,
+        temperature_p: float = 1.0,
+        temperature_q: float = 1.0,
+    ) -> Float64:
+        p, q = np.broadcast_arrays(p, q)
+        if normalize and not p.shape[-1]:
+            return np.full(p.shape[:-1], np.nan)
+        a = shares_of_p(p, normalize, temperature_p)
+        b = shares_of_q(q, normalize, temperature_q)
+        return divergence(a, b, normalize)
+
+    return kernel
+
+
+def _kl_of_shares(a: _Shares, b: _Shares, normalize: bool) -> Float64:
+    """Sum of p log(p/q)."""
+    p_zero, q_zero = np.isneginf(a.log), np.isneginf(b.log)
+    d = np.where(p_zero & q_zero, 0, b.log - a.log)
+    impossible = np.where(q_zero & ~p_zero, np.inf, 0)
+    if not normalize:
+        term = np.where(p_zero & ~np.isnan(b.p), 0, -a.p * d)
+        return _float64((term + impossible).sum(axis=-1))
+    near = np.abs(d) < 1
+    p_log = np.where(a.p == 0, 0, a.p * d)
+    return _float64(
+        _divergence(
+            difference=np.where(near, a.p * np.expm1(d), b.p - a.p),
+            term=np.where(near, a.p * _expm1_minus(d), b.p - a.p - p_log) + impossible,
+        )
+    )
+
+
+def _js_of_shares(a: _Shares, b: _Shares, normalize: bool) -> Float64:
+    """Half the sum of p log(p/m) + q log(q/m), m = (p + q)/2.
+
+    With v = (q - p)/(q + p) a class gives (p + q)/4 times (1 - v) log(1 - v) + (1 + v) log(1 + v),
+    which is the even series v^2 + v^4/6 + v^6/15 + ...: never negative.
+    """
+    # q - p by the logarithms where those are near, since their difference is exact to more digits.
+    d = b.log - a.log
+    difference = np.where(np.abs(d) < 1, a.p * np.expm1(d), b.p - a.p)
+    total = a.p + b.p
+    v = np.where(total == 0, 0, difference / np.where(total == 0, 1, total))
+    series = np.zeros_like(v)
+    for k in range(40, 0, -1):
+        series = v * v * (series + np.longdouble(1) / (k * (2 * k - 1)))
+    parts = [np.where(x == 0, 0, x * np.log(2 * x / total)) for x in (a.p, b.p)]
+    term = np.where(np.abs(v) < 0.5, total * series / 4, (parts[0] + parts[1]) / 2)
+    result = np.where(total == 0, total, term).sum(axis=-1)
+    return _float64(np.minimum(result, np.log(np.longdouble(2))) if normalize else result)
+
+
+@_silent
+def _rel_entr(p: Array, q: Array) -> Float64:
+    """Element by element p log(p/q); 0 where p is 0, inf where no logarithm is."""
+    p, q = np.broadcast_arrays(_wide(p), _wide(q))
+    v = (q - p) / p
+    log_ratio = np.where(np.abs(v) < 0.5, -np.log1p(v), np.log(p) - np.log(q))
+    result = np.where((p > 0) & (q > 0), p * log_ratio, np.where((p == 0) & (q >= 0), 0, np.inf))
+    return _float64(np.where(np.isnan(p) | np.isnan(q), np.nan, result))
+
+
 @_silent
 def _information(p: Array) -> Float64:
     """-log p."""
@@ -469,6 +595,7 @@ def _score(
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "logsumexp": _logsumexp,
+    "logsumexp_scaled": _logsumexp_scaled,
     "softmax": _softmax,
     "log_softmax": _log_softmax,
     "cross_entropy": _cross_entropy,
@@ -485,6 +612,13 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "kl_probs": _kl_probs,
     "kl_log_probs": _kl_log_probs,
     "kl_logits": _kl_logits,
+    "kl_probs_logits": _pair(_kl_of_shares, _shares_of_probs, _shares_of_logits),
+    "kl_logits_probs": _pair(_kl_of_shares, _shares_of_logits, _shares_of_probs),
+    "kl_logits_logits": _pair(_kl_of_shares, _shares_of_logits, _shares_of_logits),
+    "js_probs_probs": _pair(_js_of_shares, _shares_of_probs, _shares_of_probs),
+    "js_probs_logits": _pair(_js_of_shares, _shares_of_probs, _shares_of_logits),
+    "js_logits_logits": _pair(_js_of_shares, _shares_of_logits, _shares_of_logits),
+    "rel_entr": _rel_entr,
     "information": _information,
     "binary_entropy": _binary_entropy,
     "binary_cross_entropy_probs": _binary_cross_entropy_probs,
@@ -505,11 +639,24 @@ def _numbers(x: ArrayLike) -> NDArray[Any]:
 
 
 def _classes_last(x: NDArray[Any], axis: Axis) -> tuple[NDArray[Any], tuple[int, ...]]:
-    """Move the axes of the classes last and join them; tell which they were."""
+    """Move the axes of the classes last and join them; tell which they were.
+
+    A scalar has no axis, and its axis 0 or -1 is that.
+    """
+    if not x.ndim and axis in (0, -1):
+        axis = ()
     axes = range(x.ndim) if axis is None else sorted(normalize_axis_tuple(axis, x.ndim))
     x = np.moveaxis(x, axes, range(-len(axes), 0))
     rows = x.ndim - len(axes)
     return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), tuple(axes)
+
+
+def _masked(x: NDArray[Any], where: ArrayLike | None, form: str) -> NDArray[Any]:
+    """Put what stands for no probability where a mask is False."""
+    if where is None:
+        return x
+    mask = np.broadcast_to(np.asarray(where, dtype=bool), x.shape)
+    return np.where(mask, x, 0 if form == "probs" else -np.inf)
 
 
 def _classes_back(y: Float64, shape: tuple[int, ...], axes: tuple[int, ...]) -> Float64:
@@ -518,14 +665,15 @@ def _classes_back(y: Float64, shape: tuple[int, ...], axes: tuple[int, ...]) -> 
     return np.moveaxis(y, range(-len(axes), 0), axes)
 
 
-def _check_form(form: str, temperature: float, normalize: bool = True) -> None:
-    if form not in ("probs", "log_probs", "logits"):
-        raise ValueError(f"form must be 'probs', 'log_probs' or 'logits', not {form!r}")
+def _check_form(*forms: str, temperature: float, normalize: bool = True) -> None:
+    for form in forms:
+        if form not in ("probs", "log_probs", "logits"):
+            raise ValueError(f"form must be 'probs', 'log_probs' or 'logits', not {form!r}")
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature must be positive and finite, not {temperature}")
-    if form != "logits" and temperature != 1:
-        raise ValueError(f"temperature belongs to form='logits', not to form={form!r}")
-    if form == "logits" and not normalize:
+    if "logits" not in forms and temperature != 1:
+        raise ValueError(f"temperature belongs to form='logits', not to form={forms[0]!r}")
+    if "logits" in forms and not normalize:
         raise ValueError("normalize=False belongs to probs and log_probs, not to form='logits'")
 
 
@@ -590,11 +738,21 @@ def _row_losses(
 # --- public functions -----------------------------------------------------------------------------
 
 
-def logsumexp(x: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Float64:
+def logsumexp(
+    x: ArrayLike,
+    axis: Axis = -1,
+    *,
+    b: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+) -> Any:
     r"""Logarithm of the sum of exponentials.
 
     .. math:: \log \sum_i e^{x_i} = m + \log\Bigl(1 + \sum_{i \ne k} e^{x_i - m}\Bigr),
               \quad m = x_k = \max_i x_i
+
+    and with factors :math:`\log \sum_i b_i e^{x_i}`.
 
     Parameters
     ----------
@@ -602,20 +760,39 @@ def logsumexp(x: ArrayLike, axis: Axis = -1, *, keepdims: bool = False) -> Float
         Logits.
     axis : int, tuple of int or None
         Axis or axes of the classes; None is all of them.
+    b : array_like, optional
+        Factors, which broadcast with x; a 0 leaves its class out.
+    where : array_like of bool, optional
+        Which classes count.
     keepdims : bool
         Keep the reduced axes with length 1.
+    return_sign : bool
+        Return the logarithm of the sum's size, and its sign.
 
     Returns
     -------
-    float64 array
-        -inf for a row that is all -inf or empty, inf for a row that holds +inf.
+    float64 array, or two
+        -inf for a row that is all -inf or empty, inf for a row that holds +inf, nan for a negative
+        sum unless its sign is returned.
     """
-    rows, axes = _classes_last(_numbers(x), axis)
-    result = _logsumexp(rows)
-    return (np.expand_dims(result, axes) if keepdims else result)[()]
+    x = _numbers(x)
+    factors = np.ones(()) if b is None else _numbers(b)
+    x, factors = np.broadcast_arrays(x, factors)
+    factors = _masked(factors, where, "probs")
+    rows, axes = _classes_last(_masked(x, where, "logits"), axis)
+    if b is None:
+        log = _logsumexp(rows)
+        sign = np.where(np.isnan(log), np.nan, np.where(np.isneginf(log), 0.0, 1.0))
+    else:
+        log, sign = _logsumexp_scaled(rows, _classes_last(factors, axis)[0], return_sign)
+    if keepdims:
+        log, sign = np.expand_dims(log, axes), np.expand_dims(sign, axes)
+    return (log[()], sign[()]) if return_sign else log[()]
 
 
-def softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float64:
+def softmax(
+    x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0, where: ArrayLike | None = None
+) -> Float64:
     r"""Probabilities of logits.
 
     .. math:: p_i = e^{x_i/T} \Big/ \sum_j e^{x_j/T}
@@ -628,6 +805,8 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float
         Axis or axes of the classes; None is all of them.
     temperature : float
         T, positive.
+    where : array_like of bool, optional
+        Which classes count; the others are -inf.
 
     Returns
     -------
@@ -639,10 +818,12 @@ def softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float
     ValueError
         Over no classes.
     """
-    return _map(_softmax, "softmax", x, axis, temperature)
+    return _map(_softmax, "softmax", x, axis, temperature, where)
 
 
-def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> Float64:
+def log_softmax(
+    x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0, where: ArrayLike | None = None
+) -> Float64:
     r"""Log-probabilities of logits.
 
     .. math:: \log p_i = x_i/T - \log \sum_j e^{x_j/T}
@@ -655,6 +836,8 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> F
         Axis or axes of the classes; None is all of them.
     temperature : float
         T, positive.
+    where : array_like of bool, optional
+        Which classes count; the others are -inf.
 
     Returns
     -------
@@ -666,14 +849,19 @@ def log_softmax(x: ArrayLike, axis: Axis = -1, *, temperature: float = 1.0) -> F
     ValueError
         Over no classes.
     """
-    return _map(_log_softmax, "log_softmax", x, axis, temperature)
+    return _map(_log_softmax, "log_softmax", x, axis, temperature, where)
 
 
 def _map(
-    kernel: Callable[..., Float64], name: str, x: ArrayLike, axis: Axis, temperature: float
+    kernel: Callable[..., Float64],
+    name: str,
+    x: ArrayLike,
+    axis: Axis,
+    temperature: float,
+    where: ArrayLike | None,
 ) -> Float64:
-    _check_form("logits", temperature)
-    x = _numbers(x)
+    _check_form("logits", temperature=temperature)
+    x = _masked(_numbers(x), where, "logits")
     rows, axes = _classes_last(x, axis)
     if not rows.shape[-1]:
         raise ValueError(f"{name} needs at least one class")
@@ -728,6 +916,7 @@ def entropy(
     normalize: bool = True,
     temperature: float = 1.0,
     base: float | None = None,
+    where: ArrayLike | None = None,
     keepdims: bool = False,
 ) -> Float64:
     r"""Shannon entropy of distributions.
@@ -749,6 +938,8 @@ def entropy(
         Divides the logits; for logits only.
     base : float, optional
         Base of the logarithm; natural by default.
+    where : array_like of bool, optional
+        Which classes count.
     keepdims : bool
         Keep the reduced axes with length 1.
 
@@ -757,8 +948,8 @@ def entropy(
     float64 array
         One value a row.
     """
-    _check_form(form, temperature, normalize)
-    rows, axes = _classes_last(_numbers(p), axis)
+    _check_form(form, temperature=temperature, normalize=normalize)
+    rows, axes = _classes_last(_masked(_numbers(p), where, form), axis)
     if form == "probs":
         result = _entropy_probs(rows, normalize)
     elif normalize:
@@ -880,7 +1071,7 @@ def cross_entropy(
     IndexError
         If a target is neither a class nor ``ignore_index``.
     """
-    _check_form(form, temperature)
+    _check_form(form, temperature=temperature)
     if not 0 <= z_loss < math.inf:
         raise ValueError(f"z_loss must be finite and not negative, not {z_loss}")
     if not 0 <= label_smoothing <= 1:
@@ -942,9 +1133,10 @@ def kl_divergence(
     q: ArrayLike,
     axis: int = -1,
     *,
-    form: Form = "probs",
+    form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
     temperature: float = 1.0,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: Reduction = "none",
     keepdims: bool = False,
@@ -959,16 +1151,18 @@ def kl_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, both in the form that ``form`` names, with as many classes; rows broadcast.
+        Distributions in the form that ``form`` names, with as many classes; rows broadcast.
     axis : int
         Axis of the classes, in p and in q.
-    form : {"probs", "log_probs", "logits"}
+    form : {"probs", "log_probs", "logits"} or a pair of them
         What p and q hold.
     normalize : bool
         Divide the probabilities by their sums first; the result is not negative then. False gives
         the plain first sum, and is for probs and log_probs only.
     temperature : float
-        Divides the logits; for logits only.
+        Divides what comes as logits; for logits only.
+    where : array_like of bool, optional
+        Which classes count.
     base : float, optional
         Base of the logarithm; natural by default.
     reduction : {"none", "mean", "sum", "batchmean"}
@@ -980,7 +1174,127 @@ def kl_divergence(
     -------
     float64 array
     """
-    _check_form(form, temperature, normalize)
+    kernel = _kl_kernel if _both(form) else _kl_of_pair
+    return _pair_measure(
+        kernel, p, q, axis, form, normalize, temperature, where, base, reduction, keepdims
+    )
+
+
+def js_divergence(
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int = -1,
+    *,
+    form: Form | tuple[Form, Form] = "probs",
+    normalize: bool = True,
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    base: float | None = None,
+    reduction: Reduction = "none",
+    keepdims: bool = False,
+) -> Float64:
+    r"""Jensen-Shannon divergence of p and q.
+
+    .. math:: \tfrac12 D(p \| m) + \tfrac12 D(q \| m), \quad m = \tfrac12 (p + q)
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions in the form that ``form`` names, with as many classes; rows broadcast.
+    axis : int
+        Axis of the classes, in p and in q.
+    form : {"probs", "log_probs", "logits"} or a pair of them
+        What p and q hold.
+    normalize : bool
+        Divide the probabilities by their sums first; the result is from 0 to log 2 then. False
+        gives the plain sum, and is for probs and log_probs only.
+    temperature : float
+        Divides what comes as logits; for logits only.
+    where : array_like of bool, optional
+        Which classes count.
+    base : float, optional
+        Base of the logarithm; natural by default.
+    reduction : {"none", "mean", "sum", "batchmean"}
+        One value a row, their mean, their sum, or their sum over the length of the first axis.
+    keepdims : bool
+        Keep the axis of the classes with length 1; for reduction="none" only.
+
+    Returns
+    -------
+    float64 array
+    """
+    return _pair_measure(
+        _js_of_pair, p, q, axis, form, normalize, temperature, where, base, reduction, keepdims
+    )
+
+
+def rel_entr(p: ArrayLike, q: ArrayLike, *, base: float | None = None) -> Float64:
+    r"""Relative entropy of two numbers, elementwise.
+
+    .. math:: p \log(p/q)
+
+    Parameters
+    ----------
+    p, q : array_like
+        Numbers that are not negative; their shapes broadcast.
+    base : float, optional
+        Base of the logarithm; natural by default.
+
+    Returns
+    -------
+    float64 array
+        0 where p is 0; inf where q is 0 and p is not, and where either is negative.
+    """
+    return _in_base(_rel_entr(_numbers(p), _numbers(q)), base)[()]
+
+
+def _both(form: Any) -> bool:
+    """Whether both distributions come in one form."""
+    return isinstance(form, str) or form[0] == form[1]
+
+
+def _kl_kernel(
+    p: Array, q: Array, forms: tuple[Form, Form], normalize: bool, temperature: float
+) -> Float64:
+    if forms[0] == "probs":
+        return _kl_probs(p, q, normalize)
+    return _kl_logits(p, q, temperature) if normalize else _kl_log_probs(p, q)
+
+
+def _kl_of_pair(p: Array, q: Array, forms: Any, normalize: bool, temperature: float) -> Float64:
+    return _of_pair("kl", p, q, forms, normalize, temperature)
+
+
+def _js_of_pair(p: Array, q: Array, forms: Any, normalize: bool, temperature: float) -> Float64:
+    if forms[1] == "probs":  # it is the same either way
+        p, q, forms = q, p, forms[::-1]
+    return _of_pair("js", p, q, forms, normalize, temperature)
+
+
+def _of_pair(
+    measure: str, p: Array, q: Array, forms: Any, normalize: bool, temperature: float
+) -> Float64:
+    names = ["probs" if form == "probs" else "logits" for form in forms]
+    temperatures = [temperature if form == "logits" else 1.0 for form in forms]
+    result: Float64 = KERNELS[f"{measure}_{names[0]}_{names[1]}"](p, q, normalize, *temperatures)
+    return result
+
+
+def _pair_measure(
+    kernel: Callable[..., Float64],
+    p: ArrayLike,
+    q: ArrayLike,
+    axis: int,
+    form: Any,
+    normalize: bool,
+    temperature: float,
+    where: ArrayLike | None,
+    base: float | None,
+    reduction: Reduction,
+    keepdims: bool,
+) -> Float64:
+    forms = (form, form) if isinstance(form, str) else form
+    _check_form(*forms, temperature=temperature, normalize=normalize)
     if keepdims and reduction != "none":
         raise ValueError("keepdims=True belongs to reduction='none'")
     p, q = _numbers(p), _numbers(q)
@@ -988,13 +1302,12 @@ def kl_divergence(
     q = np.moveaxis(q, normalize_axis_index(axis, q.ndim), -1)
     if p.shape[-1] != q.shape[-1]:
         raise ValueError(f"p has {p.shape[-1]} classes and q has {q.shape[-1]}")
-    if form == "probs":
-        result = _kl_probs(p, q, normalize)
-    elif normalize:
-        result = _kl_logits(p, q, temperature)
-    else:
-        result = _kl_log_probs(p, q)
-    result = _in_base(result, base)
+    if where is not None:
+        p, q = np.broadcast_arrays(p, q)
+        mask = np.broadcast_to(np.asarray(where, dtype=bool), np.moveaxis(p, -1, axis).shape)
+        mask = np.moveaxis(mask, axis, -1)
+        p, q = _masked(p, mask, forms[0]), _masked(q, mask, forms[1])
+    result = _in_base(kernel(p, q, forms, normalize, temperature), base)
     if keepdims:
         return np.expand_dims(result, normalize_axis_index(axis, result.ndim + 1))
     return _reduce(result, np.ones(result.shape, dtype=bool), reduction, batch=True)[()]

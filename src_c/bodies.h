@@ -7,6 +7,7 @@
 #include "expsum.h"
 
 #include "ops/logsumexp.h"
+#include "ops/logsumexp_scaled.h"
 #include "ops/softmax.h"
 #include "ops/log_softmax.h"
 
@@ -32,11 +33,15 @@
 #include "ops/kl_probs.h"
 #include "ops/kl_log_probs.h"
 #include "ops/kl_logits.h"
+#include "ops/pairs.h"
+#include "ops/kl_pairs.h"
+#include "ops/js_pairs.h"
+#include "ops/rel_entr.h"
 
 #include "ops/score.h"
 
 static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
-#define KLCE_OP(name, signature) [KLCE_OP_##name] = &K(name##_kernel),
+#define KLCE_OP(name, signature, fills) [KLCE_OP_##name] = &K(name##_kernel),
 #include "ops.def"
 #undef KLCE_OP
 };

@@ -4,13 +4,19 @@
 #include <string.h>
 
 const char *const klce_op_names[KLCE_OP_COUNT] = {
-#define KLCE_OP(name, signature) #name,
+#define KLCE_OP(name, signature, fills) #name,
 #include "ops.def"
 #undef KLCE_OP
 };
 
 const char *const klce_op_signatures[KLCE_OP_COUNT] = {
-#define KLCE_OP(name, signature) signature,
+#define KLCE_OP(name, signature, fills) signature,
+#include "ops.def"
+#undef KLCE_OP
+};
+
+const char *const klce_op_fills[KLCE_OP_COUNT] = {
+#define KLCE_OP(name, signature, fills) fills,
 #include "ops.def"
 #undef KLCE_OP
 };

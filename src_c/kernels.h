@@ -5,6 +5,7 @@
 #include "klce.h"
 #include "simd.h"
 #include "vmath.h"
+#include "twofold.h"
 #include "halves.h"
 #include "vocabulary.h"
 

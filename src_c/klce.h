@@ -23,7 +23,7 @@
 
 /* KLCE_OP_logsumexp, KLCE_OP_softmax, ... */
 typedef enum {
-#define KLCE_OP(name, signature) KLCE_OP_##name,
+#define KLCE_OP(name, signature, fills) KLCE_OP_##name,
 #include "ops.def"
 #undef KLCE_OP
     KLCE_OP_COUNT
@@ -50,12 +50,13 @@ enum {
     KLCE_TILE = 16,      /* rows whose states are finished together, across vector lanes */
     KLCE_FIELDS = 10,    /* doubles of state a row */
     KLCE_PASSES = 3,     /* at most, over a row */
+    KLCE_CONTEXT = 40,   /* doubles of a temperature's constants */
     KLCE_SEGMENT = 16384 /* a long row is split at multiples of this, for any thread count */
 };
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  Kernels see rows whose
- * classes are contiguous: klce_run packs the others. */
+ * classes are contiguous, and none that is masked: klce_run packs the others. */
 typedef struct {
     klce_op op;
     klce_dtype dtype;
@@ -63,11 +64,14 @@ typedef struct {
     char *arg[KLCE_MAX_ARGS];
     ptrdiff_t step[KLCE_MAX_ARGS];
     ptrdiff_t core[KLCE_MAX_ARGS];
+    /* Which classes count, a byte each (0: masked), laid out by steps likewise; NULL: all. */
+    const char *mask;
+    ptrdiff_t mask_step, mask_core;
     /* Set by a kernel that meets a label out of range; the result there is nan.  Callers check
      * labels first (klce_check_labels), so this says that the array changed under the call. */
     atomic_int *bad_label;
-    /* What the kernel works out once a call (the constants of exp at this temperature). */
-    double context[40];
+    /* What the kernel works out once a call (the constants of exp at one temperature or two). */
+    double context[2 * KLCE_CONTEXT];
 } klce_call;
 
 /* A row's state: field f of the tile's row i stands at state[f*KLCE_TILE + i].  What the fields
@@ -111,6 +115,7 @@ typedef struct {
 /* dispatch.c */
 extern const char *const klce_op_names[KLCE_OP_COUNT];
 extern const char *const klce_op_signatures[KLCE_OP_COUNT];
+extern const char *const klce_op_fills[KLCE_OP_COUNT];
 extern const char *const klce_dtype_names[KLCE_DTYPE_COUNT];
 extern const size_t klce_elem_sizes[KLCE_DTYPE_COUNT]; /* bytes of what memory holds */
 extern const size_t klce_real_sizes[KLCE_DTYPE_COUNT]; /* and of what is computed in */

@@ -16,8 +16,21 @@ KLCE_INLINE real *K(result)(const klce_call *call, int k, ptrdiff_t row)
     return (real *)(call->arg[k] + row * call->step[k]);
 }
 
-/* The values at the labels of rows [row, row + count), whose classes may lie apart, and 1 for each that
- * counts, 0 for each that is ignored; nan at a label that is out of range.  No branch hangs on a
+/* Puts what stands for a masked class where that is the label's. */
+KLCE_INLINE void K(mask_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                double *values)
+{
+    double fill = klce_op_fills[call->op][0] == '0' ? 0 : -INFINITY;
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const char *mask = call->mask + (row + i) * call->mask_step;
+        int64_t label = *(const int64_t *)(call->arg[1] + (row + i) * call->step[1]);
+        if ((uint64_t)label < (uint64_t)call->n && !mask[label * call->mask_core])
+            values[i] = fill;
+    }
+}
+
+/* The values at the labels of rows [row, row + count), whose classes may lie apart or be masked, and 1
+ * for each that counts, 0 for each that is ignored; nan at a label that is out of range.  No branch hangs on a
  * label. */
 KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *values,
                               double *counted)
@@ -37,6 +50,8 @@ KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         values[i] = inside ? value : (real)NAN;
         counted[i] = counts;
     }
+    if (call->mask)
+        K(mask_labels)(call, row, count, values);
     if (bad)
         atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
 }

@@ -1,5 +1,5 @@
 /* Sharing a call's rows out to threads: by ranges of rows, by segments of long rows, or by tiles
- * that are packed first because their classes are not contiguous. */
+ * that are packed first because their classes are not contiguous, or masked. */
 #include "klce.h"
 
 #include <limits.h>
@@ -20,29 +20,29 @@ enum {
     PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
 };
 
-/* An op's operands, from its signature: the letter of each, and where the outputs begin. */
+/* An op's operands, from its signature: the letter of each, what it holds where it is masked (see
+ * ops.def), and where the outputs begin. */
 typedef struct {
     int count, outputs_from;
-    char letter[KLCE_MAX_ARGS];
+    char letter[KLCE_MAX_ARGS], fill[KLCE_MAX_ARGS];
 } operands;
+
+static int is_vector(char letter) { return letter == 'v' || letter == 'e'; }
 
 static operands operands_of(klce_op op)
 {
     operands o = {0};
+    const char *fill = klce_op_fills[op];
     for (const char *s = klce_op_signatures[op]; *s; s++) {
-        if (*s == '>')
+        if (*s == '>') {
             o.outputs_from = o.count;
-        else
-            o.letter[o.count++] = *s;
+            continue;
+        }
+        if (*fill && (*s == 'v' || *s == 'g'))
+            o.fill[o.count] = *fill++;
+        o.letter[o.count++] = *s;
     }
     return o;
-}
-
-/* Whether a kernel wants these classes brought together: one value for all of them is left alone. */
-static int is_apart(char letter, ptrdiff_t core, size_t size)
-{
-    return (letter == 'v' || letter == 'e' || (letter == 'w' && core != 0)) &&
-           core != (ptrdiff_t)size;
 }
 
 /* Bytes of an operand's element, if it has classes. */
@@ -124,6 +124,11 @@ static void run_chunk(void *context, ptrdiff_t index)
 static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
                  ptrdiff_t core, size_t size)
 {
+    if (core == (ptrdiff_t)size) {
+        for (ptrdiff_t i = 0; i < rows; i++)
+            memcpy(dst + i * n * core, src + i * step, (size_t)n * size);
+        return;
+    }
 #define PACK(type)                                                                                 \
     do {                                                                                           \
         if (labs(step) < labs(core))                                                               \
@@ -167,8 +172,60 @@ static void unpack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrd
 #undef UNPACK
 }
 
-/* A chunk whose strided operands go through scratch memory.  All inputs are read before an output
- * is written, so that a map may work in place. */
+/* The bits of minus infinity. */
+static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
+    [KLCE_DTYPE_f32] = 0xff800000,
+    [KLCE_DTYPE_f64] = 0xfff0000000000000,
+    [KLCE_DTYPE_f16] = 0xfc00,
+    [KLCE_DTYPE_bf16] = 0xff80,
+};
+
+/* Puts the fill where packed rows are masked.  The inner loop follows the mask's smaller step. */
+static void fill_masked(char *dst, const char *mask, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
+                        ptrdiff_t core, klce_dtype dtype, char fill)
+{
+    uint64_t bits = fill == '0' ? 0 : lowest[dtype];
+#define FILL(type)                                                                                 \
+    do {                                                                                           \
+        type filler = (type)bits, *x = (type *)dst;                                                \
+        if (core == 1)                                                                             \
+            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
+                for (ptrdiff_t k = 0; k < n; k++) /* vectorised */                                 \
+                    x[i * n + k] = mask[i * step + k] ? x[i * n + k] : filler;                     \
+        else if (labs(step) < labs(core))                                                          \
+            for (ptrdiff_t k = 0; k < n; k++)                                                      \
+                for (ptrdiff_t i = 0; i < rows; i++)                                               \
+                    x[i * n + k] = mask[i * step + k * core] ? x[i * n + k] : filler;              \
+        else                                                                                       \
+            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
+                for (ptrdiff_t k = 0; k < n; k++)                                                  \
+                    x[i * n + k] = mask[i * step + k * core] ? x[i * n + k] : filler;              \
+    } while (0)
+    if (klce_elem_sizes[dtype] == 2)
+        FILL(uint16_t);
+    else if (klce_elem_sizes[dtype] == 4)
+        FILL(uint32_t);
+    else
+        FILL(uint64_t);
+#undef FILL
+}
+
+/* Whether a kernel wants these classes brought together: one value for all of them is left alone. */
+static int is_strided(const job *j, int k)
+{
+    char letter = j->operands.letter[k];
+    ptrdiff_t core = j->call->core[k];
+    return (is_vector(letter) || (letter == 'w' && core != 0)) && j->call->n > 1 &&
+           core != (ptrdiff_t)size_of(letter, j->call->dtype);
+}
+
+static int is_masked(const job *j, int k)
+{
+    return j->call->mask && is_vector(j->operands.letter[k]) && j->operands.fill[k];
+}
+
+/* A chunk whose strided or masked operands go through scratch memory.  All inputs are read before
+ * an output is written, so that a map may work in place. */
 static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
@@ -178,21 +235,30 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
     char *scratch[KLCE_MAX_ARGS] = {0};
 
     call.rows = rows;
+    if (call.mask)
+        call.mask += low * call.mask_step;
     for (int k = 0; k < j->operands.count; k++) {
         call.arg[k] += low * call.step[k];
         size_t size = size_of(j->operands.letter[k], call.dtype);
-        size_t bytes = (size_t)rows * (size_t)call.n * size;
-        if (!is_apart(j->operands.letter[k], call.core[k], size))
+        int masked = is_masked(j, k);
+        if (!masked && !is_strided(j, k))
             continue;
+        /* A row that serves all rows of the chunk is packed once. */
+        ptrdiff_t distinct =
+            call.step[k] == 0 && (!masked || call.mask_step == 0) && rows ? 1 : rows;
+        size_t bytes = (size_t)distinct * (size_t)call.n * size;
         scratch[k] = malloc(bytes ? bytes : 1);
         if (!scratch[k]) {
             atomic_store(&j->failed, 1);
             goto done;
         }
         if (k < j->operands.outputs_from)
-            pack(scratch[k], call.arg[k], rows, call.n, call.step[k], call.core[k], size);
+            pack(scratch[k], call.arg[k], distinct, call.n, call.step[k], call.core[k], size);
+        if (masked)
+            fill_masked(scratch[k], call.mask, distinct, call.n, call.mask_step, call.mask_core,
+                        call.dtype, j->operands.fill[k]);
         call.arg[k] = scratch[k];
-        call.step[k] = call.n * (ptrdiff_t)size;
+        call.step[k] = distinct < rows ? 0 : call.n * (ptrdiff_t)size;
         call.core[k] = (ptrdiff_t)size;
     }
     run_rows_of_kernel(&call, j->kernel, 0, rows);
@@ -251,11 +317,11 @@ static klce_status run_rows(klce_call *call)
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
     size_t size = klce_elem_sizes[call->dtype];
     ptrdiff_t n = call->n ? call->n : 1;
-    int packed = 0, gathers = 0;
+    int strided = 0, masked = 0, gathers = 0;
 
     for (int k = 0; k < j.operands.count; k++) {
-        packed |= call->n > 1 && is_apart(j.operands.letter[k], call->core[k],
-                                          size_of(j.operands.letter[k], call->dtype));
+        strided |= is_strided(&j, k);
+        masked |= is_masked(&j, k);
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)
@@ -266,6 +332,7 @@ static klce_status run_rows(klce_call *call)
         klce_leave(saved);
     }
 
+    int packed = strided || masked;
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
     if (!packed && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
@@ -273,7 +340,8 @@ static klce_status run_rows(klce_call *call)
         return run_split(&j);
 
     if (packed) {
-        ptrdiff_t fit = PACK_LIMIT / ((ptrdiff_t)size * n);
+        /* Rows that are only masked share no cache lines: as many as stay in L2. */
+        ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
         j.chunk = fit < 1 ? 1 : fit < PACK_ROWS ? fit : PACK_ROWS * (1 + 1024 / n);
     } else {
         j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;

@@ -40,6 +40,31 @@ KLCE_INLINE void K(add_lanes)(K(lanes) *lanes, const K(v) *sums)
     }
 }
 
+/* A group as doubles. */
+KLCE_INLINE void K(widen_group)(const K(v) *group, v_f64 *wide)
+{
+    EACH_VECTOR(v)
+    {
+#if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
+        wide[v] = group[v];
+#else
+        wide[2 * v] = widen_low(group[v]);
+        wide[2 * v + 1] = widen_high(group[v]);
+#endif
+    }
+}
+
+/* lanes += sums that are doubles. */
+KLCE_INLINE void K(add_wide)(K(lanes) *lanes, const v_f64 *sums)
+{
+#if KLCE_REAL_IS_F64
+    K(add_lanes)(lanes, sums);
+#else
+    for (int i = 0; i < DOUBLES; i++)
+        lanes->high[i] = lanes->high[i] + sums[i];
+#endif
+}
+
 KLCE_INLINE void K(scale_lanes)(K(lanes) *lanes, double factor)
 {
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)

@@ -50,12 +50,18 @@ DOMAINS = {
     "entropy_log_probs": "log_probs",
     "kl_probs": "probs",
     "kl_log_probs": "log_probs",
+    "js_probs_probs": "probs",
+    "rel_entr": "probs",
     "information": "probs",
     "binary_entropy": "probs",
     "binary_cross_entropy_probs": "probs",
 }
 # What the operands of one number a class hold, in order, where they are not all of that domain.
 OPERANDS = {
+    "logsumexp_scaled": ("logits", "factors"),
+    "kl_probs_logits": ("probs", "logits"),
+    "kl_logits_probs": ("logits", "probs"),
+    "js_probs_logits": ("probs", "logits"),
     "weighted_nll": ("log_probs", "weights"),
     "weighted_nll_probs": ("probs", "weights"),
     "loss_logits": ("logits", "weights", "probs"),
@@ -68,7 +74,14 @@ OPERANDS = {
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "softmax": [(1.0,), (0.7,)],
     "log_softmax": [(1.0,), (0.7,)],
+    "logsumexp_scaled": [(1,), (0,)],
     "entropy_logits": [(1.0,), (2.5,)],
+    "kl_probs_logits": [(1, 1.0, 2.5), (0, 1.0, 1.0)],
+    "kl_logits_probs": [(1, 0.7, 1.0), (0, 1.0, 1.0)],
+    "kl_logits_logits": [(1, 1.0, 2.5), (1, 1.0, 1.0)],
+    "js_probs_probs": [(1, 1.0, 1.0), (0, 1.0, 1.0)],
+    "js_probs_logits": [(1, 1.0, 2.5), (1, 1.0, 1.0)],
+    "js_logits_logits": [(1, 1.0, 1.0), (1, 0.7, 2.5)],
     "kl_logits": [(1.0,), (2.5,)],
     "cross_entropy": [(-100, 1.0, 0.0), (1, 0.7, 0.25)],
     "nll": [(-100,), (1,)],
@@ -86,6 +99,7 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
 # The numerics contract's bounds for (float32, float64), in ULP of each output; 4 if not named here.
 ULP: dict[str, list[tuple[int, int]]] = {
     "logsumexp": [(2, 4)],
+    "logsumexp_scaled": [(2, 4), (0, 0)],
     "softmax": [(2, 4)],
     "log_softmax": [(2, 4)],
     "cross_entropy": [(2, 4)],
@@ -101,6 +115,11 @@ ULP: dict[str, list[tuple[int, int]]] = {
 }
 # Divergences are bounded relatively: float32 (in which 16-bit elements are computed), float64.
 RELATIVE = (1e-6, 1e-13)
+
+
+def is_divergence(kernel: str) -> bool:
+    """Whether a kernel's bound is relative."""
+    return kernel.startswith(("kl_", "js_"))
 
 
 @contextmanager
@@ -132,9 +151,13 @@ def letters(kernel: str) -> tuple[str, str]:
 
 
 def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) -> Array:
-    """Random rows of a domain: from flat to confident ones."""
+    """Random rows of a domain: from flat to confident ones; factors are of both signs, or 0."""
     if domain == "weights":
         return cast(rng.uniform(0.25, 1, size=shape), dtype)
+    if domain == "factors":
+        b = rng.normal(size=shape) * 10.0 ** rng.uniform(-2, 2, size=shape)
+        b = np.where(rng.random((*shape[:-1], 1)) < 0.5, np.abs(b), b)
+        return cast(np.where(rng.random(shape) < 0.2, 0, b), dtype)
     x = rng.normal(size=shape) * 10.0 ** rng.uniform(-1, 1, size=(*shape[:-1], 1))
     if domain != "logits" and shape[-1]:
         x = x - x.max(axis=-1, keepdims=True)
@@ -151,25 +174,27 @@ def operands(
     inputs, _ = letters(kernel)
     rng = np.random.default_rng((seed, count, n, dtype.itemsize))
     domain = DOMAINS.get(kernel, "logits")
-    domains = iter(OPERANDS.get(kernel, [domain] * len(inputs)))
+    domains = OPERANDS.get(kernel, (domain,) * len(inputs))
+    in_turn = iter(domains)
     arrays: list[Array] = []
     for letter in inputs:
         if letter in "vgew":
             own = computed(dtype) if letter == "w" else dtype
-            arrays.append(rows(next(domains), (count, n), own, rng))
+            arrays.append(rows(next(in_turn), (count, n), own, rng))
         elif letter == "s":
             arrays.append(rows("weights", (count,), computed(dtype), rng))
         elif letter == "l":
             arrays.append(rng.integers(0, max(n, 1), size=count))
     # Each second row of a pair is near the first: divergences are small there.
-    if inputs.startswith("vv"):
+    if inputs.startswith("vv") and domains[1] != "factors":
         near = arrays[0][::2].astype(np.float64)
         noise = 1e-3 * rng.normal(size=near.shape)
-        if domain == "probs":
-            near = near * (1 + noise)
+        with np.errstate(divide="ignore"):
+            near = np.log(near) if domains[0] == "probs" else near
+        near = near + noise
+        if domains[1] == "probs" and n:
+            near = np.exp(near - near.max(axis=-1, keepdims=True))
             near = near / near.sum(axis=-1, keepdims=True)
-        else:
-            near = near + noise
         arrays[1][::2] = cast(near, dtype)
     scalars = sum(letter in "id" for letter in inputs)
     for parameters in PARAMETERS.get(kernel, [(1.0,) * scalars]):
@@ -210,12 +235,30 @@ def describe(kernel: str, args: tuple[Any, ...]) -> str:
     return f"{kernel}, {args[0].dtype}, shape {args[0].shape}, parameters {parameters}"
 
 
+def is_plain(kernel: str, args: tuple[Any, ...]) -> bool:
+    """Whether a divergence is asked for as a plain sum."""
+    return kernel == "kl_log_probs" or (kernel != "kl_logits" and not args[2])
+
+
 def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -> Array | None:
     """Return the size at which the contract counts the ULP of results that may cancel."""
     with np.errstate(all="ignore"):
         x = np.asarray(args[0], np.float64)
         if (kernel, output) in (("logsumexp", 0), ("score", 2)):
             size = np.abs(x.max(axis=-1, initial=-np.inf))
+        elif kernel == "logsumexp_scaled":
+            if output:
+                return None
+            b = np.asarray(args[1], np.float64)
+            # Of the terms that matter the largest parts; and what cancelling leaves of the sum.
+            z = np.where(b == 0, -np.inf, x + np.log(np.abs(b)))
+            top = np.where(np.isnan(z), -np.inf, z).max(axis=-1, initial=-np.inf, keepdims=True)
+            parts = np.where(z > top - 50, np.abs(x) + np.abs(np.log(np.abs(b))), 0)
+            terms = np.exp(z - top)
+            lost = terms.sum(axis=-1) / np.abs((np.sign(b) * terms).sum(axis=-1))
+            size = parts.max(axis=-1, initial=0) * lost + np.where(lost > 1.0001, lost, 0)
+        elif kernel == "rel_entr":
+            return None
         elif kernel == "cross_entropy" and args[4]:
             temperature, z_loss = args[3:]
             # The squared logsumexp near 0 is as good as the logsumexp: in ULP of the maximum.
@@ -233,9 +276,12 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
             if not args[1]:
                 terms = np.abs(x * np.log(x))
                 size += np.where(np.isfinite(terms), terms, 0).sum(axis=-1)
-        elif kernel == "kl_log_probs" or (kernel == "kl_probs" and not args[2]):
-            y = np.asarray(args[1], np.float64)
-            size = np.exp(x) * np.abs(x - y) if kernel == "kl_log_probs" else x * np.log(x / y)
+        elif kernel.startswith("kl_") and is_plain(kernel, args):
+            log_p, log_q = (
+                np.log(np.asarray(arg, np.float64)) if fill == "0" else np.asarray(arg, np.float64)
+                for arg, fill in zip(args, _ufuncs.FILLS[kernel], strict=False)
+            )
+            size = np.exp(log_p) * np.abs(log_p - log_q)
             size = np.where(np.isfinite(size), np.abs(size), 0).sum(axis=-1)
         else:
             return None
@@ -257,7 +303,7 @@ def assert_as_specified(
         assert got.shape == want.shape, where
         assert got.dtype == (want.dtype if want.dtype.kind == "i" else dtype), where
         scale = scale_of(kernel, args, k, want)
-        if kernel.startswith("kl_"):
+        if is_divergence(kernel):
             with np.errstate(all="ignore"):
                 # Below 1e-12 the bound is absolute.
                 size = np.maximum(np.abs(want), 1e-12)
@@ -274,7 +320,7 @@ def assert_as_specified(
             right = error <= bound
         if not right.all():
             i = np.unravel_index(np.argmin(right), right.shape)
-            what = "of the bound" if kernel.startswith("kl_") else "ULP"
+            what = "of the bound" if is_divergence(kernel) else "ULP"
             raise AssertionError(
                 f"{where} at {tuple(map(int, i))} is {got[i]!r}, not {want[i]!r}: "
                 f"{error[i]:.2f} {what}; {np.sum(~right)} of {right.size} wrong"

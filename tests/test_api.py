@@ -25,8 +25,11 @@ FUNCTIONS = [
     "nll_loss",
     "cross_entropy",
     "kl_divergence",
+    "js_divergence",
+    "rel_entr",
 ]
 LOSSES = ("nll_loss", "cross_entropy")
+PAIRS = ("kl_divergence", "js_divergence", "rel_entr")
 FLOATS = [np.float32, np.float64]
 
 
@@ -43,15 +46,21 @@ def close(actual, expected, dtype, size=0.0):
 
 # --- signatures -----------------------------------------------------------------------------------
 
+DIVERGENCE = (
+    "p, q, axis=-1, *, form='probs', normalize=True, temperature=1.0, where=None, base=None, "
+    "reduction='none', keepdims=False, out=None"
+)
 SIGNATURES = {
-    "logsumexp": "x, axis=-1, *, keepdims=False, dtype=None, out=None",
-    "softmax": "x, axis=-1, *, temperature=1.0, dtype=None, out=None",
-    "log_softmax": "x, axis=-1, *, temperature=1.0, dtype=None, out=None",
+    "logsumexp": (
+        "x, axis=-1, *, b=None, where=None, keepdims=False, return_sign=False, dtype=None, out=None"
+    ),
+    "softmax": "x, axis=-1, *, temperature=1.0, where=None, dtype=None, out=None",
+    "log_softmax": "x, axis=-1, *, temperature=1.0, where=None, dtype=None, out=None",
     "information": "p, *, base=None, out=None",
     "binary_entropy": "p, *, base=None, out=None",
     "entropy": (
         "p, axis=-1, *, form='probs', normalize=True, temperature=1.0, base=None, "
-        "keepdims=False, out=None"
+        "where=None, keepdims=False, out=None"
     ),
     "nll_loss": (
         "log_probs, target, *, axis=-1, weight=None, ignore_index=-100, sample_weight=None, "
@@ -65,10 +74,9 @@ SIGNATURES = {
     "binary_cross_entropy": (
         "q, target, *, form='probs', weight=None, pos_weight=None, reduction='mean', out=None"
     ),
-    "kl_divergence": (
-        "p, q, axis=-1, *, form='probs', normalize=True, temperature=1.0, base=None, "
-        "reduction='none', keepdims=False, out=None"
-    ),
+    "kl_divergence": DIVERGENCE,
+    "js_divergence": DIVERGENCE,
+    "rel_entr": "p, q, *, base=None, out=None",
     "set_num_threads": "n",
     "get_num_threads": "",
     "threads": "n",
@@ -202,27 +210,107 @@ def test_losses(case, base, temperature, reduction):
         close(result, expected, x.dtype, size if reduction != "none" or "z_loss" in more else 0)
 
 
-@given(arrays(), BASES, st.sampled_from(["none", "mean", "sum", "batchmean"]), st.data())
-def test_kl_divergence(given_array, base, reduction, data):
+FORMS = ["probs", "log_probs", "logits"]
+
+
+def in_form(x, axis, form):
+    """Logits as a distribution in a form."""
+    if form == "logits":
+        return x
+    return (
+        probabilities(x, axis)
+        if form == "probs"
+        else reference.log_softmax(x, axis).astype(x.dtype)
+    )
+
+
+def masks(data, shape):
+    """A mask of elements, of some axes alone, or none."""
+    some = tuple(n if data.draw(st.booleans()) else 1 for n in shape)
+    return data.draw(st.one_of(st.none(), hnp.arrays(bool, some)))
+
+
+@pytest.mark.parametrize("name", ["kl_divergence", "js_divergence"])
+@given(
+    arrays(),
+    BASES,
+    st.sampled_from(["none", "mean", "sum", "batchmean"]),
+    st.sampled_from(list(itertools.product(FORMS, FORMS))),
+    st.data(),
+)
+def test_divergences(name, given_array, base, reduction, forms, data):
     x, axis = given_array
     y = data.draw(hnp.arrays(x.dtype, x.shape, elements=st.floats(-60, 60, width=32)))
-    options = {"base": base, "reduction": reduction}
+    form = forms[0] if forms[0] == forms[1] and data.draw(st.booleans()) else forms
+    options = {"base": base, "reduction": reduction, "form": form, "where": masks(data, x.shape)}
     if reduction == "none":
         options["keepdims"] = data.draw(st.booleans())
-    normalize = data.draw(st.booleans())
+    if "logits" in forms:
+        options["temperature"] = data.draw(TEMPERATURES)
+    else:
+        options["normalize"] = data.draw(st.booleans())
+    pair = [in_form(z, axis, f) for z, f in zip((x, y), forms, strict=True)]
     relative = 1e-6 if x.dtype == np.float32 else 1e-13
-    logs = [reference.log_softmax(a, axis).astype(x.dtype) for a in (x, y)]
-    for pair, more in (
-        ((x, y), {"form": "logits", "temperature": data.draw(TEMPERATURES)}),
-        ((probabilities(x, axis), probabilities(y, axis)), {"normalize": normalize}),
-        (logs, {"form": "log_probs", "normalize": normalize}),
-    ):
-        result = klce.kl_divergence(*pair, axis, **options, **more)
-        expected = reference.kl_divergence(*pair, axis, **options, **more)
-        assert result.dtype == x.dtype
-        # Plain sums of small terms of both signs cancel.
-        atol = 1e-12 * relative if more.get("normalize", True) else 10 * relative
-        np.testing.assert_allclose(result, expected, rtol=10 * relative, atol=atol)
+    result = getattr(klce, name)(*pair, axis, **options)
+    expected = getattr(reference, name)(*pair, axis, **options)
+    assert result.dtype == x.dtype
+    # Plain sums of small terms of both signs cancel.
+    atol = 1e-12 * relative if options.get("normalize", True) else 10 * relative
+    np.testing.assert_allclose(result, expected, rtol=10 * relative, atol=atol)
+
+
+@given(arrays(SPECIAL), TEMPERATURES, st.data())
+def test_where_and_several_axes(given_array, temperature, data):
+    x, _ = given_array
+    axes = st.lists(st.integers(0, x.ndim - 1), unique=True).map(tuple)
+    axis = data.draw(st.one_of(st.none(), axes, st.integers(-x.ndim, x.ndim - 1)))
+    x = np.asarray(x, order=data.draw(st.sampled_from("CF")))
+    options = {"axis": axis, "where": masks(data, x.shape)}
+    size = 1e9 if -1e9 in x else 60
+    keepdims = data.draw(st.booleans())
+    result = klce.logsumexp(x, keepdims=keepdims, **options)
+    close(result, reference.logsumexp(x, keepdims=keepdims, **options), x.dtype, size)
+    for name in ("softmax", "log_softmax"):
+        expected = getattr(reference, name)(x, temperature=temperature, **options)
+        result = getattr(klce, name)(x, temperature=temperature, **options)
+        close(result, expected, x.dtype)
+        y = x.copy(order="K")
+        assert getattr(klce, name)(y, temperature=temperature, out=y, **options) is y
+        assert same_bits(y, result)
+    options |= {"form": "logits", "temperature": temperature, "keepdims": keepdims}
+    close(klce.entropy(x, **options), reference.entropy(x, **options), x.dtype)
+
+
+@given(arrays((-np.inf, np.nan), min_side=0), st.booleans(), st.data())
+def test_logsumexp_with_factors(given_array, signed, data):
+    x, axis = given_array
+    factors = st.one_of(st.floats(0.125, 8, width=32), st.floats(-8, -0.125, width=32))
+    elements = st.one_of(factors, st.just(0.0)) if data.draw(st.booleans()) else factors
+    some = x.shape if data.draw(st.booleans()) else x.shape[-1:]
+    b = data.draw(hnp.arrays(data.draw(st.sampled_from(FLOATS)), some, elements=elements))
+    options = {"axis": axis, "b": b, "where": masks(data, x.shape)}
+    log, sign = klce.logsumexp(x, return_sign=True, **options)
+    expected, expected_sign = reference.logsumexp(x, return_sign=True, **options)
+    assert log.dtype == sign.dtype == np.result_type(x, b)
+    # Where terms cancel so does the sum: the tests of the kernels say by how much.
+    whole = reference.logsumexp(x, axis, b=np.abs(b), where=options["where"])
+    with np.errstate(invalid="ignore"):
+        kept = ~(expected < whole - 3)
+    np.testing.assert_array_equal(sign[kept], expected_sign[kept])
+    close(log[kept], expected[kept], log.dtype, 200)
+    if not signed:
+        unsigned = klce.logsumexp(x, **options)
+        assert same_bits(unsigned, np.where(sign < 0, np.nan, log).astype(log.dtype))
+
+
+@given(arrays((0.0, np.nan, np.inf, -1.0), 0.0, 2.0, min_side=0), BASES, st.data())
+def test_rel_entr(given_array, base, data):
+    p, _ = given_array
+    near = st.floats(0, 2, width=32)
+    q = data.draw(hnp.arrays(p.dtype, p.shape[-1:], elements=near))
+    result = klce.rel_entr(p, q, base=base)
+    assert (result.dtype, result.shape) == (p.dtype, p.shape)
+    close(result, reference.rel_entr(p, q, base=base), p.dtype)
 
 
 # --- dtypes and kinds of input --------------------------------------------------------------------
@@ -234,17 +322,13 @@ LABELS = np.array([0, 5, -100, 3])
 def call(name, x, **options):
     if name in LOSSES:
         return getattr(klce, name)(x, LABELS, **options)
-    if name == "kl_divergence":
-        return klce.kl_divergence(x, x[::-1], **options)
+    if name in PAIRS:
+        return getattr(klce, name)(x, x[::-1], **options)
     return getattr(klce, name)(x, **options)
 
 
 def numbers(name):
-    return (
-        klce.softmax(X)
-        if name in ("information", "binary_entropy", "entropy", "kl_divergence")
-        else X
-    )
+    return klce.softmax(X) if name in ("information", "binary_entropy", "entropy", *PAIRS) else X
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -272,7 +356,7 @@ class TestInputs:
         frozen = x.copy()
         frozen.flags.writeable = False
         assert same_bits(call(name, frozen), expected)
-        if name != "kl_divergence":
+        if name not in PAIRS:
             assert same_bits(call(name, x.tolist()), expected)
 
     def test_float32_stays_float32(self, name):
@@ -297,7 +381,7 @@ class TestInputs:
                         close(out, expected / np.log(2), dtype)
 
     def test_other_axes(self, name):
-        if name in ("information", "binary_entropy"):
+        if name in ("information", "binary_entropy", "rel_entr"):
             return
         x = numbers(name)
         expected = call(name, x, **({"reduction": "none"} if name in LOSSES else {}))
@@ -308,9 +392,9 @@ class TestInputs:
             if name in LOSSES:
                 labels = LABELS.reshape(block[:-1])
                 result = getattr(klce, name)(turned, labels, axis=axis, reduction="none")
-            elif name == "kl_divergence":
+            elif name in PAIRS:
                 other = np.moveaxis(x[::-1].reshape(block), -1, axis)
-                result = klce.kl_divergence(turned, other, axis)
+                result = getattr(klce, name)(turned, other, axis)
             else:
                 result = getattr(klce, name)(turned, axis)
             if name in ("softmax", "log_softmax"):

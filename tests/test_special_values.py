@@ -1,16 +1,18 @@
 """Infinities, nan, zeros, masks and subnormal numbers, in every kernel on every instruction set."""
 
 import ctypes
+import inspect
 import itertools
 import math
 import platform
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import klce
-from klce import _ufuncs
+from klce import _arrays, _ufuncs
 from tests.kernels import (
     DOMAINS,
     DTYPES,
@@ -23,6 +25,7 @@ from tests.kernels import (
     computed,
     describe,
     finfo,
+    is_divergence,
     letters,
     on_isa,
     operands,
@@ -45,7 +48,7 @@ def values(kernel, dtype):
     """What a row may hold that is not a common number."""
     info = finfo(dtype)
     common = [NAN, INF, -INF, 0.0, -0.0]
-    if DOMAINS.get(kernel) == "probs":
+    if "probs" in np.ravel(DOMAINS.get(kernel, "")):
         return [
             *common,
             -1.0,
@@ -86,7 +89,7 @@ def divergence_takes(kernel, value):
 
     An infinite probability is none, and sums of numbers near the dtype's largest overflow.
     """
-    return not kernel.startswith("kl_") or not (value == INF or 1e30 < abs(float(value)) < INF)
+    return not is_divergence(kernel) or not (value == INF or 1e30 < abs(float(value)) < INF)
 
 
 def subsets(kernel, weights=True):
@@ -167,7 +170,7 @@ def test_extreme_logits(kernel, dtype, isa):
         for n in (2, 10, 33, 600):
             least, most = float(info.min), float(info.max)
             extremes = [-1e9, least] if kernel in DOMAINS else [-1e9, 1e9, least, most]
-            if kernel.startswith("kl_"):
+            if is_divergence(kernel):
                 # y - x of a lone largest number is beyond the dtype, or loses the other's digits,
                 # as does a float64 normaliser of 1e9 beside a bound of 1e-13.
                 extremes = [x for x in extremes if abs(x) <= 1e9]
@@ -417,3 +420,58 @@ def test_the_callers_environment_does_not_matter(kernel, dtype, isa, hostile_env
                 assert end == start, describe(kernel, args)
                 for a, b in zip(result, expected, strict=True):
                     assert same_bits(a, b), describe(kernel, args)
+
+
+# --- the table of docs/special_values.md ---------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parents[1] / "docs/special_values.md").read_text()
+
+
+def table(heading):
+    """The rows of the table under a heading."""
+    section = DOCUMENT.split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines[2:]]
+
+
+NAMES = {"inf": INF, "nan": NAN}
+ELEMENTWISE = ("information", "binary_entropy", "rel_entr")
+PROMISES = table("Inputs and results")
+
+
+def test_the_table_names_every_function():
+    def takes_numbers(name):
+        first = next(iter(inspect.signature(getattr(klce, name)).parameters), None)
+        return first in ("x", "p", "q", "log_probs")
+
+    assert {function for function, _, _ in PROMISES} == set(filter(takes_numbers, klce.__all__))
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize(("function", "arguments", "result"), PROMISES)
+def test_the_table(function, arguments, result, dtype, isa):
+    def call_it(*args, **kwargs):
+        args = [np.array(a, dtype) if isinstance(a, list) else a for a in args]
+        if "b" in kwargs:
+            kwargs["b"] = np.array(kwargs["b"], dtype)
+        return getattr(klce, function)(*args, **kwargs)
+
+    with on_isa(isa), np.errstate(all="raise"):
+        call = f"call_it({arguments})"
+        if result == "ValueError":
+            with pytest.raises(ValueError, match="at least one class"):
+                eval(call, {**NAMES, "call_it": call_it})
+            return
+        actual = eval(call, {**NAMES, "call_it": call_it})
+        expected = eval(result, NAMES)
+        assert isinstance(actual, tuple) == isinstance(expected, tuple)
+        for a, b in zip(
+            *((v if isinstance(v, tuple) else (v,)) for v in (actual, expected)), strict=True
+        ):
+            # A number for each row of halves is what they are computed in.
+            by_rows = np.ndim(a) == 0 and function not in ELEMENTWISE
+            assert a.dtype == (_arrays.computed(dtype) if by_rows else dtype)
+            expected = np.array(b, a.dtype)
+            # NumPy compares no nan of bfloat16.
+            np.testing.assert_array_equal(a.astype(float), expected.astype(float))

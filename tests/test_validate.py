@@ -23,9 +23,14 @@ CALLS = {
     "nll_loss": ((X, LABELS), "log_probs"),
     "cross_entropy": ((X, LABELS), "q"),
     "kl_divergence": ((P, P[::-1]), "p"),
+    "js_divergence": ((P, P[::-1]), "p"),
+    "rel_entr": ((P, P[::-1]), "p"),
 }
-ELEMENTWISE = ("information", "binary_entropy")
+ELEMENTWISE = ("information", "binary_entropy", "rel_entr")
 MAPS = ("softmax", "log_softmax")
+PAIRS = ("kl_divergence", "js_divergence")
+SEVERAL_AXES = ("logsumexp", *MAPS, "entropy")
+WITH_MASK = (*SEVERAL_AXES, *PAIRS)
 LOSSES = ("nll_loss", "cross_entropy")
 
 EACH = pytest.mark.parametrize("name", CALLS)
@@ -62,18 +67,27 @@ def test_dtypes(name, dtype):
     refuses(
         TypeError, rf"^{argument} must be float16, bfloat16, .* or bool, got {got}$", name, wrong
     )
-    if name == "kl_divergence":
+    if name in (*PAIRS, "rel_entr"):
         refuses(TypeError, r"^q must be float16", name, P, wrong)
+    if name == "logsumexp":
+        refuses(TypeError, r"^b must be float16", name, b=wrong)
 
 
 @EACH
 def test_scalars_have_no_classes(name):
     if name in ELEMENTWISE:
-        assert call(name, 0.5) > 0
+        assert (call(name, 0.5) > 0).any()
         return
     argument = CALLS[name][1]
+    if name in SEVERAL_AXES:
+        # As with NumPy's reductions, but for any other axis.
+        for axis in (-1, 0, None, ()):
+            expected = {"logsumexp": 1, "softmax": 1, "log_softmax": 0, "entropy": 0}[name]
+            assert call(name, 1.0, axis=axis) == expected
+        refuses(ValueError, rf"^{argument} must have at least one dimension", name, 1.0, axis=1)
+        return
     refuses(ValueError, rf"^{argument} must have at least one dimension", name, 1.0)
-    if name == "kl_divergence":
+    if name in PAIRS:
         refuses(ValueError, r"^q must have at least one dimension", name, P, 1.0)
 
 
@@ -83,7 +97,11 @@ def test_axis(name):
     for axis in (2, -3, 10**30):
         message = rf"^axis {axis} is out of bounds for {argument} of 2 dimensions"
         refuses(ValueError, message, name, axis=axis)
-    for axis in (1.0, "1", None, (0, 1), [1]):
+    if name in SEVERAL_AXES:
+        refuses(ValueError, r"^axis must name each axis once, got \(0, -2\)$", name, axis=(0, -2))
+        refuses(ValueError, r"^axis 2 is out of bounds", name, axis=(0, 2))
+        refuses(TypeError, r"^axis must be an integer, got 1.0", name, axis=(0, 1.0))
+    for axis in (1.0, "1", [1], *([] if name in SEVERAL_AXES else [None, (0, 1)])):
         refuses(
             TypeError, r"^axis must be an integer, got " + re.escape(repr(axis)), name, axis=axis
         )
@@ -99,8 +117,8 @@ def test_maps_need_a_class(name):
     assert call(name, np.zeros((0, 3))).shape == (0, 3)
 
 
-def test_pairs_of_shapes():
-    name = "kl_divergence"
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_shapes(name):
     refuses(
         ValueError,
         r"^p and q must have the same number of classes, got 3 and 4$",
@@ -115,6 +133,27 @@ def test_pairs_of_shapes():
     refuses(ValueError, message, name, P, np.ones(2), axis=0)
 
 
+def test_operands_that_broadcast():
+    message = r"^p and q must have shapes that broadcast, got \(2, 3\) and \(4, 3\)$"
+    refuses(ValueError, message, "rel_entr", P, np.ones((4, 3)))
+    message = r"^x and b must have shapes that broadcast, got \(2, 3\) and \(4,\)$"
+    refuses(ValueError, message, "logsumexp", b=np.ones(4))
+
+
+@pytest.mark.parametrize("name", WITH_MASK)
+def test_where(name):
+    argument = "p and q" if name in PAIRS else CALLS[name][1]
+    for wrong in ([1, 0, 1], [1.0, 0.0, 1.0], "all", np.array([True, None])):
+        got = re.escape(str(np.asarray(wrong).dtype))
+        refuses(TypeError, rf"^where must hold bool, got {got}$", name, where=wrong)
+    for shape in ((2,), (4, 3), (1, 2, 3)):
+        message = (
+            rf"^where must broadcast to the shape of {argument}, \(2, 3\), "
+            rf"got {re.escape(str(shape))}$"
+        )
+        refuses(ValueError, message, name, where=np.ones(shape, bool))
+
+
 # --- options --------------------------------------------------------------------------------------
 
 
@@ -125,7 +164,7 @@ def test_dtype_option(name):
         refuses(TypeError, message, name, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", [*MAPS, "entropy", "cross_entropy", "kl_divergence"])
+@pytest.mark.parametrize("name", [*MAPS, "entropy", "cross_entropy", *PAIRS])
 def test_temperature(name):
     logits = {} if name in (*MAPS, "cross_entropy") else {"form": "logits"}
     for wrong in (0, -1, np.nan, np.inf, 1e-7, 1e7):
@@ -141,16 +180,26 @@ def test_temperature(name):
         call(name, temperature=1, form=form)
 
 
-@pytest.mark.parametrize("name", ["entropy", "cross_entropy", "kl_divergence"])
+@pytest.mark.parametrize("name", ["entropy", "cross_entropy", *PAIRS])
 def test_form(name):
     for wrong in ("prob", "", None, "Logits", 1):
         message = r'^form must be "probs", "log_probs" or "logits", got ' + re.escape(repr(wrong))
         refuses(ValueError, message, name, form=wrong)
+    if name in PAIRS:
+        refuses(ValueError, r'^form must be .* got "?.odds', name, form=("probs", "odds"))
+        refuses(ValueError, r"^form must be .* got \('probs',\)$", name, form=("probs",))
+        pair = ("probs", "log_probs")
+        message = rf"^temperature belongs to .*, got 2 with form={re.escape(repr(pair))}$"
+        refuses(ValueError, message, name, form=pair, temperature=2)
+        call(name, form=("probs", "logits"), temperature=2)
 
 
-@pytest.mark.parametrize("name", ["entropy", "kl_divergence"])
+@pytest.mark.parametrize("name", ["entropy", *PAIRS])
 def test_normalize(name):
     refuses(ValueError, r"^normalize=False belongs to", name, form="logits", normalize=False)
+    if name in PAIRS:
+        pair = ("probs", "logits")
+        refuses(ValueError, r"^normalize=False belongs to", name, form=pair, normalize=False)
 
 
 @pytest.mark.parametrize("name", [n for n in CALLS if n not in ("logsumexp", *MAPS)])
@@ -162,10 +211,10 @@ def test_base(name):
         refuses(TypeError, r"^base must be a number or None, got ", name, base=wrong)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "kl_divergence"])
+@pytest.mark.parametrize("name", [*LOSSES, *PAIRS])
 def test_reduction(name):
     allowed = '"none", "mean" or "sum"'
-    if name == "kl_divergence":
+    if name in PAIRS:
         allowed = '"none", "mean", "batchmean" or "sum"'
     for wrong in ("max", None, True, *(["batchmean"] if name in LOSSES else [])):
         with pytest.raises(ValueError, match=r"^reduction must be ") as caught:
@@ -175,10 +224,11 @@ def test_reduction(name):
         assert str(caught.value).endswith(f"got {wrong!r}")
 
 
-def test_keepdims_belongs_to_rows():
+@pytest.mark.parametrize("name", PAIRS)
+def test_keepdims_belongs_to_rows(name):
     for reduction in ("mean", "sum", "batchmean"):
         message = rf'^keepdims belongs to reduction="none", got reduction={reduction!r}$'
-        refuses(ValueError, message, "kl_divergence", reduction=reduction, keepdims=True)
+        refuses(ValueError, message, name, reduction=reduction, keepdims=True)
 
 
 def test_z_loss():
@@ -193,8 +243,19 @@ def test_z_loss():
 
 
 @EACH
-def test_options_of_later_versions_are_absent(name):
-    for option in ("where", "b", "return_sign"):
+def test_options_of_other_functions_are_absent(name):
+    others = {"weight", "where", "label_smoothing", "sample_weight", "b", "return_sign"}
+    if name in WITH_MASK:
+        others.discard("where")
+    if name == "logsumexp":
+        others -= {"b", "return_sign"}
+    if name in LOSSES:
+        others -= {"weight", "sample_weight"}
+    if name == "cross_entropy":
+        others.discard("label_smoothing")
+    if name == "binary_cross_entropy":
+        others.discard("weight")
+    for option in sorted(others):
         with pytest.raises(TypeError, match=option):
             call(name, **{option: None})
 
@@ -295,7 +356,7 @@ def test_out(name):
     refuses(ValueError, r"^out must be writable", name, out=frozen, **rows)
 
 
-@pytest.mark.parametrize("name", [*LOSSES, "kl_divergence"])
+@pytest.mark.parametrize("name", [*LOSSES, *PAIRS])
 def test_out_of_a_reduction(name):
     for reduction in ("mean", "sum"):
         message = r"^out must have the result's shape \(\), got \(1,\)$"
@@ -308,7 +369,9 @@ def test_nothing_is_written_by_a_call_that_fails(name):
     wrong = [{"base": 1}] if name not in ("logsumexp", *MAPS) else [{"dtype": "int8"}]
     if name not in ELEMENTWISE:
         wrong.append({"axis": 5})
-    if name in ("entropy", "cross_entropy", "kl_divergence"):
+    if name in WITH_MASK:
+        wrong.append({"where": [True, False]})
+    if name in ("entropy", "cross_entropy", *PAIRS):
         wrong += [{"temperature": 0, "form": "logits"}, {"form": "odds"}]
     for options in wrong:
         out = np.full(result.shape, 99.0)

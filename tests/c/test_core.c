@@ -287,6 +287,119 @@ static void kl_logits(const row *r, wide *want, wide *size)
     plain(kl.total, want, size);
 }
 
+/* Of p and q with d = log(q/p): half of p log(p/m) + q log(q/m), by v = (q - p)/(q + p). */
+static wide jensen_shannon(wide p, wide q, wide d)
+{
+    wide v = tanhl(d / 2), side = p > 0 && q > 0 ? (1 - v) * log1pl(-v) + (1 + v) * log1pl(v) : 0;
+    return p > 0 && q > 0 ? (p + q) / 4 * side : (p + q) / 2 * logl(2);
+}
+
+typedef enum { LOGITS, LOG_PROBS, PROBS } domain;
+
+/* The logarithm of a probability is that of x, or x/t, less the shift. */
+typedef struct {
+    bool probs;
+    wide t, shift;
+} side;
+
+static side side_of(const row *r, const wide *x, domain form)
+{
+    side s = {form == PROBS, r->d, 0};
+    if (r->i && s.probs) {
+        s.shift = logl(sum_of(x, r->n));
+    } else if (r->i) {
+        split parts = split_of(x, r->n, s.t);
+        s.shift = parts.max / s.t + log1pl(parts.rest);
+    }
+    return s;
+}
+
+static wide log_share(side s, wide x) { return (s.probs ? logl(x) : x / s.t) - s.shift; }
+
+static void kl_pair(const row *r, domain form_p, domain form_q, wide *want, wide *size)
+{
+    side a = side_of(r, r->x, form_p), b = side_of(r, r->y, form_q);
+    sum kl = {0, 0}, terms = {0, 0};
+    bool impossible = false;
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide u = log_share(a, r->x[k]), v = log_share(b, r->y[k]);
+        impossible |= isinf(v) && !isinf(u); /* however small p is */
+        if (r->i)
+            add(&kl, divergence(expl(u), expl(v), v - u));
+        else
+            add_plain(expl(u), u - v, &kl, &terms);
+    }
+    if (impossible)
+        kl.total = INFINITY;
+    *want = kl.total, *size = r->i ? kl.total : terms.total;
+}
+
+static void js_pair(const row *r, domain form_p, domain form_q, wide *want, wide *size)
+{
+    side a = side_of(r, r->x, form_p), b = side_of(r, r->y, form_q);
+    sum js = {0, 0};
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide u = log_share(a, r->x[k]), v = log_share(b, r->y[k]);
+        add(&js, jensen_shannon(expl(u), expl(v), v - u));
+    }
+    plain(js.total, want, size);
+}
+
+static void kl_probs_logits(const row *r, wide *want, wide *size)
+{
+    kl_pair(r, PROBS, LOG_PROBS, want, size);
+}
+
+static void kl_logits_probs(const row *r, wide *want, wide *size)
+{
+    kl_pair(r, LOG_PROBS, PROBS, want, size);
+}
+
+static void kl_logits_logits(const row *r, wide *want, wide *size)
+{
+    kl_pair(r, LOG_PROBS, LOG_PROBS, want, size);
+}
+
+static void js_probs_probs(const row *r, wide *want, wide *size)
+{
+    js_pair(r, PROBS, PROBS, want, size);
+}
+
+static void js_probs_logits(const row *r, wide *want, wide *size)
+{
+    js_pair(r, PROBS, LOG_PROBS, want, size);
+}
+
+static void js_logits_logits(const row *r, wide *want, wide *size)
+{
+    js_pair(r, LOG_PROBS, LOG_PROBS, want, size);
+}
+
+/* Of positive factors y; the size is that of the parts of the largest terms. */
+static void logsumexp_scaled(const row *r, wide *want, wide *size)
+{
+    wide top = -INFINITY;
+    sum s = {0, 0};
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        if (r->y[k] > 0)
+            top = fmaxl(top, r->x[k] + logl(r->y[k]));
+    *size = 0;
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        wide z = r->y[k] > 0 ? r->x[k] + logl(r->y[k]) : -INFINITY;
+        add(&s, expl(z - top));
+        if (z > top - 50)
+            *size = fmaxl(*size, fabsl(r->x[k]) + fabsl(logl(r->y[k])));
+    }
+    *want = top + logl(s.total);
+    want[1] = 1, size[1] = 0;
+}
+
+static void rel_entr(const row *r, wide *want, wide *size)
+{
+    for (ptrdiff_t k = 0; k < r->n; k++)
+        plain(r->x[k] > 0 ? r->x[k] * logl(r->x[k] / r->y[k]) : 0, want + k, size + k);
+}
+
 static void information(const row *r, wide *want, wide *size)
 {
     for (ptrdiff_t k = 0; k < r->n; k++)
@@ -335,16 +448,17 @@ static void score(const row *r, wide *want, wide *size)
     want[3] = best, size[3] = 0;
 }
 
-typedef enum { LOGITS, LOG_PROBS, PROBS } domain;
-
 /* The bounds are relative, in ULP of float32 and of float64: of what is computed in. */
 static const struct {
     const char *name;
     specification *specification;
     domain domain;
     int ulp[2];
+    bool mixed; /* whether the second operand holds something else: */
+    domain second;
 } known[] = {
     {"logsumexp", logsumexp, LOGITS, {2, 4}},
+    {"logsumexp_scaled", logsumexp_scaled, LOGITS, {2, 4}, true, PROBS},
     {"softmax", softmax, LOGITS, {2, 4}},
     {"log_softmax", log_softmax, LOGITS, {2, 4}},
     {"cross_entropy", cross_entropy, LOGITS, {2, 4}},
@@ -361,6 +475,13 @@ static const struct {
     {"kl_probs", kl_probs, PROBS, {8, 450}},
     {"kl_log_probs", kl_log_probs, LOG_PROBS, {8, 450}},
     {"kl_logits", kl_logits, LOGITS, {8, 450}},
+    {"kl_probs_logits", kl_probs_logits, PROBS, {8, 450}, true, LOG_PROBS},
+    {"kl_logits_probs", kl_logits_probs, LOG_PROBS, {8, 450}, true, PROBS},
+    {"kl_logits_logits", kl_logits_logits, LOG_PROBS, {8, 450}},
+    {"js_probs_probs", js_probs_probs, PROBS, {8, 450}},
+    {"js_probs_logits", js_probs_logits, PROBS, {8, 450}, true, LOG_PROBS},
+    {"js_logits_logits", js_logits_logits, LOG_PROBS, {8, 450}},
+    {"rel_entr", rel_entr, PROBS, {4, 4}},
     {"information", information, PROBS, {1, 1}},
     {"binary_entropy", binary_entropy, PROBS, {4, 4}},
     {"binary_cross_entropy_probs", binary_cross_entropy_probs, PROBS, {4, 4}},
@@ -496,16 +617,18 @@ static double draw(domain domain, int kind, bool masked)
     return kind == 4 ? (int)x : kind == 5 && masked ? -1e9 : x;
 }
 
-/* What an operand holds: weights and targets are probabilities. */
+/* What an operand holds: weights and targets are probabilities; a new op gets logits. */
 static domain domain_of(const problem *p, int k)
 {
     int which = find_known(p->op);
     if (strchr("ws", p->letter[k]) || (p->letter[k] == 'e' && k > 0))
         return PROBS;
-    return which < 0 ? LOGITS : known[which].domain;
+    if (which < 0)
+        return LOGITS;
+    return k > 0 && known[which].mixed ? known[which].second : known[which].domain;
 }
 
-/* Each second row of a pair is near the row of the operand before. */
+/* Each second row of a pair in one form is near the row of the operand before. */
 static void fill_row(const problem *p, int k, ptrdiff_t row)
 {
     domain domain = domain_of(p, k);
@@ -514,8 +637,8 @@ static void fill_row(const problem *p, int k, ptrdiff_t row)
     for (ptrdiff_t j = 0; j < n; j++) {
         int kind = (int)((row + p->n) % 6);
         double x = draw(domain, kind, j < n / 3);
-        if (k > 0 && p->letter[k - 1] == p->letter[k] && domain_of(p, k - 1) == domain &&
-            row % 2 == 0) {
+        bool pair = k > 0 && p->letter[k - 1] == p->letter[k];
+        if (pair && row % 2 == 0 && domain_of(p, k - 1) == domain) {
             double near = get(dtype_of(p, k - 1), p->values[k - 1], row * n + j);
             x = domain == PROBS ? fmin(1, near * (1 + 0.1 * (uniform() - 0.5)))
                                 : near + 0.1 * bell();

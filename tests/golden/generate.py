@@ -1,8 +1,8 @@
-"""Write golden.npz: the true results of every kernel, by textbook formulas in mpmath.
+"""Write golden.npz and pairs.npz: the true results of every kernel, by textbook formulas in mpmath.
 
-Run in the root: ``python -m tests.golden.generate``; it takes some three minutes. The same data
-comes out every time, but for inputs that are a softmax: they depend on the machine's exp, and are
-stored.
+Run in the root: ``python -m tests.golden.generate [FILE ...]``; it takes some three minutes. The
+same data comes out every time, but for inputs that are a softmax: they depend on the machine's exp,
+and are stored.
 
 A row is computed with 60 digits, plus as many as its textbook formula may cancel: those between its
 largest and its smallest term (log p of a class that is 700 nats ahead is -1e-304, the logarithm of
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -147,6 +148,59 @@ def kl_probs(p: Probs, q: Probs, normalize: bool = True) -> tuple[list[Any], Any
     return [mpmath.fsum(terms)], mpmath.fsum(map(abs, terms))
 
 
+class Shares:
+    """The probabilities of one row in a form, and their logarithms; up to scale if to normalise."""
+
+    def __init__(self, row: Array, form: str, normalize: bool, temperature: float) -> None:
+        if form == "probs":
+            probs = Probs(row)
+            total = probs.total if normalize else mpf(1)
+            self.p = [v / total for v in probs.p]
+            self.log = [None if v is None else v - mpmath.log(total) for v in probs.log]
+        elif normalize:
+            x = Logits(row, temperature)
+            self.p = [e / x.total for e in x.e]
+            self.log = [x.log_p(i) for i in range(len(row))]
+        else:
+            self.log = [mpf(v) if v > -math.inf else None for v in row.tolist()]
+            self.p = [mpf(0) if v is None else mpmath.exp(v) for v in self.log]
+
+
+def kl_of_shares(p: Shares, q: Shares) -> tuple[Any, Any]:
+    terms = [a * (log - q.log[i]) for i, (a, log) in enumerate(zip(p.p, p.log, strict=True)) if a]
+    return mpmath.fsum(terms), mpmath.fsum(map(abs, terms))
+
+
+def js_of_shares(p: Shares, q: Shares) -> tuple[Any, Any]:
+    terms = []
+    for a, b in zip(p.p, q.p, strict=True):
+        terms += [v * mpmath.log(2 * v / (a + b)) / 2 for v in (a, b) if v]
+    return mpmath.fsum(terms), None
+
+
+def logsumexp_scaled(x: Array, b: Array) -> tuple[Any, Any, Any]:
+    """The logarithm, the sign, and the size at which to count ULP.
+
+    That is the largest part of the terms that matter, as many times as the sum of the absolute
+    terms is larger than the sum.
+    """
+    pairs = [(mpf(v), mpf(c)) for v, c in zip(x.tolist(), b.tolist(), strict=True) if c]
+    terms = [c * mpmath.exp(v) for v, c in pairs]
+    total, absolute = mpmath.fsum(terms), mpmath.fsum(map(abs, terms))
+    sizes = [
+        max(abs(v), abs(mpmath.log(abs(c))))
+        for (v, c), term in zip(pairs, terms, strict=True)
+        if abs(term) > absolute * mpf(10) ** -20
+    ]
+    lost = absolute / abs(total)
+    scale = max(sizes) * lost + (lost if lost > 1.0001 else 0)
+    return mpmath.log(abs(total)), mpmath.sign(total), scale
+
+
+def rel_entr(p: float, q: float) -> Any:
+    return mpf(p) * mpmath.log(mpf(p) / mpf(q))
+
+
 def information(p: float) -> Any:
     return -mpmath.log(mpf(p))
 
@@ -168,6 +222,7 @@ class Store:
         }
         self.inputs: list[dict[str, Any]] = []
         self.cases: list[dict[str, Any]] = []
+        self.kept: dict[Any, int] = {}
 
     def extend(self, pool: str, values: Any) -> list[int]:
         start = len(self.pools[pool])
@@ -179,6 +234,13 @@ class Store:
         start = self.extend(pool, values)[0]
         self.inputs.append({"pool": pool, "start": start, "shape": list(values.shape)})
         return len(self.inputs) - 1
+
+    def shared(self, values: Array) -> int:
+        """As ``stored``, but once for all cases that have the same."""
+        key = values.dtype.name, values.shape, values.tobytes()
+        if key not in self.kept:
+            self.kept[key] = self.stored(values)
+        return self.kept[key]
 
     def made(self, **recipe: Any) -> tuple[Array, int]:
         row = make(**recipe)
@@ -590,8 +652,147 @@ def add_long_pairs(store: Store, dtype: str) -> None:
         add_log_probs(store, name, tuple(row for row, _ in made), [key for _, key in made])
 
 
-def main() -> None:
-    began = time.perf_counter()
+def add_pair(
+    store: Store, name: str, kernel: str, pair: tuple[Array, Array], params: dict[str, Any]
+) -> None:
+    """A divergence of two arrays in the forms that the kernel names."""
+    measure, *forms = kernel.split("_")
+    normalize = params.get("normalize", True)
+    temperatures = params.get("temperature_p", 1.0), params.get("temperature_q", 1.0)
+    contexts = [
+        for_probs([*rows]) if form == "probs" else for_logits([*rows], temperature)
+        for rows, form, temperature in zip(pair, forms, temperatures, strict=True)
+    ]
+    needed = []
+    for context in contexts:
+        with context:
+            needed.append(mp.dps)
+    with mp.workdps(max(needed)):
+        found = []
+        for rows in zip(*pair, strict=True):
+            shares = [
+                Shares(row, form, normalize, t)
+                for row, form, t in zip(rows, forms, temperatures, strict=True)
+            ]
+            found.append((kl_of_shares if measure == "kl" else js_of_shares)(*shares))
+        scale = None if normalize or measure == "js" else [s for _, s in found]
+        keys = [store.shared(rows) for rows in pair]
+        span = store.truth([value for value, _ in found])
+        store.case(name, kernel, pair[0].dtype.name, keys, span, scale, **params)
+
+
+def add_pairs(store: Store, dtype: str) -> None:
+    """Every divergence of two forms, and Jensen-Shannon's."""
+    for name, x, y, temperatures in pairs_of_logits(dtype):
+        if name.startswith(("offset", "mask=-1e9", "far")):
+            continue
+        x, y = x.astype(dtype), y.astype(dtype)
+        with np.errstate(divide="ignore"):
+            p, q = (rounded_softmax(v) for v in (x, y))
+            log_q = (y - np.log(np.exp(y).sum(axis=1, keepdims=True))).astype(dtype)
+        for temperature in temperatures:
+            of_p = {} if temperature == 1 else {"temperature_p": temperature}
+            of_q = {} if temperature == 1 else {"temperature_q": temperature}
+            add_pair(store, name, "js_logits_logits", (x, y), {**of_p, **of_q})
+            # Logits of q at twice T have that q too.
+            add_pair(store, name, "kl_logits_logits", (x, 2 * y), {"temperature_q": 2.0, **of_p})
+            if temperature == 1:
+                add_pair(store, name, "js_probs_probs", (p, q), {})
+                add_pair(store, name, "js_probs_logits", (p, y), {})
+                if not ((q == 0) & np.isfinite(x)).any():  # a true KL that is not infinite
+                    add_pair(store, name, "kl_logits_probs", (x, q), {})
+                add_pair(store, name, "kl_probs_logits", (p, y), {})
+                plain = {"normalize": False}
+                add_pair(store, name, "js_probs_logits", (p, log_q), plain)
+                add_pair(store, name, "kl_probs_logits", (p, log_q), plain)
+            else:
+                # The probabilities of the logits at T.
+                cool = rounded_softmax((x / temperature).astype(dtype))
+                add_pair(store, name, "kl_probs_logits", (cool, y), of_q)
+                add_pair(store, name, "js_probs_logits", (cool, y), of_q)
+    for name, p, q in pairs_of_probs(dtype):
+        if name != "small":
+            add_pair(
+                store, f"probs-{name}", "js_probs_probs", (p.astype(dtype), q.astype(dtype)), {}
+            )
+    for n in (1000, 4099):
+        for eps in (1e-6, 1e-3, 1.0):
+            x = normal(7000 + n, 1, n, 2.0)
+            y = (x + eps * normal(7500 + n, 1, n, 1.0)).astype(dtype)
+            p, q = rounded_softmax(x.astype(dtype)), rounded_softmax(y)
+            for kernel, pair in (
+                ("js_probs_probs", (p, q)),
+                ("js_probs_logits", (p, y)),
+                ("js_logits_logits", (x.astype(dtype), y)),
+                ("kl_probs_logits", (p, y)),
+                ("kl_logits_probs", (x.astype(dtype), q)),
+            ):
+                add_pair(store, f"near={eps:g}-n={n}", kernel, pair, {})
+
+
+def add_scaled(store: Store, dtype: str) -> None:
+    """Sums with factors: of one sign, of both, cancelling, and with zeros."""
+    cases = []
+    for n in (1, 2, 3, 10, 33, 70, 257, 1000):
+        for scale in (0.1, 3.0, 30.0):
+            x, b = normal(9100 + n, 2, n, scale), normal(9200 + n, 2, n, 1.0)
+            cases.append((f"n={n}-scale={scale:g}-positive", x, np.exp(b)))
+            cases.append((f"n={n}-scale={scale:g}", x, b))
+    x = normal(9300, 4, 10)
+    b = np.ones((4, 10))
+    b[:, ::2] = -1
+    x[:2, 1::2] = x[:2, ::2] + 1e-3 * normal(9301, 2, 5)
+    b[2, :4] = 0
+    x[2, :2] = [np.inf, np.nan]
+    b[3] *= 1e-30
+    cases.append(("cancelling-zeros-small", x, b))
+    # Near 0 there is nothing but the rest.
+    cases.append(
+        ("near-0", np.array([[0.0, -40.0], [-3.0, 0.0]]), np.array([[1.0, 1.0], [1e-9, 1.0]]))
+    )
+    cases.append(("near-0-signs", np.array([[0.0, -40.0]]), np.array([[1.0, -1.0]])))
+    offset = {"float32": 1e4, "float64": 1e8}[dtype]
+    cases.append(("offset", normal(9302, 2, 33) + offset, normal(9303, 2, 33)))
+    for name, x, b in cases:
+        x, b = x.astype(dtype), b.astype(dtype)
+        with digits(20, 120), mp.workdps(200):
+            found = [logsumexp_scaled(*rows) for rows in zip(x, b, strict=True)]
+            keys = [store.stored(x), store.stored(b)]
+            span = store.truth([log for log, _, _ in found])
+            scale = [size for _, _, size in found]
+            store.case(name, "logsumexp_scaled", dtype, keys, span, scale, output=0, signed=True)
+            span = store.truth([sign for _, sign, _ in found])
+            store.case(name, "logsumexp_scaled", dtype, keys, span, output=1, signed=True)
+
+
+def add_rel_entr(store: Store, dtype: str) -> None:
+    info = np.finfo(dtype)
+    some = np.concatenate([np.geomspace(4 * float(info.tiny), 1, 25), [2.0, 1e10]]).astype(dtype)
+    p, q = (v.ravel() for v in np.meshgrid(some, some))
+    near = np.nextafter(some, np.dtype(dtype).type(9))
+    nearer = (some * (1 + normal(9400, 1, len(some), 1e-3)[0])).astype(dtype)
+    p = np.concatenate([p, some, near, some])
+    q = np.concatenate([q, near, some, nearer])
+    both = some[:, np.newaxis] * np.array([1.0, 0.7, 1.5, 0.5, 2.0])
+    p = np.concatenate([p, np.repeat(some, 5)])
+    q = np.concatenate([q, both.ravel().astype(dtype)])
+    with digits(20, 650):
+        span = store.truth([rel_entr(a, b) for a, b in zip(p.tolist(), q.tolist(), strict=True)])
+        store.case("points", "rel_entr", dtype, [store.stored(p), store.stored(q)], span)
+
+
+def pairs() -> Store:
+    """What pairs.npz holds."""
+    store = Store()
+    for dtype in DTYPES:
+        add_pairs(store, dtype)
+        add_scaled(store, dtype)
+        add_rel_entr(store, dtype)
+    return store
+
+
+def golden() -> Store:
+    """What golden.npz holds."""
     store = Store()
     for dtype in DTYPES:
         for name, x, options in short_logits(dtype):
@@ -614,10 +815,20 @@ def main() -> None:
             add_probs(store, name, pair, [store.stored(v) for v in pair])
         add_long_pairs(store, dtype)
         add_elementwise(store, dtype)
-        print(f"{dtype}: {len(store.cases)} cases so far, {time.perf_counter() - began:.0f} s")
-    store.write("golden.npz")
-    results = len(store.pools["hi"])
-    print(f"golden.npz: {results} results")
+    return store
+
+
+FILES = {"golden.npz": golden, "pairs.npz": pairs}
+
+
+def main() -> None:
+    for name in sys.argv[1:] or FILES:
+        began = time.perf_counter()
+        store = FILES[name]()
+        store.write(name)
+        size, took = (FOLDER / name).stat().st_size / 1e6, time.perf_counter() - began
+        results = len(store.pools["hi"])
+        print(f"{name}: {len(store.cases)} cases, {results} results, {size:.2f} MB, {took:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,209 @@
+"""Several axes of classes as one: a view where strides allow, else copies of blocks of rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce import _validate
+
+Array = NDArray[Any]
+Axes = tuple[int, ...]
+
+# Elements of a block: its copy stays in cache.
+BLOCK = 1 << 16
+
+
+def moved(array: Array, axes: Axes) -> Array:
+    """Return a view with the axes last, in their order."""
+    return np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array
+
+
+def without(array: Array, axes: Axes) -> tuple[int, ...]:
+    """Return the shape of the rows: that of `array` less the axes (counted from the end)."""
+    return tuple(n for i, n in enumerate(array.shape) if i - array.ndim not in axes)
+
+
+def kept(array: Array, axes: Axes) -> tuple[int, ...]:
+    """Return the shape of the rows with the axes of length one."""
+    return tuple(1 if i - array.ndim in axes else n for i, n in enumerate(array.shape))
+
+
+def _joins(array: Array, count: int) -> bool:
+    """Whether the last `count` axes are one in memory, so that reshaping them makes a view."""
+    first = array.ndim - count
+    long = [
+        (n, step)
+        for n, step in zip(array.shape[first:], array.strides[first:], strict=True)
+        if n != 1
+    ]
+    return array.size == 0 or all(step == n * s for (_, step), (n, s) in pairwise(long))
+
+
+def _blocks(rows: tuple[int, ...], n: int) -> Iterator[tuple[int | slice, ...]]:
+    """Yield indices that together are all rows, each of one row or of at most BLOCK elements."""
+    if math.prod(rows) * n <= BLOCK or not rows:
+        yield ()
+        return
+    inner = math.prod(rows[1:]) * n
+    if inner > BLOCK:
+        for i in range(rows[0]):
+            for rest in _blocks(rows[1:], n):
+                yield (i, *rest)
+    else:
+        step = BLOCK // inner
+        for low in range(0, rows[0], step):
+            yield (slice(low, low + step),)
+
+
+def _flat(array: Array, count: int) -> Array:
+    """Join the last `count` axes."""
+    first = array.ndim - count
+    return array.reshape(*array.shape[:first], math.prod(array.shape[first:]))
+
+
+def joined(
+    call: Callable[..., Any],
+    arrays: Sequence[Array | None],
+    axes: Axes,
+    outs: Sequence[Array],
+    *,
+    maps: bool,
+) -> None:
+    """Run ``call(*arrays, out=outs)`` with the axes as one, the last.
+
+    The arrays have one shape, which the outputs of a map have too; those of a reduction have that
+    of the rows.  Outputs that overlap an array are that array.
+    """
+    count = len(axes)
+    views = [None if array is None else moved(array, axes) for array in arrays]
+    targets = [moved(out, axes) for out in outs] if maps else list(outs)
+    some = next(view for view in views if view is not None)
+    first = some.ndim - count
+    flat = [view for view in (*views, *(targets if maps else ())) if view is not None]
+    whole = all(_joins(view, count) for view in flat)
+    blocks = [()] if whole else _blocks(some.shape[:first], math.prod(some.shape[first:]))
+    for index in blocks:
+        parts = [None if view is None else _flat(view[index], count) for view in views]
+        chosen = [target[(*index, ...)] for target in targets]
+        results = [_flat(part, count) for part in chosen] if maps else chosen
+        call(*parts, out=tuple(results))
+        if maps and not whole:
+            for part, result in zip(chosen, results, strict=True):
+                part[...] = result.reshape(part.shape)
+
+
+def over_rows(
+    kernel: np.ufunc,
+    arrays: tuple[Array, ...],
+    parameters: tuple[float, ...],
+    axes: Axes,
+    *,
+    where: NDArray[np.bool_] | None = None,
+    keepdims: bool = False,
+    outs: tuple[Array | None, ...] = (None,),
+    dtype: np.dtype[Any] | None = None,
+) -> tuple[Any, ...]:
+    """Run a reduction over the axes (counted from the end), and return its outputs.
+
+    Arrays broadcast over one axis, for one output; else they have one shape.  They are taken in
+    `dtype`, without it in the one that they have together.
+    """
+    taken = _validate.map_dtype(*arrays) if dtype is None else dtype
+    single = [*[()] * (len(parameters) + len(outs))]
+
+    def empty() -> Array:
+        return np.empty(without(arrays[0], axes), _validate.computed(taken))
+
+    if len(axes) == 1:
+        given = [out if out is None or not keepdims else np.squeeze(out, axis=axes) for out in outs]
+        bare = (
+            tuple(empty() if out is None else out for out in given) if len(outs) > 1 else given[0]
+        )
+        found = _validate.called(
+            kernel,
+            *arrays,
+            *parameters,
+            dtype=taken,
+            where=where,
+            axes=[*[axes] * len(arrays), *single],
+            out=bare,
+        )
+        results = found if isinstance(found, tuple) else (found,)
+    else:
+        rows = without(arrays[0], axes)
+        filled = tuple(empty() if out is None else out.reshape(rows) for out in outs)
+
+        def call(*parts: Any, out: tuple[Array, ...]) -> None:
+            *given, mask = parts
+            lists = [*[(-1,)] * len(given), *single]
+            _validate.called(
+                kernel,
+                *given,
+                *parameters,
+                dtype=taken,
+                where=mask,
+                axes=lists,
+                out=out if len(out) > 1 else out[0],
+            )
+
+        joined(call, (*_apart(arrays, outs), where), axes, filled, maps=False)
+        results = filled
+    return tuple(
+        _shaped(result, out, axes if keepdims else None)
+        for result, out in zip(results, outs, strict=True)
+    )
+
+
+def _shaped(result: Any, out: Array | None, kept_axes: Axes | None) -> Any:
+    if out is not None:
+        return out
+    return result[()] if kept_axes is None else np.expand_dims(result, kept_axes)
+
+
+def _apart(arrays: tuple[Array, ...], outs: tuple[Array | None, ...]) -> tuple[Array, ...]:
+    """Copy the arrays that share memory with an output, which is written while they are read."""
+    return tuple(
+        array.copy()
+        if any(out is not None and np.may_share_memory(array, out) for out in outs)
+        else array
+        for array in arrays
+    )
+
+
+def over_classes(
+    kernel: np.ufunc,
+    array: Array,
+    parameters: tuple[float, ...],
+    axes: Axes,
+    where: NDArray[np.bool_] | None,
+    out: Array,
+    dtype: np.dtype[Any],
+) -> Array:
+    """Run a map over the axes (counted from the end) into `out`, and return that."""
+    single = [*[()] * len(parameters)]
+    if len(axes) == 1:
+        _validate.called(
+            kernel,
+            array,
+            *parameters,
+            dtype=dtype,
+            where=where,
+            axes=[axes, *single, axes],
+            out=out,
+        )
+        return out
+
+    def call(part: Array, mask: NDArray[np.bool_] | None, out: tuple[Array, ...]) -> None:
+        lists = [(-1,), *single, (-1,)]
+        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, axes=lists, out=out[0])
+
+    # In place a block is read before it is written; moved by less, it would meet what was.
+    (source,) = (array,) if array is out else _apart((array,), (out,))
+    joined(call, (source, where), axes, (out,), maps=True)
+    return out

@@ -1,0 +1,127 @@
+"""Several axes of classes as one: views, blocks of copies, outputs and overlaps."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import klce
+from klce import _axes
+from tests.kernels import same_bits
+
+MAPS = [klce.softmax, klce.log_softmax]
+X = np.random.default_rng(11).normal(size=(3, 4, 5, 6))
+
+
+def every_axis(ndim):
+    for count in range(ndim + 1):
+        yield from itertools.combinations(range(ndim), count)
+
+
+def flat(x, axes):
+    """The classes as one contiguous axis, by a copy."""
+    moved = np.moveaxis(x, axes, range(x.ndim - len(axes), x.ndim))
+    rows = moved.shape[: x.ndim - len(axes)]
+    return np.ascontiguousarray(moved).reshape(*rows, math.prod(moved.shape[len(rows) :])), moved
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("block", [1, 7, 40, _axes.BLOCK])
+def test_axes(block, order, monkeypatch):
+    """Whatever is copied in which blocks, the bits are those of contiguous rows."""
+    monkeypatch.setattr(_axes, "BLOCK", block)
+    for x in (np.asarray(X, order=order), X[::-1, :, ::2], X[:, :, :1]):
+        mask = np.broadcast_to(X[0, 0, 0] > -0.5, x.shape)
+        for axes in every_axis(x.ndim):
+            rows, moved = flat(x, axes)
+            where, _ = flat(mask, axes)
+            given = axes if len(axes) != x.ndim else None
+            expected = klce.logsumexp(rows, where=where)
+            assert same_bits(klce.logsumexp(x, given, where=mask), expected)
+            out = np.zeros(expected.shape)
+            assert klce.logsumexp(x, given, where=mask, out=out) is out
+            assert same_bits(out, np.asarray(expected))
+            kept = klce.logsumexp(x, given, where=mask, keepdims=True)
+            assert kept.shape == tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+            assert same_bits(kept.reshape(expected.shape), np.asarray(expected))
+            entropy = klce.entropy(np.exp(x), given, where=mask)
+            assert same_bits(entropy, klce.entropy(np.exp(rows), where=where))
+            log, sign = klce.logsumexp(x, given, b=x[0, 0], return_sign=True)
+            factors, _ = flat(np.broadcast_to(x[0, 0], x.shape), axes)
+            expected = klce.logsumexp(rows, b=factors, return_sign=True)
+            assert same_bits(log, expected[0])
+            assert same_bits(sign, expected[1])
+            for f in MAPS:
+                wanted = f(rows, where=where).reshape(moved.shape)
+                wanted = np.moveaxis(wanted, range(x.ndim - len(axes), x.ndim), axes)
+                assert same_bits(f(x, given, where=mask), wanted)
+                y = x.copy(order="K")
+                assert f(y, given, where=mask, out=y) is y
+                assert same_bits(y, wanted)
+
+
+def test_an_output_that_overlaps():
+    """As without the overlap, though blocks are written while others are still to be read."""
+    for axes in ((0, 1), (0, 2), (1, 2)):
+        for f in MAPS:
+            room = np.zeros((5, 5, 6))
+            room[1:] = X[0]
+            assert same_bits(f(room[1:], axes, out=room[:-1]), f(X[0], axes))
+        room = X[0].copy()
+        out = room[0, 0, : X[0].sum(axis=axes).size]
+        assert same_bits(klce.logsumexp(room, axes, out=out), klce.logsumexp(X[0], axes))
+
+
+def test_views_are_not_copied(monkeypatch):
+    """Axes that are one in memory go to the kernel as they are, broadcast ones too."""
+    shapes = []
+    joined = _axes.joined
+
+    def watched(call, arrays, axes, outs, *, maps):
+        def seen(*parts, out):
+            shapes.append(
+                [
+                    np.shares_memory(p, a)
+                    for p, a in zip(parts, arrays, strict=True)
+                    if a is not None
+                ]
+            )
+            return call(*parts, out=out)
+
+        return joined(seen, arrays, axes, outs, maps=maps)
+
+    monkeypatch.setattr(_axes, "joined", watched)
+    klce.logsumexp(X, axis=None)
+    klce.logsumexp(X, axis=(1, 2, 3))
+    klce.logsumexp(X[:, ::2], axis=(2, 3))
+    klce.logsumexp(np.asfortranarray(X).T, axis=(0, 1))
+    klce.logsumexp(X, axis=(2, 3), b=2.0)
+    klce.softmax(X, axis=(0, 1))
+    assert all(all(shared) for shared in shapes)
+    assert len(shapes) == 6
+
+
+def test_a_scalar():
+    for x in (1.5, np.float32(1.5), np.array(1.5)):
+        for axis in (-1, 0, None, ()):
+            assert klce.logsumexp(x, axis) == 1.5
+            assert klce.logsumexp(x, axis, b=-2.0, return_sign=True)[1] == -1
+            assert klce.logsumexp(x, axis, where=False) == -np.inf
+            assert klce.softmax(x, axis) == 1
+            assert klce.logsumexp(x, axis).dtype == np.asarray(x).dtype
+            out = np.zeros((), np.asarray(x).dtype)
+            assert klce.softmax(x, axis, out=out) is out
+            assert out == 1
+
+
+def test_nothing():
+    for shape in ((0,), (0, 3), (3, 0), (2, 0, 3)):
+        x = np.zeros(shape)
+        assert klce.logsumexp(x, axis=None) == -np.inf
+        for axes in every_axis(len(shape)):
+            expected = np.full(np.sum(x, axis=axes).shape, -np.inf)
+            assert same_bits(np.asarray(klce.logsumexp(x, axes)), expected)
+            log, sign = klce.logsumexp(x, axes, b=1.0, return_sign=True)
+            assert same_bits(np.asarray(log), expected)
+            assert (sign == 0).all()

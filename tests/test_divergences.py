@@ -1,0 +1,133 @@
+"""What holds of divergences whatever their forms: bounds, symmetry, small values, broadcasting."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+import klce
+from tests.kernels import DTYPES, ISAS, RELATIVE, on_isa, same_bits
+
+FORMS = ["probs", "log_probs", "logits"]
+PAIRS = list(itertools.product(FORMS, FORMS))
+DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+ISA = pytest.mark.parametrize("isa", ISAS)
+
+
+def in_form(logits, form, dtype):
+    """Distributions in a form, and the same exactly as probabilities and logarithms."""
+    x = np.asarray(logits, np.longdouble)
+    log = x - x.max(axis=-1, keepdims=True)
+    log = log - np.log(np.exp(log).sum(axis=-1, keepdims=True))
+    return {"probs": np.exp(log), "log_probs": log, "logits": log + 3}[form].astype(dtype)
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("forms", PAIRS)
+def test_bounds(forms, dtype, isa):
+    """Never negative; Jensen-Shannon symmetric, and at most log 2, of rows that share nothing."""
+    rng = np.random.default_rng(1)
+    with on_isa(isa):
+        for n, noise in itertools.product((1, 2, 10, 33, 1000), (0, 1e-8, 1e-3, 1, 30, 300)):
+            x = rng.normal(size=(40, n)) * 3
+            y = x + noise * rng.normal(size=x.shape)
+            p, q = (in_form(z, form, dtype) for z, form in zip((x, y), forms, strict=True))
+            kl = klce.kl_divergence(p, q, form=forms)
+            assert (kl >= 0).all()
+            js = klce.js_divergence(p, q, form=forms)
+            assert (js >= 0).all()
+            assert (js <= dtype.type(math.log(2))).all()
+            other = klce.js_divergence(q, p, form=forms[::-1])
+            np.testing.assert_allclose(js, other, rtol=RELATIVE[dtype == np.float64], atol=1e-25)
+            if noise == 0 and forms[0] == forms[1]:
+                assert (kl == 0).all()
+                assert (js == 0).all()
+        apart = np.array([[1.0, 0.0, 0.0], [0.0, 0.3, 0.7]])
+        with np.errstate(divide="ignore"):
+            p, q = (
+                (row if form == "probs" else np.log(row)).astype(dtype)
+                for row, form in zip(apart, forms, strict=True)
+            )
+        assert klce.js_divergence(p, q, form=forms) == dtype.type(math.log(2))
+        assert klce.kl_divergence(p, q, form=forms) == math.inf
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("forms", PAIRS)
+def test_small_divergences(forms, dtype, isa):
+    """Down to 1e-12, of rows as they are stored: their rounding is part of the distributions."""
+    wide = np.longdouble
+    rng = np.random.default_rng(2)
+    with on_isa(isa):
+        for n, noise in itertools.product((2, 10, 70, 1000), (2e-6, 1e-4)):
+            x = rng.normal(size=(5, n))
+            y = x + noise * rng.normal(size=x.shape)
+            pair = [in_form(z, form, dtype) for z, form in zip((x, y), forms, strict=True)]
+            shares = []
+            for row, form in zip(pair, forms, strict=True):
+                share = row.astype(wide) if form == "probs" else np.exp(row.astype(wide))
+                shares.append(share / share.sum(axis=-1, keepdims=True))
+            p, q = shares
+            u, v = (q - p) / p, (q - p) / (q + p)
+            # The series to what is left of it: u is below 1e-3.
+            kl = (p * sum((-u) ** k / k for k in range(2, 9))).sum(axis=-1)
+            s = (q - p).sum(axis=-1)
+            kl -= s * s / 2
+            js = ((p + q) / 4 * (v**2 + v**4 / 6 + v**6 / 15)).sum(axis=-1) - s * s / 8
+            # What the longdouble differences of the truth itself are worth, and of either.
+            slack = 30 * np.finfo(wide).eps
+            for name, true in (("kl_divergence", kl), ("js_divergence", js)):
+                result = getattr(klce, name)(*pair, form=forms)
+                bound = RELATIVE[dtype == np.float64] * np.maximum(true, 1e-12)
+                bound = bound + slack * np.sqrt(true)
+                assert (np.abs(result - true) <= bound).all(), (name, n, noise)
+
+
+@DTYPE
+@pytest.mark.parametrize("forms", PAIRS)
+def test_one_against_many(forms, dtype):
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 4, 300))
+    mask = rng.random((4, 300)) < 0.7
+    p, q = in_form(x, forms[0], dtype), in_form(y, forms[1], dtype)
+    for f in (klce.kl_divergence, klce.js_divergence):
+        for where in (None, mask, mask[0]):
+            expected = f(np.broadcast_to(p[0], q.shape), q, form=forms, where=where)
+            assert same_bits(f(p[0], q, form=forms, where=where), expected)
+            table = f(p[:, np.newaxis], q, form=forms, where=where)
+            assert same_bits(table[0], expected)
+            kept = f(p[0], q, form=forms, where=where, keepdims=True)
+            assert same_bits(kept, expected[:, np.newaxis])
+
+
+@pytest.mark.parametrize("f", [klce.kl_divergence, klce.js_divergence])
+def test_plain_and_scaled(f):
+    """Without normalize the scale counts; with it, it does not."""
+    p, q = klce.softmax(np.random.default_rng(4).normal(size=(2, 50)))
+    plain = {"normalize": False}
+    assert f(p, q, **plain) == pytest.approx(f(p, q), rel=1e-12)
+    assert f(3 * p, 3 * q, **plain) == pytest.approx(3 * f(p, q), rel=1e-12)
+    assert f(3 * p, 7 * q) == pytest.approx(f(p, q), rel=1e-12)
+    for forms in itertools.product(["probs", "log_probs"], repeat=2):
+        pair = [z if form == "probs" else np.log(z) for z, form in zip((p, q), forms, strict=True)]
+        assert f(*pair, form=forms, **plain) == pytest.approx(f(p, q), rel=1e-12)
+
+
+@pytest.mark.parametrize("f", [klce.kl_divergence, klce.js_divergence])
+def test_a_temperature_belongs_to_the_logits_of_a_pair(f):
+    x, y = np.random.default_rng(5).normal(size=(2, 3, 50))
+    warm = klce.softmax(y, temperature=2)
+    logs = klce.log_softmax(x)
+    for form, p in (("probs", np.exp(logs)), ("log_probs", logs)):
+        expected = f(np.exp(logs), warm)
+        np.testing.assert_allclose(f(p, y, form=(form, "logits"), temperature=2), expected, 1e-12)
+        expected = f(warm, np.exp(logs))
+        np.testing.assert_allclose(f(y, p, form=("logits", form), temperature=2), expected, 1e-12)
+
+
+def test_square_of_the_jensen_shannon_distance():
+    """What scipy.spatial.distance.jensenshannon gives for [1, 0] and [0, 1] is 0.8326."""
+    assert math.sqrt(klce.js_divergence([1.0, 0.0], [0.0, 1.0])) == pytest.approx(0.8326, abs=1e-4)
