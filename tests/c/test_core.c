@@ -982,7 +982,7 @@ static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, vis
     /* A new op is only promised parameters of 1. */
     int sets = find_known(op) < 0 || !strpbrk(klce_op_signatures[op], "id") ? 1 : 2;
     for (int set = 0; set < sets; set++) {
-        problem p = new_problem(op, dtype, rows, n, set ? 0 : 1, set ? 2.5 : 1);
+        problem p = new_problem(op, dtype, rows, n, set ? 0 : 1, set ? 0.75 : 1);
         visitor(&p, false);
         if (n <= 70 || n > 20000) {
             add_specials(&p);
