@@ -41,7 +41,8 @@ def information(
     Parameters
     ----------
     p : array_like
-        Probabilities, float32 or float64, of any shape; integers and bool become float64.
+        Probabilities, of any shape and any floating-point dtype up to float64, computed in float32
+        if shorter than that; integers and bool become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -75,7 +76,8 @@ def binary_entropy(
     Parameters
     ----------
     p : array_like
-        Probabilities, float32 or float64, of any shape; integers and bool become float64.
+        Probabilities, of any shape and any floating-point dtype up to float64, computed in float32
+        if shorter than that; integers and bool become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -117,7 +119,8 @@ def entropy(
     Parameters
     ----------
     p : array_like
-        Distributions, float32 or float64, in the given `form`.
+        Distributions in the given `form`, of any floating-point dtype up to float64, computed in
+        float32 if shorter than that; integers and bool become float64.
     axis : int, default -1
         The axis of the classes.
     form : {"probs", "log_probs", "logits"}
@@ -207,8 +210,9 @@ def kl_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, float32 or float64, both in the given `form`; their shapes are broadcast
-        against each other, but for the classes.
+        Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
+        in float32 if both are shorter than that; integers and bool become float64.  Their shapes
+        are broadcast against each other, but for the classes.
     axis : int, default -1
         The axis of the classes.
     form : {"probs", "log_probs", "logits"}

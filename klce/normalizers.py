@@ -27,13 +27,13 @@ def logsumexp(
     Parameters
     ----------
     x : array_like
-        Float32 or float64 values of any shape with at least one dimension; integers and bool
-        become float64.
+        Values of any shape with at least one dimension; of any floating-point dtype up to float64,
+        computed in float32 if shorter than that; integers and bool become float64.
     axis : int, default -1
         The axis that is summed over.
     keepdims : bool, default False
         Keep the axis, with length one.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
@@ -41,7 +41,8 @@ def logsumexp(
     Returns
     -------
     ndarray or scalar
-        :math:`\log \sum_i e^{x_i}` of each row, in nats and in the dtype of `x`.
+        :math:`\log \sum_i e^{x_i}` of each row, in nats: float64 for float64 and
+        integers, else float32.
 
     Raises
     ------
@@ -108,13 +109,13 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape with at least one dimension; integers and
-        bool become float64.
+        Logits, of any shape with at least one dimension; of any floating-point dtype up to
+        float64, computed in float32 if shorter than that; integers and bool become float64.
     axis : int, default -1
         The axis of the classes.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.  It may be `x` itself.
@@ -122,7 +123,8 @@ def softmax(
     Returns
     -------
     ndarray
-        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape and dtype of `x`.
+        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in its dtype; a float8
+        gives float32, an integer float64.
 
     Raises
     ------
@@ -162,13 +164,13 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape with at least one dimension; integers and
-        bool become float64.
+        Logits, of any shape with at least one dimension; of any floating-point dtype up to
+        float64, computed in float32 if shorter than that; integers and bool become float64.
     axis : int, default -1
         The axis of the classes.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.  It may be `x` itself.
@@ -176,7 +178,8 @@ def log_softmax(
     Returns
     -------
     ndarray
-        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape and dtype of `x`.
+        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in its dtype; a
+        float8 gives float32, an integer float64.
 
     Raises
     ------
