@@ -344,10 +344,12 @@ def over_rows(
 ) -> Any:
     """Call a kernel that gives a number for each row, over one axis of arrays that broadcast."""
     taken = map_dtype(*arrays) if dtype is None else dtype
-    shape = list(np.broadcast_shapes(*(array.shape for array in arrays)))
-    shape[len(shape) + axis : len(shape) + axis + 1] = [1] if keepdims else []
-    out = output(out, tuple(shape), computed(taken))
-    without_axis = np.squeeze(out, axis) if keepdims and out is not None else out
+    without_axis = out
+    if out is not None:
+        shape = list(np.broadcast_shapes(*(array.shape for array in arrays)))
+        shape[len(shape) + axis : len(shape) + axis + 1] = [1] if keepdims else []
+        output(out, tuple(shape), computed(taken))
+        without_axis = np.squeeze(out, axis) if keepdims else out
     axes = [*[(axis,)] * len(arrays), *[()] * (len(parameters) + 1)]
     result = called(kernel, *arrays, *parameters, dtype=taken, axes=axes, out=without_axis)
     if out is not None:
