@@ -128,14 +128,15 @@ def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return native if native in _NATIVE else None
 
 
-def map_dtype(*operands: Floats) -> np.dtype[Any]:
+def map_dtype(first: Floats, *others: Floats) -> np.dtype[Any]:
     """Return the dtype in which kernels take these together, and in which maps give results."""
-    dtype = element_dtype(operands[0].dtype)
+    dtype = element_dtype(first.dtype)
     assert dtype is not None
-    others = {element_dtype(operand.dtype) for operand in operands[1:]} - {dtype}
-    if not others:
-        return dtype
-    return FLOAT64 if FLOAT64 in others | {dtype} else FLOAT32
+    for operand in others:
+        other = element_dtype(operand.dtype)
+        if other != dtype:
+            dtype = FLOAT64 if FLOAT64 in (dtype, other) else FLOAT32
+    return dtype
 
 
 def row_dtype(*operands: Floats) -> np.dtype[Any]:

@@ -34,7 +34,12 @@ def lazily(result: Result, *names: str) -> Callable[[Callable[P, R]], Callable[P
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            if not any(map(_arrays.is_lazy, (*args, *kwargs.values()))):
+            # A loop, since the usual call is so short that a generator would show.
+            values = (*args, *kwargs.values()) if kwargs else args
+            for value in values:
+                if _arrays.is_lazy(value):
+                    break
+            else:
                 return function(*args, **kwargs)
             given = signature.bind(*args, **kwargs)
             given.apply_defaults()

@@ -214,8 +214,8 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         klce_set_trouble(BAD_LABEL)
 
 
-# NumPy's dtypes of elements, by the row in dtypes.def.  NumPy takes the first loop that the operands
-# can be cast to, hence float16 first.  bfloat16 is another package's: see register_bfloat16.
+# NumPy's dtypes of elements, by the row in dtypes.def.  NumPy takes the first loop to which the
+# operands can be cast, hence float16 first.  bfloat16 is another package's: see register_bfloat16.
 cdef tuple NATIVE = (("f16", np.dtype(np.float16)), ("f32", np.dtype(np.float32)),
                      ("f64", np.dtype(np.float64)))
 

@@ -50,7 +50,8 @@ def information(
     Parameters
     ----------
     p : array_like
-        Probabilities, float32 or float64, of any shape; integers and bool become float64.
+        Probabilities, of any shape and any floating-point dtype up to float64, computed in float32
+        if shorter than that; integers and bool become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -84,7 +85,8 @@ def binary_entropy(
     Parameters
     ----------
     p : array_like
-        Probabilities, float32 or float64, of any shape; integers and bool become float64.
+        Probabilities, of any shape and any floating-point dtype up to float64, computed in float32
+        if shorter than that; integers and bool become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -174,7 +176,8 @@ def entropy(
     Parameters
     ----------
     p : array_like
-        Distributions, float32 or float64, in the given `form`.
+        Distributions in the given `form`, of any floating-point dtype up to float64, computed in
+        float32 if shorter than that; integers and bool become float64.
     axis : int, tuple of int or None, default -1
         The axes of the classes; None is all of them.
     form : {"probs", "log_probs", "logits"}
@@ -346,8 +349,9 @@ def kl_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, float32 or float64, in the given `form`; their shapes are broadcast against
-        each other, but for the classes.
+        Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
+        in float32 if both are shorter than that; integers and bool become float64.  Their shapes
+        are broadcast against each other, but for the classes.
     axis : int, default -1
         The axis of the classes.
     form : {"probs", "log_probs", "logits"} or a pair of them

@@ -112,7 +112,8 @@ def nll_loss(
     Parameters
     ----------
     log_probs : array_like
-        Log-probabilities, float32 or float64; any values are taken as they are.
+        Log-probabilities, of any floating-point dtype up to float64, computed in float32 if
+        shorter than that; integers become float64.  Any values are taken as they are.
     target : array_like of int
         A class index for each row, of any integer dtype: of the shape of `log_probs` without
         `axis`.
@@ -136,7 +137,7 @@ def nll_loss(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        In the dtype of `log_probs`.
+        Float64 for float64 and integers, else float32.
 
     Raises
     ------
@@ -207,7 +208,8 @@ def cross_entropy(
     Parameters
     ----------
     q : array_like
-        The predictions, in the given `form`. Those of 16 bits are computed in float32.
+        The predictions in the given `form`, of any floating-point dtype up to float64, computed
+        in float32 if shorter than that; integers become float64.
     target : array_like
         Either integers, a class index for each row: of any integer dtype, of the shape of `q`
         without `axis`. Or floats, a distribution for each row (soft targets): of the shape of `q`,

@@ -31,7 +31,8 @@ def logsumexp(
     Parameters
     ----------
     x : array_like
-        Float32 or float64 values of any shape; integers and bool become float64.
+        Values of any shape, of any floating-point dtype up to float64,
+        computed in float32 if shorter than that; integers and bool become float64.
     axis : int, tuple of int or None, default -1
         The axes that are summed over; None is all of them.
     b : array_like, optional
@@ -43,7 +44,7 @@ def logsumexp(
         Keep the axes, with length one.
     return_sign : bool, default False
         Return the logarithm of the sum's size, and its sign.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` and `b` to this first.
     out : ndarray, optional
         Where to put the logarithm; of its shape and of a dtype that holds it.
@@ -51,8 +52,8 @@ def logsumexp(
     Returns
     -------
     ndarray or scalar
-        :math:`\log \sum_i b_i e^{x_i}` of each row, in nats and in the dtype of `x` (float64 if `b`
-        has that); nan where the sum is negative.
+        :math:`\log \sum_i b_i e^{x_i}` of each row, in nats: float64 where `x` or `b` is float64
+        or integer, else float32; nan where the sum is negative.
     sign : ndarray or scalar
         With `return_sign` only: 1, 0, -1 or nan, of the same shape and dtype.
 
@@ -158,14 +159,15 @@ def softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape; integers and bool become float64.
+        Logits of any shape, of any floating-point dtype up to float64,
+        computed in float32 if shorter than that; integers and bool become float64.
     axis : int, tuple of int or None, default -1
         The axes of the classes; None is all of them.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
     where : array_like of bool, optional
         Which classes count; broadcasts to the shape of `x`.  The others count as -inf.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.  It may be `x` itself.
@@ -173,7 +175,8 @@ def softmax(
     Returns
     -------
     ndarray
-        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape and dtype of `x`.
+        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in its dtype; a float8
+        gives float32, an integer float64.
 
     Raises
     ------
@@ -216,14 +219,15 @@ def log_softmax(
     Parameters
     ----------
     x : array_like
-        Logits: float32 or float64 values of any shape; integers and bool become float64.
+        Logits of any shape, of any floating-point dtype up to float64,
+        computed in float32 if shorter than that; integers and bool become float64.
     axis : int, tuple of int or None, default -1
         The axes of the classes; None is all of them.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
     where : array_like of bool, optional
         Which classes count; broadcasts to the shape of `x`.  The others count as -inf.
-    dtype : {float32, float64}, optional
+    dtype : {float16, bfloat16, float32, float64}, optional
         Convert `x` to this first.
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.  It may be `x` itself.
@@ -231,7 +235,8 @@ def log_softmax(
     Returns
     -------
     ndarray
-        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape and dtype of `x`.
+        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in its dtype; a
+        float8 gives float32, an integer float64.
 
     Raises
     ------

@@ -97,10 +97,10 @@ def test_every_kernel(kernel):
     inputs, outputs = letters(kernel)
     for args in operands(kernel, 9, 12, np.dtype(np.float32)):
         foreign = tuple(
-            arg.astype(">f4") if letter in "vge" else arg
+            arg.astype(">f4") if letter in "vgew" else arg
             for letter, arg in zip(inputs, args, strict=True)
         )
-        axes = [(-1,) if letter in "vg" else () for letter in inputs + outputs]
+        axes = [(-1,) if letter in "vgw" else () for letter in inputs + outputs]
         expected = call(kernel, args)
         out = tuple(np.empty_like(result) for result in expected) if "v" in outputs else None
         result = _blocks.call(

@@ -5,11 +5,11 @@ enum { K(LARGEST) };
 static void K(largest_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
-    const real *x = K(row_in)(call, 0, row);
+    const elem *x = K(row_in)(call, 0, row);
     double largest = -INFINITY;
     for (ptrdiff_t i = low; i < high && largest == largest; i++)
-        if (!(x[i] <= largest))
-            largest = x[i];
+        if (!(K(value)(x[i]) <= largest))
+            largest = K(value)(x[i]);
     state[FIELD(LARGEST)] = largest;
 }
 
