@@ -104,10 +104,9 @@ def logsumexp(
     >>> round(value.item(), 4), sign.item()
     (1.5413, -1.0)
     """
-    if b is None:
-        x, factors = np.atleast_1d(*_common({"a": a})), None
-    else:
-        x, factors = np.broadcast_arrays(*map(np.atleast_1d, _common({"a": a, "b": b})))
+    given = {"a": a} if b is None else {"a": a, "b": b}
+    x, *rest = np.broadcast_arrays(*map(np.atleast_1d, _common(given)))
+    factors = rest[0] if rest else None
     result = klce.logsumexp(x, axis, b=factors, keepdims=keepdims, return_sign=return_sign)
     if x.dtype != np.float16:
         return result
@@ -460,7 +459,7 @@ def entropy(
         raise ValueError(
             f'nan_policy must be one of "propagate", "omit" and "raise", got {nan_policy!r}'
         )
-    given = [pk] if qk is None else [pk, qk]
+    given: list[Any] = [pk] if qk is None else [pk, qk]
     names = ("pk", "qk")[: len(given)]
     arrays = _common({name: np.ma.getdata(x) for name, x in zip(names, given, strict=True)})
     ignored = [np.ma.getmaskarray(x) for x in given if np.ma.is_masked(x)]
@@ -476,7 +475,7 @@ def entropy(
 def _entropy(p: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.entropy(p, where=where))
 
-    def by_terms(p: Array) -> Array:
+    def by_terms(p: Array) -> Any:
         return _entr(p / p.sum(axis=-1, keepdims=True)).sum(axis=-1)
 
     return _by_terms_where_nan(result, by_terms, where, p)
@@ -485,7 +484,7 @@ def _entropy(p: Array, where: Array | None) -> Array:
 def _kl_divergence(p: Array, q: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.kl_divergence(p, q, where=where))
 
-    def by_terms(p: Array, q: Array) -> Array:
+    def by_terms(p: Array, q: Array) -> Any:
         p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
         return _rel_entr(p, q).sum(axis=-1)
 
@@ -542,7 +541,7 @@ def jensenshannon(
 def _js_divergence(p: Array, q: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.js_divergence(p, q, where=where))
 
-    def by_terms(p: Array, q: Array) -> Array:
+    def by_terms(p: Array, q: Array) -> Any:
         p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
         middle = (p + q) / 2
         return (_rel_entr(p, middle) + _rel_entr(q, middle)).sum(axis=-1) / 2
@@ -564,7 +563,7 @@ def _over_distributions(
         arrays, ignored = [a.ravel() for a in arrays], [a.ravel() for a in ignored]
         shape, axes = (1,) * max(ndim, 1), tuple(range(max(ndim, 1)))
     try:
-        arrays = np.broadcast_arrays(*map(np.atleast_1d, arrays))
+        arrays = list(np.broadcast_arrays(*map(np.atleast_1d, arrays)))
     except ValueError:
         raise ValueError("Array shapes are incompatible for broadcasting.") from None
     dtype = arrays[0].dtype

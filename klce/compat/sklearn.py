@@ -206,9 +206,7 @@ def _renamed(y_proba: Any, y_pred: Any) -> Any:
 def _check_flag(value: Any, name: str, function: str) -> None:
     if not isinstance(value, bool | np.bool_):
         error = peer_class("sklearn.utils._param_validation", "InvalidParameterError", ValueError)
-        raise error(
-            f"The {name!r} parameter of {function} must be a bool, got {value!r} instead."
-        )
+        raise error(f"The {name!r} parameter of {function} must be a bool, got {value!r} instead.")
 
 
 def _length(x: Any) -> int:
@@ -225,9 +223,7 @@ def _length(x: Any) -> int:
 def _check_lengths(*arrays: Any) -> None:
     lengths = [_length(x) for x in arrays if x is not None]
     if len(set(lengths)) > 1:
-        raise ValueError(
-            f"Found input variables with inconsistent numbers of samples: {lengths!r}"
-        )
+        raise ValueError(f"Found input variables with inconsistent numbers of samples: {lengths!r}")
 
 
 def _check_finite(x: Array, name: str) -> None:
@@ -328,9 +324,7 @@ def _indices(y_true: Any, labels: Any) -> tuple[Array, Array]:
             f"y_true contains values {undeclared} not belonging to the passed labels {labels}."
         )
     if len(classes) == 1:
-        raise ValueError(
-            f"The labels array needs to contain at least two labels, got {classes}."
-        )
+        raise ValueError(f"The labels array needs to contain at least two labels, got {classes}.")
     return np.searchsorted(classes, y), classes
 
 

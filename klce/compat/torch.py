@@ -10,7 +10,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ __all__ = [
     "softmin",
 ]
 
-Reduction = Literal["none", "mean", "sum"]
+_REDUCTIONS = ("none", "mean", "sum")
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -68,7 +68,8 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
         import ml_dtypes
 
         return np.dtype(ml_dtypes.bfloat16)
-    return np.dtype(dtype) if name == str(dtype) else np.dtype(name)
+    result: np.dtype[Any] = np.dtype(dtype if name == str(dtype) else name)
+    return result
 
 
 def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
@@ -318,14 +319,41 @@ def logsumexp(
 # --- losses ---------------------------------------------------------------------------------------
 
 
+def _class_axis(x: Array) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def _weighted(
+    loss: Callable[[Array | None, str], Any], x: Array, target: Array, ignored: int, weight: Any
+) -> Callable[[str], Any]:
+    """Return a loss of class weights as a function of its reduction.
+
+    torch takes negative weights, and klce does not; but the loss is linear in them.
+    """
+    if weight is None:
+        return lambda how: loss(None, how)
+    w = _array(weight, "weight")
+    if not (w < 0).any():
+        return lambda how: loss(w, how)
+
+    def by_sign(how: str) -> Any:
+        parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
+        with np.errstate(all="ignore"):
+            difference = parts[0] - parts[1]
+            if how != "mean":
+                return difference
+            if target.shape == x.shape:
+                return difference * (x.shape[_class_axis(x)] / np.float64(x.size))
+            return difference / w[target[target != ignored]].sum(dtype=np.float64)
+
+    return by_sign
+
+
 def _how(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
     """Return the reduction, also from the two flags that came before it."""
     if size_average is None and reduce is None:
         return reduction
-    if reduce is False:
-        how = "none"
-    else:
-        how = "sum" if size_average is False else "mean"
+    how = "none" if reduce is False else "sum" if size_average is False else "mean"
     warnings.warn(
         f"size_average and reduce args will be deprecated, please use reduction={how!r} instead.",
         stacklevel=3,
@@ -389,20 +417,19 @@ def nll_loss(
     2.5
     """
     how = _how(size_average, reduce, reduction)
-    x = _floating(input, "input")
-    loss = klce.nll_loss(
-        x,
-        _array(target, "target"),
-        axis=_class_axis(x),
-        weight=None if weight is None else _array(weight, "weight"),
-        ignore_index=ignore_index,
-        reduction=how,
-    )
-    return _like(loss, input, x.dtype)
+    x, t = _floating(input, "input"), _array(target, "target")
 
+    def loss(w: Array | None, reduction: str) -> Any:
+        return klce.nll_loss(
+            x,
+            t,
+            axis=_class_axis(x),
+            weight=w,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
 
-def _class_axis(x: Array) -> int:
-    return 0 if x.ndim == 1 else 1
+    return _like(_weighted(loss, x, t, ignore_index, weight)(how), input, x.dtype)
 
 
 def cross_entropy(
@@ -467,20 +494,31 @@ def cross_entropy(
     """
     how = _how(size_average, reduce, reduction)
     x, t = _floating(input, "input"), _array(target, "target")
-    if t.shape == x.shape and not _is_floating(t):
-        raise RuntimeError(
-            f"target must be of a floating dtype where it has the shape of input, got {t.dtype}"
+    ignored = ignore_index
+    if t.shape == x.shape:
+        if not _is_floating(t):
+            raise RuntimeError(
+                f"target must be of a floating dtype where it has the shape of input, got {t.dtype}"
+            )
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"ignore_index belongs to class indices, got {ignore_index} with a target of "
+                "probabilities"
+            )
+        ignored = -100
+
+    def loss(w: Array | None, reduction: str) -> Any:
+        return klce.cross_entropy(
+            x,
+            t,
+            axis=_class_axis(x),
+            weight=w,
+            ignore_index=ignored,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
         )
-    loss = klce.cross_entropy(
-        x,
-        t,
-        axis=_class_axis(x),
-        weight=None if weight is None else _array(weight, "weight"),
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        reduction=how,
-    )
-    return _like(loss, input, x.dtype)
+
+    return _like(_weighted(loss, x, t, ignored, weight)(how), input, x.dtype)
 
 
 def kl_div(
@@ -545,7 +583,7 @@ def kl_div(
             'batch, reduction="batchmean"',
             stacklevel=2,
         )
-    _validate.reduction(how, ("none", "mean", "batchmean", "sum"))
+    _validate.reduction(how, (*_REDUCTIONS, "batchmean"))
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = log_q.dtype
@@ -621,7 +659,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(np.array([0.0, 1.0]), np.array([1.0, 1.0]), reduction="none")
     array([100.,   0.])
     """
-    how = _how(size_average, reduce, reduction)
+    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
     p, t, w = _outcomes(input, target, weight)
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError(
@@ -629,17 +667,27 @@ def binary_cross_entropy(
         )
     # Logarithms below -100: of p itself, and of 1 - p where that is 0.
     no_p, no_rest = p < math.exp(-100), p == 1
-    if how != "none" and not (no_p.any() or no_rest.any()):
+    if not (no_p.any() or no_rest.any() or _negative(w)):
         loss = klce.binary_cross_entropy(p, t, form="probs", weight=w, reduction=how)
         return _like(loss, input, p.dtype)
     terms = klce.binary_cross_entropy(p, t, form="probs", reduction="none")
     terms = np.where(no_p, 100 * t, np.where(no_rest, 100 * (1 - t), terms))
-    terms = terms if w is None else terms * w
-    if how == "mean":
-        terms = terms.mean(dtype=np.float64)
-    elif how == "sum":
-        terms = terms.sum(dtype=np.float64)
-    return _like(terms, input, p.dtype)
+    return _like(_reduced(terms, w, how), input, p.dtype)
+
+
+def _negative(weight: Array | None) -> bool:
+    return weight is not None and bool((weight < 0).any())
+
+
+def _reduced(terms: Array, weight: Array | None, how: str) -> Any:
+    """Weigh the terms of a loss and reduce them, in float64."""
+    if weight is not None:
+        terms = terms * weight
+    if how == "none":
+        return terms
+    total = terms.sum(dtype=np.float64)
+    with np.errstate(all="ignore"):
+        return total if how == "sum" else total / np.float64(terms.size)
 
 
 def _outcomes(input: Any, target: Any, weight: Any) -> tuple[Array, Array, Array | None]:
@@ -711,10 +759,13 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(np.array([40.0]), np.array([1.0])).item()
     4.248354255291589e-18
     """
-    how = _how(size_average, reduce, reduction)
+    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
     x, t, w = _outcomes(input, target, weight)
     positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
-    loss = klce.binary_cross_entropy(
-        x, t, form="logits", weight=w, pos_weight=positive, reduction=how
-    )
-    return _like(loss, input, x.dtype)
+    if not _negative(w):
+        loss = klce.binary_cross_entropy(
+            x, t, form="logits", weight=w, pos_weight=positive, reduction=how
+        )
+        return _like(loss, input, x.dtype)
+    terms = klce.binary_cross_entropy(x, t, form="logits", pos_weight=positive, reduction="none")
+    return _like(_reduced(terms, w, how), input, x.dtype)

@@ -1,4 +1,4 @@
-"""A pytest plugin that puts klce's functions in the place of a peer's before its tests are imported.
+"""A pytest plugin that puts klce's functions in the place of a peer's, before its tests start.
 
 ``--stand-in SUITE`` names a row of ``suites.py``. A test in which no function of klce ran fails.
 """
@@ -33,9 +33,8 @@ def stand_in(original: Any, function: Any, suite: Suite) -> Callable[..., Any]:
     assert function.__module__.startswith("klce.compat."), function
 
     def called(*args: Any, _no_deco: bool = False, **kwargs: Any) -> Any:
-        # scipy.stats calls its function so where a test needs something to compare with.
-        if _no_deco:
-            return original(*args, _no_deco=True, **kwargs)
+        # With _no_deco SciPy's tests call a function without its handling of nan, on rows that
+        # have none, to compare with.
         if suite.complex_to_peer and any(np.iscomplexobj(arg) for arg in args):
             return original(*args, **kwargs)
         calls[function.__name__] += 1
@@ -47,13 +46,15 @@ def stand_in(original: Any, function: Any, suite: Suite) -> Callable[..., Any]:
 
 
 def replace(suite: Suite) -> None:
-    for where, ours in suite.stand_ins.items():
-        module, name = found(where)
-        klce_module, klce_name = found(ours)
-        original = getattr(module, name)
-        function = stand_in(original, getattr(klce_module, klce_name), suite)
-        setattr(module, name, function)
-        if where.startswith("scipy."):
+    for ours, places in suite.stand_ins.items():
+        klce_module, name = found(ours)
+        modules = [importlib.import_module(place) for place in places]
+        original = getattr(modules[0], name)
+        function = stand_in(original, getattr(klce_module, name), suite)
+        # In klce's own module too: by this name a test may pickle it.
+        for module in (klce_module, *modules):
+            setattr(module, name, function)
+        if places[0].startswith("scipy."):
             # What SciPy's tests look up of a function under test: its array backends.
             from scipy._lib._array_api import xp_capabilities_table
 
@@ -61,7 +62,7 @@ def replace(suite: Suite) -> None:
                 xp_capabilities_table[function] = xp_capabilities_table[original]
         if name == "jensenshannon":
             # pdist(x, "test_jensenshannon") is to call the function of that name.
-            info = module._TEST_METRICS[f"test_{name}"]
+            info = modules[0]._TEST_METRICS[f"test_{name}"]
             object.__setattr__(info, "dist_func", function)
 
 
