@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: see tests/peers/README.md")
@@ -66,3 +67,65 @@ def test_samples(op: Any, dtype: Any) -> None:
         torch.testing.assert_close(
             actual, expected, equal_nan=True, msg=lambda text, s=sample: f"{s}: {text}"
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_same_kind_back(dtype: Any) -> None:
+    x = torch.randn(4, 5, dtype=torch.float64).to(dtype)
+    target = torch.tensor([0, 1, 2, 4])
+    as_tensor = ours.cross_entropy(x, target)
+    assert isinstance(as_tensor, torch.Tensor)
+    assert (as_tensor.dtype, as_tensor.shape) == (dtype, ())
+    assert ours.softmax(x, 1).dtype == dtype
+    array = x.float().numpy() if dtype == torch.bfloat16 else x.numpy()
+    as_array = ours.cross_entropy(array, target.numpy())
+    assert isinstance(as_array, np.generic)
+    assert float(as_array) == pytest.approx(float(as_tensor), rel=1e-2)
+
+
+@pytest.mark.parametrize("target", [torch.uint8, torch.int64], ids=str)
+def test_targets(target: Any) -> None:
+    x = torch.randn(3, 4)
+    labels = torch.tensor([0, 3, 1], dtype=target)
+    torch.testing.assert_close(
+        ours.cross_entropy(x, labels), torch.nn.functional.cross_entropy(x, labels)
+    )
+
+
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_nothing(name: str, reduction: str) -> None:
+    """No rows, or all of them ignored."""
+    theirs = getattr(torch.nn.functional, name)
+    for rows in (0, 3):
+        x, target = torch.randn(rows, 4), torch.full((rows,), -100)
+        torch.testing.assert_close(
+            getattr(ours, name)(x, target, reduction=reduction),
+            theirs(x, target, reduction=reduction),
+            equal_nan=True,
+        )
+
+
+def test_views_are_read_as_they_are() -> None:
+    x = torch.randn(6, 8)
+    for view in (x.T, x[::2, 1::3], x.expand(2, 6, 8), torch._neg_view(x), x[:, :0]):
+        torch.testing.assert_close(ours.softmax(view, 0), torch.softmax(view, 0))
+
+
+def test_out() -> None:
+    x, out = torch.randn(3, 4), torch.empty(3)
+    assert ours.logsumexp(x, 1, out=out) is out
+    torch.testing.assert_close(out, torch.logsumexp(x, 1))
+
+
+def test_a_gradient_is_refused() -> None:
+    x = torch.randn(3, 4, requires_grad=True)
+    with pytest.raises(ValueError, match=r"input must not require a gradient.*input\.detach\(\)"):
+        ours.softmax(x, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(ours.softmax(x, 1), torch.softmax(x, 1))
+
+
+def test_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match="input must be on the CPU, got a tensor on meta"):
+        ours.softmax(torch.empty(3, 4, device="meta"), 1)
