@@ -337,11 +337,7 @@ def rel_entr(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = Tru
     >>> rel_entr([0.0, 1.0, -1.0], [0.0, 0.0, 1.0])
     array([ 0., inf, inf])
     """
-    return _elementwise(_rel_entr, {"x": x, "y": y}, out, where)
-
-
-def _rel_entr(x: Array, y: Array) -> Array:
-    return _infinite_outside(klce.rel_entr(x, y), x, y)
+    return _elementwise(klce.rel_entr, {"x": x, "y": y}, out, where)
 
 
 def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) -> Any:
@@ -360,7 +356,8 @@ def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True)
     -------
     ndarray or scalar
         :math:`x \log(x/y) - x + y` in nats, float32 if that holds both dtypes, else float64.  It
-        is `y` where `x` is 0, and +inf where either is negative or infinite, or `y` alone is 0.
+        is `y` where `x` is 0, +inf where either is negative or `y` alone is 0, and nan where one
+        is infinite.
 
     Raises
     ------
@@ -380,18 +377,11 @@ def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True)
     return _elementwise(_kl_div, {"x": x, "y": y}, out, where)
 
 
-def _kl_div(x: Array, y: Array) -> Array:
-    result = klce.rel_entr(x, y) - x + y
-    return _infinite_outside(result, x, y)
-
-
-def _infinite_outside(result: Array, x: Array, y: Array) -> Array:
-    """Put +inf where klce says nan for a negative or infinite number, in place."""
-    result = np.asarray(result)
-    unknown = np.isnan(result) & ~np.isnan(x) & ~np.isnan(y)
-    if unknown.any():
-        result = np.where(unknown, np.inf, result)
-    return result
+def _kl_div(x: Array, y: Array) -> Any:
+    terms = klce.rel_entr(x, y)
+    # +inf there, whatever is added: where either is negative, or y alone is 0.
+    outside = (np.minimum(x, y) < 0) | ((y == 0) & (x > 0))
+    return np.where(outside, terms, terms - x + y)
 
 
 # --- scipy.stats and scipy.spatial.distance -------------------------------------------------------
@@ -486,7 +476,7 @@ def _kl_divergence(p: Array, q: Array, where: Array | None) -> Array:
 
     def by_terms(p: Array, q: Array) -> Any:
         p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
-        return _rel_entr(p, q).sum(axis=-1)
+        return klce.rel_entr(p, q).sum(axis=-1)
 
     return _by_terms_where_nan(result, by_terms, where, p, q)
 
@@ -544,7 +534,7 @@ def _js_divergence(p: Array, q: Array, where: Array | None) -> Array:
     def by_terms(p: Array, q: Array) -> Any:
         p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
         middle = (p + q) / 2
-        return (_rel_entr(p, middle) + _rel_entr(q, middle)).sum(axis=-1) / 2
+        return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)).sum(axis=-1) / 2
 
     return _by_terms_where_nan(result, by_terms, where, p, q)
 

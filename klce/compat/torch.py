@@ -671,7 +671,7 @@ def binary_cross_entropy(
         loss = klce.binary_cross_entropy(p, t, form="probs", weight=w, reduction=how)
         return _like(loss, input, p.dtype)
     terms = klce.binary_cross_entropy(p, t, form="probs", reduction="none")
-    terms = np.where(no_p, 100 * t, np.where(no_rest, 100 * (1 - t), terms))
+    terms = np.where(no_p, 100 * t + (1 - t) * p, np.where(no_rest, 100 * (1 - t), terms))
     return _like(_reduced(terms, w, how), input, p.dtype)
 
 

@@ -130,7 +130,7 @@ def by_definition(name, x, y):
     if x <= 0 or y <= 0:
         return INF
     if name == "kl_div" and (math.isinf(x) or math.isinf(y)):
-        return INF
+        return NAN
     if math.isinf(x) or math.isinf(y):
         return NAN if math.isinf(x) and math.isinf(y) else (INF if math.isinf(x) else -INF)
     term = x * math.log(x / y)
