@@ -110,9 +110,10 @@ def logsumexp(
     result = klce.logsumexp(x, axis, b=factors, keepdims=keepdims, return_sign=return_sign)
     if x.dtype != np.float16:
         return result
-    if return_sign:
-        return tuple(part.astype(x.dtype) for part in result)
-    return result.astype(x.dtype)
+    with np.errstate(over="ignore"):  # a sum may be beyond float16
+        if return_sign:
+            return tuple(part.astype(x.dtype) for part in result)
+        return result.astype(x.dtype)
 
 
 def softmax(x: ArrayLike, axis: Axis = None) -> Any:
@@ -258,7 +259,7 @@ def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) 
 
 
 def _xlogy(x: Array, y: Array) -> Array:
-    result = np.negative(x) * klce.information(y)
+    result = 0 - x * klce.information(y)  # no -0.0 for y = 1
     return np.where((x == 0) & ~np.isnan(y), np.zeros((), result.dtype), result)
 
 

@@ -74,7 +74,8 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
 
 def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
     """Return a result in the dtype, as a tensor if what was given is one."""
-    array = np.asarray(result).astype(dtype, copy=False)
+    with np.errstate(all="ignore"):  # a sum may be beyond float16
+        array = np.asarray(result).astype(dtype, copy=False)
     if not _is_tensor(given):
         return array[()]
     torch = sys.modules["torch"]

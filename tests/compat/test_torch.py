@@ -160,6 +160,11 @@ def test_dtypes_of_losses():
         assert ours.binary_cross_entropy_with_logits(x, p).dtype == dtype
 
 
+def test_a_sum_beyond_float16_is_infinite():
+    x = np.full((3, 2), [0, 60000], np.float16)
+    assert ours.cross_entropy(x, np.zeros(3, int), reduction="sum") == INF
+
+
 @pytest.mark.parametrize(
     ("flags", "reduction"),
     [
