@@ -467,7 +467,7 @@ def _entropy(p: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.entropy(p, where=where))
 
     def by_terms(p: Array) -> Any:
-        return _entr(p / p.sum(axis=-1, keepdims=True)).sum(axis=-1)
+        return _entr(p).sum(axis=-1)
 
     return _by_terms_where_nan(result, by_terms, where, p)
 
@@ -476,7 +476,6 @@ def _kl_divergence(p: Array, q: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.kl_divergence(p, q, where=where))
 
     def by_terms(p: Array, q: Array) -> Any:
-        p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
         return klce.rel_entr(p, q).sum(axis=-1)
 
     return _by_terms_where_nan(result, by_terms, where, p, q)
@@ -533,7 +532,6 @@ def _js_divergence(p: Array, q: Array, where: Array | None) -> Array:
     result: Array = np.asarray(klce.js_divergence(p, q, where=where))
 
     def by_terms(p: Array, q: Array) -> Any:
-        p, q = (x / x.sum(axis=-1, keepdims=True) for x in (p, q))
         middle = (p + q) / 2
         return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)).sum(axis=-1) / 2
 
@@ -579,17 +577,18 @@ def _by_terms_where_nan(
 ) -> Array:
     """Compute again, term by term as SciPy does, the rows that klce's contract leaves nan.
 
-    Such are rows with a negative element, of sum 0 or without a class that counts.
+    Such are rows with a negative element, of sum 0 or without a class that counts.  `by_terms`
+    gets them normalised.
     """
     unknown = np.isnan(result)
     if not unknown.any():
         return result
     rows = [array[unknown] for array in arrays]
-    count = np.full(len(rows[0]), rows[0].shape[-1])
-    if where is not None:
-        count = where[unknown].sum(axis=-1)
-        rows = [np.where(where[unknown], row, row.dtype.type(0)) for row in rows]
-    again = np.where(count == 0, 0, by_terms(*rows))
+    counts = np.ones(rows[0].shape, bool) if where is None else where[unknown]
+    zero = rows[0].dtype.type(0)
+    rows = [np.where(counts, row, zero) for row in rows]
+    normalised = [row / row.sum(axis=-1, keepdims=True) for row in rows]
+    terms = by_terms(*(np.where(counts, row, zero) for row in normalised))
     result = result.copy()
-    result[unknown] = again
+    result[unknown] = np.where(counts.any(axis=-1), terms, zero)
     return result
