@@ -160,7 +160,7 @@ def _losses(target: Array, probabilities: Array) -> Array:
         )
     else:
         # To clip the loss is to clip the probability, without a copy of the array.
-        bounds = klce.information(np.array([most, least], probabilities.dtype))
+        bounds = klce.information([float(most), float(least)])
         losses = klce.cross_entropy(probabilities, target, form="probs", reduction="none")
         result = np.clip(losses, *bounds)
     return np.asarray(result)

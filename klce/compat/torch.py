@@ -6,6 +6,7 @@ are no gradients: a tensor that asks for one is refused.
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 import warnings
@@ -16,6 +17,7 @@ import numpy as np
 
 import klce
 from klce import _validate
+from klce._validate import Form
 from klce.compat._rows import Array
 
 __all__ = [
@@ -44,31 +46,18 @@ def _is_tensor(x: Any) -> bool:
 
 def _array(x: Any, name: str) -> Array:
     """Return an array over the memory of a tensor, or `x` as an array."""
-    if not _is_tensor(x):
-        return np.asarray(x)
-    torch = sys.modules["torch"]
-    if x.device.type != "cpu":
-        raise ValueError(f"{name} must be on the CPU, got a tensor on {x.device}")
-    if x.requires_grad and torch.is_grad_enabled():
-        raise ValueError(
-            f"{name} must not require a gradient, which klce does not compute: give "
-            f"{name}.detach(), or call under torch.no_grad()"
-        )
-    x = x.detach().resolve_neg()
-    if x.dtype != torch.bfloat16:
-        return np.asarray(x.numpy())
-    bits = x.view(torch.int16).numpy()
-    return np.asarray(bits.view(_numpy_dtype(x.dtype)))
+    if _is_tensor(x) and not sys.modules["torch"].is_grad_enabled():
+        x = x.detach()  # asks for no gradient here
+    return _validate.array(x, name)
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
     name = str(dtype).removeprefix("torch.")
+    known = dtype if name == str(dtype) else name
     if name == "bfloat16":
-        import ml_dtypes
-
-        return np.dtype(ml_dtypes.bfloat16)
-    result: np.dtype[Any] = np.dtype(dtype if name == str(dtype) else name)
+        known = importlib.import_module("ml_dtypes").bfloat16
+    result: np.dtype[Any] = np.dtype(known)
     return result
 
 
@@ -79,7 +68,7 @@ def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
     if not _is_tensor(given):
         return array[()]
     torch = sys.modules["torch"]
-    if dtype.name == "bfloat16":
+    if dtype.name == "bfloat16":  # NumPy's own bits
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
@@ -589,7 +578,7 @@ def kl_div(
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = log_q.dtype
     log_q, p = np.broadcast_arrays(log_q, given)
-    form = ("log_probs" if log_target else "probs", "log_probs")
+    form: tuple[Form, Form] = ("log_probs" if log_target else "probs", "log_probs")
     undefined = p == -np.inf if log_target else (p == 0) & (log_q == -np.inf)
     if how == "none":
         # One class a row: its term alone.
