@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +12,6 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Axis = int | tuple[int, ...] | None
-
-
-def peer_class(module: str, name: str, base: type) -> Any:
-    """Return a class of a peer that the program has imported, else the `base` that it has there.
-
-    So a peer's warnings and errors can be caught by their own names without importing it here:
-    who holds such a name has imported the peer.
-    """
-    return getattr(sys.modules.get(module), name, base)
 
 
 def join(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:

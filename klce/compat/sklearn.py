@@ -5,6 +5,7 @@ Labels are found, ordered and checked as scikit-learn does it; the losses are kl
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 import klce
-from klce.compat._rows import Array, peer_class
+from klce.compat._rows import Array
 
 __all__ = ["d2_log_loss_score", "log_loss"]
 
@@ -132,7 +133,7 @@ def d2_log_loss_score(
     proba = _renamed(y_proba, y_pred)
     _check_lengths(proba, y_true, sample_weight)
     if _length(proba) < 2:
-        category = peer_class("sklearn.exceptions", "UndefinedMetricWarning", UserWarning)
+        category = _of_sklearn("sklearn.exceptions", "UndefinedMetricWarning", UserWarning)
         message = "D^2 score is not well-defined with less than two samples."
         warnings.warn(message, category, stacklevel=2)
         return float("nan")
@@ -185,6 +186,15 @@ def _frequencies(target: Array, weights: Array | None, probabilities: Array) -> 
 # --- what scikit-learn checks, and how it says so -------------------------------------------------
 
 
+def _of_sklearn(module: str, name: str, base: type) -> Any:
+    """Return a class of scikit-learn's if the program has imported it, else its `base`.
+
+    So its warnings and errors can be caught by their own names without importing it here: who
+    holds such a name has imported it.
+    """
+    return getattr(sys.modules.get(module), name, base)
+
+
 def _renamed(y_proba: Any, y_pred: Any) -> Any:
     if isinstance(y_pred, str) and y_pred == "deprecated":
         if y_proba is None:
@@ -205,7 +215,7 @@ def _renamed(y_proba: Any, y_pred: Any) -> Any:
 
 def _check_flag(value: Any, name: str, function: str) -> None:
     if not isinstance(value, bool | np.bool_):
-        error = peer_class("sklearn.utils._param_validation", "InvalidParameterError", ValueError)
+        error = _of_sklearn("sklearn.utils._param_validation", "InvalidParameterError", ValueError)
         raise error(f"The {name!r} parameter of {function} must be a bool, got {value!r} instead.")
 
 
