@@ -1,0 +1,41 @@
+"""Axes as the peers take them: several of them, or all, joined to the one that klce works over."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Axis = int | tuple[int, ...] | None
+
+
+def join(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
+    """Return `x` with the named axes last and joined to one, and which they were (None: all)."""
+    axes = tuple(range(x.ndim)) if axis is None else normalize_axis_tuple(axis, x.ndim)
+    if axes == (x.ndim - 1,):
+        return x, axes
+    moved = np.moveaxis(x, axes, range(-len(axes), 0))
+    kept = moved.shape[: x.ndim - len(axes)]
+    return moved.reshape(*kept, math.prod(moved.shape[len(kept) :])), axes
+
+
+def split(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
+    """Undo :func:`join` for a map's result, given the input's shape."""
+    if axes == (len(shape) - 1,):
+        return y
+    return np.moveaxis(
+        y.reshape(*y.shape[:-1], *(shape[a] for a in axes)), range(-len(axes), 0), axes
+    )
+
+
+def over_axes(function: Callable[..., Array], x: Array, axis: Axis) -> Array:
+    """Map `x` along one axis or several, by a function of an array and one axis."""
+    if isinstance(axis, int) or (axis is None and x.ndim == 1):
+        return function(x, -1 if axis is None else axis)
+    rows, axes = join(x, axis)
+    return split(function(rows, -1), x.shape, axes)

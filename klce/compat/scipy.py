@@ -1,0 +1,594 @@
+"""Stand-ins for SciPy: ``scipy.special``, ``scipy.stats.entropy`` and ``jensenshannon``.
+
+Names, defaults, shapes and dtypes are SciPy's; the numbers are klce's.  Real input only: complex
+numbers are refused.  Where SciPy defines a value that klce's contract leaves nan (a negative
+probability, say), the elements or rows in question are put right afterwards.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+import klce
+from klce import _validate
+from klce.compat._rows import Array, Axis, join, over_axes
+
+__all__ = [
+    "entr",
+    "entropy",
+    "jensenshannon",
+    "kl_div",
+    "log_softmax",
+    "logsumexp",
+    "rel_entr",
+    "softmax",
+    "xlogy",
+]
+
+# Infinities and nan are results here, as they are in SciPy.
+_silent = np.errstate(all="ignore")
+
+
+def _common(arrays: dict[str, Any], *, least: Any = None) -> list[Array]:
+    """Return arrays, given by name, in the floating dtype that holds all of them.
+
+    Python's numbers take the dtype of the arrays beside them, as in NumPy.  ``least`` is one more
+    dtype to hold.
+    """
+    for name, array in arrays.items():
+        _validate.floats(array, name)  # refuses what is not real
+    values = [x if isinstance(x, int | float) else np.asarray(x) for x in arrays.values()]
+    dtype = np.result_type(*values)
+    if least is not None:
+        dtype = np.result_type(dtype, least)
+    if dtype.kind != "f":
+        dtype = np.dtype(np.float64)
+    return [np.asarray(x, dtype=dtype) for x in values]
+
+
+# --- scipy.special --------------------------------------------------------------------------------
+
+
+def logsumexp(
+    a: ArrayLike,
+    axis: Axis = None,
+    b: ArrayLike | None = None,
+    keepdims: bool = False,
+    return_sign: bool = False,
+) -> Any:
+    r"""Logarithm of a sum of exponentials, as ``scipy.special.logsumexp``.
+
+    Parameters
+    ----------
+    a : array_like
+        Real numbers; integers and bool become float64, float16 is computed in float32.
+    axis : int, tuple of int or None, default None
+        The axes that are summed over; all of them by default.
+    b : array_like, optional
+        A factor for each exponential, of a shape that broadcasts with `a`.  What has the factor 0
+        does not count, be it infinite or nan.
+    keepdims : bool, default False
+        Keep the axes, with length one.
+    return_sign : bool, default False
+        Return the sign of the sum beside the logarithm of its size.  Without, a negative sum
+        gives nan.
+
+    Returns
+    -------
+    ndarray or scalar, or two of them
+        :math:`\log \sum_i b_i e^{a_i}`, in nats and in the common dtype of `a` and `b`; with
+        `return_sign`, the logarithm of the sum's size, and 1, 0 or -1.
+
+    Raises
+    ------
+    TypeError
+        For complex input.
+    ValueError
+        For an axis out of bounds, or shapes that do not broadcast.
+
+    See Also
+    --------
+    klce.logsumexp : over the last axis by default.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import logsumexp
+    >>> logsumexp([[0.0, -40.0]]).item()
+    4.248354255291589e-18
+    >>> value, sign = logsumexp([1.0, 2.0], b=[1, -1], return_sign=True)
+    >>> round(value.item(), 4), sign.item()
+    (1.5413, -1.0)
+    """
+    given = {"a": a} if b is None else {"a": a, "b": b}
+    x, *rest = np.broadcast_arrays(*map(np.atleast_1d, _common(given)))
+    factors = rest[0] if rest else None
+    result = klce.logsumexp(x, axis, b=factors, keepdims=keepdims, return_sign=return_sign)
+    if x.dtype != np.float16:
+        return result
+    with np.errstate(over="ignore"):  # a sum may be beyond float16
+        if return_sign:
+            return tuple(part.astype(x.dtype) for part in result)
+        return result.astype(x.dtype)
+
+
+def softmax(x: ArrayLike, axis: Axis = None) -> Any:
+    r"""Probabilities proportional to exponentials, as ``scipy.special.softmax``.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers; integers and bool become float64.
+    axis : int, tuple of int or None, default None
+        The axes along which the result sums to 1; all of them by default.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`e^{x_i} / \sum_j e^{x_j}`, of the shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        For complex input.
+    ValueError
+        For an axis out of bounds, or nothing along it.
+
+    See Also
+    --------
+    klce.softmax : over the last axis by default.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import softmax
+    >>> softmax([[0, 0], [0, 0]])
+    array([[0.25, 0.25],
+           [0.25, 0.25]])
+    """
+    return _mapped(klce.softmax, x, axis)
+
+
+def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
+    r"""Logarithm of :func:`softmax`, as ``scipy.special.log_softmax``.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers; integers and bool become float64.
+    axis : int, tuple of int or None, default None
+        The axes along which the exponentials of the result sum to 1; all of them by default.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`x_i - \log \sum_j e^{x_j}`, in nats, of the shape and dtype of `x`.
+
+    Raises
+    ------
+    TypeError
+        For complex input.
+    ValueError
+        For an axis out of bounds, or nothing along it.
+
+    See Also
+    --------
+    klce.log_softmax : over the last axis by default; nan throughout a row that holds +inf.
+
+    Notes
+    -----
+    Beside +inf, which gives nan, the finite elements of a row are -inf.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import log_softmax
+    >>> log_softmax([1000.0, 1.0])
+    array([   0., -999.])
+    """
+    return _mapped(_log_softmax, x, axis)
+
+
+def _mapped(function: Callable[..., Array], x: ArrayLike, axis: Axis) -> Any:
+    array = _validate.floats(x, "x")
+    result = over_axes(function, np.atleast_1d(array), axis)
+    return result.reshape(array.shape)[()]
+
+
+def _log_softmax(x: Array, axis: int) -> Array:
+    result: Array = klce.log_softmax(x, axis)
+    last, out = np.moveaxis(x, axis, -1), np.moveaxis(result, axis, -1)
+    # A row that is nan where klce says so is nan throughout.
+    suspect = np.isnan(out[..., 0])
+    if suspect.any():
+        rows = last[suspect]
+        infinite = (rows == np.inf).any(axis=-1, keepdims=True)
+        beside = infinite & (rows != np.inf) & ~np.isnan(rows).any(axis=-1, keepdims=True)
+        out[suspect] = np.where(beside, -np.inf, out[suspect])
+    return result
+
+
+@_silent
+def _elementwise(
+    function: Callable[..., Array], arrays: dict[str, Any], out: Any, where: Any
+) -> Any:
+    """Compute in float32 or float64, whichever holds all of the arrays, as SciPy's ufuncs do."""
+    result = function(*_common(arrays, least=np.float32))
+    if out is None and where is True:
+        return result[()]
+    (target,) = out if isinstance(out, tuple) else (out,)
+    return np.positive(result, out=target, where=where)
+
+
+def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) -> Any:
+    r"""Product of `x` and the logarithm of `y`, 0 where `x` is 0, as ``scipy.special.xlogy``.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Real numbers, of shapes that broadcast.
+    out : ndarray, optional
+        Where to put the result.
+    where : array_like of bool, default True
+        Where to put it into `out`.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`x \log y` in nats, float32 if that holds both dtypes, else float64.  Where `x` is 0
+        it is 0, unless `y` is nan.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For complex input, or shapes that do not broadcast.
+
+    See Also
+    --------
+    klce.information : the logarithm of one array.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import xlogy
+    >>> xlogy([0.0, 0.0, 2.0], [0.0, -1.0, 1.0])
+    array([0., 0., 0.])
+    """
+    return _elementwise(_xlogy, {"x": x, "y": y}, out, where)
+
+
+def _xlogy(x: Array, y: Array) -> Array:
+    result = 0 - x * klce.information(y)  # no -0.0 for y = 1
+    return np.where((x == 0) & ~np.isnan(y), np.zeros((), result.dtype), result)
+
+
+def entr(x: ArrayLike, /, out: Any = None, *, where: Any = True) -> Any:
+    r"""Terms of an entropy, :math:`-x \log x`, as ``scipy.special.entr``.
+
+    Parameters
+    ----------
+    x : array_like
+        Real numbers.
+    out : ndarray, optional
+        Where to put the result.
+    where : array_like of bool, default True
+        Where to put it into `out`.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`-x \log x` in nats, float32 if that holds the dtype, else float64; 0 at 0, and -inf
+        below.
+
+    Raises
+    ------
+    TypeError
+        For complex input.
+
+    See Also
+    --------
+    klce.entropy : their sum over a row.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import entr
+    >>> entr([-1.0, 0.0, 1.0])
+    array([-inf,   0.,   0.])
+    """
+    return _elementwise(_entr, {"x": x}, out, where)
+
+
+def _entr(x: Array) -> Array:
+    result = x * klce.information(x)
+    return np.where(x > 0, result, np.where(x == 0, 0, np.where(x < 0, -np.inf, x)))
+
+
+def rel_entr(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) -> Any:
+    r"""Terms of a relative entropy, :math:`x \log(x/y)`, as ``scipy.special.rel_entr``.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Real numbers, of shapes that broadcast.
+    out : ndarray, optional
+        Where to put the result.
+    where : array_like of bool, default True
+        Where to put it into `out`.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`x \log(x/y)` in nats, float32 if that holds both dtypes, else float64.  It is 0
+        where `x` is 0 and `y` is not negative, and +inf where either is negative or `y` alone
+        is 0.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For complex input, or shapes that do not broadcast.
+
+    See Also
+    --------
+    klce.kl_divergence : their sum over a row.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import rel_entr
+    >>> rel_entr([0.0, 1.0, -1.0], [0.0, 0.0, 1.0])
+    array([ 0., inf, inf])
+    """
+    return _elementwise(klce.rel_entr, {"x": x, "y": y}, out, where)
+
+
+def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) -> Any:
+    r"""Terms of a divergence, :math:`x \log(x/y) - x + y`, as ``scipy.special.kl_div``.
+
+    Parameters
+    ----------
+    x, y : array_like
+        Real numbers, of shapes that broadcast.
+    out : ndarray, optional
+        Where to put the result.
+    where : array_like of bool, default True
+        Where to put it into `out`.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`x \log(x/y) - x + y` in nats, float32 if that holds both dtypes, else float64.  It
+        is `y` where `x` is 0, +inf where either is negative or `y` alone is 0, and nan where one
+        is infinite.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For complex input, or shapes that do not broadcast.
+
+    See Also
+    --------
+    klce.kl_divergence : their sum over a row, if `x` and `y` are distributions.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import kl_div
+    >>> kl_div([0.0, 1.0], [0.25, 1.0])
+    array([0.25, 0.  ])
+    """
+    return _elementwise(_kl_div, {"x": x, "y": y}, out, where)
+
+
+def _kl_div(x: Array, y: Array) -> Any:
+    terms = klce.rel_entr(x, y)
+    # +inf there, whatever is added: where either is negative, or y alone is 0.
+    outside = (np.minimum(x, y) < 0) | ((y == 0) & (x > 0))
+    return np.where(outside, terms, terms - x + y)
+
+
+# --- scipy.stats and scipy.spatial.distance -------------------------------------------------------
+
+
+@_silent
+def entropy(
+    pk: ArrayLike,
+    qk: ArrayLike | None = None,
+    base: float | None = None,
+    axis: Axis = 0,
+    *,
+    nan_policy: Literal["propagate", "omit", "raise"] = "propagate",
+    keepdims: bool = False,
+) -> Any:
+    r"""Entropy of `pk`, or its divergence from `qk`, as ``scipy.stats.entropy``.
+
+    Parameters
+    ----------
+    pk, qk : array_like
+        Distributions up to scale; their shapes broadcast, the axis of the classes included.
+        Masked elements of a masked array do not count.
+    base : float, optional
+        Base of the logarithm; nats without it.
+    axis : int, tuple of int or None, default 0
+        The axes of the classes.
+    nan_policy : {"propagate", "omit", "raise"}, default "propagate"
+        A row that holds nan gives nan, is taken without that class, or is an error.
+    keepdims : bool, default False
+        Keep the axes, with length one.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`-\sum_i p_i \log p_i`, or :math:`\sum_i p_i \log(p_i / q_i)`, in the common dtype.
+
+    Raises
+    ------
+    TypeError
+        For complex input.
+    ValueError
+        For shapes that do not broadcast, a `base` or an axis that is none, or nan that is not
+        wanted.
+
+    See Also
+    --------
+    klce.entropy, klce.kl_divergence : over the last axis, and for logits too.
+
+    Notes
+    -----
+    A row of no classes gives 0, one that sums to 0 gives nan.  A row with a negative element is
+    normalised as it stands: what is negative then has the entropy -inf and the divergence +inf.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import entropy
+    >>> entropy([1, 1], base=2).item()
+    1.0
+    >>> entropy([0.5, 0.5], [1.0, 0.0]).item()
+    inf
+    """
+    if base is not None and base <= 0:
+        raise ValueError("`base` must be a positive number or `None`.")
+    if nan_policy not in ("propagate", "omit", "raise"):
+        raise ValueError(
+            f'nan_policy must be one of "propagate", "omit" and "raise", got {nan_policy!r}'
+        )
+    given: list[Any] = [pk] if qk is None else [pk, qk]
+    names = ("pk", "qk")[: len(given)]
+    arrays = _common({name: np.ma.getdata(x) for name, x in zip(names, given, strict=True)})
+    ignored = [np.ma.getmaskarray(x) for x in given if np.ma.is_masked(x)]
+    if nan_policy != "propagate":
+        missing = [np.isnan(array) for array in arrays]
+        if nan_policy == "raise" and any(m.any() for m in missing):
+            raise ValueError("The input contains nan values")
+        ignored += [m for m in missing if m.any()]
+    measure = _entropy if qk is None else _kl_divergence
+    return _over_distributions(measure, arrays, ignored, base, axis, keepdims)
+
+
+def _entropy(p: Array, where: Array | None) -> Array:
+    result: Array = np.asarray(klce.entropy(p, where=where))
+
+    def by_terms(p: Array) -> Any:
+        return _entr(p).sum(axis=-1)
+
+    return _by_terms_where_nan(result, by_terms, where, p)
+
+
+def _kl_divergence(p: Array, q: Array, where: Array | None) -> Array:
+    result: Array = np.asarray(klce.kl_divergence(p, q, where=where))
+
+    def by_terms(p: Array, q: Array) -> Any:
+        return klce.rel_entr(p, q).sum(axis=-1)
+
+    return _by_terms_where_nan(result, by_terms, where, p, q)
+
+
+@_silent
+def jensenshannon(
+    p: ArrayLike,
+    q: ArrayLike,
+    base: float | None = None,
+    *,
+    axis: Axis = 0,
+    keepdims: bool = False,
+) -> Any:
+    r"""Root of the Jensen-Shannon divergence, as ``scipy.spatial.distance.jensenshannon``.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions up to scale, of shapes that broadcast.
+    base : float, optional
+        Base of the logarithm; nats without it.
+    axis : int, tuple of int or None, default 0
+        The axes of the classes.
+    keepdims : bool, default False
+        Keep the axes, with length one.
+
+    Returns
+    -------
+    ndarray or scalar
+        :math:`\sqrt{\mathrm{JS}(p, q)}`, in the common dtype.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For complex input, an axis out of bounds, a `base` that is none, or shapes that do not
+        broadcast.
+
+    See Also
+    --------
+    klce.js_divergence : the divergence itself, over the last axis by default.
+
+    Examples
+    --------
+    >>> from klce.compat.scipy import jensenshannon
+    >>> jensenshannon([1.0, 0.0], [0.0, 1.0], base=2).item()
+    1.0
+    """
+    arrays = _common({"p": p, "q": q})
+    return np.sqrt(_over_distributions(_js_divergence, arrays, [], base, axis, keepdims))
+
+
+def _js_divergence(p: Array, q: Array, where: Array | None) -> Array:
+    result: Array = np.asarray(klce.js_divergence(p, q, where=where))
+
+    def by_terms(p: Array, q: Array) -> Any:
+        middle = (p + q) / 2
+        return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)).sum(axis=-1) / 2
+
+    return _by_terms_where_nan(result, by_terms, where, p, q)
+
+
+def _over_distributions(
+    measure: Callable[..., Array],
+    arrays: list[Array],
+    ignored: list[Array],
+    base: float | None,
+    axis: Axis,
+    keepdims: bool,
+) -> Any:
+    """Take a measure of arrays, less the elements that are ignored in any, over SciPy's axes."""
+    if axis is None:
+        ndim = max(array.ndim for array in arrays)
+        arrays, ignored = [a.ravel() for a in arrays], [a.ravel() for a in ignored]
+        shape, axes = (1,) * max(ndim, 1), tuple(range(max(ndim, 1)))
+    try:
+        arrays = list(np.broadcast_arrays(*map(np.atleast_1d, arrays)))
+    except ValueError:
+        raise ValueError("Array shapes are incompatible for broadcasting.") from None
+    dtype = arrays[0].dtype
+    where = None
+    if ignored:
+        where = ~np.logical_or.reduce([np.broadcast_to(m, arrays[0].shape) for m in ignored])
+    if axis is not None:
+        shape = arrays[0].shape
+        joined = [join(array, axis) for array in arrays]
+        arrays, axes = [array for array, _ in joined], joined[0][1]
+        where = where if where is None else join(where, axis)[0]
+    result = measure(*arrays, where).astype(dtype, copy=False)
+    if base is not None:
+        result = result / dtype.type(math.log(base))
+    if keepdims:
+        result = result.reshape([1 if k in axes else n for k, n in enumerate(shape)])
+    return result[()]
+
+
+def _by_terms_where_nan(
+    result: Array, by_terms: Callable[..., Array], where: Array | None, *arrays: Array
+) -> Array:
+    """Compute again, term by term as SciPy does, the rows that klce's contract leaves nan.
+
+    Such are rows with a negative element, of sum 0 or without a class that counts.  `by_terms`
+    gets them normalised.
+    """
+    unknown = np.isnan(result)
+    if not unknown.any():
+        return result
+    rows = [array[unknown] for array in arrays]
+    counts = np.ones(rows[0].shape, bool) if where is None else where[unknown]
+    zero = rows[0].dtype.type(0)
+    rows = [np.where(counts, row, zero) for row in rows]
+    normalised = [row / row.sum(axis=-1, keepdims=True) for row in rows]
+    terms = by_terms(*(np.where(counts, row, zero) for row in normalised))
+    result = result.copy()
+    result[unknown] = np.where(counts.any(axis=-1), terms, zero)
+    return result

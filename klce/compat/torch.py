@@ -1,0 +1,761 @@
+"""Stand-ins for ``torch.nn.functional``, and ``torch.logsumexp``, for NumPy arrays and CPU tensors.
+
+What comes in as tensors goes out as a tensor, what comes in as arrays goes out as an array.  There
+are no gradients: a tensor that asks for one is refused.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import klce
+from klce import _validate
+from klce._validate import Form
+from klce.compat._rows import Array
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "kl_div",
+    "log_softmax",
+    "logsumexp",
+    "nll_loss",
+    "softmax",
+    "softmin",
+]
+
+_REDUCTIONS = ("none", "mean", "sum")
+
+
+# --- tensors --------------------------------------------------------------------------------------
+
+
+def _is_tensor(x: Any) -> bool:
+    """Whether `x` is torch's, for which torch must have been imported."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def _array(x: Any, name: str) -> Array:
+    """Return an array over the memory of a tensor, or `x` as an array."""
+    if _is_tensor(x) and not sys.modules["torch"].is_grad_enabled():
+        x = x.detach()  # asks for no gradient here
+    return _validate.array(x, name)
+
+
+def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+    """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
+    name = str(dtype).removeprefix("torch.")
+    known = dtype if name == str(dtype) else name
+    if name == "bfloat16":
+        known = importlib.import_module("ml_dtypes").bfloat16
+    result: np.dtype[Any] = np.dtype(known)
+    return result
+
+
+def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a result in the dtype, as a tensor if what was given is one."""
+    with np.errstate(all="ignore"):  # a sum may be beyond float16
+        array = np.asarray(result).astype(dtype, copy=False)
+    if not _is_tensor(given):
+        return array[()]
+    torch = sys.modules["torch"]
+    if dtype.name == "bfloat16":  # NumPy's own bits
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(array)
+
+
+def _is_floating(x: Array) -> bool:
+    return x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+
+
+def _floating(x: Any, name: str) -> Array:
+    """Return a tensor or array of floating numbers as an array."""
+    array = _array(x, name)
+    if not _is_floating(array):
+        raise RuntimeError(f"{name} must be of a floating dtype, got {array.dtype}")
+    return array
+
+
+# --- maps and logsumexp ---------------------------------------------------------------------------
+
+
+def _mapped(
+    function: Callable[..., Array],
+    input: Any,
+    dim: int | None,
+    dtype: Any,
+    name: str,
+    stacklevel: int,
+) -> Any:
+    if dtype is None:
+        x = _floating(input, "input")
+    else:
+        x = _array(input, "input").astype(_numpy_dtype(dtype), copy=False)
+    if dim is None:
+        dim = 0 if x.ndim in (0, 1, 3) else 1
+        warnings.warn(
+            f"Implicit dimension choice for {name} has been deprecated. "
+            "Change the call to include dim=X as an argument.",
+            stacklevel=stacklevel,
+        )
+    rows = np.atleast_1d(x)
+    if not -rows.ndim <= dim < rows.ndim:
+        raise IndexError(
+            f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
+        )
+    result = function(rows, dim) if rows.size else rows.copy()
+    return _like(result.reshape(x.shape), input, x.dtype)
+
+
+def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    r"""Probabilities proportional to exponentials, as ``torch.nn.functional.softmax``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Logits, of a floating dtype unless `dtype` is given.
+    dim : int, optional
+        The dimension of the classes.  Without, 0 for an input of 0, 1 or 3 dimensions, else 1, and
+        a warning.
+    _stacklevel : int, default 3
+        Where that warning points to.
+    dtype : dtype, optional
+        NumPy's or torch's: convert `input` to this first.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`e^{x_i} / \sum_j e^{x_j}`, of the shape and dtype of `input`.
+
+    Raises
+    ------
+    RuntimeError
+        For an input that is not floating, without `dtype`.
+    IndexError
+        For a `dim` out of bounds.
+
+    Warns
+    -----
+    UserWarning
+        Where `dim` is not given.
+
+    See Also
+    --------
+    klce.softmax : with a temperature, and in place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import softmax
+    >>> softmax(np.log([1.0, 2.0, 1.0]), dim=0)
+    array([0.25, 0.5 , 0.25])
+    """
+    return _mapped(klce.softmax, input, dim, dtype, "softmax", _stacklevel)
+
+
+def softmin(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    r"""Softmax of the negated input, as ``torch.nn.functional.softmin``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Negative logits, of a floating dtype unless `dtype` is given.
+    dim : int, optional
+        The dimension of the classes, as for :func:`softmax`.
+    _stacklevel : int, default 3
+        Where the warning of a missing `dim` points to.
+    dtype : dtype, optional
+        NumPy's or torch's: convert `input` to this first.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`e^{-x_i} / \sum_j e^{-x_j}`, of the shape and dtype of `input`.
+
+    Raises
+    ------
+    RuntimeError, IndexError
+        As for :func:`softmax`.
+
+    Warns
+    -----
+    UserWarning
+        Where `dim` is not given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import softmin
+    >>> softmin(np.log([2.0, 1.0, 2.0]), dim=0)
+    array([0.25, 0.5 , 0.25])
+    """
+    return _mapped(_softmin, input, dim, dtype, "softmin", _stacklevel)
+
+
+def _softmin(x: Array, axis: int) -> Array:
+    negated = np.negative(x)
+    result: Array = klce.softmax(negated, axis, out=negated)
+    return result
+
+
+def log_softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any = None) -> Any:
+    r"""Logarithm of softmax, as ``torch.nn.functional.log_softmax``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Logits, of a floating dtype unless `dtype` is given.
+    dim : int, optional
+        The dimension of the classes, as for :func:`softmax`.
+    _stacklevel : int, default 3
+        Where the warning of a missing `dim` points to.
+    dtype : dtype, optional
+        NumPy's or torch's: convert `input` to this first.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`x_i - \log \sum_j e^{x_j}`, in nats, of the shape and dtype of `input`.
+
+    Raises
+    ------
+    RuntimeError, IndexError
+        As for :func:`softmax`.
+
+    Warns
+    -----
+    UserWarning
+        Where `dim` is not given.
+
+    See Also
+    --------
+    klce.log_softmax : with a temperature, and in place.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import log_softmax
+    >>> log_softmax(np.array([20.0, 0.0]), dim=0)
+    array([-2.06115362e-09, -2.00000000e+01])
+    """
+    return _mapped(klce.log_softmax, input, dim, dtype, "log_softmax", _stacklevel)
+
+
+def logsumexp(
+    input: Any, dim: int | Sequence[int], keepdim: bool = False, *, out: Any = None
+) -> Any:
+    r"""Logarithm of a sum of exponentials, as ``torch.logsumexp``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Numbers; integers and bool become float32.
+    dim : int or sequence of int
+        The dimensions that are summed over; all of them for an empty sequence.
+    keepdim : bool, default False
+        Keep the dimensions, with length one.
+    out : ndarray or Tensor, optional
+        Where to put the result.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`\log \sum_i e^{x_i}`, in nats and in the dtype of `input`.
+
+    Raises
+    ------
+    IndexError
+        For a `dim` out of bounds.
+
+    See Also
+    --------
+    klce.logsumexp : with factors and signs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import logsumexp
+    >>> logsumexp(np.array([[0.0, -40.0]]), dim=(0, 1)).item()
+    4.248354255291589e-18
+    """
+    x = _array(input, "input")
+    if not _is_floating(x):
+        x = x.astype(np.float32)
+    axes = (dim,) if isinstance(dim, int) else tuple(dim)
+    rows = np.atleast_1d(x)
+    if any(not -rows.ndim <= axis < rows.ndim for axis in axes):
+        raise IndexError(
+            f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
+        )
+    result = np.asarray(klce.logsumexp(rows, axes or None, keepdims=keepdim))
+    if keepdim:
+        result = result.reshape(result.shape if x.ndim else ())
+    result = _like(result, input, x.dtype)
+    if out is None:
+        return result
+    out[...] = result
+    return out
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+def _class_axis(x: Array) -> int:
+    return 0 if x.ndim == 1 else 1
+
+
+def _weighted(
+    loss: Callable[[Array | None, str], Any], x: Array, target: Array, ignored: int, weight: Any
+) -> Callable[[str], Any]:
+    """Return a loss of class weights as a function of its reduction.
+
+    torch takes negative weights, and klce does not; but the loss is linear in them.
+    """
+    if weight is None:
+        return lambda how: loss(None, how)
+    w = _array(weight, "weight")
+    if not (w < 0).any():
+        return lambda how: loss(w, how)
+
+    def by_sign(how: str) -> Any:
+        parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
+        with np.errstate(all="ignore"):
+            difference = parts[0] - parts[1]
+            if how != "mean":
+                return difference
+            if target.shape == x.shape:
+                return difference * (x.shape[_class_axis(x)] / np.float64(x.size))
+            return difference / w[target[target != ignored]].sum(dtype=np.float64)
+
+    return by_sign
+
+
+def _how(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
+    """Return the reduction, also from the two flags that came before it."""
+    if size_average is None and reduce is None:
+        return reduction
+    how = "none" if reduce is False else "sum" if size_average is False else "mean"
+    warnings.warn(
+        f"size_average and reduce args will be deprecated, please use reduction={how!r} instead.",
+        stacklevel=3,
+    )
+    return how
+
+
+def nll_loss(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    r"""Negative log-likelihood of class indices, as ``torch.nn.functional.nll_loss``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor, shape (C,), (N, C) or (N, C, d1, ..., dK)
+        Log-probabilities.
+    target : ndarray or Tensor of int, shape (), (N,) or (N, d1, ..., dK)
+        Class indices.
+    weight : ndarray or Tensor, shape (C,), optional
+        A weight for each class.
+    size_average, reduce : bool, optional
+        Deprecated: what `reduction` says.
+    ignore_index : int, default -100
+        Rows with this target do not count; their loss is 0 under ``"none"``.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``"mean"`` divides by the sum of the weights of the targets that count; nan if none do.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`-w_y x_y`, in nats and in the dtype of `input`; a scalar unless `reduction` is
+        ``"none"``.
+
+    Raises
+    ------
+    IndexError
+        For a target out of range, with its row.
+    RuntimeError, TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    Warns
+    -----
+    UserWarning
+        For `size_average` and `reduce`.
+
+    See Also
+    --------
+    klce.nll_loss : with the classes on any axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import nll_loss
+    >>> nll_loss(np.array([[-1.0, -2.0], [-3.0, -4.0]]), np.array([0, 1])).item()
+    2.5
+    """
+    how = _how(size_average, reduce, reduction)
+    x, t = _floating(input, "input"), _array(target, "target")
+
+    def loss(w: Array | None, reduction: str) -> Any:
+        return klce.nll_loss(
+            x,
+            t,
+            axis=_class_axis(x),
+            weight=w,
+            ignore_index=ignore_index,
+            reduction=reduction,
+        )
+
+    return _like(_weighted(loss, x, t, ignore_index, weight)(how), input, x.dtype)
+
+
+def cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    ignore_index: int = -100,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Any:
+    r"""Cross-entropy of logits and targets, as ``torch.nn.functional.cross_entropy``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor, shape (C,), (N, C) or (N, C, d1, ..., dK)
+        Logits.
+    target : ndarray or Tensor
+        Class indices, of shape (), (N,) or (N, d1, ..., dK); or probabilities of the classes, of
+        the shape of `input`.
+    weight : ndarray or Tensor, shape (C,), optional
+        A weight for each class.
+    size_average, reduce : bool, optional
+        Deprecated: what `reduction` says.
+    ignore_index : int, default -100
+        Rows with this target do not count; their loss is 0 under ``"none"``.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``"mean"`` divides by the sum of the weights of the targets that count (nan if none do), or
+        by the number of rows where targets are probabilities.
+    label_smoothing : float, default 0.0
+        The share of the target that is spread over all classes, from 0 to 1.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`-\sum_c w_c t_c \log \mathrm{softmax}(x)_c`, in nats and in the dtype of `input`; a
+        scalar unless `reduction` is ``"none"``.
+
+    Raises
+    ------
+    IndexError
+        For a target out of range, with its row.
+    RuntimeError, TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    Warns
+    -----
+    UserWarning
+        For `size_average` and `reduce`.
+
+    See Also
+    --------
+    klce.cross_entropy : with a temperature, masks, a z-loss, and the classes on any axis.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import cross_entropy
+    >>> cross_entropy(np.array([[20.0, 0.0]]), np.array([0])).item()
+    2.061153620314381e-09
+    """
+    how = _how(size_average, reduce, reduction)
+    x, t = _floating(input, "input"), _array(target, "target")
+    ignored = ignore_index
+    if t.shape == x.shape:
+        if not _is_floating(t):
+            raise RuntimeError(
+                f"target must be of a floating dtype where it has the shape of input, got {t.dtype}"
+            )
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"ignore_index belongs to class indices, got {ignore_index} with a target of "
+                "probabilities"
+            )
+        ignored = -100
+
+    def loss(w: Array | None, reduction: str) -> Any:
+        return klce.cross_entropy(
+            x,
+            t,
+            axis=_class_axis(x),
+            weight=w,
+            ignore_index=ignored,
+            label_smoothing=label_smoothing,
+            reduction=reduction,
+        )
+
+    return _like(_weighted(loss, x, t, ignored, weight)(how), input, x.dtype)
+
+
+def kl_div(
+    input: Any,
+    target: Any,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Any:
+    r"""Terms of a Kullback-Leibler divergence, as ``torch.nn.functional.kl_div``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Log-probabilities of Q.
+    target : ndarray or Tensor
+        Probabilities of P, or their logarithms; of a shape that broadcasts with `input`.
+    size_average, reduce : bool, optional
+        Deprecated: what `reduction` says.
+    reduction : {"mean", "batchmean", "sum", "none"}, default "mean"
+        ``"mean"`` divides by the number of elements, ``"batchmean"`` by the length of the first
+        dimension; KL(P || Q) needs the latter.
+    log_target : bool, default False
+        `target` holds logarithms.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`p_i (\log p_i - \log q_i)`, in nats and in the dtype of `input`; a scalar unless
+        `reduction` is ``"none"``.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    Warns
+    -----
+    UserWarning
+        For ``reduction="mean"``, and for `size_average` and `reduce`.
+
+    See Also
+    --------
+    klce.kl_divergence : over rows, in every form, with sums that cannot be negative.
+
+    Notes
+    -----
+    As in torch, a class that neither has is nan: p = 0 where log q is -inf, or log p = -inf.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import kl_div
+    >>> kl_div(np.log([[0.25, 0.75]]), np.array([[0.25, 0.75]]), reduction="batchmean").item()
+    0.0
+    """
+    how = _how(size_average, reduce, reduction)
+    if how == "mean" and how == reduction:
+        warnings.warn(
+            'reduction="mean" divides by the number of elements; KL(P || Q) is the mean over the '
+            'batch, reduction="batchmean"',
+            stacklevel=2,
+        )
+    _validate.reduction(how, (*_REDUCTIONS, "batchmean"))
+    log_q, given = _floating(input, "input"), _floating(target, "target")
+    batch = log_q.shape[0] if log_q.ndim else 1
+    dtype = log_q.dtype
+    log_q, p = np.broadcast_arrays(log_q, given)
+    form: tuple[Form, Form] = ("log_probs" if log_target else "probs", "log_probs")
+    undefined = p == -np.inf if log_target else (p == 0) & (log_q == -np.inf)
+    if how == "none":
+        # One class a row: its term alone.
+        terms = klce.kl_divergence(
+            p[..., np.newaxis], log_q[..., np.newaxis], form=form, normalize=False
+        )
+        result = np.where(undefined, np.nan, terms)
+    elif undefined.any():
+        result = np.asarray(math.nan)
+    else:
+        # One row of all elements: their sum.
+        total = klce.kl_divergence(p.ravel(), log_q.ravel(), form=form, normalize=False)
+        count = {"sum": 1, "mean": log_q.size, "batchmean": batch}[how]
+        with np.errstate(all="ignore"):
+            result = np.asarray(total / np.float64(count))
+    return _like(result, input, dtype)
+
+
+def binary_cross_entropy(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Any:
+    r"""Cross-entropy of binary outcomes, as ``torch.nn.functional.binary_cross_entropy``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Probabilities of the outcome 1.
+    target : ndarray or Tensor
+        Outcomes, or their probabilities, of the shape of `input`.
+    weight : ndarray or Tensor, optional
+        A weight for each element, of a shape that broadcasts with `target`.
+    size_average, reduce : bool, optional
+        Deprecated: what `reduction` says.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``"mean"`` divides by the number of elements.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`-w (t \log p + (1 - t) \log(1 - p))`, in nats and in the dtype of `input`, with
+        logarithms of at least -100; a scalar unless `reduction` is ``"none"``.
+
+    Raises
+    ------
+    RuntimeError
+        For an input outside [0, 1].
+    TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    Warns
+    -----
+    UserWarning
+        For `size_average` and `reduce`.
+
+    See Also
+    --------
+    klce.binary_cross_entropy : without the bound of 100.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import binary_cross_entropy
+    >>> binary_cross_entropy(np.array([0.0, 1.0]), np.array([1.0, 1.0]), reduction="none")
+    array([100.,   0.])
+    """
+    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    p, t, w = _outcomes(input, target, weight)
+    if p.size and not (p.min() >= 0 and p.max() <= 1):
+        raise RuntimeError(
+            f"all elements of input should be between 0 and 1, got {p.min()} to {p.max()}"
+        )
+    # Logarithms below -100: of p itself, and of 1 - p where that is 0.
+    no_p, no_rest = p < math.exp(-100), p == 1
+    if not (no_p.any() or no_rest.any() or _negative(w)):
+        loss = klce.binary_cross_entropy(p, t, form="probs", weight=w, reduction=how)
+        return _like(loss, input, p.dtype)
+    terms = klce.binary_cross_entropy(p, t, form="probs", reduction="none")
+    terms = np.where(no_p, 100 * t + (1 - t) * p, np.where(no_rest, 100 * (1 - t), terms))
+    return _like(_reduced(terms, w, how), input, p.dtype)
+
+
+def _negative(weight: Array | None) -> bool:
+    return weight is not None and bool((weight < 0).any())
+
+
+def _reduced(terms: Array, weight: Array | None, how: str) -> Any:
+    """Weigh the terms of a loss and reduce them, in float64."""
+    if weight is not None:
+        terms = terms * weight
+    if how == "none":
+        return terms
+    total = terms.sum(dtype=np.float64)
+    with np.errstate(all="ignore"):
+        return total if how == "sum" else total / np.float64(terms.size)
+
+
+def _outcomes(input: Any, target: Any, weight: Any) -> tuple[Array, Array, Array | None]:
+    """Return predictions, outcomes of the same shape, and weights broadcast to it."""
+    x, t = _floating(input, "input"), _floating(target, "target")
+    if x.shape != t.shape:
+        raise ValueError(f"target must have the shape of input, {x.shape}, got {t.shape}")
+    if weight is None:
+        return x, t, None
+    w = _array(weight, "weight")
+    try:
+        return x, t, np.broadcast_to(w, x.shape)
+    except ValueError:
+        raise ValueError(
+            f"weight must have a shape that broadcasts to {x.shape}, got {w.shape}"
+        ) from None
+
+
+def binary_cross_entropy_with_logits(
+    input: Any,
+    target: Any,
+    weight: Any = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    pos_weight: Any = None,
+) -> Any:
+    r"""Cross-entropy of logits, as ``torch.nn.functional.binary_cross_entropy_with_logits``.
+
+    Parameters
+    ----------
+    input : ndarray or Tensor
+        Logits of the outcome 1.
+    target : ndarray or Tensor
+        Outcomes, or their probabilities, of the shape of `input`.
+    weight : ndarray or Tensor, optional
+        A weight for each element, of a shape that broadcasts with `target`.
+    size_average, reduce : bool, optional
+        Deprecated: what `reduction` says.
+    reduction : {"mean", "sum", "none"}, default "mean"
+        ``"mean"`` divides by the number of elements.
+    pos_weight : ndarray or Tensor, optional
+        A weight for the outcome 1, of a shape that broadcasts with `target`.
+
+    Returns
+    -------
+    ndarray or Tensor
+        :math:`w ((1 - t) x + (1 + (u - 1) t) \log(1 + e^{-x}))`, u being `pos_weight`, in nats and
+        in the dtype of `input`; a scalar unless `reduction` is ``"none"``.
+
+    Raises
+    ------
+    RuntimeError, TypeError, ValueError
+        For a wrong dtype, shape or option.
+
+    Warns
+    -----
+    UserWarning
+        For `size_average` and `reduce`.
+
+    See Also
+    --------
+    klce.binary_cross_entropy : from probabilities too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from klce.compat.torch import binary_cross_entropy_with_logits
+    >>> binary_cross_entropy_with_logits(np.array([40.0]), np.array([1.0])).item()
+    4.248354255291589e-18
+    """
+    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    x, t, w = _outcomes(input, target, weight)
+    positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
+    if not _negative(w):
+        loss = klce.binary_cross_entropy(
+            x, t, form="logits", weight=w, pos_weight=positive, reduction=how
+        )
+        return _like(loss, input, x.dtype)
+    terms = klce.binary_cross_entropy(x, t, form="logits", pos_weight=positive, reduction="none")
+    return _like(_reduced(terms, w, how), input, x.dtype)

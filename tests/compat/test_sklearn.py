@@ -1,0 +1,152 @@
+"""The stand-ins for scikit-learn: its conventions of labels, and its checks."""
+
+import math
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import klce
+from klce.compat.sklearn import d2_log_loss_score, log_loss
+
+RNG = np.random.default_rng(0)
+PROBA = klce.softmax(RNG.normal(size=(40, 5)))
+TARGET = np.arange(40) % 5
+WEIGHTS = RNG.uniform(size=40)
+
+
+def test_is_klces_cross_entropy():
+    expected = klce.cross_entropy(PROBA, TARGET, form="probs")
+    assert_allclose(log_loss(TARGET, PROBA), expected, rtol=1e-15)
+    assert isinstance(log_loss(TARGET, PROBA), float)
+    losses = klce.cross_entropy(PROBA, TARGET, form="probs", reduction="none")
+    assert_allclose(log_loss(TARGET, PROBA, normalize=False), losses.sum(), rtol=1e-15)
+    assert_allclose(
+        log_loss(TARGET, PROBA, sample_weight=WEIGHTS), np.average(losses, weights=WEIGHTS)
+    )
+    assert_allclose(
+        log_loss(TARGET, PROBA, sample_weight=WEIGHTS, normalize=False), losses @ WEIGHTS
+    )
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.array(["ant", "bee", "cat", "dog", "eel"]),
+        np.array(["ant", "bee", "cat", "dog", "eel"], dtype=object),
+        np.array([-3.0, 0.0, 1.0, 7.0, 9.0]),
+        np.array([2, 3, 5, 7, 11], dtype=np.uint8),
+    ],
+)
+def test_labels_of_any_kind_are_sorted(labels):
+    expected = log_loss(TARGET, PROBA)
+    assert log_loss(labels[TARGET], PROBA) == expected
+    assert log_loss(list(labels[TARGET]), PROBA, labels=list(labels)) == expected
+    keep = TARGET != 2
+    assert_allclose(
+        log_loss(labels[TARGET[keep]], PROBA[keep], labels=labels),
+        klce.cross_entropy(PROBA[keep], TARGET[keep], form="probs"),
+    )
+
+
+def test_one_column_is_the_second_class():
+    y, p = [0, 1, 1], np.array([0.25, 0.5, 0.75])
+    expected = -(math.log(0.75) + math.log(0.5) + math.log(0.75)) / 3
+    assert_allclose(log_loss(y, p), expected)
+    assert_allclose(log_loss(y, p[:, np.newaxis]), expected)
+    assert_allclose(log_loss(["no", "yes", "yes"], p), expected)
+
+
+def test_indicator_rows():
+    indicator = np.eye(5, dtype=int)[TARGET]
+    assert_allclose(log_loss(indicator, PROBA), log_loss(TARGET, PROBA), rtol=1e-14)
+    two = indicator | np.eye(5, dtype=int)[(TARGET + 1) % 5]
+    expected = -(two * np.log(PROBA)).sum(axis=1)
+    assert_allclose(log_loss(two, PROBA), expected.mean(), rtol=1e-14)
+    assert_allclose(
+        log_loss(two, PROBA, sample_weight=WEIGHTS), np.average(expected, weights=WEIGHTS)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_probabilities_are_clipped(dtype):
+    eps = float(np.finfo(dtype).eps)
+    proba = np.array([[1, 0], [0, 1], [1, 0]], dtype)
+    result = log_loss([1, 1, 0], proba)
+    one = -math.log1p(-eps)
+    assert_allclose(result, (-math.log(eps) + 2 * one) / 3, rtol=1e-6)
+
+
+def test_d2():
+    frequencies = np.full(PROBA.shape, 0.2)
+    expected = 1 - log_loss(TARGET, PROBA) / log_loss(TARGET, frequencies)
+    assert_allclose(d2_log_loss_score(TARGET, PROBA), expected)
+    assert d2_log_loss_score(TARGET, frequencies) == 0
+    share = np.bincount(TARGET, WEIGHTS) / WEIGHTS.sum()
+    expected = 1 - log_loss(TARGET, PROBA, sample_weight=WEIGHTS) / log_loss(
+        TARGET, np.tile(share, (40, 1)), sample_weight=WEIGHTS
+    )
+    assert_allclose(d2_log_loss_score(TARGET, PROBA, sample_weight=WEIGHTS), expected)
+    indicator = np.eye(5, dtype=int)[TARGET]
+    assert_allclose(d2_log_loss_score(indicator, PROBA), d2_log_loss_score(TARGET, PROBA))
+
+
+def test_d2_of_one_row():
+    with pytest.warns(UserWarning, match="not well-defined with less than two samples"):
+        assert math.isnan(d2_log_loss_score([1], [[0.5, 0.5]]))
+
+
+@pytest.mark.parametrize("function", [log_loss, d2_log_loss_score])
+def test_former_name(function):
+    expected = function(TARGET, PROBA)
+    with pytest.warns(FutureWarning, match="`y_pred` was renamed to `y_proba`"):
+        assert function(TARGET, y_pred=PROBA) == expected
+    with pytest.raises(ValueError, match="Cannot use both `y_pred` and `y_proba`"):
+        function(TARGET, PROBA, y_pred=PROBA)
+    with pytest.raises(ValueError, match="y_proba must be given"):
+        function(TARGET)
+
+
+def test_warnings():
+    with pytest.warns(UserWarning, match="do not sum to one"):
+        log_loss([0, 1], [[0.5, 0.4], [0.1, 0.9]])
+    with pytest.warns(UserWarning, match=r"Pass the ordered labels=\['a', 'b'\]"):
+        log_loss(["a", "b"], [[0.5, 0.5], [0.1, 0.9]], labels=["b", "a"])
+
+
+HALF = [[0.5, 0.5], [0.5, 0.5]]
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "arguments"),
+    [
+        (ValueError, r"greater than 1: 1\.5", ([0, 1], [[1.5, -0.5], [0.5, 0.5]])),
+        (ValueError, r"lower than 0: -0\.5", ([0, 1], [[1.0, -0.5], [0.5, 0.5]])),
+        (ValueError, "contains NaN", ([0, 1], [[math.nan, 0.5], [0.5, 0.5]])),
+        (ValueError, "contains infinity", ([0, 1], [[math.inf, 0.5], [0.5, 0.5]])),
+        (ValueError, r"inconsistent numbers of samples: \[2, 3\]", ([0, 1, 1], HALF)),
+        (ValueError, r"inconsistent numbers of samples: \[2, 2, 1\]", ([0, 1], HALF, [1.0])),
+        (ValueError, r"contains only one label \(1\)", ([1, 1], HALF)),
+        (ValueError, "at least two labels, got", ([1, 1], HALF, None, [1])),
+        (ValueError, r"values \{'b'\} not belonging", (["a", "b"], HALF, None, ["a", "c"])),
+        (ValueError, "different number of classes: 2 vs 3", ([0, 1], np.full((2, 3), 1 / 3))),
+        (ValueError, "number of classes in labels is different", ([0, 1], HALF, None, [0, 1, 2])),
+        (ValueError, "Unknown label type for y_true: continuous", ([0.5, 1.0], HALF)),
+        (ValueError, "Unknown label type", ([None, object()], HALF)),
+        (ValueError, "Multioutput target data", ([[1, 2], [3, 4]], HALF)),
+        (TypeError, "got bytes", ([b"a", b"b"], HALF)),
+        (ValueError, "at least one row", ([], [])),
+        (ValueError, "1D array or scalar, got 2D", ([0, 1], HALF, [[1.0], [1.0]])),
+        (TypeError, "got the scalar", (np.float64(1.0), HALF)),
+        (TypeError, "Expected sequence or array-like", (3, HALF)),
+    ],
+)
+def test_errors(error, match, arguments):
+    y_true, y_proba, sample_weight, labels = (*arguments, None, None)[:4]
+    with pytest.raises(error, match=match):
+        log_loss(y_true, y_proba, sample_weight=sample_weight, labels=labels)
+
+
+def test_normalize_is_a_flag():
+    with pytest.raises(ValueError, match="'normalize' parameter of log_loss must be a bool, got 2"):
+        log_loss([0, 1], HALF, normalize=2)
