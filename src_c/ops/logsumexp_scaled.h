@@ -115,15 +115,16 @@ static void K(logsumexp_scaled_finish)(const klce_call *call, ptrdiff_t row, ptr
     EACH_STATE(i, count)
     {
         v_f64 top = K(state)(state, K(TOP), i), own = K(state)(state, K(TOP_SIGN), i);
-        v_f64 rest = own * (K(state)(state, K(PLUS), i) - K(state)(state, K(MINUS), i));
-        v_f64 valid = K(state)(state, K(PLUS), i) + K(state)(state, K(MINUS), i);
+        v_f64 plus = K(state)(state, K(PLUS), i), minus = K(state)(state, K(MINUS), i);
+        v_f64 rest = own * (plus - minus), valid = plus + minus;
         m_f64 flips = lt_f64(rest, -one);
         /* |1 + rest| as 1 plus something from -1 up, so that it keeps its digits near 1. */
         v_f64 log = log1p_f64(select_f64(flips, -(set_f64(2) + rest), rest));
         log = select_f64(eq_f64(rest, -one), -infinite, log) + top;
         v_f64 sign = select_f64(flips, -own, select_f64(eq_f64(rest, -one), zero, own));
         /* Infinite terms of both signs. */
-        m_f64 undefined = and_f64(eq_f64(top, infinite), lt_f64(rest, zero));
+        v_f64 opposite = select_f64(lt_f64(zero, own), minus, plus);
+        m_f64 undefined = and_f64(eq_f64(top, infinite), lt_f64(zero, opposite));
         log = select_f64(eq_f64(top, -infinite), top, log);
         undefined = or_f64(undefined, not_f64(eq_f64(valid, valid)));
         sign = select_f64(undefined, none, sign);
