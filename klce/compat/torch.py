@@ -563,8 +563,9 @@ def kl_div(
     --------
     >>> import numpy as np
     >>> from klce.compat.torch import kl_div
-    >>> kl_div(np.log([[0.25, 0.75]]), np.array([[0.25, 0.75]]), reduction="batchmean").item()
-    0.0
+    >>> log_q, p = np.log([[0.5, 0.5]]), np.array([[0.25, 0.75]])
+    >>> round(kl_div(log_q, p, reduction="batchmean").item(), 4)
+    0.1308
     """
     how = _how(size_average, reduce, reduction)
     if how == "mean" and how == reduction:
