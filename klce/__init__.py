@@ -25,12 +25,16 @@ from klce.divergences import (
 )
 from klce.losses import binary_cross_entropy, cross_entropy, nll_loss
 from klce.normalizers import log_softmax, logsumexp, softmax
+from klce.rows import RowTable, compare, compare_top_k, score
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RowTable",
     "binary_cross_entropy",
     "binary_entropy",
+    "compare",
+    "compare_top_k",
     "cross_entropy",
     "entropy",
     "get_config",
@@ -42,6 +46,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "rel_entr",
+    "score",
     "set_num_threads",
     "show_config",
     "softmax",

@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 OPS: dict[str, str]
 FILLS: dict[str, str]
+STATISTICS: dict[str, dict[str, str]]
+MAX_TOP: int
 DTYPES: tuple[str, ...]
 ISAS: tuple[str, ...]
 COMPILER: str
@@ -40,6 +42,7 @@ binary_entropy: np.ufunc
 binary_cross_entropy_probs: np.ufunc
 binary_cross_entropy_logits: np.ufunc
 score: np.ufunc
+compare: np.ufunc
 
 def register_bfloat16(dtype: np.dtype[Any]) -> None: ...
 def as_integers(capsule: Any) -> str: ...

@@ -28,6 +28,9 @@ cdef extern from "klce.h" nogil:
         KLCE_OP_COUNT
         KLCE_DTYPE_COUNT
         KLCE_MAX_ARGS
+        KLCE_SCORE_COUNT
+        KLCE_COMPARE_COUNT
+        KLCE_TOP
         KLCE_OK
     ctypedef struct atomic_int:
         pass
@@ -42,6 +45,7 @@ cdef extern from "klce.h" nogil:
         const char *mask
         Py_ssize_t mask_step
         Py_ssize_t mask_core
+        Py_ssize_t *extent
         atomic_int *bad_label
     ctypedef struct klce_isa:
         const char *name
@@ -51,6 +55,10 @@ cdef extern from "klce.h" nogil:
     const char **klce_op_signatures
     const char **klce_op_fills
     const char **klce_dtype_names
+    const char **klce_score_names
+    const char **klce_compare_names
+    const char *klce_score_letters
+    const char *klce_compare_letters
     const size_t *klce_real_sizes
     int klce_isa_count()
     const klce_isa *klce_isa_at(int index)
@@ -173,7 +181,8 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     cdef klce_call call
     cdef atomic_int bad_label
     cdef PyThreadState *state = NULL
-    cdef int k, i = 0, core = what.operands, status
+    # The sizes of NumPy's core dimensions follow that of the loop, in the order of the operands.
+    cdef int k, i = 0, core = what.operands, extent = 2 if what.has_classes else 1, status
     cdef bint parameters_vary = False
 
     atomic_init(&bad_label, 0)
@@ -184,6 +193,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
     for k in range(KLCE_MAX_ARGS):
         call.arg[k] = NULL
+        call.extent[k] = 1
     call.mask = NULL
     for k in range(what.operands):
         if what.letter[k] == b"m":
@@ -200,6 +210,11 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         elif what.letter[k] == b"v" or what.letter[k] == b"g" or what.letter[k] == b"w":
             call.core[i] = steps[core]
             core += 1
+        elif what.letter[k] == b"S" or what.letter[k] == b"L":
+            call.core[i] = steps[core]
+            call.extent[i] = dimensions[extent]
+            core += 1
+            extent += 1
         elif (what.letter[k] == b"i" or what.letter[k] == b"d") and call.rows > 1:
             parameters_vary = parameters_vary or steps[k] != 0
         i += 1
@@ -223,11 +238,11 @@ cdef tuple NATIVE = (("f16", np.dtype(np.float16)), ("f32", np.dtype(np.float32)
 cdef int type_number(char letter, int dtype, cnp.dtype element) noexcept:
     if letter == b"m":
         return cnp.NPY_BOOL
-    if letter == b"l" or letter == b"i":
+    if letter == b"l" or letter == b"i" or letter == b"L":
         return cnp.NPY_INT64
     if letter == b"d":
         return cnp.NPY_FLOAT64
-    if letter == b"s" or letter == b"w":
+    if letter == b"s" or letter == b"S" or letter == b"w":
         return cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
     return element.type_num
 
@@ -271,11 +286,12 @@ cdef object make_ufunc(int op, bint masked):
         functions[i] = <cnp.PyUFuncGenericFunction>loop
         data[i] = describe(op, dtype, letters)
 
-    def dims(part):
-        return ",".join("(n)" if letter in "vgwm" else "()" for letter in part)
+    cores = ["(n)" if letter in "vgwm" else f"(m{k})" if letter in "SL" else "()"
+             for k, letter in enumerate(letters)]
+    core = f"{','.join(cores[:len(inputs)])}->{','.join(cores[len(inputs):])}"
 
     doc = f"Kernel {klce_op_names[op].decode()}, operands {inputs}>{outputs} (see src_c/ops.def)."
-    keep.append((doc.encode(), f"{dims(inputs)}->{dims(outputs)}".encode(), klce_op_names[op]))
+    keep.append((doc.encode(), core.encode(), klce_op_names[op]))
     cdef bytes doc_bytes = keep[-1][0]
     cdef bytes core_bytes = keep[-1][1]
     return cnp.PyUFunc_FromFuncAndDataAndSignature(
@@ -294,6 +310,15 @@ FILLS = {klce_op_names[i].decode(): klce_op_fills[i].decode() for i in range(KLC
 DTYPES = tuple(klce_dtype_names[i].decode() for i in range(KLCE_DTYPE_COUNT))
 #: Every instruction set compiled in, worst first.
 ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
+#: Letter by statistic, of the ops that can tell several, as in src_c/statistics.def.
+STATISTICS = {
+    "score": {klce_score_names[i].decode(): chr(klce_score_letters[i])
+              for i in range(KLCE_SCORE_COUNT)},
+    "compare": {klce_compare_names[i].decode(): chr(klce_compare_letters[i])
+                for i in range(KLCE_COMPARE_COUNT)},
+}
+#: The most that the top of a row may be asked for.
+MAX_TOP = KLCE_TOP
 COMPILER = KLCE_COMPILER.decode()
 
 globals().update({klce_op_names[i].decode(): make_ufunc(i, False) for i in range(KLCE_OP_COUNT)})

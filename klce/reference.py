@@ -28,7 +28,7 @@ IMA J. Numer. Anal. 41 (2021) (the shift and the ``log1p`` form).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -39,6 +39,7 @@ __all__ = [
     "KERNELS",
     "binary_cross_entropy",
     "binary_entropy",
+    "compare",
     "cross_entropy",
     "entropy",
     "information",
@@ -48,6 +49,7 @@ __all__ = [
     "logsumexp",
     "nll_loss",
     "rel_entr",
+    "score",
     "softmax",
 ]
 
@@ -584,13 +586,151 @@ def _binary_cross_entropy_logits(
     return _binary_loss(if_true, if_false, target, weight, pos_weight)
 
 
-def _score(
-    x: Array, target: Array, ignore_index: int = -100
-) -> tuple[Float64, Float64, Float64, NDArray[np.int64]]:
-    """NLL (0 where ignored), entropy, logsumexp and argmax (NumPy's: the first; a nan wins)."""
+@_silent
+def _statistics(
+    x: Array, target: Array, ignore_index: int = -100, temperature: float = 1.0
+) -> dict[str, Array]:
+    """Every statistic of score, by name."""
+    s = _split(x, temperature)
+    t = np.longdouble(temperature)
+    log_p = s.offset - np.log1p(s.rest)
+    own, counts = _at_target(_wide(x), target, ignore_index)
+    at, _ = _at_target(log_p, target, ignore_index)
     best = x.argmax(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], -1)
-    nll = _cross_entropy(x, target, ignore_index)
-    return nll, _entropy_logits(x), _logsumexp(x), np.asarray(best, dtype=np.int64)
+    nothing = np.full((*x.shape[:-1], 2), -np.inf, np.longdouble)
+    first, second = np.moveaxis(
+        np.sort(np.concatenate([nothing, _wide(x)], axis=-1), axis=-1)[..., -2:], -1, 0
+    )[::-1]
+    # Of a row that is no distribution nan, like log p of its first class.
+    none = np.log1p(s.rest[..., 0]) * 0 + s.maximum[..., 0] - s.maximum[..., 0]
+    away = np.where(s.weight == 0, 0, -s.offset)
+    mean = (s.weight * away).sum(axis=-1, keepdims=True) / s.total
+    lse = np.where(np.isfinite(s.maximum), s.maximum / t + np.log1p(s.rest), s.maximum)
+    return {
+        "nll": _float64(np.where(counts, -at, 0)),
+        "target_log_prob": _float64(np.where(counts, at, np.nan)),
+        "target_prob": _float64(np.where(counts, np.exp(at), np.nan)),
+        "max_log_prob": _float64(-np.log1p(s.rest[..., 0]) + none),
+        "margin": _float64((first - second) / t + none),
+        "logsumexp": _float64(lse[..., 0]),
+        "entropy": _entropy_logits(x, temperature),
+        "varentropy": _float64(
+            (s.weight * (away - mean) ** 2).sum(axis=-1) / s.total[..., 0] + none
+        ),
+        "rank": np.where(counts, (_wide(x) >= own[..., np.newaxis]).sum(axis=-1), 0),
+        "argmax": np.asarray(best, dtype=np.int64),
+        "greedy_match": (counts & (best == np.asarray(target))).astype(np.int64),
+    }
+
+
+def _columns(statistics: dict[str, Array], want: int) -> tuple[Array, Array]:
+    """Numbers and integers that are wanted, each in the order of the bits."""
+    chosen = [a for bit, a in enumerate(statistics.values()) if want >> bit & 1]
+    shape = next(iter(statistics.values())).shape
+    numbers = [a for a in chosen if a.dtype.kind == "f"]
+    integers = [a for a in chosen if a.dtype.kind != "f"]
+    return (
+        np.stack([np.empty(shape), *numbers], axis=-1)[..., 1:],
+        np.stack([np.empty(shape, np.int64), *integers], axis=-1)[..., 1:],
+    )
+
+
+@_silent
+def _score(
+    x: Array,
+    target: Array,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    want: int = -1,
+    candidates: Array | tuple[int, ...] = (),
+    top_k: int = 0,
+) -> tuple[Array, ...]:
+    """Statistics that are wanted; log p of candidates; the largest, in a stable order, less nan."""
+    numbers, integers = _columns(_statistics(x, target, ignore_index, temperature), want)
+    s = _split(x, temperature)
+    log_p = s.offset - np.log1p(s.rest)
+    chosen = np.asarray(candidates, dtype=np.int64)
+    chosen = np.broadcast_to(chosen, (*x.shape[:-1], chosen.shape[-1]))
+    order = np.argsort(np.where(np.isnan(x), np.inf, -_wide(x)), axis=-1, kind="stable")
+    # Of a row with nan, its infinities may stand behind them.
+    behind = np.take_along_axis(np.isnan(x), order, axis=-1).argsort(axis=-1, kind="stable")
+    order = np.take_along_axis(order, behind, axis=-1)[..., :top_k]
+    left_over = np.take_along_axis(np.isnan(x), order, axis=-1)
+    ids = np.full((*x.shape[:-1], top_k), -1)
+    logs = np.full(ids.shape, np.nan)
+    ids[..., : order.shape[-1]] = np.where(left_over, -1, order)
+    logs[..., : order.shape[-1]] = np.take_along_axis(log_p, order, axis=-1)
+    given = np.take_along_axis(log_p, chosen, axis=-1) if chosen.size else np.empty(chosen.shape)
+    return numbers, integers, _float64(given), ids, _float64(logs)
+
+
+def _js_terms(p: Wide, q: Wide, difference: Wide) -> Wide:
+    """Twice p log(2p/(p + q)) + q log(2q/(p + q)), without cancellation.
+
+    With v = (q - p)/(q + p): (p + q)(v^2 + v^4/6 + v^6/15 + ...), term k over k(2k - 1).
+    """
+    v = difference / (p + q)
+    series = np.zeros_like(v)
+    for k in range(40, 0, -1):
+        series = v * v * (np.longdouble(1) / (k * (2 * k - 1)) + series)
+    logs = np.where(p == 0, 0, p * np.log(2 * (p / (p + q))))
+    logs = logs + np.where(q == 0, 0, q * np.log(2 * (q / (p + q))))
+    result: Wide = np.where(np.abs(v) < 0.5, (p + q) * series, 2 * logs)
+    return np.where(p + q == 0, 0, result)
+
+
+@_silent
+def _comparison(
+    x: Array, y: Array, target: Array, ignore_index: int, temperature: float, top_k: int
+) -> dict[str, Array]:
+    """Every statistic of compare, by name."""
+    x, y = np.broadcast_arrays(x, y)
+    a, b = _split(x, temperature), _split(y, temperature)
+    p, q = a.weight / a.total, b.weight / b.total
+    shift = ((_wide(y) - _wide(x)) - (b.maximum - a.maximum)) / np.longdouble(temperature)
+    d = shift - (np.log1p(b.rest) - np.log1p(a.rest))
+    difference = np.where(np.abs(d) < 1, p * np.expm1(d), q - p)
+    none = p.sum(axis=-1) + q.sum(axis=-1)
+    none = none - none if x.shape[-1] else none * np.nan
+    kl, reverse = _kl_logits(x, y, temperature), _kl_logits(y, x, temperature)
+    h_p, h_q = _entropy_logits(x, temperature), _entropy_logits(y, temperature)
+    log_change, counts = _at_target(d, target, ignore_index)
+    prob_change, _ = _at_target(difference, target, ignore_index)
+    args = np.zeros(x.shape[:-1], np.int64), 0, 1.0, 0, (), top_k
+    tops = [_score(z, *args)[3] for z in (x, y)]
+    shared = (tops[0][..., :, np.newaxis] == tops[1][..., np.newaxis, :]) & (
+        tops[0][..., :, np.newaxis] >= 0
+    )
+    best = [z.argmax(axis=-1) if z.shape[-1] else np.zeros(z.shape[:-1]) for z in (x, y)]
+    return {
+        "kl_divergence": kl,
+        "reverse_kl_divergence": reverse,
+        "js_divergence": _float64(_js_terms(p, q, difference).sum(axis=-1) / 4 + none),
+        "total_variation": _float64(np.abs(difference).sum(axis=-1) / 2 + none),
+        "cross_entropy": h_p + kl,
+        "reverse_cross_entropy": h_q + reverse,
+        "entropy_p": h_p,
+        "entropy_q": h_q,
+        "expected_agreement": _float64((p * q).sum(axis=-1) + none),
+        "target_log_prob_change": _float64(np.where(counts, log_change + none, np.nan)),
+        "target_prob_change": _float64(np.where(counts, prob_change + none, np.nan)),
+        "same_argmax": (best[0] == best[1]).astype(np.int64),
+        "top_overlap": shared.sum(axis=(-2, -1)),
+    }
+
+
+def _compare(
+    x: Array,
+    y: Array,
+    target: Array,
+    ignore_index: int = -100,
+    temperature: float = 1.0,
+    want: int = -1,
+    top_k: int = 0,
+) -> tuple[Array, Array]:
+    """Statistics of two rows that are wanted."""
+    found = _comparison(x, y, target, ignore_index, temperature, int(top_k))
+    return _columns(found, want)
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
@@ -624,6 +764,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
     "binary_cross_entropy_probs": _binary_cross_entropy_probs,
     "binary_cross_entropy_logits": _binary_cross_entropy_logits,
     "score": _score,
+    "compare": _compare,
 }
 
 
@@ -1311,3 +1452,142 @@ def _pair_measure(
     if keepdims:
         return np.expand_dims(result, normalize_axis_index(axis, result.ndim + 1))
     return _reduce(result, np.ones(result.shape, dtype=bool), reduction, batch=True)[()]
+
+
+@_silent
+def _row_options(
+    arrays: tuple[ArrayLike, ...],
+    target: ArrayLike | None,
+    axis: int,
+    form: Form,
+    temperature: float,
+    where: ArrayLike | None,
+    ignore_index: int,
+) -> tuple[list[Array], Array, int]:
+    """Bring score's and compare's operands to logits, the classes last, and to labels."""
+    _check_form(form, temperature=temperature)
+    rows = []
+    for array in arrays:
+        x = _numbers(array)
+        if form == "probs":
+            x = np.log(_wide(x))
+        if where is not None:
+            x = np.where(where, x, -np.inf)
+        rows.append(np.moveaxis(x, normalize_axis_index(axis, x.ndim), -1))
+    shape = np.broadcast_shapes(*(x.shape for x in rows))[:-1]
+    if target is None:
+        return rows, np.zeros(shape, np.int64), 0
+    return rows, np.asarray(target), ignore_index
+
+
+def score(
+    logits: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    want: Iterable[str] | None = None,
+    top_k: int = 0,
+    candidates: ArrayLike | None = None,
+    form: Form = "logits",
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    ignore_index: int = -100,
+) -> dict[str, Array]:
+    r"""Every statistic of each row of logits x, with :math:`p = \mathrm{softmax}(x/T)`.
+
+    Parameters
+    ----------
+    logits : array_like
+        Distributions, in the form that ``form`` names, up to scale.
+    target : array_like of int, optional
+        The right class of each row; without it, every row is ignored.
+    axis : int
+        Axis of the classes.
+    want : iterable of str, optional
+        Names of the statistics to return; all of them by default.
+    top_k : int
+        How many of the largest classes to tell.
+    candidates : array_like of int, optional
+        Classes to tell the log-probabilities of: for all rows, or on an axis more of the rows.
+    form : {"logits", "log_probs", "probs"}
+        What logits holds.
+    temperature : float
+        T, positive; for logits only.
+    where : array_like of bool, optional
+        Classes that count; the others have probability 0.
+    ignore_index : int
+        A target that leaves its row without one.
+
+    Returns
+    -------
+    dict of str to array
+        ``nll`` :math:`-\log p_t` (0 where ignored), ``target_log_prob``, ``target_prob`` (nan where
+        ignored), ``max_log_prob``, ``margin`` (the largest log p less the second), ``logsumexp``,
+        ``entropy`` and ``varentropy`` (mean and variance of :math:`-\log p`), ``rank`` (the count
+        of :math:`x_i \ge x_t`; 0 where ignored), ``argmax``, ``greedy_match``,
+        ``candidate_log_probs``, ``top_ids`` and ``top_log_probs``.
+    """
+    (x,), label, ignored = _row_options(
+        (logits,), target, axis, form, temperature, where, ignore_index
+    )
+    found = _statistics(x, label, ignored, temperature)
+    chosen = () if candidates is None else np.asarray(candidates)
+    *_, given, ids, logs = _score(x, label, ignored, temperature, 0, chosen, top_k)
+    found["greedy_match"] = found["greedy_match"] == 1
+    found = {name: found[name] for name in (found if want is None else want)}
+    return found | {"candidate_log_probs": given, "top_ids": ids, "top_log_probs": logs}
+
+
+def compare(
+    p: ArrayLike,
+    q: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    want: Iterable[str] | None = None,
+    top_k: int = 0,
+    form: Form = "logits",
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    ignore_index: int = -100,
+) -> dict[str, Array]:
+    r"""Every statistic of each pair of rows.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions, in the form that ``form`` names, up to scale; rows broadcast.
+    target : array_like of int, optional
+        The right class of each row; without it, every row is ignored.
+    axis : int
+        Axis of the classes, in p and in q.
+    want : iterable of str, optional
+        Names of the statistics to return; all of them by default.
+    top_k : int
+        How many of the largest classes to hold against each other.
+    form : {"logits", "log_probs", "probs"}
+        What p and q hold.
+    temperature : float
+        Divides the logits; for logits only.
+    where : array_like of bool, optional
+        Classes that count; the others have probability 0.
+    ignore_index : int
+        A target that leaves its row without one.
+
+    Returns
+    -------
+    dict of str to array
+        ``kl_divergence`` D(p||q), ``reverse_kl_divergence`` D(q||p), ``js_divergence``
+        :math:`\frac12 D(p \| m) + \frac12 D(q \| m)` with m = (p + q)/2, ``total_variation``
+        :math:`\frac12 \sum |q - p|`, ``cross_entropy`` H(p) + D(p||q), ``reverse_cross_entropy``,
+        ``entropy_p``, ``entropy_q``, ``expected_agreement`` :math:`\sum p q`,
+        ``target_log_prob_change`` :math:`\log q_t - \log p_t`, ``target_prob_change``
+        :math:`q_t - p_t` (nan where ignored), ``same_argmax``, ``top_overlap`` (how many of the
+        top_k classes are the same).
+    """
+    (x, y), label, ignored = _row_options(
+        (p, q), target, axis, form, temperature, where, ignore_index
+    )
+    found = _comparison(x, y, label, ignored, temperature, top_k)
+    found["same_argmax"] = found["same_argmax"] == 1
+    return {name: found[name] for name in (found if want is None else want)}

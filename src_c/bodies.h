@@ -3,8 +3,10 @@
 #include "operands.h"
 #include "sums.h"
 #include "few.h"
+#include "columns.h"
 
 #include "expsum.h"
+#include "top.h"
 
 #include "ops/logsumexp.h"
 #include "ops/logsumexp_scaled.h"
@@ -39,6 +41,7 @@
 #include "ops/rel_entr.h"
 
 #include "ops/score.h"
+#include "ops/compare.h"
 
 static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #define KLCE_OP(name, signature, fills) [KLCE_OP_##name] = &K(name##_kernel),
@@ -51,3 +54,4 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef FLOOR
 #undef DIRECT
 #undef EACH_STATE
+#undef WANTS

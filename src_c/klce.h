@@ -45,13 +45,34 @@ typedef enum {
     KLCE_DTYPE_COUNT
 } klce_dtype;
 
+/* KLCE_score_nll and so on: the bit by which a statistic is asked for, see statistics.def. */
+#define KLCE_STATISTIC(op, name, letter) KLCE_##op##_##name,
+typedef enum {
+#define KLCE_SCORE KLCE_STATISTIC
+#define KLCE_COMPARE(op, name, letter)
+#include "statistics.def"
+#undef KLCE_SCORE
+#undef KLCE_COMPARE
+    KLCE_SCORE_COUNT
+} klce_score_statistic;
+typedef enum {
+#define KLCE_SCORE(op, name, letter)
+#define KLCE_COMPARE KLCE_STATISTIC
+#include "statistics.def"
+#undef KLCE_SCORE
+#undef KLCE_COMPARE
+    KLCE_COMPARE_COUNT
+} klce_compare_statistic;
+#undef KLCE_STATISTIC
+
 enum {
     KLCE_MAX_ARGS = 16,
-    KLCE_TILE = 16,      /* rows whose states are finished together, across vector lanes */
-    KLCE_FIELDS = 10,    /* doubles of state a row */
-    KLCE_PASSES = 3,     /* at most, over a row */
-    KLCE_CONTEXT = 40,   /* doubles of a temperature's constants */
-    KLCE_SEGMENT = 16384 /* a long row is split at multiples of this, for any thread count */
+    KLCE_TILE = 16,       /* rows whose states are finished together, across vector lanes */
+    KLCE_FIELDS = 20,     /* doubles of state a row */
+    KLCE_PASSES = 3,      /* at most, over a row */
+    KLCE_CONTEXT = 40,    /* doubles of a temperature's constants */
+    KLCE_SEGMENT = 16384, /* a long row is split at multiples of this, for any thread count */
+    KLCE_TOP = 1024       /* the most that the top of a row may be asked for */
 };
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
@@ -64,9 +85,12 @@ typedef struct {
     char *arg[KLCE_MAX_ARGS];
     ptrdiff_t step[KLCE_MAX_ARGS];
     ptrdiff_t core[KLCE_MAX_ARGS];
+    ptrdiff_t extent[KLCE_MAX_ARGS]; /* values a row, of operands that have a number of their own */
     /* Which classes count, a byte each (0: masked), laid out by steps likewise; NULL: all. */
     const char *mask;
     ptrdiff_t mask_step, mask_core;
+    /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
+    int whole_rows;
     /* Set by a kernel that meets a label out of range; the result there is nan.  Callers check
      * labels first (klce_check_labels), so this says that the array changed under the call. */
     atomic_int *bad_label;
@@ -116,6 +140,10 @@ typedef struct {
 extern const char *const klce_op_names[KLCE_OP_COUNT];
 extern const char *const klce_op_signatures[KLCE_OP_COUNT];
 extern const char *const klce_op_fills[KLCE_OP_COUNT];
+extern const char *const klce_score_names[KLCE_SCORE_COUNT];
+extern const char *const klce_compare_names[KLCE_COMPARE_COUNT];
+extern const char klce_score_letters[KLCE_SCORE_COUNT];
+extern const char klce_compare_letters[KLCE_COMPARE_COUNT];
 extern const char *const klce_dtype_names[KLCE_DTYPE_COUNT];
 extern const size_t klce_elem_sizes[KLCE_DTYPE_COUNT]; /* bytes of what memory holds */
 extern const size_t klce_real_sizes[KLCE_DTYPE_COUNT]; /* and of what is computed in */

@@ -326,6 +326,7 @@ static klce_status run_rows(klce_call *call)
     }
     if (gathers)
         n = 8; /* whatever the classes, a row costs a cache miss or two */
+    call->whole_rows = 0;
     if (j.kernel->prepare) {
         klce_environment saved = klce_enter();
         j.kernel->prepare(call);
@@ -335,7 +336,7 @@ static klce_status run_rows(klce_call *call)
     int packed = strided || masked;
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
-    if (!packed && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
+    if (!packed && !call->whole_rows && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
         call->rows < 4 * threads)
         return run_split(&j);
 

@@ -91,7 +91,9 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "loss_logits": [(-100, 1, 0.1, 1.0, 0.0), (1, 1, 0.0, 0.7, 0.25), (-100, 0, 0.3, 0.7, 0.0)],
     "loss_log_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
     "loss_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
-    "score": [(-100,), (1,)],
+    # Every statistic; of compare also how large a top.
+    "score": [(-100, 1.0, 2047), (1, 0.7, 2047)],
+    "compare": [(-100, 1.0, 8191, 3), (1, 0.7, 8191, 2)],
     "entropy_probs": [(1,), (0,)],
     "kl_probs": [(1,), (0,)],
 }
@@ -111,8 +113,17 @@ ULP: dict[str, list[tuple[int, int]]] = {
     "loss_log_probs": [(2, 4), (1, 1)],
     "loss_probs": [(2, 4), (1, 1)],
     "information": [(1, 1)],
-    "score": [(2, 4), (4, 4), (2, 4), (0, 0)],
+    # The first of two outputs or more has a column, here a number, for each statistic.
+    "score": [
+        ((2, 2, 2, 2, 2, 2, 4, 4), (4,) * 8),
+        (0, 0),
+        (2, 4),
+        (0, 0),
+        (2, 4),
+    ],
 }
+# How many values a row the outputs S and L have.
+EXTENTS = {"score": (8, 3, 3, 4, 4), "compare": (11, 2)}
 # Divergences are bounded relatively: float32 (in which 16-bit elements are computed), float64.
 RELATIVE = (1e-6, 1e-13)
 
@@ -120,6 +131,11 @@ RELATIVE = (1e-6, 1e-13)
 def is_divergence(kernel: str) -> bool:
     """Whether a kernel's bound is relative."""
     return kernel.startswith(("kl_", "js_"))
+
+
+def has_divergence(kernel: str) -> bool:
+    """Whether a kernel gives a divergence, alone or among other results."""
+    return is_divergence(kernel) or kernel == "compare"
 
 
 @contextmanager
@@ -185,6 +201,8 @@ def operands(
             arrays.append(rows("weights", (count,), computed(dtype), rng))
         elif letter == "l":
             arrays.append(rng.integers(0, max(n, 1), size=count))
+        elif letter == "L":
+            arrays.append(rng.integers(0, max(n, 1), size=(count, min(n, 3))))
     # Each second row of a pair is near the first: divergences are small there.
     if inputs.startswith("vv") and domains[1] != "factors":
         near = arrays[0][::2].astype(np.float64)
@@ -204,13 +222,51 @@ def operands(
 
 def call(kernel: str, args: tuple[Any, ...], **kwargs: Any) -> tuple[Array, ...]:
     """Call a kernel; its outputs as a tuple."""
+    if kernel in EXTENTS and "out" not in kwargs:
+        kwargs["out"] = outputs_of(kernel, args, kwargs.get("axes"))
     result = getattr(_ufuncs, kernel)(*args, **kwargs)
     return result if isinstance(result, tuple) else (result,)
 
 
+def outputs_of(kernel: str, args: tuple[Any, ...], axes: Any = None) -> tuple[Array, ...]:
+    """Return outputs of several values a row, for NumPy cannot know how many."""
+    inputs, outputs = letters(kernel)
+    arrays = [np.asarray(arg) for arg in args]
+    shapes = [
+        np.delete(a.shape, axes[k] if axes else -1) if letter in "vL" else a.shape
+        for k, (a, letter) in enumerate(zip(arrays, inputs, strict=True))
+    ]
+    shape = np.broadcast_shapes(*(tuple(map(int, s)) for s in shapes))
+    native = arrays[0].dtype.newbyteorder("=")
+    dtypes = {"S": computed(native), "L": np.dtype(np.int64)}
+    extents = list(EXTENTS[kernel])
+    if kernel == "score":
+        extents[2] = arrays[5].shape[-1]
+    return tuple(
+        np.empty((*shape, extent), dtypes[letter])
+        for extent, letter in zip(extents, outputs, strict=True)
+    )
+
+
+def by_output(kernel: str, result: Any) -> Any:
+    """Return what golden data call the outputs of a kernel by: of score and compare, statistics.
+
+    The first data of score have numbers for four of them.
+    """
+    if kernel not in EXTENTS:
+        return result
+    found: dict[int | str, Array] = {}
+    for letter, columns in zip("SL", result[:2], strict=True):
+        names = [k for k, own in _ufuncs.STATISTICS[kernel].items() if own == letter]
+        found |= zip(names, np.moveaxis(columns, -1, 0), strict=True)
+    former = ("nll", "entropy", "logsumexp", "argmax") if kernel == "score" else ()
+    return found | {i: found[name] for i, name in enumerate(former)}
+
+
 def specified(kernel: str, args: tuple[Any, ...]) -> tuple[Array, ...]:
     """Return what the specification gives for a call; its outputs as a tuple."""
-    result = REFERENCE[kernel](*args)
+    more = {"top_k": EXTENTS[kernel][3]} if kernel == "score" else {}
+    result = REFERENCE[kernel](*args, **more)
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -244,7 +300,7 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
     """Return the size at which the contract counts the ULP of results that may cancel."""
     with np.errstate(all="ignore"):
         x = np.asarray(args[0], np.float64)
-        if (kernel, output) in (("logsumexp", 0), ("score", 2)):
+        if kernel == "logsumexp":
             size = np.abs(x.max(axis=-1, initial=-np.inf))
         elif kernel == "logsumexp_scaled":
             if output:
@@ -259,6 +315,14 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
             size = parts.max(axis=-1, initial=0) * lost + np.where(lost > 1.0001, lost, 0)
         elif kernel == "rel_entr":
             return None
+        elif kernel == "score" and output == 0:
+            size = score_sizes(args, expected)
+        elif kernel == "compare" and output == 0:
+            # Of differences, that of what they are the difference of; and a tenth of a nat or more.
+            size = np.zeros_like(expected)
+            size[..., 3], size[..., 9:] = 0.1, 1
+            # The agreement is of products of two.
+            size[..., 8] = 2 * expected[..., 8]
         elif kernel == "cross_entropy" and args[4]:
             temperature, z_loss = args[3:]
             # The squared logsumexp near 0 is as good as the logsumexp: in ULP of the maximum.
@@ -288,6 +352,18 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
         return np.where(np.isfinite(size), size, 0)
 
 
+def score_sizes(args: tuple[Any, ...], expected: Array) -> Array:
+    """Return the sizes that errors of score's numbers are counted at."""
+    x, temperature = np.asarray(args[0], np.float64), args[3]
+    size = np.abs(expected)
+    size[..., 5] = np.maximum(size[..., 5], np.abs(x.max(axis=-1, initial=-np.inf) / temperature))
+    # (d - mean)^2 is as good as d^2: the root of both variances' product.
+    mean = expected[..., 6] + expected[..., 3]
+    spread = expected[..., 7]
+    size[..., 7] = np.sqrt(spread * (spread + mean**2))
+    return size
+
+
 def assert_as_specified(
     kernel: str,
     args: tuple[Any, ...],
@@ -303,7 +379,8 @@ def assert_as_specified(
         assert got.shape == want.shape, where
         assert got.dtype == (want.dtype if want.dtype.kind == "i" else dtype), where
         scale = scale_of(kernel, args, k, want)
-        if is_divergence(kernel):
+        relative = is_divergence(kernel) or (kernel == "compare" and k == 0)
+        if relative:
             with np.errstate(all="ignore"):
                 # Below 1e-12 the bound is absolute.
                 size = np.maximum(np.abs(want), 1e-12)
@@ -314,13 +391,13 @@ def assert_as_specified(
         else:
             error = ulp_error(got, want, 0, dtype, scale)
             # The specification's float64 is itself rounded: half a ULP of it.
-            bound = ULP.get(kernel, [(4, 4)] * len(actual))[k][double] + 0.5 * double
+            bound = np.asarray(ULP.get(kernel, [(4, 4)] * len(actual))[k][double]) + 0.5 * double
             if dtype in HALVES:  # what the bound allows in float32, and one rounding
                 bound = 0.5 + bound * float(finfo(computed(dtype)).eps / finfo(dtype).eps)
             right = error <= bound
         if not right.all():
             i = np.unravel_index(np.argmin(right), right.shape)
-            what = "of the bound" if is_divergence(kernel) else "ULP"
+            what = "of the bound" if relative else "ULP"
             raise AssertionError(
                 f"{where} at {tuple(map(int, i))} is {got[i]!r}, not {want[i]!r}: "
                 f"{error[i]:.2f} {what}; {np.sum(~right)} of {right.size} wrong"

@@ -1,5 +1,6 @@
 """Every kernel of ops.def on every instruction set, against the specification and one another."""
 
+import re
 from functools import lru_cache
 
 import numpy as np
@@ -157,7 +158,10 @@ def test_dimensions(kernel, dtype):
             for a, b in zip(whole, call(kernel, shaped), strict=True):
                 assert same_bits(a.reshape(*shape, *a.shape[1:]), b), (kernel, shape)
         none = call(kernel, take_rows(kernel, args, slice(0)))
-        assert [a.shape for a in none] == [(0, 5) if k in "ve" else (0,) for k in outputs]
+        own = {"v": (5,), "e": (5,), "S": None, "L": None}
+        for a, letter in zip(none, outputs, strict=True):
+            assert a.shape[:1] == (0,)
+            assert own.get(letter, ()) in (None, a.shape[1:])
         one = call(kernel, take_rows(kernel, args, 3))
         for a, b in zip(whole, one, strict=True):
             assert same_bits(a[3], b), kernel
@@ -183,7 +187,7 @@ def test_a_parameter_that_differs_by_row(kernel, dtype):
 
 
 @ISA
-@pytest.mark.parametrize("kernel", [k for k in KERNELS if "l" in letters(k)[0]])
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if re.search("l.*>s", _ufuncs.OPS[k])])
 def test_a_label_that_changes_under_the_call(kernel, isa):
     """Callers check labels before: here is what guards the memory if one is changed after."""
     args = next(operands(kernel, 40, 10, DTYPES[0]))

@@ -179,9 +179,12 @@ def test_axes(kernel, dtype):
                     if letter in "vgw":
                         x = x.reshape(3, 4, n)
                         return np.ascontiguousarray(np.moveaxis(x, -1, axis))
+                    if letter in "SL":
+                        return x.reshape(3, 4, -1)
                     return x.reshape(3, 4) if letter in "ls" else x
 
-                axes = [(axis,) if letter in "vgw" else () for letter in inputs + outputs]
+                core = dict.fromkeys("vgw", (axis,)) | dict.fromkeys("SL", (-1,))
+                axes = [core.get(letter, ()) for letter in inputs + outputs]
                 given = tuple(map(turned, args, inputs))
                 wanted = tuple(map(turned, expected, outputs))
                 for order in "CF":

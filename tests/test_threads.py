@@ -1,9 +1,9 @@
 """The number of threads changes no bit; other Python threads go on while a kernel runs."""
 
+import functools
 import sys
 import threading
 import time
-from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import klce
 from klce import _ufuncs
 from tests.kernels import (
     DTYPES,
+    EXTENTS,
     ISAS,
     KERNELS,
     call,
@@ -19,6 +20,7 @@ from tests.kernels import (
     letters,
     on_isa,
     operands,
+    outputs_of,
     same_bits,
 )
 
@@ -34,7 +36,7 @@ SHAPES = [
 ]
 
 
-@lru_cache(maxsize=1)
+@functools.lru_cache(maxsize=1)
 def calls(kernel, dtype):
     """A call of each shape, the parameters in turn."""
     choices = [list(operands(kernel, *shape, dtype)) for shape in SHAPES]
@@ -160,9 +162,11 @@ def test_another_thread_advances_while_a_kernel_runs(kernel, shape, counter, num
         shape = (2_000_000, 4)
     x = numbers[: shape[0] * shape[1]].reshape(shape)
     labels = np.zeros(shape[0], np.int64)
-    parameters = {"i": -100, "d": 1.0, "l": labels, "s": x[:, 0]}
+    chosen = np.zeros((shape[0], 1), np.int64)
+    parameters = {"i": -100, "d": 1.0, "l": labels, "s": x[:, 0], "L": chosen}
     args = tuple(parameters.get(letter, x) for letter in inputs)
-    function = getattr(_ufuncs, kernel)
+    out = {"out": outputs_of(kernel, args)} if kernel in EXTENTS else {}
+    function = functools.partial(getattr(_ufuncs, kernel), **out)
     with klce.threads(1):
         # A machine with something else to do may not run the other thread at once.
         for _ in range(50):

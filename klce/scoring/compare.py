@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klce
-from klce import _ufuncs
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
 from klce.scoring.comparison import (
@@ -338,14 +337,11 @@ def compare_block(
     ignore_index: int,
 ) -> None:
     """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
-    # Without labels every row is ignored, which leaves all but the NLL.
-    label = np.int64(ignore_index) if target is None else target
+    want = ("entropy", "argmax", *(() if target is None else ("nll",)))
     for logits, suffix in ((p, ""), (q, "_q")):
-        nll, entropy, _, argmax = _ufuncs.score(logits, label, np.int64(ignore_index))
-        _ufuncs.raise_trouble()  # such as a label that was changed since it was checked
-        table["entropy" + suffix], table["argmax" + suffix] = entropy, argmax
-        if target is not None:
-            table["nll" + suffix] = nll
+        scored = klce.score(logits, target, want=want, ignore_index=ignore_index)
+        for name, column in scored.items():
+            table[name + suffix] = column
     if target is not None:
         table["target"] = target
     table["kl"] = klce.kl_divergence(p, q, form="logits")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce import _ufuncs
+import klce
 from klce._arrays import computed
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
 from klce.scoring.errors import InputError
@@ -229,11 +229,10 @@ def score_block(
 ) -> NDArray[Any]:
     """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
     table = np.empty(len(x), dtype=row_dtype(computed(x.dtype), labelled=target is not None))
-    # Without labels every row is ignored, which leaves all but the NLL.
-    label = np.int64(ignore_index) if target is None else target
-    nll, entropy, logsumexp, argmax = _ufuncs.score(x, label, np.int64(ignore_index))
-    _ufuncs.raise_trouble()  # such as a label that was changed since it was checked
-    table["entropy"], table["logsumexp"], table["argmax"] = entropy, logsumexp, argmax
+    own = () if target is None else ("nll",)
+    want = ("entropy", "logsumexp", "argmax", *own)
+    for name, column in klce.score(x, target, want=want, ignore_index=ignore_index).items():
+        table[name] = column
     if target is not None:
-        table["target"], table["nll"] = target, nll
+        table["target"] = target
     return table

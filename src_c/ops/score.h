@@ -1,54 +1,280 @@
-/* score: the loss at the label, the entropy, logsumexp and the first index of the maximum, from
- * one read of the row (the search for the index finds it in cache). */
+/* score: what is asked for of a row of logits, from one read of it: every look beside the sums finds
+ * its segment in cache.  Operands: logits, target, ignore_index, temperature, want, candidates >
+ * numbers, integers, candidates' log-probabilities, the top's indices, their log-probabilities.
+ *
+ * varentropy is the variance of (max - x)/T under p.  Each segment takes it about its own mean, by a
+ * sweep of its own, and segments join with the square of the distance of their means: sums of
+ * positive terms, where the mean of squares less the square of the mean would cancel. */
 
-static void K(score_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
+/* Fields, after those of expsum.h. */
+enum { K(SQUARES) = 5, K(SECOND), K(RANK), K(BEST) };
 
-/* The first x equal to the maximum, or the first nan if there is one; -1 for no classes. */
-KLCE_INLINE int64_t K(argmax)(const elem *x, ptrdiff_t n, real max, int has_nan)
+/* Operands. */
+enum {
+    K(SCORE_TARGET) = 1,
+    K(SCORE_IGNORED),
+    K(SCORE_TEMPERATURE),
+    K(SCORE_WANT),
+    K(SCORE_CANDIDATES),
+    K(SCORE_NUMBERS),
+    K(SCORE_INTEGERS),
+    K(SCORE_CANDIDATE_LOGS),
+    K(SCORE_TOP),
+    K(SCORE_TOP_LOGS)
+};
+
+static void K(score_prepare)(klce_call *call)
 {
-    if (!has_nan)
-        return K(first_equal)(x, n, max);
-    ptrdiff_t i = 0;
-    while (!isnan(K(value)(x[i])))
-        i++;
-    return i;
+    K(expsum_prepare)(call, *(const double *)call->arg[K(SCORE_TEMPERATURE)]);
+    call->whole_rows = call->extent[K(SCORE_TOP)] > 0;
+}
+
+/* The mass at a state's reference, boosted. */
+KLCE_INLINE double K(mass_at_reference)(const K(expsum_context) *c, const double *state)
+{
+    double own = K(rescale)(c, state[FIELD(MAX)], 0, state[FIELD(ORIGIN)], state[FIELD(REF)]);
+    return state[FIELD(REST)] + ldexp(own, BOOST);
+}
+
+/* The boosted sum of exp * (distance of max - x from its mean)^2. */
+static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
+                                           const double *state)
+{
+    if (!(fabs(state[FIELD(MAX)]) < INFINITY))
+        return 0;
+    real origin = (real)state[FIELD(ORIGIN)], ref = (real)state[FIELD(REF)];
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+    K(v) top = K(set)((real)state[FIELD(MAX)] - origin);
+    K(v) mean = K(set)((real)(state[FIELD(WEIGHTED)] / K(mass_at_reference)(c, state)));
+    K(v) group[VECTORS], sum[VECTORS];
+    K(lanes) squares = K(no_lanes)();
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
+        EACH_VECTOR(v) sum[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)-INFINITY, group);
+            EACH_VECTOR(v)
+            {
+                K(v) z = K(max)(from.floor, group[v] - from.origin);
+                K(v) apart = (top - z) - mean;
+                sum[v] = K(fma)(K(exp_measured)(c, &from, z) * apart, apart, sum[v]);
+            }
+        }
+        K(add_lanes)(&squares, sum);
+    }
+    return K(total)(&squares);
+}
+
+/* Joins the squares of a later segment; before its sums are joined. */
+KLCE_INLINE void K(squares_join)(const K(expsum_context) *c, double *into, const double *from)
+{
+    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), Q = FIELD(SQUARES) };
+    const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
+    double squares = high[Q];
+    if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
+        double low_mass = K(mass_at_reference)(c, low), high_mass = K(mass_at_reference)(c, high);
+        double low_mean = low[FIELD(WEIGHTED)] / low_mass + (high[M] - low[M]);
+        double apart = low_mean - high[FIELD(WEIGHTED)] / high_mass;
+        double share = factor * low_mass / (factor * low_mass + high_mass);
+        /* A segment so far below that it weighs nothing may be at any distance. */
+        if (factor > 0)
+            squares += factor * low[Q] + high_mass * share * apart * apart;
+    }
+    into[Q] = squares;
+}
+
+/* Adds a segment to the row's top, which stands in the outputs: elements for now. */
+static void K(score_top)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high)
+{
+    K(top) top;
+    top.size = call->extent[K(SCORE_TOP)];
+    top.filled = 0;
+    for (; low && top.filled < top.size; top.filled++) {
+        int64_t index = *K(integer_at)(call, K(SCORE_TOP), row, top.filled);
+        if (index < 0)
+            break;
+        top.index[top.filled] = index;
+        top.value[top.filled] = *K(number_at)(call, K(SCORE_TOP_LOGS), row, top.filled);
+    }
+    K(top_add)(&top, K(row_in)(call, 0, row) + low, high - low, low);
+    for (ptrdiff_t j = 0; j < top.size; j++) {
+        int holds = j < top.filled;
+        *K(integer_at)(call, K(SCORE_TOP), row, j) = holds ? top.index[j] : -1;
+        *K(number_at)(call, K(SCORE_TOP_LOGS), row, j) = holds ? top.value[j] : (real)NAN;
+    }
+}
+
+/* What is asked for of a segment beside the sums in its state. */
+static void K(score_looks)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                           double *state)
+{
+    int64_t want = K(wanted)(call, K(SCORE_WANT));
+    const elem *x = K(row_in)(call, 0, row);
+    ptrdiff_t n = high - low;
+    if (WANTS(want, score_varentropy))
+        state[FIELD(SQUARES)] = K(sum_squares)(K(context)(call), x + low, n, state);
+    if (WANTS(want, score_margin))
+        state[FIELD(SECOND)] = K(second_of)(x + low, n);
+    if (WANTS(want, score_rank)) {
+        int64_t label =
+            *(const int64_t *)(call->arg[K(SCORE_TARGET)] + row * call->step[K(SCORE_TARGET)]);
+        int counts = label != *(const int64_t *)call->arg[K(SCORE_IGNORED)];
+        counts &= (uint64_t)label < (uint64_t)call->n;
+        state[FIELD(RANK)] = counts ? (double)K(count_from)(x + low, n, K(value)(x[label])) : 0;
+    }
+    if (WANTS(want, score_argmax) || WANTS(want, score_greedy_match)) {
+        ptrdiff_t at = K(argmax)(x + low, n, (real)state[FIELD(MAX)], isnan(state[FIELD(REST)]));
+        state[FIELD(BEST)] = (double)(low + at);
+    }
+    if (call->extent[K(SCORE_TOP)])
+        K(score_top)(call, row, low, high);
+}
+
+/* Whether anything is asked for that takes the sum of the exponentials, and of those by max - x. */
+KLCE_INLINE int K(score_sums)(const klce_call *call)
+{
+    const int64_t looks = 1 << KLCE_score_rank | 1 << KLCE_score_argmax |
+                          1 << KLCE_score_greedy_match | 1 << KLCE_score_margin;
+    return (K(wanted)(call, K(SCORE_WANT)) & ~looks) || call->extent[K(SCORE_CANDIDATES)] ||
+           call->extent[K(SCORE_TOP)];
+}
+
+KLCE_INLINE int K(score_weighs)(const klce_call *call)
+{
+    int64_t want = K(wanted)(call, K(SCORE_WANT));
+    return WANTS(want, score_entropy) || WANTS(want, score_varentropy);
+}
+
+static void K(score_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                           double *state)
+{
+    const elem *x = K(row_in)(call, 0, row) + low;
+    if (K(score_weighs)(call)) {
+        K(sum_exp_and_weighted)(K(context)(call), x, high - low, state);
+    } else if (K(score_sums)(call)) {
+        K(sum_exp)(K(context)(call), x, high - low, state);
+    } else {
+        state[FIELD(MAX)] = K(extent_of)(x, high - low, 0).max;
+        state[FIELD(REST)] = K(first_nan)(x, high - low) < 0 ? 0 : NAN;
+        state[FIELD(ORIGIN)] = state[FIELD(REF)] = 0;
+    }
+    K(score_looks)(call, row, low, high, state);
+}
+
+static void K(score_merge)(const klce_call *call, double *into, const double *from)
+{
+    double least = from[FIELD(MAX)] < into[FIELD(MAX)] ? from[FIELD(MAX)] : into[FIELD(MAX)];
+    double second =
+        from[FIELD(SECOND)] > into[FIELD(SECOND)] ? from[FIELD(SECOND)] : into[FIELD(SECOND)];
+    into[FIELD(SECOND)] = second > least ? second : least;
+    into[FIELD(RANK)] += from[FIELD(RANK)];
+    K(argmax_join)(into, from, K(BEST));
+    if (K(score_weighs)(call)) {
+        K(squares_join)(K(context)(call), into, from);
+        K(expsum_join)(K(context)(call), into, from, 1);
+    } else if (K(score_sums)(call)) {
+        K(expsum_join)(K(context)(call), into, from, 0);
+    } else {
+        into[FIELD(REST)] += from[FIELD(REST)];
+        if (from[FIELD(MAX)] > into[FIELD(MAX)])
+            into[FIELD(MAX)] = from[FIELD(MAX)];
+    }
+}
+
+/* exp(x/T) over the row's sum, straight from x: what softmax gives. */
+KLCE_INLINE double K(prob_of)(const K(expsum_context) *c, double x, double to_maximum, double mass,
+                              const double *state)
+{
+    real origin = (real)state[FIELD(ORIGIN)], lane[WIDTH];
+    K(measure) from = K(measure_from)(c, origin, (real)state[FIELD(REF)], BOOST, FLOOR);
+    K(v) z = K(max)(from.floor, K(set)((real)x) - from.origin);
+    V(store)(lane, K(exp_measured)(c, &from, z));
+    double prob = ((double)lane[0] * UNBOOST) * (1 + to_maximum) / mass;
+    return x == -INFINITY ? 0 : prob;
 }
 
 static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
+    int64_t want = K(wanted)(call, K(SCORE_WANT));
     double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0};
-    double nll[KLCE_TILE], entropy[KLCE_TILE], lse[KLCE_TILE];
+    double step[KLCE_TILE], mass[KLCE_TILE], log[KLCE_TILE];
+    double value[KLCE_SCORE_COUNT][KLCE_TILE];
+    v_f64 inverse = set_f64(1 / c->t), zero = set_f64(0), nan = set_f64(NAN);
     K(at_labels)(call, row, count, at_label, counted);
     EACH_STATE(i, count)
     {
-        v_f64 max = K(state)(state, K(MAX), i);
-        v_f64 log = K(log1p_for)(K(rest_of)(c, state, i));
-        m_f64 ignored = eq_f64(load_f64(counted + i), set_f64(0));
-        v_f64 loss = (max - load_f64(at_label + i)) + log + (max - max);
-        store_f64(nll + i, select_f64(ignored, set_f64(0), loss));
-        store_f64(entropy + i, K(entropy_of)(c, state, i));
-        store_f64(lse + i, max + log);
+        v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
+        /* An infinite maximum leaves no distribution: inf - inf is nan. */
+        v_f64 none = max - max, log1p = K(log1p_for)(rest), all = set_f64(1) + rest;
+        m_f64 ignored = eq_f64(load_f64(counted + i), zero);
+        v_f64 loss = (max - load_f64(at_label + i)) * inverse + log1p + none;
+        store_f64(step + i, K(to_maximum)(c, state, i));
+        store_f64(mass + i, all + none);
+        store_f64(log + i, log1p + none);
+        store_f64(value[KLCE_score_nll] + i, select_f64(ignored, zero, loss));
+        store_f64(value[KLCE_score_target_log_prob] + i, select_f64(ignored, nan, zero - loss));
+        store_f64(value[KLCE_score_max_log_prob] + i, zero - (log1p + none));
+        store_f64(value[KLCE_score_logsumexp] + i, max * inverse + log1p);
+        if (WANTS(want, score_margin)) {
+            /* Of logits, plus 0 or nan. */
+            v_f64 margin = (max - K(state)(state, K(SECOND), i)) * inverse + none;
+            store_f64(value[KLCE_score_margin] + i, margin + K(state)(state, K(REST), i) * zero);
+        }
+        if (WANTS(want, score_entropy))
+            store_f64(value[KLCE_score_entropy] + i, K(entropy_of)(c, state, i));
+        if (WANTS(want, score_varentropy)) {
+            v_f64 squares = K(at_maximum)(c, state, K(SQUARES), i), t = set_f64(c->t);
+            store_f64(value[KLCE_score_varentropy] + i, squares / (all * t * t) + none);
+        }
     }
-    K(put)(call, 3, row, count, nll);
-    K(put)(call, 4, row, count, entropy);
-    K(put)(call, 5, row, count, lse);
+    for (int i = 0; i < count; i++) {
+        double best = state[FIELD(BEST) + i],
+               label = (double)*(const int64_t *)(call->arg[K(SCORE_TARGET)] +
+                                                  (row + i) * call->step[K(SCORE_TARGET)]);
+        value[KLCE_score_rank][i] = state[FIELD(RANK) + i];
+        value[KLCE_score_argmax][i] = best;
+        value[KLCE_score_greedy_match][i] = counted[i] && best == label;
+        if (WANTS(want, score_target_prob))
+            value[KLCE_score_target_prob][i] =
+                counted[i] ? K(prob_of)(c, at_label[i], step[i], mass[i], state + i) : NAN;
+    }
+    K(put_columns)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters, KLCE_SCORE_COUNT,
+                   value);
     for (ptrdiff_t i = 0; i < count; i++) {
-        double rest = state[FIELD(REST) + i];
-        *(int64_t *)(call->arg[6] + (row + i) * call->step[6]) = K(argmax)(
-            K(row_in)(call, 0, row + i), call->n, (real)state[FIELD(MAX) + i], rest != rest);
+        double max = state[FIELD(MAX) + i];
+        const elem *x = K(row_in)(call, 0, row + i);
+        for (ptrdiff_t j = 0; j < call->extent[K(SCORE_CANDIDATES)]; j++) {
+            int64_t class = *K(integer_at)(call, K(SCORE_CANDIDATES), row + i, j);
+            int inside = (uint64_t)class < (uint64_t)call->n;
+            double own = inside ? K(value)(x[class]) : (double)NAN;
+            if (!inside)
+                atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+            *K(number_at)(call, K(SCORE_CANDIDATE_LOGS), row + i, j) =
+                K(number)((own - max) / c->t - log[i]);
+        }
+        for (ptrdiff_t j = 0; j < call->extent[K(SCORE_TOP)]; j++) {
+            real *own = K(number_at)(call, K(SCORE_TOP_LOGS), row + i, j);
+            *own = K(number)(((double)*own - max) / c->t - log[i]);
+        }
     }
 }
 
 static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
-    double state[KLCE_FIELDS * KLCE_TILE];
-    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    double state[KLCE_FIELDS * KLCE_TILE] = {0};
+    if (K(score_weighs)(call))
+        K(sum_exp_and_weighted_few)(call, 0, row, state);
+    else
+        K(sum_exp_few)(call, 0, row, state);
+    for (int i = 0; i < KLCE_TILE; i++)
+        K(score_looks)(call, row + i, 0, call->n, state + i);
     K(score_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(score_kernel) = {
     .prepare = K(score_prepare),
-    .pass = {{K(entropy_logits_sweep), K(entropy_logits_merge), K(score_finish)}},
+    .pass = {{K(score_sweep), K(score_merge), K(score_finish)}},
     .few = K(score_few),
 };

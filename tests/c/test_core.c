@@ -437,15 +437,109 @@ static void binary_cross_entropy_logits(const row *r, wide *want, wide *size)
     }
 }
 
-static void score(const row *r, wide *want, wide *size)
+/* The candidates are the first classes. */
+enum { CANDIDATES = 3, SCORE_TOP = 4, COMPARE_TOP = 2 };
+
+static ptrdiff_t argmax(const wide *x, ptrdiff_t n)
 {
     ptrdiff_t best = 0;
-    for (ptrdiff_t k = 1; k < r->n; k++)
-        best = r->x[k] > r->x[best] ? k : best;
-    plain(loss(r, 1), want, size);
-    entropy_at(r, 1, want + 1, size + 1);
-    lse_at(r, 1, want + 2, size + 2);
-    want[3] = best, size[3] = 0;
+    for (ptrdiff_t k = 1; k < n; k++)
+        best = x[k] > x[best] ? k : best;
+    return best;
+}
+
+/* Whether k is among the first `size` of a stable sort, the largest first; *place is where. */
+static bool is_in_top(const wide *x, ptrdiff_t n, ptrdiff_t k, ptrdiff_t size, ptrdiff_t *place)
+{
+    *place = 0;
+    for (ptrdiff_t j = 0; j < n; j++)
+        *place += x[j] > x[k] || (x[j] == x[k] && j < k);
+    return *place < size;
+}
+
+static void score(const row *r, wide *want, wide *size)
+{
+    split s = split_of(r->x, r->n, r->d);
+    wide log = log1pl(s.rest), own = (r->x[r->label] - s.max) / r->d - log, second = -INFINITY;
+    bool counts = r->label != r->i;
+    ptrdiff_t best = argmax(r->x, r->n), rank = 0, place, k = 0;
+    sum mean = {0, 0}, squares = {0, 0};
+    for (ptrdiff_t j = 0; j < r->n; j++) {
+        second = j != best && r->x[j] > second ? r->x[j] : second;
+        rank += counts && r->x[j] >= r->x[r->label];
+        add(&mean, expl((r->x[j] - s.max) / r->d) / (1 + s.rest) * ((s.max - r->x[j]) / r->d));
+    }
+    for (ptrdiff_t j = 0; j < r->n; j++) {
+        wide away = (s.max - r->x[j]) / r->d, w = expl(-away) / (1 + s.rest);
+        add(&squares, w > 0 ? w * (away - mean.total) * (away - mean.total) : 0);
+    }
+    plain(counts ? -own : 0, want + k, size + k), k++;
+    plain(counts ? own : (wide)NAN, want + k, size + k), k++;
+    plain(counts ? expl(own) : (wide)NAN, want + k, size + k), k++;
+    plain(-log, want + k, size + k), k++;
+    plain((s.max - second) / r->d, want + k, size + k), k++;
+    lse_at(r, r->d, want + k, size + k), k++;
+    entropy_at(r, r->d, want + k, size + k), k++;
+    want[k] = squares.total;
+    size[k++] = sqrtl(squares.total * (squares.total + mean.total * mean.total));
+    want[k] = rank, size[k++] = 0;
+    want[k] = best, size[k++] = 0;
+    want[k] = counts && best == r->label, size[k++] = 0;
+    for (ptrdiff_t j = 0; j < CANDIDATES && j < r->n; j++, k++)
+        plain((r->x[j] - s.max) / r->d - log, want + k, size + k);
+    for (ptrdiff_t j = 0; j < SCORE_TOP; j++) {
+        want[k + j] = -1, want[k + SCORE_TOP + j] = NAN;
+        size[k + j] = size[k + SCORE_TOP + j] = 0;
+    }
+    for (ptrdiff_t j = 0; j < r->n; j++)
+        if (is_in_top(r->x, r->n, j, SCORE_TOP, &place)) {
+            ptrdiff_t at = k + SCORE_TOP + place;
+            want[k + place] = j;
+            plain((r->x[j] - s.max) / r->d - log, want + at, size + at);
+        }
+}
+
+static void compare(const row *r, wide *want, wide *size)
+{
+    split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
+    sum kl = {0, 0}, reverse = {0, 0}, js = {0, 0}, variation = {0, 0}, agreement = {0, 0};
+    row other = *r;
+    wide change = NAN, prob_change = NAN, h[2], h_size[2];
+    ptrdiff_t place, k = 0, shared = 0;
+    other.x = r->y;
+    entropy_at(r, r->d, h, h_size);
+    entropy_at(&other, r->d, h + 1, h_size + 1);
+    for (ptrdiff_t j = 0; j < r->n; j++) {
+        wide u = (r->x[j] - a.max) / r->d - log1pl(a.rest);
+        wide v = (r->y[j] - b.max) / r->d - log1pl(b.rest), p = expl(u), q = expl(v);
+        add(&kl, divergence(p, q, v - u));
+        add(&reverse, divergence(q, p, u - v));
+        add(&js, p > 0 ? p * logl(2 * p / (p + q)) / 2 : 0);
+        add(&js, q > 0 ? q * logl(2 * q / (p + q)) / 2 : 0);
+        add(&variation, fabsl(q - p) / 2);
+        add(&agreement, p * q);
+        if (j == r->label && r->label != r->i)
+            change = v - u, prob_change = q - p;
+        shared += is_in_top(r->x, r->n, j, COMPARE_TOP, &place) &&
+                  is_in_top(r->y, r->n, j, COMPARE_TOP, &place);
+    }
+    const wide numbers[] = {kl.total,
+                            reverse.total,
+                            js.total,
+                            variation.total,
+                            h[0] + kl.total,
+                            h[1] + reverse.total,
+                            h[0],
+                            h[1],
+                            agreement.total,
+                            change,
+                            prob_change};
+    for (; k < 11; k++)
+        plain(numbers[k], want + k, size + k);
+    /* Differences are as good as what they are the difference of; the agreement is of products. */
+    size[3] = fmaxl(size[3], 0.1L), size[8] *= 2, size[9] = fmaxl(size[9], 1), size[10] = 1;
+    want[k] = argmax(r->x, r->n) == argmax(r->y, r->n), size[k++] = 0;
+    want[k] = shared, size[k++] = 0;
 }
 
 /* The bounds are relative, in ULP of float32 and of float64: of what is computed in. */
@@ -487,6 +581,7 @@ static const struct {
     {"binary_cross_entropy_probs", binary_cross_entropy_probs, PROBS, {4, 4}},
     {"binary_cross_entropy_logits", binary_cross_entropy_logits, LOGITS, {4, 4}},
     {"score", score, LOGITS, {4, 4}},
+    {"compare", compare, LOGITS, {8, 450}},
 };
 
 static int find_known(klce_op op)
@@ -519,7 +614,7 @@ static klce_dtype real_of(klce_dtype dtype)
 /* An operand's dtype, by its letter. */
 static klce_dtype dtype_of(const problem *p, int k)
 {
-    return strchr("sw", p->letter[k]) ? real_of(p->dtype) : p->dtype;
+    return strchr("swS", p->letter[k]) ? real_of(p->dtype) : p->dtype;
 }
 
 static void *allocate(size_t bytes)
@@ -652,6 +747,25 @@ static void fill_row(const problem *p, int k, ptrdiff_t row)
                 get(dtype_of(p, k), p->values[k], row * n + j) / sum);
 }
 
+static bool is_integer(char letter) { return letter == 'l' || letter == 'L'; }
+
+/* How many values a row has of operand k, of which it has several: in the first two outputs one for
+ * each statistic, in the others of candidates or of the top. */
+static ptrdiff_t several(const problem *p, int k)
+{
+    const char *letters =
+        strcmp(klce_op_names[p->op], "score") ? klce_compare_letters : klce_score_letters;
+    int statistics = letters == klce_score_letters ? KLCE_SCORE_COUNT : KLCE_COMPARE_COUNT;
+    ptrdiff_t count = 0;
+    if (!p->outputs_from || k == p->outputs_from + 2)
+        return p->n < CANDIDATES ? p->n : CANDIDATES;
+    if (k > p->outputs_from + 2)
+        return SCORE_TOP;
+    for (int bit = 0; bit < statistics; bit++)
+        count += letters[bit] == p->letter[k];
+    return count;
+}
+
 static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, int64_t i,
                            double d)
 {
@@ -665,22 +779,28 @@ static problem new_problem(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff
             p.outputs_from = k;
             continue;
         }
-        CHECK(strchr("vgewslid", *s) && k < KLCE_MAX_ARGS);
+        CHECK(strchr("vgewslidSL", *s) && k < KLCE_MAX_ARGS);
         p.letter[k] = *s;
-        p.size[k] = strchr("lid", *s) ? 8 : klce_elem_sizes[dtype_of(&p, k)];
-        p.classes[k] = strchr("vgew", *s) ? p.n : 1;
+        p.size[k] = strchr("lidL", *s) ? 8 : klce_elem_sizes[dtype_of(&p, k)];
+        p.classes[k] = strchr("vgew", *s) ? p.n : strchr("SL", *s) ? several(&p, k) : 1;
         p.count++;
     }
-    for (int k = 0; k < p.outputs_from; k++) {
+    /* Integers beyond the first: every statistic, and how large a top. */
+    const bool has_statistics = strchr(klce_op_signatures[op], 'S') != NULL;
+    const int64_t integers[] = {i, has_statistics ? -1 : i, has_statistics ? COMPARE_TOP : i};
+    for (int k = 0, integer = 0; k < p.outputs_from; k++) {
         ptrdiff_t own_rows = strchr("id", p.letter[k]) ? 1 : p.rows;
         p.values[k] = allocate((size_t)(own_rows * p.classes[k]) * p.size[k]);
         for (ptrdiff_t r = 0; r < own_rows; r++) {
             if (p.letter[k] == 'i')
-                memcpy(p.values[k], &i, 8);
+                memcpy(p.values[k], &integers[integer++], 8);
             else if (p.letter[k] == 'd')
                 memcpy(p.values[k], &d, 8);
             else if (p.letter[k] == 'l') /* without classes every row is ignored */
                 ((int64_t *)p.values[k])[r] = p.n ? (int64_t)(random_bits() % (uint64_t)p.n) : i;
+            else if (p.letter[k] == 'L')
+                for (ptrdiff_t j = 0; j < p.classes[k]; j++)
+                    ((int64_t *)p.values[k])[r * p.classes[k] + j] = j;
             else
                 fill_row(&p, k, r);
         }
@@ -761,7 +881,7 @@ static size_t output_bytes(const problem *p)
 /* Platforms differ in the bits of the nan that they make. */
 static void settle_nan(const problem *p, int k, char *values)
 {
-    for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
+    for (ptrdiff_t j = 0; !is_integer(p->letter[k]) && j < p->rows * p->classes[k]; j++)
         if (isnan(get(dtype_of(p, k), values, j)))
             put(dtype_of(p, k), values, j, (double)NAN);
 }
@@ -786,6 +906,7 @@ static char *run(const problem *p, layout layout, bool in_place)
         call.arg[k] = operands[k].first;
         call.step[k] = parameter ? 0 : operands[k].step;
         call.core[k] = parameter ? 0 : operands[k].core;
+        call.extent[k] = p->classes[k];
     }
     CHECK(klce_run(&call) == KLCE_OK);
     CHECK(!atomic_load(&bad_label));
@@ -811,7 +932,7 @@ static bool same_bits(const problem *p, const char *a, const char *b)
 static void check_finite(const problem *p, const char *results)
 {
     for (int k = p->outputs_from; k < p->count; k++) {
-        for (ptrdiff_t j = 0; p->letter[k] != 'l' && j < p->rows * p->classes[k]; j++)
+        for (ptrdiff_t j = 0; !is_integer(p->letter[k]) && j < p->rows * p->classes[k]; j++)
             CHECK(isfinite(get(dtype_of(p, k), results, j)));
         results += (size_t)(p->rows * p->classes[k]) * p->size[k];
     }
@@ -831,7 +952,7 @@ static wide *specify(const problem *p, specification *specification, ptrdiff_t r
 {
     row row = {.n = p->n, .label = -1};
     wide *operands[4] = {NULL};
-    int vectors = 0;
+    int vectors = 0, integers = 0;
     for (int k = 0; k < p->outputs_from; k++) {
         if (strchr("vgew", p->letter[k]))
             operands[vectors++] = widen(p, k, r);
@@ -839,9 +960,10 @@ static wide *specify(const problem *p, specification *specification, ptrdiff_t r
             row.s = get(dtype_of(p, k), p->values[k], r);
         else if (p->letter[k] == 'l')
             row.label = ((int64_t *)p->values[k])[r];
-        else if (p->letter[k] == 'i')
+        else if (p->letter[k] == 'i' &&
+                 !integers++) /* statistics, and the top's size, come later */
             row.i = *(int64_t *)p->values[k];
-        else
+        else if (p->letter[k] == 'd')
             row.d = *(double *)p->values[k];
     }
     row.x = operands[0], row.y = operands[1], row.z = operands[2], row.u = operands[3];
@@ -865,11 +987,11 @@ static void check_close(const problem *p, const char *results, ptrdiff_t r, cons
         wide own_least = rounded ? ldexpl(1, half.least - 1) : 0;
         for (ptrdiff_t at = r * p->classes[k]; at < (r + 1) * p->classes[k]; at++, want++) {
             wide size = want[row_outputs(p)];
-            wide got =
-                p->letter[k] == 'l' ? get_label(results, at) : get(dtype_of(p, k), results, at);
+            wide got = is_integer(p->letter[k]) ? get_label(results, at)
+                                                : get(dtype_of(p, k), results, at);
             wide bound = known[which].ulp[!narrow] * ulp * size + least;
-            bound = p->letter[k] == 'l' ? 0 : bound + own * fabsl(*want) + own_least;
-            if (got == *want) /* infinities too */
+            bound = is_integer(p->letter[k]) ? 0 : bound + own * fabsl(*want) + own_least;
+            if (got == *want || (isnan(got) && isnan(*want))) /* infinities too */
                 continue;
             if (!(fabsl(got - *want) <= bound))
                 fprintf(stderr, "row %td: %.17Lg instead of %.17Lg, an error of %.3Lg bounds\n", r,
@@ -1072,22 +1194,27 @@ static void test_bad_labels(void)
             if (memchr(signature, 'l', (size_t)outputs_from) == NULL)
                 continue;
             double x[14], y[KLCE_MAX_ARGS][2] = {{0}}, d = 1;
-            int64_t label[2] = {3, wrong[w]}, i = -100;
+            int64_t label[2] = {3, wrong[w]}, i = -100, candidates[2] = {0};
+            /* Of several statistics the first that is asked for tells. */
+            int64_t want = op == KLCE_OP_compare ? 1 << KLCE_compare_target_log_prob_change : 1;
             for (int j = 0; j < 14; j++)
                 x[j] = 0.5;
             atomic_int bad_label;
             atomic_init(&bad_label, 0);
             klce_call call = {
                 .op = op, .dtype = KLCE_DTYPE_f64, .rows = 2, .n = 7, .bad_label = &bad_label};
-            for (int k = 0; k < (int)strlen(signature) - 1; k++) {
+            bool statistics = strchr(signature, 'S') != NULL;
+            for (int k = 0, integers = 0; k < (int)strlen(signature) - 1; k++) {
                 char letter = signature[k + (k >= outputs_from)];
                 call.arg[k] = k >= outputs_from ? (char *)y[k]
                               : letter == 'l'   ? (char *)label
-                              : letter == 'i'   ? (char *)&i
+                              : letter == 'L'   ? (char *)candidates
+                              : letter == 'i'   ? (char *)(integers++ && statistics ? &want : &i)
                               : letter == 'd'   ? (char *)&d
                                                 : (char *)x;
                 call.step[k] = letter == 'i' || letter == 'd' ? 0 : strchr("vgw", letter) ? 56 : 8;
                 call.core[k] = 8;
+                call.extent[k] = 1;
             }
             CHECK(klce_run(&call) == KLCE_OK);
             CHECK(atomic_load(&bad_label) == 1);

@@ -37,7 +37,7 @@ class Case:
     dtype: np.dtype[Any]  # of the inputs (but a target) and of the result
     inputs: tuple[Array, ...]
     params: dict[str, Any]
-    output: int | None  # which of several outputs the results are for
+    output: int | str | None  # which of several outputs the results are for
     positions: NDArray[np.int64] | None  # where in the raveled output; None is everywhere
     expected_hi: Array  # the true values rounded to float64 ...
     expected_lo: Array  # ... and what that rounding left out

@@ -268,7 +268,7 @@ class Store:
         expected: list[int],
         scale: list[Any] | None = None,
         positions: list[int] | None = None,
-        output: int | None = None,
+        output: int | str | None = None,
         **params: Any,
     ) -> None:
         options = "".join(f"-{k}={v}" for k, v in params.items())

@@ -1,0 +1,639 @@
+"""Statistics of rows: everything that scoring or comparing models asks of a row, from one read."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from klce import _ufuncs, _validate
+from klce._validate import Form
+
+__all__ = ["RowTable", "compare", "compare_top_k", "score"]
+
+Array = NDArray[Any]
+
+#: What is told without ``want=``: of every row, and of rows with a target.
+_SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
+_SCORE_OF_TARGET = ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
+_COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax")
+_COMPARE_OF_TARGET = ("target_log_prob_change", "target_prob_change")
+
+#: Bytes of logits that are made at a time, where rows are probabilities.
+_BLOCK_BYTES = 1 << 22
+
+
+class RowTable(Mapping[str, Array]):
+    """Named arrays, one value (or several) for each row; a mapping, and its names attributes too.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray
+        Of the rows' shape; those with several values a row have one axis more, the last.
+    shape : tuple of int
+        The rows' shape.
+
+    Examples
+    --------
+    >>> import klce
+    >>> table = klce.score([[2.0, 1.0], [0.0, 3.0]], want=["argmax", "margin"])
+    >>> list(table), table["argmax"], table.margin
+    (['margin', 'argmax'], array([0, 1]), array([1., 3.]))
+    >>> table.to_structured()
+    array([(1., 0), (3., 1)], dtype=[('margin', '<f8'), ('argmax', '<i8')])
+    """
+
+    def __init__(self, columns: Mapping[str, Array], shape: tuple[int, ...]) -> None:
+        self._columns = dict(columns)
+        #: The rows' shape.
+        self.shape = shape
+
+    def __getitem__(self, name: str) -> Array:
+        return self._columns[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __getattr__(self, name: str) -> Array:
+        columns: dict[str, Array] = self.__dict__.get("_columns", {})
+        if name in columns:
+            return columns[name]
+        raise AttributeError(f"the table has no column {name!r}, it has {', '.join(columns)}")
+
+    def __dir__(self) -> list[str]:
+        return [*super().__dir__(), *self._columns]
+
+    def __repr__(self) -> str:
+        kinds = ", ".join(f"{name}: {a.dtype}{[*a.shape]}" for name, a in self.items())
+        return f"RowTable({kinds})"
+
+    def to_structured(self) -> Array:
+        """Return one structured array of the rows' shape, with a field for each column."""
+        fields = [(k, a.dtype, a.shape[len(self.shape) :]) for k, a in self.items()]
+        table = np.empty(self.shape, np.dtype(fields))
+        for name, column in self.items():
+            table[name] = column
+        return table
+
+    def to_arrow(self) -> Any:
+        """Return a ``pyarrow.Table``: rows in C order, several values a row as a fixed-size list.
+
+        Raises
+        ------
+        ImportError
+            Where pyarrow is not installed.
+        """
+        arrow = _optional("pyarrow", "to_arrow")
+        arrays = {}
+        for name, column in self._flat():
+            values = arrow.array(np.ascontiguousarray(column).reshape(-1))
+            if column.ndim == 2:
+                kind = arrow.list_(values.type, column.shape[1])
+                if not column.shape[1]:  # whose number of rows nothing else would tell
+                    values = arrow.array([[]] * len(column), kind)
+                else:
+                    values = arrow.FixedSizeListArray.from_arrays(values, type=kind)
+            arrays[name] = values
+        return arrow.table(arrays)
+
+    def to_pandas(self) -> Any:
+        """Return a ``pandas.DataFrame``: rows in C order, of several values a row a column each.
+
+        Such columns are named ``top_ids_0``, ``top_ids_1`` and so on.
+
+        Raises
+        ------
+        ImportError
+            Where pandas is not installed.
+        """
+        pandas = _optional("pandas", "to_pandas")
+        columns: dict[str, Array] = {}
+        for name, column in self._flat():
+            if column.ndim == 1:
+                columns[name] = column
+            else:
+                columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
+        return pandas.DataFrame(columns)
+
+    def _flat(self) -> Iterator[tuple[str, Array]]:
+        rows = int(np.prod(self.shape))
+        for name, column in self.items():
+            yield name, column.reshape(rows, *column.shape[len(self.shape) :])
+
+
+def _optional(package: str, method: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        raise ImportError(f"{method} needs {package}, which is not installed") from None
+
+
+def score(
+    logits: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    want: Iterable[str] | None = None,
+    top_k: int = 0,
+    candidates: ArrayLike | None = None,
+    form: Form = "logits",
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    ignore_index: int = -100,
+) -> RowTable:
+    r"""Statistics of each row of logits, from one read of them.
+
+    Parameters
+    ----------
+    logits : array_like
+        Distributions in the given `form`: float16, bfloat16, float32 or float64; integers and bool
+        become float64.
+    target : array_like of int, optional
+        A class index for each row: of the shape of `logits` without `axis`.
+    axis : int, default -1
+        The axis of the classes.
+    want : iterable of str, optional
+        The statistics to compute, see below; nothing else is.  Without it ``logsumexp``,
+        ``entropy`` and ``argmax``, and with a target ``nll``, ``target_log_prob``,
+        ``target_prob``, ``rank`` and ``greedy_match`` too.
+    top_k : int, default 0
+        How many of the largest classes to tell, as ``top_ids`` and ``top_log_probs``: up to the
+        number of classes, and 1024.
+    candidates : array_like of int, optional
+        Classes whose log-probabilities to tell, as ``candidate_log_probs``: one-dimensional, for
+        all rows, or of the rows' shape and one axis more, the last.
+    form : {"logits", "log_probs", "probs"}
+        What `logits` holds.  Log-probabilities and probabilities are distributions up to scale.
+    temperature : float, default 1.0
+        Divides the logits (logits only); from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Classes that count; it broadcasts to `logits`.  Others have probability 0.
+    ignore_index : int, default -100
+        Rows with this label have no target.
+
+    Returns
+    -------
+    RowTable
+        A mapping of names to arrays of the rows' shape, in this order, with
+        :math:`p = \mathrm{softmax}(x/T)`:
+
+        ``nll``
+            :math:`-\log p_y` of the target y, in nats; 0 for a row without one.
+        ``target_log_prob``, ``target_prob``
+            :math:`\log p_y` and :math:`p_y`; nan for a row without a target.
+        ``max_log_prob``
+            :math:`\max_i \log p_i`.
+        ``margin``
+            What the largest log-probability is ahead of the second: 0 for a tie, +inf for a row
+            whose second is impossible.
+        ``logsumexp``
+            :math:`\log \sum_i e^{x_i/T}`.
+        ``entropy``, ``varentropy``
+            The mean and the variance of :math:`-\log p` under p, in nats and their square.
+        ``rank``
+            How many logits are not less than the target's, so 1 is the best, and classes that tie
+            with the target count against it; 0 for a row without a target.
+        ``argmax``
+            The first index of the largest, or of a nan; -1 for no classes.
+        ``greedy_match``
+            Whether that is the target (bool).
+        ``candidate_log_probs``
+            One axis more: :math:`\log p` of each candidate.
+        ``top_ids``, ``top_log_probs``
+            One axis more: the largest classes and their log-probabilities, best first; of equal
+            ones the lower index first.  Nan is never among them: what is missing then is -1.
+
+        Numbers are float64 for float64 and float32 otherwise, indices int64.
+
+    Raises
+    ------
+    IndexError
+        For a label or candidate out of range, with its value and row.
+    TypeError, ValueError
+        For a wrong dtype, shape, axis or option, and a name that is no statistic.
+
+    Notes
+    -----
+    Rows up to the size of the cache are read from memory once, whatever is asked for.  A row that
+    holds nan or +inf, or only -inf, is no distribution: its probabilities are nan (its logsumexp is
+    what `logsumexp` gives).  Probabilities go through their logarithm, in float64 and block by
+    block, where float64 ones that differ by a rounding error may tie.
+
+    The rank is that of vLLM; varentropy is that of Kontoyiannis and Verdu, "Optimal lossless data
+    compression: non-asymptotics and asymptotics", 2014.
+
+    Examples
+    --------
+    >>> import numpy as np, klce
+    >>> logits = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 3.0]])
+    >>> table = klce.score(logits, [1, 2], want=["nll", "rank", "greedy_match"], top_k=2)
+    >>> table.nll.round(4), table.rank, table.greedy_match
+    (array([1.4076, 0.7177]), array([2, 2]), array([False, False]))
+    >>> table.top_ids
+    array([[0, 1],
+           [1, 2]])
+    """
+    rows = _Rows((logits,), ("logits",), axis, form, temperature, where)
+    names = _wanted("score", want, _SCORE_DEFAULT, _SCORE_OF_TARGET, target is not None)
+    size = _top_size(top_k, rows.classes)
+    label, ignored = rows.labels(target, ignore_index)
+    chosen = _candidates(candidates, rows.shape, rows.classes)
+    ids = np.empty((*rows.shape, size), np.int64)
+    log_probs = np.empty((*rows.shape, size), rows.dtype)
+    given = np.empty((*rows.shape, chosen.shape[-1]), rows.dtype)
+    columns = rows.run("score", names, (label, ignored), (), (chosen,), (given, ids, log_probs))
+    if "greedy_match" in columns:
+        columns["greedy_match"] = columns["greedy_match"] != 0
+    if candidates is not None:
+        columns["candidate_log_probs"] = given
+    if size:
+        columns |= {"top_ids": ids, "top_log_probs": log_probs}
+    return RowTable(columns, rows.shape)
+
+
+def compare(
+    p: ArrayLike,
+    q: ArrayLike,
+    target: ArrayLike | None = None,
+    *,
+    axis: int = -1,
+    want: Iterable[str] | None = None,
+    top_k: int = 0,
+    form: Form = "logits",
+    temperature: float = 1.0,
+    where: ArrayLike | None = None,
+    ignore_index: int = -100,
+) -> RowTable:
+    r"""Statistics of each pair of rows, of a model and another one, from one read of both.
+
+    Parameters
+    ----------
+    p, q : array_like
+        Distributions in the given `form`, as `score` takes them: p is the one that q is held
+        against.  Their shapes are broadcast against each other, but for the classes.
+    target : array_like of int, optional
+        A class index for each row.
+    axis : int, default -1
+        The axis of the classes.
+    want : iterable of str, optional
+        The statistics to compute, see below; nothing else is.  Without it ``kl_divergence``,
+        ``entropy_p``, ``entropy_q`` and ``same_argmax``, and with a target both changes.
+    top_k : int, default 0
+        How many of the largest classes to hold against each other, as ``top_overlap``: up to the
+        number of classes, and 1024.
+    form : {"logits", "log_probs", "probs"}
+        What `p` and `q` hold.  Log-probabilities and probabilities are distributions up to scale.
+    temperature : float, default 1.0
+        Divides both logits (logits only); from 1e-6 to 1e6.
+    where : array_like of bool, optional
+        Classes that count; it broadcasts to both.  Others have probability 0.
+    ignore_index : int, default -100
+        Rows with this label have no target.
+
+    Returns
+    -------
+    RowTable
+        A mapping of names to arrays of the rows' shape, in this order:
+
+        ``kl_divergence``, ``reverse_kl_divergence``
+            KL(p || q) and KL(q || p), in nats; +inf where a class of the first is impossible to the
+            second.
+        ``js_divergence``
+            The mean of the divergences of p and q from their mean; up to log 2.
+        ``total_variation``
+            :math:`\frac12 \sum_i |p_i - q_i|`.
+        ``cross_entropy``, ``reverse_cross_entropy``
+            H(p, q) = H(p) + KL(p || q), and the same of q and p.
+        ``entropy_p``, ``entropy_q``
+            H(p) and H(q).
+        ``expected_agreement``
+            :math:`\sum_i p_i q_i`: how often samples of both are the same.
+        ``target_log_prob_change``, ``target_prob_change``
+            :math:`\log q_y - \log p_y` and :math:`q_y - p_y`; nan for a row without a target (the
+            first also where both are 0).
+        ``same_argmax``
+            Whether both have the first maximum at the same class (bool).
+        ``top_overlap``
+            How many classes are in the `top_k` of both; of equal ones the lower index comes first.
+
+        Numbers are float64 where p or q is and float32 otherwise, the overlap int64.
+
+    Raises
+    ------
+    IndexError
+        For a label out of range, with its value and row.
+    TypeError, ValueError
+        For a wrong dtype, shape, axis or option, and a name that is no statistic.
+
+    Notes
+    -----
+    All but the entropies come from :math:`d = \log q - \log p`, in terms that are never negative
+    and small where the two are near, so a divergence of 1e-12 keeps its digits (see
+    `kl_divergence`).  Probabilities go through their logarithm, in float64 and block by block: a
+    divergence of float64 ones is good to the square root of itself times 1e-15.  A pair with a row
+    that is no distribution gives nan.
+
+    Examples
+    --------
+    >>> import numpy as np, klce
+    >>> p, q = np.array([[2.0, 1.0, 0.0]]), np.array([[2.0, 1.5, 0.0]])
+    >>> table = klce.compare(p, q, [0], top_k=2)
+    >>> table.kl_divergence.round(5), table.target_prob_change.round(4), table.top_overlap
+    (array([0.02499]), array([-0.0911]), array([2]))
+    """
+    rows = _Rows((p, q), ("p", "q"), axis, form, temperature, where)
+    names = _wanted("compare", want, _COMPARE_DEFAULT, _COMPARE_OF_TARGET, target is not None)
+    size = _top_size(top_k, rows.classes)
+    if "top_overlap" in names and not size:
+        raise ValueError('want must not name "top_overlap" without top_k')
+    if size:
+        names.add("top_overlap")
+    label, ignored = rows.labels(target, ignore_index)
+    columns = rows.run("compare", names, (label, ignored), (size,), (), ())
+    if "same_argmax" in columns:
+        columns["same_argmax"] = columns["same_argmax"] != 0
+    return RowTable(columns, rows.shape)
+
+
+def compare_top_k(
+    p_ids: ArrayLike,
+    p_log_probs: ArrayLike,
+    q: ArrayLike,
+    *,
+    axis: int = -1,
+    temperature: float = 1.0,
+) -> RowTable:
+    r"""Divergence of full logits from truncated distributions, such as servers return.
+
+    Parameters
+    ----------
+    p_ids : array_like of int
+        The classes that are known of p, each once: of the rows' shape and one axis more, the last;
+        -1 for none.
+    p_log_probs : array_like
+        Their log-probabilities, of the same shape; those of -1 do not matter.
+    q : array_like
+        Logits, of float16, bfloat16, float32 or float64.
+    axis : int, default -1
+        The axis of the classes of q.
+    temperature : float, default 1.0
+        Divides the logits q; from 1e-6 to 1e6.
+
+    Returns
+    -------
+    RowTable
+        ``kl_divergence`` is KL(p || q) in nats, all classes that p does not tell taken as one:
+
+        .. math:: \sum_{i \in K} p_i \log \frac{p_i}{q_i} + p_* \log \frac{p_*}{q_*}
+
+        with :math:`p_* = 1 - \sum_{i \in K} p_i`, and :math:`q_*` likewise, as ``tail_p`` and
+        ``tail_q``.  It is never more than the divergence of the whole distributions.  float64.
+
+    Raises
+    ------
+    IndexError
+        For an id out of range, with its value and row.
+    TypeError, ValueError
+        For a wrong dtype, shape or option, a class that is there twice, and log-probabilities above
+        0 or with a sum of probabilities above 1 by more than 1e-3.
+
+    Notes
+    -----
+    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence.
+
+    Examples
+    --------
+    >>> import numpy as np, klce
+    >>> table = klce.compare_top_k([[0, 1]], np.log([[0.6, 0.3]]), np.log([[0.5, 0.3, 0.1, 0.1]]))
+    >>> table.kl_divergence.round(4), table.tail_p.round(4), table.tail_q.round(4)
+    (array([0.0401]), array([0.1]), array([0.2]))
+    """
+    rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
+    ids = _validate.array(p_ids, "p_ids")
+    if ids.dtype.kind not in "iu":
+        raise TypeError(f"p_ids must hold integers, class indices, got {ids.dtype}")
+    if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
+        raise ValueError(
+            f"p_ids must have the shape of the rows, {rows.shape}, and one axis more, "
+            f"got {ids.shape}"
+        )
+    given = _validate.floats(p_log_probs, "p_log_probs")
+    if given.shape != ids.shape:
+        raise ValueError(
+            f"p_log_probs must have the shape of p_ids, {ids.shape}, got {given.shape}"
+        )
+    known = ids != -1
+    in_order = np.sort(ids, axis=-1)
+    twice = (in_order[..., 1:] == in_order[..., :-1]) & (in_order[..., 1:] != -1)
+    if twice.any():
+        at = tuple(np.argwhere(twice)[0].tolist())
+        raise ValueError(
+            f"p_ids must hold each class once, got {in_order[at]} twice{_in_row(at[:-1])}"
+        )
+    log_p = np.where(known, given.astype(np.float64), -np.inf)
+    if (log_p > 0).any():
+        at = tuple(np.argwhere(log_p > 0)[0].tolist())
+        raise ValueError(f"p_log_probs must not be above 0, got {given[at]}{_in_row(at[:-1])}")
+    with np.errstate(all="ignore"):
+        prob_p = np.exp(log_p)
+        tail_p = 1 - prob_p.sum(axis=-1)
+        if (tail_p < -1e-3).any():
+            row = tuple(np.argwhere(tail_p < -1e-3)[0].tolist())
+            raise ValueError(
+                f"p_log_probs must have probabilities that sum to 1 at most, "
+                f"got {1 - tail_p[row]}{_in_row(row)}"
+            )
+        tail_p = np.maximum(tail_p, 0)
+        # One that is known has a log-probability; the first class stands in for none.
+        table = score(q, axis=axis, want=(), candidates=np.where(known, ids, 0),
+                      temperature=temperature)  # fmt: skip
+        log_q = np.where(known, table["candidate_log_probs"].astype(np.float64), -np.inf)
+        prob_q = np.exp(log_q)
+        tail_q = np.maximum(1 - prob_q.sum(axis=-1), 0)
+        # q - p + p log(p/q) of each class and of the tail: never negative.
+        terms = np.where(prob_p == 0, prob_q, prob_q - prob_p + prob_p * (log_p - log_q))
+        of_tail = tail_q - tail_p + tail_p * np.log(tail_p / tail_q)
+        tail = np.where(tail_p == 0, tail_q, of_tail)
+        divergence = np.maximum(terms.sum(axis=-1) + tail, 0)
+    columns = {"kl_divergence": divergence, "tail_p": tail_p, "tail_q": tail_q}
+    return RowTable({k: np.asarray(a) for k, a in columns.items()}, rows.shape)
+
+
+def _in_row(row: tuple[int, ...]) -> str:
+    return f" in row {', '.join(map(str, row))}" if row else ""
+
+
+def _wanted(
+    op: str,
+    want: Iterable[str] | None,
+    default: tuple[str, ...],
+    of_target: tuple[str, ...],
+    labelled: bool,
+) -> set[str]:
+    """Return the statistics to compute."""
+    if want is None:
+        return {*default, *(of_target if labelled else ())}
+    if isinstance(want, str):
+        raise TypeError(f"want must be a collection of names, got the string {want!r}")
+    known = _ufuncs.STATISTICS[op]
+    names = list(want)
+    for name in names:
+        if name not in known:
+            raise ValueError(f"want must name statistics of {', '.join(known)}, got {name!r}")
+        if name in of_target and not labelled:
+            raise ValueError(f"want must not name {name!r} without a target")
+    return set(names)
+
+
+def _top_size(top_k: int, classes: int) -> int:
+    try:
+        size = top_k.__index__()
+    except AttributeError:
+        raise TypeError(f"top_k must be an integer, got {top_k!r}") from None
+    if not 0 <= size <= min(classes, _ufuncs.MAX_TOP):
+        raise ValueError(
+            f"top_k must be from 0 to the {classes} classes, and at most {_ufuncs.MAX_TOP}, "
+            f"got {top_k!r}"
+        )
+    return size
+
+
+def _candidates(
+    candidates: ArrayLike | None, shape: tuple[int, ...], classes: int
+) -> NDArray[np.int64]:
+    """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
+    if candidates is None:
+        return np.empty(0, np.int64)
+    given = _validate.array(candidates, "candidates")
+    if given.size and given.dtype.kind not in "iu":
+        raise TypeError(f"candidates must hold integers, class indices, got {given.dtype}")
+    if given.ndim != 1 and given.shape[:-1] != shape:
+        raise ValueError(
+            f"candidates must be one-dimensional, or have the shape of the rows, {shape}, and one "
+            f"axis more, got {given.shape}"
+        )
+    outside = (given < 0) | (given >= classes)
+    if outside.any():
+        at = tuple(np.argwhere(outside)[0].tolist())
+        raise IndexError(
+            f"candidates must hold class indices below {classes}, got {given[at]}{_in_row(at[:-1])}"
+        )
+    return given.astype(np.int64, copy=False)
+
+
+class _Rows:
+    """Checked operands that hold rows, and the call of a kernel on them."""
+
+    def __init__(
+        self,
+        arrays: tuple[ArrayLike, ...],
+        names: tuple[str, ...],
+        axis: int,
+        form: Form,
+        temperature: float,
+        where: ArrayLike | None,
+    ) -> None:
+        given = [_validate.floats(x, name) for x, name in zip(arrays, names, strict=True)]
+        axes = [_validate.class_axis(axis, x, name) for x, name in zip(given, names, strict=True)]
+        _validate.form(form)
+        self._form = form
+        self._t = _validate.temperature(temperature, form)
+        #: The dtype of numbers for each row.
+        self.dtype = _validate.row_dtype(*given)
+        self._taken = np.dtype(np.float64) if form == "probs" else _validate.map_dtype(*given)
+        # The classes last, as views.
+        self._arrays = [np.moveaxis(x, i, -1) for x, i in zip(given, axes, strict=True)]
+        self.classes = self._arrays[0].shape[-1]
+        if any(x.shape[-1] != self.classes for x in self._arrays):
+            counts = " and ".join(str(x.shape[-1]) for x in self._arrays)
+            raise ValueError(f"p and q must have the same number of classes, got {counts}")
+        try:
+            whole = np.broadcast_shapes(*(x.shape for x in self._arrays))
+        except ValueError:
+            shapes = " and ".join(str(x.shape) for x in given)
+            raise ValueError(
+                f"{' and '.join(names)} must have shapes that broadcast, got {shapes}"
+            ) from None
+        #: The rows' shape.
+        self.shape = whole[:-1]
+        full = list(whole[:-1])
+        full.insert(len(full) + 1 + axes[0], self.classes)
+        mask = _validate.mask(where, tuple(full), " and ".join(names))
+        self._mask = None if mask is None else np.moveaxis(mask, axes[0], -1)
+
+    def labels(
+        self, target: ArrayLike | None, ignore_index: int
+    ) -> tuple[NDArray[np.int64], np.int64]:
+        """Return the labels, and the ignored one; no target is a row of that."""
+        if target is None:
+            return np.asarray(0, np.int64), np.int64(0)
+        label, ignored, _ = _validate.labels(target, self.shape, self.classes, ignore_index)
+        return label, np.int64(ignored)
+
+    def run(
+        self,
+        op: str,
+        names: set[str],
+        labels: tuple[NDArray[np.int64], np.int64],
+        options: tuple[int, ...],
+        by_row: tuple[Array, ...],
+        out: tuple[Array, ...],
+    ) -> dict[str, Array]:
+        """Call the kernel `op`; return the columns of the statistics named."""
+        statistics = _ufuncs.STATISTICS[op]
+        want = sum(1 << bit for bit, name in enumerate(statistics) if name in names)
+        columns = {
+            letter: [name for name in statistics if name in names and statistics[name] == letter]
+            for letter in "SL"
+        }
+        # A column for each statistic, contiguous; the kernel's axis of columns is the last.
+        numbers = np.empty((len(columns["S"]), *self.shape), self.dtype)
+        integers = np.empty((len(columns["L"]), *self.shape), np.int64)
+        outputs = (np.moveaxis(numbers, 0, -1), np.moveaxis(integers, 0, -1), *out)
+        label, ignored = labels
+        kernel = getattr(_ufuncs, op)
+        for part in self._parts():
+            own = [self._cut(a, part, 0) for a in (label,)]
+            chosen = [self._cut(a, part, 1) for a in by_row]
+            results = tuple(self._cut(a, part, 1) for a in outputs)
+            args = (*self._logits(part), *own, ignored, self._t, np.int64(want), *options, *chosen)
+            mask = None if self._mask is None else self._cut(self._mask, part, 1)
+            axes: list[tuple[int, ...]] = [
+                (-1,) if letter in "vSL" else () for letter in _ufuncs.OPS[op] if letter != ">"
+            ]
+            _validate.called(kernel, *args, dtype=self._taken, axes=axes, where=mask, out=results)
+        named = dict(zip(columns["S"], numbers, strict=True))
+        named |= dict(zip(columns["L"], integers, strict=True))
+        return {name: named[name] for name in statistics if name in named}
+
+    def _parts(self) -> Iterator[slice | None]:
+        """Yield parts of the rows' first axis, where logits have to be made; else all at once."""
+        if self._form != "probs" or not self.shape:
+            yield None
+            return
+        each = int(np.prod(self.shape[1:])) * max(self.classes, 1) * self._taken.itemsize
+        step = max(1, _BLOCK_BYTES // max(each, 1))
+        for start in range(0, self.shape[0], step):
+            yield slice(start, start + step)
+
+    def _cut(self, array: Array, part: slice | None, own: int) -> Array:
+        """Take a part of the rows, unless the array, with axes of its own, is the same for all."""
+        whole = array.ndim - own == len(self.shape) and array.shape[:1] == self.shape[:1]
+        return array if part is None or not whole else array[part]
+
+    def _logits(self, part: slice | None) -> list[Array]:
+        """Return a part of the operands, of probabilities the logarithms."""
+        if self._form != "probs":
+            return self._arrays
+        made = []
+        for array in self._arrays:
+            own = self._cut(array, part, 1)
+            log = np.asarray(_validate.called(_ufuncs.information, own, dtype=self._taken))
+            made.append(np.negative(log, out=log))
+        return made

@@ -1,0 +1,341 @@
+/* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
+ * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
+ *
+ * The first sweep takes both rows' sums and their maxima; the second, over the rows in cache, adds up
+ * each class's terms, all of them of d = log(q/p) and w ~ p as kl_logits.h has them:
+ *     KL(p||q)    w (exp(d) - 1 - d)
+ *     KL(q||p)    w (d exp(d) - (exp(d) - 1))
+ *     JS          (w + q)/4 f(v), v = (q - w)/(q + w), f(v) = (1 - v) log(1 - v) + (1 + v) log(1 + v)
+ * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and an
+ * entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p, is
+ * taken out of the divergences at the end. */
+
+/* Fields: 0 to 3 and OFFSET as in kl_logits.h; before there is an OFFSET, 0 to 4 are x's of expsum.h
+ * and 5 to 9 y's. */
+enum {
+    K(COMPARE_Q) = 5,
+    K(BEST_P) = 10,
+    K(BEST_Q),
+    K(ENTROPY_P),
+    K(ENTROPY_Q),
+    K(KL),
+    K(REVERSE_KL),
+    K(JS),
+    K(VARIATION),
+    K(AGREEMENT),
+    K(COMPARE_DRIFT)
+};
+
+enum {
+    K(COMPARE_TARGET) = 2,
+    K(COMPARE_IGNORED),
+    K(COMPARE_TEMPERATURE),
+    K(COMPARE_WANT),
+    K(COMPARE_TOP),
+    K(COMPARE_NUMBERS),
+    K(COMPARE_INTEGERS)
+};
+
+/* The square of v beyond which JS takes the logarithms themselves. */
+#define JS_FAR 0.08
+
+static void K(compare_prepare)(klce_call *call)
+{
+    K(expsum_prepare)(call, *(const double *)call->arg[K(COMPARE_TEMPERATURE)]);
+}
+
+static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                   ptrdiff_t high, double *state)
+{
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    for (int side = 0; side < 2; side++) {
+        const elem *x = K(row_in)(call, side, row) + low;
+        double *own = state + side * FIELD(COMPARE_Q);
+        int weighs =
+            side ? WANTS(want, compare_entropy_q) || WANTS(want, compare_reverse_cross_entropy)
+                 : WANTS(want, compare_entropy_p) || WANTS(want, compare_cross_entropy);
+        if (weighs) {
+            K(sum_exp_and_weighted)(K(context)(call), x, high - low, own);
+        } else {
+            K(sum_exp)(K(context)(call), x, high - low, own);
+            own[FIELD(WEIGHTED)] = 0;
+        }
+        if (WANTS(want, compare_same_argmax)) {
+            ptrdiff_t at = K(argmax)(x, high - low, (real)own[FIELD(MAX)], isnan(own[FIELD(REST)]));
+            state[FIELD(BEST_P) + side * KLCE_TILE] = (double)(low + at);
+        }
+    }
+}
+
+static void K(compare_merge)(const klce_call *call, double *into, const double *from)
+{
+    for (int side = 0; side < 2; side++) {
+        ptrdiff_t own = side * FIELD(COMPARE_Q);
+        K(argmax_join)(into + own, from + own, K(BEST_P) + side - side * K(COMPARE_Q));
+        K(expsum_join)(K(context)(call), into + own, from + own, 1);
+    }
+}
+
+/* The entropies, and OFFSET as kl_logits.h has it. */
+static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double *other = state + FIELD(COMPARE_Q);
+    (void)row;
+    EACH_STATE(i, count)
+    {
+        store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
+        store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
+        v_f64 log_x = log1p_f64(K(rest_of)(c, state, i));
+        v_f64 log_y = log1p_f64(K(rest_of)(c, other, i));
+        v_f64 step = K(state)(other, K(MAX), i) - K(state)(state, K(MAX), i);
+        v_f64 offset = step + set_f64(c->t) * (log_y - log_x);
+        store_f64(state + FIELD(OFFSET) + i, offset + (offset - offset));
+    }
+}
+
+/* The sums of the second sweep, in the order of their fields. */
+enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
+
+/* JS's term, not yet halved.  Beyond JS_FAR by -log1p((exp(d) - 1)/2), the logarithm of 2p/(p + q). */
+KLCE_INLINE K(v) K(js_term)(const K(kl_parts) *parts, int careful)
+{
+    K(v) one = K(set)(1), two = K(set)(2), log_2 = K(set)((real)0x1.62e42fefa39efp-1);
+    K(v) gain = parts->ratio - one;
+    /* moved/w, but for a w that is next to nothing, where only |v| = 1 counts. */
+    K(v) v = parts->moved / (parts->moved + two * parts->w), square = v * v;
+    K(v) even = K(set)((real)(1 / 28.0));
+#if KLCE_REAL_IS_F64
+    static const double series[] = {1 / 325.0, 1 / 276.0, 1 / 231.0, 1 / 190.0, 1 / 153.0,
+                                    1 / 120.0, 1 / 91.0,  1 / 66.0,  1 / 45.0};
+    even = K(set)(series[0]);
+    for (int k = 1; k < 9; k++)
+        even = K(fma)(even, square, K(set)(series[k]));
+    even = K(fma)(even, square, K(set)(1 / 28.0));
+#else
+    even = K(fma)(K(set)((real)(1 / 45.0)), square, even);
+#endif
+    even = K(fma)(even, square, K(set)((real)(1 / 15.0)));
+    even = K(fma)(even, square, K(set)((real)(1 / 6.0)));
+    K(v) half = K(set)(0.5), result = half * (parts->moved * v) * K(fma)(even, square, one);
+    K(m) far = K(not)(K(lt)(square, K(set)((real)JS_FAR)));
+    if (K(any)(far)) {
+        K(v) log = K(log1p)(half * gain);
+        K(v) term = parts->w * K(fma)(parts->ratio, parts->slope - log, -log);
+        result = K(select)(far, term, result);
+    }
+    if (careful) {
+        /* log(2q/(p + q)) is log 2 less log1p(p/q), and p/q is at most exp(-8). */
+        K(v) rest = K(log1p)(K(select)(parts->is_far, parts->w / parts->q, K(set)(0)));
+        K(v) of_p = parts->w * ((log_2 - parts->slope) - rest), of_q = parts->q * (log_2 - rest);
+        result = K(select)(parts->is_far, of_p + of_q, result);
+        result = K(select)(parts->no_p, parts->q * log_2, result);
+        result = K(select)(parts->no_q, parts->w * log_2, result);
+    }
+    return result;
+}
+
+/* One class's terms. */
+KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(kl_measure) *by, int64_t want,
+                                  int careful, K(v) x, K(v) y, int *beyond, K(v) *term)
+{
+    K(v) zero = K(set)(0), one = K(set)(1);
+    K(kl_parts) parts = K(kl_logits_term)(c, by, careful, x, y, beyond);
+    K(v) slope = parts.slope;
+    term[0] = parts.term;
+    term[K(COMPARE_DRIFT) - K(KL)] = parts.moved;
+    if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy)) {
+        /* Each difference where it does not cancel. */
+        K(v) near = slope * parts.moved - parts.term;
+        K(v) apart = K(fma)(slope, parts.q, -parts.moved);
+        K(v) reverse = K(select)(K(lt)(K(max)(slope, -slope), one), near, apart);
+        if (careful) {
+            K(v) own = parts.q * (slope - one);
+            own = K(select)(K(eq)(parts.q, zero), zero, own);
+            reverse = K(select)(parts.is_far, own + parts.w, reverse);
+            reverse = K(select)(parts.no_p, own, reverse);
+            reverse = K(select)(parts.no_q, parts.w, reverse);
+        }
+        term[1] = reverse;
+    }
+    if (WANTS(want, compare_js_divergence))
+        term[2] = K(js_term)(&parts, careful);
+    if (WANTS(want, compare_total_variation))
+        term[3] = K(max)(parts.moved, -parts.moved);
+    if (WANTS(want, compare_expected_agreement))
+        term[4] = parts.q * (parts.w * K(set)((real)UNBOOST));
+}
+
+/* Whether the second sweep is for anything. */
+KLCE_INLINE int K(compare_adds)(int64_t want)
+{
+    const int64_t others = 1 << KLCE_compare_entropy_p | 1 << KLCE_compare_entropy_q |
+                           1 << KLCE_compare_target_log_prob_change |
+                           1 << KLCE_compare_target_prob_change | 1 << KLCE_compare_same_argmax |
+                           1 << KLCE_compare_top_overlap;
+    return (want & ~others) != 0;
+}
+
+static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                             double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    K(measure) from =
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
+    K(kl_measure) by = K(kl_measure_of)(from, state, 0, 0);
+    K(lanes) sums[K(COMPARE_SUMS)];
+    K(v) x_group[VECTORS], y_group[VECTORS];
+    K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][VECTORS];
+    if (!K(compare_adds)(want))
+        return;
+    for (int k = 0; k < K(COMPARE_SUMS); k++)
+        sums[k] = K(no_lanes)();
+    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) term[k] = K(set)(0);
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        for (int k = 0; k < K(COMPARE_SUMS); k++)
+            EACH_VECTOR(v) sum[k][v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
+            K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
+            for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
+                int beyond = 0;
+                K(compare_terms)(c, &by, want, 0, x_group[v], y_group[v], &beyond, term);
+                if (beyond)
+                    K(compare_terms)(c, &by, want, 1, x_group[v], y_group[v], &beyond, term);
+                KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][v] =
+                    sum[k][v] + term[k];
+            }
+        }
+        for (int k = 0; k < K(COMPARE_SUMS); k++)
+            K(add_lanes)(&sums[k], sum[k]);
+    }
+    for (int k = 0; k < K(COMPARE_SUMS); k++)
+        state[(K(KL) + k) * KLCE_TILE] = K(total)(&sums[k]);
+}
+
+static void K(compare_add)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
+        into[k * KLCE_TILE] += from[k * KLCE_TILE];
+}
+
+/* How many classes are in the top of both rows. */
+static KLCE_NOINLINE double K(overlap)(const klce_call *call, ptrdiff_t row)
+{
+    K(top) p, q;
+    int shared = 0;
+    p.size = q.size = *(const int64_t *)call->arg[K(COMPARE_TOP)];
+    p.filled = q.filled = 0;
+    K(top_add)(&p, K(row_in)(call, 0, row), call->n, 0);
+    K(top_add)(&q, K(row_in)(call, 1, row), call->n, 0);
+    for (ptrdiff_t i = 0; i < p.filled; i++)
+        for (ptrdiff_t j = 0; j < q.filled; j++)
+            shared += p.index[i] == q.index[j];
+    return shared;
+}
+
+/* What the target's log-probability and probability change by, from p to q. */
+KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                   const double *state, double *of_log, double *of_prob)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double x[KLCE_TILE] = {0}, y[KLCE_TILE] = {0}, counts[KLCE_TILE] = {0};
+    int64_t ignored = *(const int64_t *)call->arg[K(COMPARE_IGNORED)];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int64_t label = *(const int64_t *)(call->arg[K(COMPARE_TARGET)] +
+                                           (row + i) * call->step[K(COMPARE_TARGET)]);
+        counts[i] = label != ignored;
+        if (!counts[i])
+            continue;
+        int inside = (uint64_t)label < (uint64_t)call->n;
+        if (!inside)
+            atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+        x[i] = inside ? K(value)(K(row_in)(call, 0, row + i)[label]) : (double)NAN;
+        y[i] = inside ? K(value)(K(row_in)(call, 1, row + i)[label]) : (double)NAN;
+    }
+    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), nan = set_f64(NAN);
+    v_f64 least = set_f64(-INFINITY), zero = set_f64(0);
+    EACH_STATE(i, count)
+    {
+        v_f64 own = load_f64(x + i), other = load_f64(y + i);
+        v_f64 change = (other - own) - K(state)(state, K(OFFSET), i);
+        v_f64 mass = one + K(rest_of)(c, state, i);
+        v_f64 p = exp_f64(&c->f, own - K(state)(state, K(MAX), i), c->t) / mass;
+        /* exp(change) - 1 by its series where that is near. */
+        v_f64 size = max_f64(change, -change);
+        m_f64 near = lt_f64(size * inverse, set_f64(0.34)), no_p = eq_f64(own, least);
+        v_f64 z = select_f64(near, change, zero);
+        v_f64 gain = fma_f64(exp_poly_f64(&c->f, z), z, set_f64(c->f.c1)) * z;
+        v_f64 far = exp_f64(&c->f, change, c->t) - one;
+        v_f64 prob = p * select_f64(near, gain, far);
+        /* q, where it is that or nearly so: p times a ratio beyond the numbers is nan. */
+        v_f64 shift = K(state)(state, K(MAX), i) + K(state)(state, K(OFFSET), i);
+        v_f64 q = exp_f64(&c->f, other - shift, c->t) / mass;
+        prob = select_f64(lt_f64(set_f64(8), change * inverse), q - p, prob);
+        prob = select_f64(and_f64(no_p, eq_f64(other, least)), shift - shift, prob);
+        m_f64 counted = eq_f64(load_f64(counts + i), one);
+        store_f64(of_log + i, select_f64(counted, change * inverse, nan));
+        store_f64(of_prob + i, select_f64(counted, prob, nan));
+    }
+}
+
+static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    double value[KLCE_COMPARE_COUNT][KLCE_TILE];
+    v_f64 zero = set_f64(0), one = set_f64(1), log_2 = set_f64(0x1.62e42fefa39efp-1);
+    EACH_STATE(i, count)
+    {
+        v_f64 mass = one + K(rest_of)(c, state, i);
+        v_f64 at_reference = (one + K(to_maximum)(c, state, i)) / mass;
+        v_f64 scale = at_reference * set_f64(UNBOOST);
+        v_f64 s = K(state)(state, K(COMPARE_DRIFT), i) * scale;
+        v_f64 none = K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
+        v_f64 kl = K(state)(state, K(KL), i) * scale - log1p_gap_f64(s);
+        /* sum q log(q/p) over a mass of 1 + s, and p of 1. */
+        v_f64 reverse = K(state)(state, K(REVERSE_KL), i) * scale / (one + s);
+        reverse = reverse - log1p_gap_f64(-s / (one + s));
+        v_f64 js = K(state)(state, K(JS), i) * scale * set_f64(0.5) - s * s * set_f64(0.125);
+        v_f64 variation = K(state)(state, K(VARIATION), i) * scale * set_f64(0.5);
+        v_f64 agreement = K(state)(state, K(AGREEMENT), i) * scale * at_reference;
+        /* Rounding may leave less than nothing, or more than there is. */
+        kl = max_f64(zero, kl + none);
+        reverse = max_f64(zero, reverse + none);
+        js = min_f64(log_2, max_f64(zero, js + none));
+        variation = min_f64(one, variation + none);
+        v_f64 entropy_p = K(state)(state, K(ENTROPY_P), i);
+        v_f64 entropy_q = K(state)(state, K(ENTROPY_Q), i);
+        store_f64(value[KLCE_compare_kl_divergence] + i, kl);
+        store_f64(value[KLCE_compare_reverse_kl_divergence] + i, reverse);
+        store_f64(value[KLCE_compare_js_divergence] + i, js);
+        store_f64(value[KLCE_compare_total_variation] + i, variation);
+        store_f64(value[KLCE_compare_cross_entropy] + i, entropy_p + kl);
+        store_f64(value[KLCE_compare_reverse_cross_entropy] + i, entropy_q + reverse);
+        store_f64(value[KLCE_compare_entropy_p] + i, entropy_p);
+        store_f64(value[KLCE_compare_entropy_q] + i, entropy_q);
+        store_f64(value[KLCE_compare_expected_agreement] + i, agreement + none);
+    }
+    if (WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change))
+        K(target_changes)(call, row, count, state, value[KLCE_compare_target_log_prob_change],
+                          value[KLCE_compare_target_prob_change]);
+    for (int i = 0; i < count; i++) {
+        value[KLCE_compare_same_argmax][i] = state[FIELD(BEST_P) + i] == state[FIELD(BEST_Q) + i];
+        if (WANTS(want, compare_top_overlap))
+            value[KLCE_compare_top_overlap][i] = K(overlap)(call, row + i);
+    }
+    K(put_columns)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_letters,
+                   KLCE_COMPARE_COUNT, value);
+}
+
+static const klce_kernel K(compare_kernel) = {
+    .prepare = K(compare_prepare),
+    .pass = {{K(compare_normalizers), K(compare_merge), K(compare_offset)},
+             {K(compare_sweep), K(compare_add), K(compare_finish)}},
+};
+
+#undef JS_FAR

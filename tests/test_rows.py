@@ -1,0 +1,441 @@
+"""klce.score, klce.compare and klce.compare_top_k, beyond what the kernels compute."""
+
+from __future__ import annotations
+
+import sys
+
+import ml_dtypes
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import klce
+from klce import _ufuncs, reference
+
+SCORES = list(_ufuncs.STATISTICS["score"])
+COMPARISONS = list(_ufuncs.STATISTICS["compare"])
+DTYPES = [np.float32, np.float64, np.float16, ml_dtypes.bfloat16]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261124)
+
+
+def rows(rng, shape=(6, 40), dtype=np.float64):
+    return (3 * rng.normal(size=shape)).astype(dtype)
+
+
+def assert_near(table, expected, rtol=1e-6, atol=1e-7):
+    for name, column in table.items():
+        want = np.asarray(expected[name])
+        assert column.shape == want.shape, name
+        if column.dtype.kind == "f":
+            assert_allclose(column, want, rtol=rtol, atol=atol, err_msg=name)
+        else:
+            assert_array_equal(column, want, err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_score_as_specified(dtype, rng):
+    x, target = rows(rng, dtype=dtype), rng.integers(0, 40, 6)
+    target[2] = -100
+    options = {"top_k": 7, "candidates": [3, 0, 39], "temperature": 0.8}
+    table = klce.score(x, target, want=SCORES, **options)
+    assert list(table) == [*SCORES, "candidate_log_probs", "top_ids", "top_log_probs"]
+    assert_near(table, reference.score(x.astype(np.float64), target, **options))
+    number = np.float64 if dtype == np.float64 else np.float32
+    kinds = {"rank": np.int64, "argmax": np.int64, "greedy_match": np.bool_, "top_ids": np.int64}
+    assert {k: a.dtype for k, a in table.items()} == {
+        k: np.dtype(kinds.get(k, number)) for k in table
+    }
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_compare_as_specified(dtype, rng):
+    p, target = rows(rng, dtype=dtype), rng.integers(0, 40, 6)
+    q = (p.astype(np.float64) + rng.normal(size=p.shape)).astype(dtype)
+    target[4] = -100
+    table = klce.compare(p, q, target, want=COMPARISONS, top_k=5)
+    assert list(table) == COMPARISONS
+    wide = p.astype(np.float64), q.astype(np.float64)
+    assert_near(table, reference.compare(*wide, target, top_k=5))
+    assert table.same_argmax.dtype == np.bool_
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_each_score_alone_is_what_it_is_among_others(name, rng):
+    for n in (1, 5, 300, 20000):
+        x = rows(rng, (20, n), np.float32)
+        target = rng.integers(0, n, 20)
+        alone = klce.score(x, target, want=[name])
+        assert list(alone) == [name]
+        assert_array_equal(alone[name], klce.score(x, target, want=SCORES)[name])
+
+
+@pytest.mark.parametrize("name", COMPARISONS)
+def test_each_comparison_alone_is_what_it_is_among_others(name, rng):
+    for n in (1, 5, 300, 20000):
+        p, q = rows(rng, (20, n), np.float32), rows(rng, (20, n), np.float32)
+        target = rng.integers(0, n, 20)
+        top = {"top_k": 1} if name == "top_overlap" else {}
+        alone = klce.compare(p, q, target, want=[name], **top)
+        assert list(alone) == [name]
+        assert_array_equal(alone[name], klce.compare(p, q, target, want=COMPARISONS, top_k=1)[name])
+
+
+def test_the_same_bits_as_the_functions_of_one_thing(rng):
+    for n in (3, 40, 3000, 40000):
+        x, y = rows(rng, (19, n), np.float32), rows(rng, (19, n), np.float32)
+        target = rng.integers(0, n, 19)
+        table = klce.score(x, target, want=SCORES)
+        assert_array_equal(table.logsumexp, klce.logsumexp(x))
+        assert_array_equal(table.entropy, klce.entropy(x, form="logits"))
+        assert_array_equal(table.nll, klce.cross_entropy(x, target, reduction="none"))
+        both = klce.compare(x, y, want=["kl_divergence", "entropy_q"])
+        assert_array_equal(both.entropy_q, klce.entropy(y, form="logits"))
+        assert_allclose(both.kl_divergence, klce.kl_divergence(x, y, form="logits"), rtol=1e-6)
+
+
+def test_what_is_told_without_want(rng):
+    x, target = rows(rng), rng.integers(0, 40, 6)
+    assert list(klce.score(x)) == ["logsumexp", "entropy", "argmax"]
+    of_target = ["nll", "target_log_prob", "target_prob"]
+    others = ["logsumexp", "entropy", "rank", "argmax", "greedy_match"]
+    assert list(klce.score(x, target)) == of_target + others
+    told = ["kl_divergence", "entropy_p", "entropy_q"]
+    assert list(klce.compare(x, x)) == [*told, "same_argmax"]
+    changes = ["target_log_prob_change", "target_prob_change"]
+    assert list(klce.compare(x, x, target)) == [*told, *changes, "same_argmax"]
+    assert list(klce.score(x, want=[])) == []
+    assert list(klce.score(x, want=[], top_k=1)) == ["top_ids", "top_log_probs"]
+
+
+def test_ties():
+    x = np.array([[1.0, 3.0, 3.0, 3.0, 0.0]])
+    table = klce.score(x, [2], want=["rank", "argmax", "margin", "greedy_match"], top_k=4)
+    assert table.rank[0] == 3
+    assert table.argmax[0] == 1
+    assert table.margin[0] == 0
+    assert not table.greedy_match[0]
+    assert_array_equal(table.top_ids, [[1, 2, 3, 0]])
+    # The second one of the first top is not in the other, where a lower index comes before it.
+    both = klce.compare(x, np.array([[3.0, 3.0, 3.0, 0.0, 0.0]]), top_k=2)
+    assert both.top_overlap[0] == 1
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 5, 20, 300, 1024])
+@pytest.mark.parametrize("order", ["any", "up", "down", "equal"])
+def test_the_top_is_that_of_a_stable_sort(top_k, order, rng):
+    for n in (top_k, top_k + 1, 40_000):
+        x = np.round(rows(rng, (3, n), np.float32), 1)
+        x = {"up": np.sort(x), "down": -np.sort(-x), "equal": 0 * x}.get(order, x)
+        table = klce.score(x, want=(), top_k=top_k)
+        expected = np.argsort(-x, axis=-1, kind="stable")[:, :top_k]
+        assert_array_equal(table.top_ids, expected)
+        log_probs = np.take_along_axis(klce.log_softmax(x), expected, axis=-1)
+        assert_allclose(table.top_log_probs, log_probs, rtol=3e-7)
+
+
+def test_rows_without_a_distribution():
+    x = np.array([[0.0, np.nan, 5.0], [np.inf, 1.0, 0.0], [-np.inf] * 3, [-np.inf, 2.0, -np.inf]])
+    table = klce.score(x, [2, 2, 2, 1], want=SCORES, top_k=3, candidates=[1])
+    for name in ("nll", "target_prob", "max_log_prob", "margin", "entropy", "varentropy"):
+        assert np.isnan(table[name][:3]).all(), name
+    assert np.isnan(table.top_log_probs[:3]).all()
+    assert np.isnan(table.candidate_log_probs[:3]).all()
+    assert_array_equal(table.argmax, [1, 0, 0, 1])
+    assert_array_equal(table.rank, [1, 3, 3, 1])
+    assert_array_equal(table.logsumexp, [np.nan, np.inf, -np.inf, 2.0])
+    assert_array_equal(table.top_ids, [[2, 0, -1], [0, 1, 2], [0, 1, 2], [1, 0, 2]])
+    assert table.nll[3] == 0
+    assert table.entropy[3] == 0
+    assert table.margin[3] == np.inf
+    both = klce.compare(x, np.zeros((4, 3)), want=COMPARISONS, target=[0] * 4, top_k=3)
+    numbers = [k for k, a in both.items() if a.dtype.kind == "f" and k != "entropy_q"]
+    for name in numbers:
+        assert np.isnan(both[name][:3]).all(), name
+    assert_allclose(both.kl_divergence[3], np.log(3), rtol=1e-15)
+    assert both.reverse_kl_divergence[3] == np.inf
+
+
+def test_ignored_rows(rng):
+    x = rows(rng)
+    x[0] = np.nan
+    target = np.array([7, 1, 7, 1, 7, 1])
+    table = klce.score(x, target, want=SCORES, ignore_index=7)
+    assert_array_equal(table.nll[::2], 0)
+    assert_array_equal(table.rank[::2], 0)
+    assert not table.greedy_match[::2].any()
+    assert np.isnan(table.target_prob[::2]).all()
+    assert np.isfinite(table.target_prob[1::2]).all()
+    changes = ["target_log_prob_change", "target_prob_change"]
+    both = klce.compare(x, x, target, want=changes, ignore_index=7)
+    for change in changes:
+        assert_array_equal(both[change], [np.nan, 0] * 3)
+
+
+def test_small_differences_keep_their_digits(rng):
+    x = rows(rng, (5, 1000), np.float64)
+    y = x + 1e-7 * rng.normal(size=x.shape)
+    names = ["kl_divergence", "reverse_kl_divergence", "js_divergence", "total_variation"]
+    table = klce.compare(x, y, want=names)
+    expected = reference.compare(x, y, want=names)
+    for name in names[:3]:
+        assert expected[name].max() < 1e-12
+        # Below 1e-12 the bound is absolute.
+        assert np.abs(table[name] - expected[name]).max() < 1e-13 * 1e-12
+    assert_array_equal(klce.compare(x, x, want=names).kl_divergence, 0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
+def test_axes(axis, rng):
+    x, y = rows(rng, (3, 4, 5), np.float32), rows(rng, (3, 4, 5), np.float32)
+    last = [np.ascontiguousarray(np.moveaxis(a, axis, -1)) for a in (x, y)]
+    target = rng.integers(0, 3, last[0].shape[:-1])
+    candidates = rng.integers(0, 3, (*target.shape, 2))
+    mask = rng.random(x.shape) < 0.8
+    for where in (None, mask):
+        own = None if where is None else np.moveaxis(where, axis, -1)
+        options = {"want": SCORES, "top_k": 2, "candidates": candidates}
+        found = klce.score(x, target, axis=axis, where=where, **options)
+        for name, column in klce.score(last[0], target, where=own, **options).items():
+            assert_array_equal(found[name], column, err_msg=name)
+        options = {"want": COMPARISONS, "top_k": 2}
+        found = klce.compare(x, y, target, axis=axis, where=where, **options)
+        for name, column in klce.compare(*last, target, where=own, **options).items():
+            assert_array_equal(found[name], column, err_msg=name)
+
+
+def test_one_row(rng):
+    x = rows(rng, (7,))
+    table = klce.score(x, 3, want=SCORES, top_k=2, candidates=[1])
+    many = klce.score(x[None], [3], want=SCORES, top_k=2, candidates=[1])
+    for name, column in many.items():
+        assert_array_equal(table[name], column[0])
+    assert table.to_structured().shape == ()
+    assert klce.compare(x, x[::-1], 2).kl_divergence.shape == ()
+
+
+def test_no_rows_and_no_classes():
+    table = klce.score(np.zeros((0, 5)), np.zeros(0, int), want=SCORES, top_k=2, candidates=[1])
+    assert {a.shape[0] for a in table.values()} == {0}
+    empty = klce.score(np.zeros((2, 0)), want=["logsumexp", "argmax", "entropy"])
+    assert_array_equal(empty.logsumexp, [-np.inf] * 2)
+    assert_array_equal(empty.argmax, [-1, -1])
+    assert np.isnan(empty.entropy).all()
+
+
+def test_rows_are_broadcast(rng):
+    p, q = rows(rng, (9,)), rows(rng, (3, 4, 9))
+    table = klce.compare(p, q, want=COMPARISONS, target=np.zeros((3, 4), int), top_k=2)
+    assert_near(table, reference.compare(p, q, np.zeros((3, 4), int), top_k=2), 1e-12, 1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_forms(dtype, rng):
+    x, y = rows(rng, dtype=dtype), rows(rng, dtype=dtype)
+    target = rng.integers(0, 40, 6)
+    p, q = klce.softmax(x), klce.softmax(y)
+    p[0, :5] = 0
+    for form, pair in {"probs": (p, q), "log_probs": (np.log(q), np.log(klce.softmax(x)))}.items():
+        table = klce.score(pair[0], target, want=SCORES, form=form, top_k=3)
+        wide = [a.astype(np.float64) for a in pair]
+        assert_near(table, reference.score(wide[0], target, form=form, top_k=3))
+        assert table.entropy.dtype == dtype
+        table = klce.compare(*pair, target, want=COMPARISONS, form=form, top_k=3)
+        assert_near(table, reference.compare(*wide, target, form=form, top_k=3))
+    with pytest.raises(ValueError, match=r'temperature belongs to form="logits", got 2'):
+        klce.score(p, form="probs", temperature=2)
+
+
+def test_negative_probabilities_are_none():
+    table = klce.score([[0.5, -0.5, 1.0]], form="probs", want=["entropy", "logsumexp"])
+    assert np.isnan(table.entropy[0])
+    assert np.isnan(table.logsumexp[0])
+
+
+@pytest.mark.parametrize("shape", [(40,), (6, 1), (6, 40)])
+def test_where(shape, rng):
+    x, y, mask = rows(rng), rows(rng), rng.random(shape) < 0.7
+    mask[-1] = True
+    target = rng.integers(0, 40, 6)
+    kept = [np.where(mask, a, -np.inf) for a in (x, y)]
+    table = klce.score(x, target, want=SCORES, where=mask, top_k=3)
+    for name, column in klce.score(kept[0], target, want=SCORES, top_k=3).items():
+        assert_array_equal(table[name], column, err_msg=name)
+    table = klce.compare(x, y, target, want=COMPARISONS, where=mask, top_k=3)
+    for name, column in klce.compare(*kept, target, want=COMPARISONS, top_k=3).items():
+        assert_array_equal(table[name], column, err_msg=name)
+
+
+def test_many_blocks_of_rows_that_are_made(rng):
+    x = rows(rng, (300, 4000), np.float32)
+    p, target = klce.softmax(x), rng.integers(0, 4000, 300)
+    table = klce.score(p, target, form="probs", want=SCORES, candidates=target[:, None])
+    assert_near(table, klce.score(x, target, want=SCORES, candidates=target[:, None]), 3e-4, 3e-5)
+
+
+@pytest.mark.parametrize("threads", [2, 3])
+def test_threads_change_no_bit(threads, rng):
+    for shape in ((2, 70_000), (1, 200_000), (3000, 100)):
+        x, y = rows(rng, shape, np.float32), rows(rng, shape, np.float32)
+        target = rng.integers(0, shape[1], shape[0])
+        found = []
+        for count in (1, threads):
+            with klce.threads(count):
+                score = klce.score(x, target, want=SCORES, top_k=9)
+                found.append(
+                    [*score.values(), *klce.compare(x, y, want=["js_divergence"]).values()]
+                )
+        for a, b in zip(*found, strict=True):
+            assert_array_equal(a, b)
+
+
+# --- truncated distributions ----------------------------------------------------------------------
+
+
+def test_compare_top_k(rng):
+    p, q = rows(rng, (5, 60)), rows(rng, (5, 60))
+    top = klce.score(p, want=(), top_k=8)
+    table = klce.compare_top_k(top.top_ids, top.top_log_probs, q)
+    mass_p, mass_q = klce.softmax(p), klce.softmax(q)
+    known = np.take_along_axis(mass_p, top.top_ids, -1), np.take_along_axis(mass_q, top.top_ids, -1)
+    tails = [1 - a.sum(-1, keepdims=True) for a in known]
+    merged = [np.concatenate([a, b], axis=-1) for a, b in zip(known, tails, strict=True)]
+    assert_allclose(table.kl_divergence, klce.kl_divergence(*merged), rtol=1e-10)
+    assert_allclose(table.tail_p, tails[0][:, 0], rtol=1e-10)
+    assert_allclose(table.tail_q, tails[1][:, 0], rtol=1e-10)
+    assert (table.kl_divergence <= klce.kl_divergence(p, q, form="logits")).all()
+    # All classes: the divergence itself.
+    top = klce.score(p, want=(), top_k=60)
+    whole = klce.compare_top_k(top.top_ids, top.top_log_probs, q).kl_divergence
+    assert_allclose(whole, klce.kl_divergence(p, q, form="logits"), rtol=1e-10)
+
+
+def test_compare_top_k_with_fewer_known(rng):
+    q = rows(rng, (2, 10))
+    ids = np.array([[3, 5, -1], [9, -1, -1]])
+    log_probs = np.log([[0.5, 0.2, 1], [0.9, 1, 1]])
+    padded = klce.compare_top_k(ids, log_probs, q)
+    for row, count in ((0, 2), (1, 1)):
+        alone = klce.compare_top_k(ids[row, :count], log_probs[row, :count], q[row])
+        assert_allclose(padded.kl_divergence[row], alone.kl_divergence, rtol=1e-13)
+
+
+# --- the table ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def table(rng):
+    x = rows(rng, (2, 3, 5), np.float32)
+    return klce.score(x, np.zeros((2, 3), int), top_k=2)
+
+
+def test_a_table_is_a_mapping(table):
+    assert len(table) == len(list(table)) == 10
+    assert table["nll"] is table.nll
+    assert "rank" in table
+    assert "rank" in dir(table)
+    assert "top_ids: int64[2, 3, 2]" in repr(table)
+    with pytest.raises(KeyError):
+        table["margin"]
+    with pytest.raises(AttributeError, match="no column 'margin', it has nll"):
+        table.margin  # noqa: B018
+
+
+def test_to_structured(table):
+    found = table.to_structured()
+    assert found.shape == (2, 3)
+    assert found.dtype.names == tuple(table)
+    for name, column in table.items():
+        assert_array_equal(found[name], column)
+
+
+def test_to_arrow(table):
+    pytest.importorskip("pyarrow")
+    arrow = table.to_arrow()
+    assert arrow.column_names == list(table)
+    assert arrow.num_rows == 6
+    assert arrow["top_ids"].to_pylist() == table.top_ids.reshape(6, 2).tolist()
+    assert arrow["greedy_match"].to_pylist() == table.greedy_match.reshape(6).tolist()
+
+
+def test_to_pandas(table):
+    pytest.importorskip("pandas")
+    frame = table.to_pandas()
+    assert list(frame)[-2:] == ["top_log_probs_0", "top_log_probs_1"]
+    assert_array_equal(frame["top_ids_1"], table.top_ids[..., 1].reshape(6))
+
+
+@pytest.mark.parametrize("package", ["pyarrow", "pandas"])
+def test_a_package_that_is_missing_is_named(table, package, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    method = table.to_arrow if package == "pyarrow" else table.to_pandas
+    with pytest.raises(ImportError, match=f"needs {package}, which is not installed"):
+        method()
+
+
+# --- wrong arguments ------------------------------------------------------------------------------
+
+X = np.zeros((3, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: klce.score(X, want=["nil"]),
+            ValueError,
+            "want must name statistics of nll.*'nil'",
+        ),
+        (lambda: klce.score(X, want="nll"), TypeError, "want must be a collection of names.*'nll'"),
+        (lambda: klce.score(X, want=["nll"]), ValueError, "'nll' without a target"),
+        (lambda: klce.score(X, [0, 4, 0]), IndexError, "target must hold .* got 4 in row 1"),
+        (lambda: klce.score(X, [0, 1]), ValueError, "target must have the shape of the rows"),
+        (lambda: klce.score(X, top_k=5), ValueError, "top_k must be from 0 to the 4 classes.* 5"),
+        (lambda: klce.score(np.zeros(2000), top_k=1025), ValueError, "at most 1024, got 1025"),
+        (lambda: klce.score(X, top_k=-1), ValueError, "top_k must be from 0"),
+        (lambda: klce.score(X, top_k=1.5), TypeError, "top_k must be an integer, got 1.5"),
+        (lambda: klce.score(X, candidates=[0, 4]), IndexError, "candidates must .* below 4, got 4"),
+        (
+            lambda: klce.score(X, candidates=[[0], [1], [-1]]),
+            IndexError,
+            "candidates must hold class indices below 4, got -1 in row 2",
+        ),
+        (lambda: klce.score(X, candidates=[[0]]), ValueError, "candidates must be one-dimensional"),
+        (lambda: klce.score(X, candidates=[0.5]), TypeError, "candidates must hold integers"),
+        (lambda: klce.score(X, where=[1, 0, 1, 0]), TypeError, "where must hold bool, got int64"),
+        (lambda: klce.score(X, where=[True] * 3), ValueError, "where must broadcast .*got .3,."),
+        (lambda: klce.score(1.0), ValueError, "logits must have at least one dimension"),
+        (lambda: klce.score(X, axis=2), ValueError, "axis 2 is out of bounds for logits"),
+        (lambda: klce.score(X, form="odds"), ValueError, "form must be .*'odds'"),
+        (lambda: klce.score(X, temperature=0), ValueError, "temperature must be from 1e-6"),
+        (lambda: klce.compare(X, X[:, :3]), ValueError, "same number of classes, got 4 and 3"),
+        (lambda: klce.compare(X, X[:2]), ValueError, "p and q must have shapes that broadcast"),
+        (lambda: klce.compare(X, X, want=["top_overlap"]), ValueError, "without top_k"),
+        (lambda: klce.compare(X, X + 1j), TypeError, "q must be .*complex128"),
+        (
+            lambda: klce.compare_top_k([[0, 0]] * 3, X[:, :2] - 1, X),
+            ValueError,
+            "p_ids must hold each class once, got 0 twice in row 0",
+        ),
+        (
+            lambda: klce.compare_top_k([[0]] * 3, [[-1.0], [0.5], [-1.0]], X),
+            ValueError,
+            "p_log_probs must not be above 0, got 0.5 in row 1",
+        ),
+        (
+            lambda: klce.compare_top_k([[0, 1]] * 3, X[:, :2] - 0.1, X),
+            ValueError,
+            "probabilities that sum to 1 at most, got 1.8.* in row 0",
+        ),
+        (lambda: klce.compare_top_k([[4]] * 3, X[:, :1], X), IndexError, "got 4 in row 0"),
+        (lambda: klce.compare_top_k([0], X[:, :1], X), ValueError, "p_ids must have the shape"),
+        (lambda: klce.compare_top_k([[0.0]] * 3, X[:, :1], X), TypeError, "p_ids must hold int"),
+        (lambda: klce.compare_top_k([[0]] * 3, X, X), ValueError, "p_log_probs must have the"),
+    ],
+)
+def test_wrong_arguments(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
