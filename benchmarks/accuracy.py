@@ -68,6 +68,10 @@ def epsilon(dtype: np.dtype[Any]) -> float:
     return float(ml_dtypes.finfo(dtype).eps)
 
 
+def lowest(dtype: np.dtype[Any]) -> float:
+    return float(ml_dtypes.finfo(dtype).min)
+
+
 def plain(rng: Rng, rows: int, n: int, dtype: np.dtype[Any]) -> Array:
     return spread(rng, rows, n)
 
@@ -114,10 +118,9 @@ def late(rng: Rng, rows: int, n: int, dtype: np.dtype[Any]) -> Array:
     return x
 
 
-def masked(with_: float) -> Callable[[Rng, int, int, np.dtype[Any]], Array]:
+def masked(value: float | None) -> Callable[[Rng, int, int, np.dtype[Any]], Array]:
     def draw(rng: Rng, rows: int, n: int, dtype: np.dtype[Any]) -> Array:
-        value = float(ml_dtypes.finfo(dtype).min) if with_ == sys.float_info.max else with_
-        return mask(rng, spread(rng, rows, n), value)
+        return mask(rng, spread(rng, rows, n), value if value is not None else lowest(dtype))
 
     return draw
 
@@ -141,7 +144,6 @@ def near_0(rng: Rng, rows: int, n: int, dtype: np.dtype[Any]) -> Array:
     return x
 
 
-LOWEST = sys.float_info.max  # stands for the lowest finite number of a dtype
 LOGITS = (
     Kind("short", "2 to 33 classes, scales 0.1 to 100", plain, SHORT),
     Kind("middle", "257 to 4099 classes, scales 0.1 to 100", plain, MIDDLE),
@@ -153,7 +155,7 @@ LOGITS = (
     Kind("near 0", "a logsumexp near 0", near_0, SOME),
     Kind("-inf", "a tenth to all but one of the classes masked with -inf", masked(-np.inf), SOME),
     Kind("-1e9", "masked with -1e9", masked(-1e9), SOME),
-    Kind("lowest", "masked with the lowest finite number", masked(-LOWEST), SOME),
+    Kind("lowest", "masked with the lowest finite number", masked(None), SOME),
     Kind("temperature", "temperatures 0.3 to 10", plain, SOME, TEMPERATURES),
 )
 

@@ -236,7 +236,8 @@ class Distributions:
         self.log_total = log1p(rest)
         self._quotient = e / (exact(1.0) + rest)
         self._powers = powers
-        self.log_p = z - self.log_total
+        present = z.hi > -np.inf
+        self.log_p = (z.where(present, 0.0) - self.log_total).where(present, -np.inf)
 
     def lifted(self, power: NDArray[np.int64] | int) -> Pair:
         """Return p times 2**power: all digits, of a p that would be subnormal too."""
