@@ -1,4 +1,4 @@
-"""The rows of docs/accuracy.md within the contract's bounds, and the truth they are held against."""
+"""The rows of docs/accuracy.md within the bounds, and the truth that they are held against."""
 
 import mpmath
 import numpy as np

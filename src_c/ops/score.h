@@ -23,7 +23,7 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);
-        v_f64 log = K(log1p_for)(K(rest_of)(c, state, i));
+        v_f64 log = K(log_of_rest)(c, state, i);
         m_f64 ignored = eq_f64(load_f64(counted + i), set_f64(0));
         v_f64 loss = (max - load_f64(at_label + i)) + log + (max - max);
         store_f64(nll + i, select_f64(ignored, set_f64(0), loss));
