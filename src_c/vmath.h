@@ -390,3 +390,11 @@ KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
     v_f64 far = select_f64(eq_f64(s, set_f64(-1)), set_f64(INFINITY), s - log1p_f64(s));
     return select_f64(near, log1p_tail_f64(select_f64(near, s, set_f64(0))), far);
 }
+
+/* sum += value, lost += what rounding took from it (Knuth's two-sum); of doubles or of vectors. */
+#define ADD_KEEPING(type, sum, value, lost)                                                        \
+    do {                                                                                           \
+        type a_ = (sum), b_ = (value), s_ = a_ + b_, c_ = s_ - a_;                                 \
+        (lost) = (lost) + ((a_ - (s_ - c_)) + (b_ - c_));                                          \
+        (sum) = s_;                                                                                \
+    } while (0)
