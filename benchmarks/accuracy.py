@@ -254,11 +254,11 @@ class Sample:
         """Return row k in a form, rounded to the dtype."""
         if form == "logits":
             return self.rows[k]
-        return self._once(("given", k, form), lambda: in_form(self.rows[k], form))
+        return self.once(("given", k, form), lambda: in_form(self.rows[k], form))
 
     def truth(self, k: int, form: Form, normalize: bool = True) -> Any:
         """Return the true distributions of what is given."""
-        return self._once((k, form, normalize), lambda: self._truth(k, form, normalize))
+        return self.once((k, form, normalize), lambda: self._truth(k, form, normalize))
 
     def _truth(self, k: int, form: Form, normalize: bool) -> Any:
         x = self.given(k, form).astype(np.float64)
@@ -268,7 +268,7 @@ class Sample:
             return truth.of_probs(x) if normalize else truth.masses_of_probs(x)
         return truth.of_logits(x) if normalize else truth.masses_of_log_probs(x)
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Any, make: Callable[[], Any]) -> Any:
         if key not in self._truths:
             self._truths[key] = make()
         return self._truths[key]
@@ -489,6 +489,39 @@ def _module(name: str) -> ModuleType:
 # --- the measures ---------------------------------------------------------------------------------
 
 
+def in_ulp(sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]) -> Array:
+    return ulp_error(actual, want.hi, want.lo, dtype)
+
+
+def in_ulp_of_maximum(sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]) -> Array:
+    largest = np.abs(sample.rows[0].astype(np.float64).max(axis=-1))
+    return ulp_error(actual, want.hi, want.lo, dtype, largest)
+
+
+def in_ulp_of_normal_probs(
+    sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]
+) -> Array:
+    """Sums may drop subnormal probabilities: up to 128 of them may be missing from an entropy."""
+    info = np.finfo(dtype)
+    return ulp_error(actual, want.hi, want.lo, dtype, 64 * float(info.tiny / info.eps))
+
+
+def in_ulp_of_subnormals(sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]) -> Array:
+    """Compare probabilities, those near 0 both enlarged: a subnormal truth lacks digits."""
+    lift = np.where(want.hi < 2.0**-960, 200, 0)
+    want = sample.truth(0, "logits").lifted(lift)
+    smallest = np.ldexp(float(np.finfo(dtype).tiny), lift)
+    return ulp_error(np.ldexp(actual, lift), want.hi, want.lo, dtype, smallest)
+
+
+def relative_error(sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]) -> Array:
+    size = np.maximum(np.abs(want.hi), TINIEST_DIVERGENCE)
+    error = np.abs((actual - want.hi) - want.lo) / size
+    right = (actual == want.hi) | (np.isnan(actual) & np.isnan(want.hi))
+    both = np.isfinite(actual) & np.isfinite(want.hi)
+    return np.where(both, error, np.where(right, 0.0, np.inf))
+
+
 @dataclass(frozen=True)
 class Op:
     """One table: what is called, its truth, and the contract's bounds (float32, float64)."""
@@ -496,12 +529,11 @@ class Op:
     name: str
     kinds: tuple[Kind, ...]
     call: Callable[[Any, Sample], Any]
-    true: Callable[[Sample, bool], Any]  # a Pair, or Errors of its own
+    true: Callable[[Sample, bool], Pair]
     bounds: tuple[float, float]
+    distance: Callable[[Sample, Array, Pair, np.dtype[Any]], Array]
     forms: tuple[Form, ...] = ("logits",)
     halves: bool = True
-    relative: bool = False
-    scale: Callable[[Sample], Array | float] | None = None
     tempered: bool = True
 
     def takes(self, kind: Kind) -> bool:
@@ -509,6 +541,10 @@ class Op:
             return self.tempered and "logits" in self.forms
         # Probabilities and log-probabilities know nothing of an offset.
         return "logits" in self.forms or kind.name not in ("offset", "near 0", "-1e9", "lowest")
+
+    @property
+    def relative(self) -> bool:
+        return self.distance is relative_error
 
     @property
     def dtypes(self) -> tuple[str, ...]:
@@ -524,44 +560,11 @@ class Op:
         if not isinstance(raw, np.ndarray | np.generic):
             raw = raw.double().numpy()
         actual = np.asarray(raw, np.float64)
-        return self._distance(sample, actual, contestant.normalizes, dtype), int((actual < 0).sum())
-
-    def _distance(
-        self, sample: Sample, actual: Array, normalize: bool, dtype: np.dtype[Any]
-    ) -> Array:
+        normalize = contestant.normalizes or set(self.forms) == {"logits"}
         counted = dtype if dtype.itemsize > 2 else DTYPES["float32"]
-        normalize = normalize or self.forms == ("logits",) * len(self.forms)
         with np.errstate(all="ignore"):
-            want: Pair = sample._once((self.name, normalize), lambda: self.true(sample, normalize))
-            if self.relative:
-                error = np.abs((actual - want.hi) - want.lo)
-                error /= np.maximum(np.abs(want.hi), TINIEST_DIVERGENCE)
-                right = (actual == want.hi) | (np.isnan(actual) & np.isnan(want.hi))
-                return np.where(np.isfinite(want.hi) & np.isfinite(actual), error, 0.0) + np.where(
-                    np.isfinite(actual) | right, 0.0, np.inf
-                )
-            if self.name == "softmax":
-                return self._lifted(sample, actual, want, counted)
-            scale = None if self.scale is None else self.scale(sample)
-            return ulp_error(actual, want.hi, want.lo, counted, scale)
-
-    @staticmethod
-    def _lifted(sample: Sample, actual: Array, want: Pair, dtype: np.dtype[Any]) -> Array:
-        """Compare what is nearly 0 after both were enlarged: a subnormal truth lacks digits."""
-        lift = np.where(want.hi < 2.0**-960, 200, 0)
-        want = sample.truth(0, "logits").lifted(lift)
-        smallest = np.ldexp(float(np.finfo(dtype).tiny), lift)
-        return ulp_error(np.ldexp(actual, lift), want.hi, want.lo, dtype, smallest)
-
-
-def _largest(sample: Sample) -> Array:
-    return np.abs(sample.rows[0].astype(np.float64).max(axis=-1))
-
-
-def _subnormal_probs(sample: Sample) -> float:
-    """Sums may drop subnormal probabilities: up to 128 of them may be missing from an entropy."""
-    info = ml_dtypes.finfo(max(sample.rows[0].dtype, DTYPES["float32"]))
-    return 64 * float(info.tiny / info.eps)
+            want = sample.once((self.name, normalize), lambda: self.true(sample, normalize))
+            return self.distance(sample, actual, want, counted), int((actual < 0).sum())
 
 
 def _true_logsumexp(sample: Sample, _: bool) -> Pair:
@@ -581,8 +584,8 @@ def _entropy(form: Form) -> Op:
         lambda lib, s: lib.entropy(s.given(0, form), form, s.temperature),
         lambda s, normalize: truth.entropy(s.truth(0, form, normalize)),
         (4, 4),
+        in_ulp_of_normal_probs if form == "probs" else in_ulp,
         forms=(form,),
-        scale=_subnormal_probs if form == "probs" else None,
     )
 
 
@@ -603,8 +606,8 @@ def _divergence(measure: str, *forms: Form) -> Op:
             *(s.truth(k, form, normalize or form == "logits") for k, form in enumerate(forms))
         ),
         (1e-6, 1e-13),
+        relative_error,
         forms=forms,
-        relative=True,
     )
 
 
@@ -615,8 +618,8 @@ OPS = (
         lambda lib, s: lib.logsumexp(s.rows[0]),
         _true_logsumexp,
         (2, 4),
+        in_ulp_of_maximum,
         halves=False,
-        scale=_largest,
         tempered=False,
     ),
     Op(
@@ -625,6 +628,7 @@ OPS = (
         lambda lib, s: lib.softmax(s.rows[0], s.temperature),
         lambda s, _: s.truth(0, "logits").p,
         (2, 4),
+        in_ulp_of_subnormals,
         halves=False,
     ),
     Op(
@@ -633,6 +637,7 @@ OPS = (
         lambda lib, s: lib.log_softmax(s.rows[0], s.temperature),
         lambda s, _: s.truth(0, "logits").log_p,
         (2, 4),
+        in_ulp,
         halves=False,
     ),
     Op(
@@ -641,6 +646,7 @@ OPS = (
         lambda lib, s: lib.cross_entropy(s.rows[0], s.target, s.temperature),
         _true_loss,
         (2, 4),
+        in_ulp,
     ),
     _entropy("logits"),
     _entropy("log_probs"),
