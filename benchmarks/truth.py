@@ -211,7 +211,9 @@ def log1p(x: Pair) -> Pair:
     minus = _expm1(exact(np.where(small, -guess, 0.0)))
     other = inverse - exact(1.0)
     minus = Pair(np.where(small, minus.hi, other.hi), np.where(small, minus.lo, other.lo))
-    return exact(guess) + _log1p_near_0(minus + x * inverse)
+    y = exact(guess) + _log1p_near_0(minus + x * inverse)
+    tiny = x.hi < 2.0**-120  # x, but for what no digit shows
+    return Pair(np.where(tiny, x.hi, y.hi), np.where(tiny, x.lo, y.lo))
 
 
 # --- distributions --------------------------------------------------------------------------------
@@ -225,6 +227,10 @@ class Masses:
 
     p: Pair
     log_p: Pair
+
+    def lifted(self, power: int) -> Pair:
+        """Return p times 2**power."""
+        return self.p.scaled(power)
 
 
 class Distributions:
@@ -305,9 +311,13 @@ def _less(a: Pair, b: Pair) -> Pair:
     return difference.where(there | ~here, np.inf)
 
 
+LIFT = 200  # powers of two, so that a subnormal probability has all its digits
+
+
 def _expected(p: Masses | Distributions, values: Pair) -> Pair:
     """The sum of p * values, where 0 times anything is 0."""
-    present = p.p.hi > 0
+    weights = p.lifted(LIFT)
+    present = weights.hi > 0
     finite = np.isfinite(values.hi)
-    total = (p.p * values.where(present & finite, 0.0)).sum()[..., 0]
+    total = (weights * values.where(present & finite, 0.0)).sum()[..., 0].scaled(-LIFT)
     return total.where((finite | ~present).all(axis=-1), np.inf)
