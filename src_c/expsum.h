@@ -109,24 +109,92 @@ KLCE_INLINE int K(has_nan)(const elem *x, ptrdiff_t n)
     return 0;
 }
 
+/* The partial sums of one group's lanes.  In float64 an exponential is (1 + t) 2^n and goes to two
+ * sums: that of 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds
+ * less than half as much.  Rows of equal classes need that: their errors are all alike, and add up. */
+typedef struct {
+    K(v) sum[VECTORS], weighted[VECTORS];
+#if KLCE_REAL_IS_F64
+    K(v) tail[VECTORS];
+#endif
+} K(expsum_parts);
+
+KLCE_INLINE K(expsum_parts) K(no_parts)(void)
+{
+    K(expsum_parts) parts;
+    EACH_VECTOR(v)
+    {
+        parts.sum[v] = parts.weighted[v] = K(set)(0);
+#if KLCE_REAL_IS_F64
+        parts.tail[v] = K(set)(0);
+#endif
+    }
+    return parts;
+}
+
 /* One group: 16 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
- * polynomial, add with the scale, and 1 of the search for the maximum); 3 more with `weighted`. */
+ * polynomial, add with the scale, and 1 of the search for the maximum); 3 more with `want_weighted`. */
 KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from, K(v) top,
-                                 const K(v) *x, K(v) *sum, K(v) *weighted)
+                                 const K(v) *x, K(expsum_parts) *into, int want_weighted)
 {
     EACH_VECTOR(v)
     {
         K(v) z = K(max)(from->floor, x[v] - from->origin); /* nan comes through */
+#if KLCE_REAL_IS_F64
+        K(exp_pair) e = K(exp_pair_of)(&c->e, z, from->magic);
+        into->sum[v] = into->sum[v] + e.scale;
+        into->tail[v] = K(fma)(e.t, e.scale, into->tail[v]);
+        if (want_weighted)
+            into->weighted[v] = K(fma)(K(fma)(e.t, e.scale, e.scale), top - z, into->weighted[v]);
+#else
         K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
         K(v) p = K(exp_mantissa)(&c->e, parts.r);
-        if (weighted) {
+        if (want_weighted) {
             K(v) e = p * parts.scale;
-            sum[v] = sum[v] + e;
-            weighted[v] = K(fma)(e, top - z, weighted[v]);
+            into->sum[v] = into->sum[v] + e;
+            into->weighted[v] = K(fma)(e, top - z, into->weighted[v]);
         } else {
-            sum[v] = K(fma)(p, parts.scale, sum[v]);
+            into->sum[v] = K(fma)(p, parts.scale, into->sum[v]);
         }
+#endif
     }
+}
+
+/* The sums under one maximum, and what they come to. */
+typedef struct {
+    K(lanes) rest, weighted;
+#if KLCE_REAL_IS_F64
+    K(lanes) tail;
+#endif
+} K(expsum_lanes);
+
+KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
+{
+    K(expsum_lanes) lanes = {K(no_lanes)(), K(no_lanes)()};
+#if KLCE_REAL_IS_F64
+    lanes.tail = K(no_lanes)();
+#endif
+    return lanes;
+}
+
+KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts,
+                              int want_weighted)
+{
+    K(add_lanes)(&lanes->rest, parts->sum);
+#if KLCE_REAL_IS_F64
+    K(add_lanes)(&lanes->tail, parts->tail);
+#endif
+    if (want_weighted)
+        K(add_lanes)(&lanes->weighted, parts->weighted);
+}
+
+KLCE_INLINE double K(total_rest)(const K(expsum_lanes) *lanes)
+{
+#if KLCE_REAL_IS_F64
+    return K(total)(&lanes->rest) + K(total)(&lanes->tail);
+#else
+    return K(total)(&lanes->rest);
+#endif
 }
 
 /* Joins the state `from` to the state `into`; the loser's maximum joins its sum. */
@@ -168,9 +236,9 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
     double run[KLCE_TILE * KLCE_FIELDS]; /* the blocks under one maximum */
     real max = (real)-INFINITY, origin = 0, ref = 0;
     elem without_max[LANES];
-    K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
+    K(expsum_lanes) lanes = K(no_expsum_lanes)();
     K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
-    K(v) sum[VECTORS], product[VECTORS], group[VECTORS];
+    K(v) group[VECTORS];
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
 
@@ -179,12 +247,10 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         real block_max = K(extent_of)(x + start, stop - start, 0).max;
         if (block_max > max) {
             if (start) {
-                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&rest);
-                rest = K(no_lanes)();
-                if (want_weighted) {
-                    run[B] = K(total)(&weighted);
-                    weighted = K(no_lanes)();
-                }
+                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total_rest)(&lanes);
+                if (want_weighted)
+                    run[B] = K(total)(&lanes.weighted);
+                lanes = K(no_expsum_lanes)();
                 K(expsum_join)(c, state, run, want_weighted);
             }
             max = block_max;
@@ -201,24 +267,22 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop), j = i;
-            EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
+            K(expsum_parts) parts = K(no_parts)();
             for (; j + LANES <= end; j += LANES) {
                 K(prefetch_group)(x + j, BLOCK);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
-                K(expsum_group)(c, &from, top, group, sum, want_weighted ? product : NULL);
+                K(expsum_group)(c, &from, top, group, &parts, want_weighted);
             }
             if (j < end) {
                 K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
-                K(expsum_group)(c, &from, top, group, sum, want_weighted ? product : NULL);
+                K(expsum_group)(c, &from, top, group, &parts, want_weighted);
             }
-            K(add_lanes)(&rest, sum);
-            if (want_weighted)
-                K(add_lanes)(&weighted, product);
+            K(add_parts)(&lanes, &parts, want_weighted);
         }
     }
-    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&rest);
+    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total_rest)(&lanes);
     if (want_weighted)
-        run[B] = K(total)(&weighted);
+        run[B] = K(total)(&lanes.weighted);
     K(expsum_join)(c, state, run, want_weighted);
     if (!(fabs(state[M]) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
@@ -271,6 +335,9 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
     K(v) x[LANES], product[LANES], zero = K(set)(0);
+#if KLCE_REAL_IS_F64
+    K(v) tail[LANES];
+#endif
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, operand, row + i, x);
         K(v) max = K(set)((real)-INFINITY);
@@ -282,14 +349,27 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             K(m) is_first = K(eq)(x[j], sought);
             K(v) z = K(max)(r.from.floor, x[j] - r.origin);
             sought = K(select)(is_first, K(set)((real)NAN), sought);
+#if KLCE_REAL_IS_F64
+            K(exp_pair) e = K(exp_pair_of)(&c->e, z, r.from.magic);
+            x[j] = K(select)(is_first, zero, e.scale);
+            tail[j] = x[j] * e.t;
+            if (want_weighted)
+                product[j] = K(fma)(e.t, x[j], x[j]) * (top - z);
+#else
             x[j] = K(select)(is_first, zero, K(exp_measured)(c, &r.from, z));
             if (want_weighted)
                 product[j] = x[j] * (top - z);
+#endif
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
         K(sum_columns)(x, n, state + FIELD(REST) + i);
+#if KLCE_REAL_IS_F64
+        double tails[WIDTH];
+        K(sum_columns)(tail, n, tails);
+        store_f64(state + FIELD(REST) + i, load_f64(state + FIELD(REST) + i) + load_f64(tails));
+#endif
         if (want_weighted)
             K(sum_columns)(product, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
@@ -329,16 +409,28 @@ KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)
 }
 
 /* exp((ref*T*ln2 + origin - max)/T) - 1, within [-0.3, 0.42]: what leads from the reference to the
- * maximum. */
-KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state, int i)
+ * maximum.  `low` is what rounding took from it, which float64 needs. */
+typedef struct {
+    v_f64 high, low;
+} K(rounded_pair);
+
+KLCE_INLINE K(rounded_pair)
+    K(to_maximum_pair)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), ref = K(state)(state, K(REF), i);
-    v_f64 z = fma_f64(ref, set_f64(c->f.ln2_hi), K(state)(state, K(ORIGIN), i) - max);
-    z = fma_f64(ref, set_f64(c->f.ln2_mid), z);
-    v_f64 infinite = set_f64(INFINITY);
+    v_f64 exact = fma_f64(ref, set_f64(c->f.ln2_hi), K(state)(state, K(ORIGIN), i) - max);
+    v_f64 z = fma_f64(ref, set_f64(c->f.ln2_mid), exact);
+    v_f64 infinite = set_f64(INFINITY), zero = set_f64(0);
     m_f64 finite = and_f64(lt_f64(max, infinite), lt_f64(-infinite, max));
-    v_f64 step = fma_f64(K(exp_poly_for)(&c->f, z), z, set_f64(c->f.c1)) * z;
-    return select_f64(finite, step, set_f64(0));
+    v_f64 slope = fma_f64(K(exp_poly_for)(&c->f, z), z, set_f64(c->f.c1)), step = slope * z;
+    v_f64 low = fma_f64(slope, z, -step) +
+                fma_f64(ref, set_f64(c->f.ln2_mid), exact - z) * set_f64(c->f.c1);
+    return (K(rounded_pair)){select_f64(finite, step, zero), select_f64(finite, low, zero)};
+}
+
+KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state, int i)
+{
+    return K(to_maximum_pair)(c, state, i).high;
 }
 
 /* A finite boosted sum as one of exp((x - max)/T) and so on.  BOOST is taken off last: only there may the
@@ -349,10 +441,31 @@ KLCE_INLINE v_f64 K(at_maximum)(const K(expsum_context) *c, const double *state,
     return fma_f64(sum, K(to_maximum)(c, state, i), sum) * set_f64(UNBOOST);
 }
 
+KLCE_INLINE K(rounded_pair)
+    K(at_maximum_pair)(const K(expsum_context) *c, const double *state, int field, int i)
+{
+    K(rounded_pair) step = K(to_maximum_pair)(c, state, i);
+    v_f64 sum = K(state)(state, field, i), high = fma_f64(sum, step.high, sum);
+    v_f64 low = fma_f64(sum, step.low, fma_f64(sum, step.high, sum - high));
+    v_f64 unboost = set_f64(UNBOOST);
+    return (K(rounded_pair)){high * unboost, low * unboost};
+}
+
 /* The sum over all but the maximum of exp((x - max)/T). */
 KLCE_INLINE v_f64 K(rest_of)(const K(expsum_context) *c, const double *state, int i)
 {
     return K(at_maximum)(c, state, K(REST), i);
+}
+
+/* log1p of that sum, in the precision that results need. */
+KLCE_INLINE v_f64 K(log_of_rest)(const K(expsum_context) *c, const double *state, int i)
+{
+#if KLCE_REAL_IS_F64
+    K(rounded_pair) rest = K(at_maximum_pair)(c, state, K(REST), i);
+    return log1p_pair_f64(rest.high, rest.low);
+#else
+    return K(log1p_for)(K(rest_of)(c, state, i));
+#endif
 }
 
 /* The rows' results, from a tile's worth of doubles to operand k. */

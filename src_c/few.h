@@ -72,9 +72,17 @@ KLCE_INLINE K(v) K(load_field)(const double *field)
 KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                      double *field)
 {
-    v_f64 four[4][HALVES];
+    v_f64 four[4][HALVES], zero = set_f64(0);
+#if KLCE_REAL_IS_F64
+    v_f64 lost[4][HALVES];
+#endif
     KLCE_UNROLL for (int k = 0; k < 4; k++) KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-        four[k][h] = set_f64(0);
+    {
+        four[k][h] = zero;
+#if KLCE_REAL_IS_F64
+        lost[k][h] = zero;
+#endif
+    }
     for (ptrdiff_t j = 0; j < n; j += 4)
         KLCE_UNROLL for (int k = 0; k < 4; k++)
         {
@@ -83,13 +91,32 @@ KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdi
             KLCE_UNROLL for (int h = 0; h < HALVES; h++)
             {
                 v_f64 value = K(doubles)(column[j + k], h);
+#if KLCE_REAL_IS_F64
+                v_f64 low = zero;
+                if (more)
+                    ADD_KEEPING(v_f64, value, more[j + k], low);
+                ADD_KEEPING(v_f64, four[k][h], value, lost[k][h]);
+                lost[k][h] = lost[k][h] + low;
+#else
                 if (more)
                     value = value + K(doubles)(more[j + k], h);
                 four[k][h] = four[k][h] + value;
+#endif
             }
         }
-    KLCE_UNROLL for (int h = 0; h < HALVES; h++) store_f64(
-        field + h * KLCE_WIDTH_f64, (four[0][h] + four[2][h]) + (four[1][h] + four[3][h]));
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+#if KLCE_REAL_IS_F64
+        ADD_KEEPING(v_f64, four[0][h], four[2][h], lost[0][h]);
+        ADD_KEEPING(v_f64, four[1][h], four[3][h], lost[1][h]);
+        ADD_KEEPING(v_f64, four[0][h], four[1][h], lost[0][h]);
+        v_f64 rest = (lost[0][h] + lost[2][h]) + (lost[1][h] + lost[3][h]);
+        v_f64 sum = four[0][h] + select_f64(eq_f64(rest, rest), rest, zero);
+#else
+        v_f64 sum = (four[0][h] + four[2][h]) + (four[1][h] + four[3][h]);
+#endif
+        store_f64(field + h * KLCE_WIDTH_f64, sum);
+    }
 }
 
 KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)

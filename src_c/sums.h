@@ -84,25 +84,34 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, doubl
 }
 
 /* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
- * stay in registers where rows lie side by side (few.h). */
+ * stay in registers where rows lie side by side (few.h).  In float64 it is rounded once: where one lane
+ * is most of the sum, each addition to it would cost as much as an exponential. */
 KLCE_INLINE double K(total)(const K(lanes) *lanes)
 {
     double lane[LANES], four[4];
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-    {
-#if KLCE_REAL_IS_F64
-        /* An infinite sum has lost nan. */
-        v_f64 low = lanes->low[i];
-        v_f64 sum = lanes->high[i] + select_f64(eq_f64(low, low), low, set_f64(0));
-#else
-        v_f64 sum = lanes->high[i];
-#endif
-        store_f64(lane + i * KLCE_WIDTH_f64, sum);
-    }
+        store_f64(lane + i * KLCE_WIDTH_f64, lanes->high[i]);
     KLCE_UNROLL for (int k = 0; k < 4; k++) four[k] = lane[k];
+#if KLCE_REAL_IS_F64
+    double low[LANES], lost[4];
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+        store_f64(low + i * KLCE_WIDTH_f64, lanes->low[i]);
+    KLCE_UNROLL for (int k = 0; k < 4; k++) lost[k] = low[k];
+    KLCE_UNROLL for (int i = 4; i < LANES; i += 4) KLCE_UNROLL for (int k = 0; k < 4; k++)
+    {
+        ADD_KEEPING(double, four[k], lane[i + k], lost[k]);
+        lost[k] += low[i + k];
+    }
+    ADD_KEEPING(double, four[0], four[2], lost[0]);
+    ADD_KEEPING(double, four[1], four[3], lost[1]);
+    ADD_KEEPING(double, four[0], four[1], lost[0]);
+    double rest = (lost[0] + lost[2]) + (lost[1] + lost[3]);
+    return four[0] + (rest == rest ? rest : 0); /* an infinite sum has lost nan */
+#else
     KLCE_UNROLL for (int i = 4; i < LANES; i += 4) KLCE_UNROLL for (int k = 0; k < 4; k++)
         four[k] += lane[i + k];
     return (four[0] + four[2]) + (four[1] + four[3]);
+#endif
 }
 
 /* Asks for the group `ahead` elements after x, which may lie beyond the array.  What computes for

@@ -334,6 +334,20 @@ KLCE_INLINE v_f64 log1p_f64(v_f64 x)
     return select_f64(eq_f64(x, x), y, x);
 }
 
+/* log(1 + x + low), `low` at most some units of x: as log1p, less the rounding of f. */
+KLCE_INLINE v_f64 log1p_pair_f64(v_f64 x, v_f64 low)
+{
+    b_f64 k = log_reduce_f64(set_f64(1) + x).k;
+    v_f64 down = from_bits_f64(shift_to_exponent_f64(set_bits_f64(1023) - k));
+    /* f and its rounding error (Knuth's two-sum), which becomes that of log1p(f). */
+    v_f64 a = x * down, b = down - set_f64(1), f = a + b, c = f - a;
+    v_f64 f_low = fma_f64(low, down, (a - (f - c)) + (b - c)) / (set_f64(1) + f);
+    v_f64 n = float_of_f64(k);
+    v_f64 rest = fma_f64(n, set_f64(1.90821492927058770002e-10), f_low - log1p_tail_f64(f));
+    v_f64 y = fma_f64(n, set_f64(6.93147180369123816490e-01), rest + f);
+    return select_f64(eq_f64(x, x), y, x);
+}
+
 /* What the state of a row needs in float64 for a result of the given type.  For float32, 2^-28 will do:
  * exp's polynomial (|r/T| <= 0.42) stops at r^8, and the tail of log1p is that of float32, its terms
  * paired, since a row's last steps are one long chain. */
@@ -376,3 +390,11 @@ KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
     v_f64 far = select_f64(eq_f64(s, set_f64(-1)), set_f64(INFINITY), s - log1p_f64(s));
     return select_f64(near, log1p_tail_f64(select_f64(near, s, set_f64(0))), far);
 }
+
+/* sum += value, lost += what rounding took from it (Knuth's two-sum); of doubles or of vectors. */
+#define ADD_KEEPING(type, sum, value, lost)                                                        \
+    do {                                                                                           \
+        type a_ = (sum), b_ = (value), s_ = a_ + b_, c_ = s_ - a_;                                 \
+        (lost) = (lost) + ((a_ - (s_ - c_)) + (b_ - c_));                                          \
+        (sum) = s_;                                                                                \
+    } while (0)

@@ -17,7 +17,7 @@ static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     {
         v_f64 max = K(state)(state, K(MAX), i);
         /* An infinite maximum leaves no distribution: inf - inf is nan. */
-        v_f64 log = K(log1p_for)(K(rest_of)(c, state, i)) + (max - max);
+        v_f64 log = K(log_of_rest)(c, state, i) + (max - max);
         v_f64 loss = (max - load_f64(at_label + i)) * inverse + log;
         if (with_z_loss) {
             v_f64 lse = max * inverse + log;

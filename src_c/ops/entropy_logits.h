@@ -21,9 +21,20 @@ KLCE_INLINE v_f64 K(weighted_of)(const K(expsum_context) *c, const double *state
 KLCE_INLINE v_f64 K(entropy_of)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
-    v_f64 mass = set_f64(1) + rest;
+    v_f64 log = K(log_of_rest)(c, state, i), t = set_f64(c->t), one = set_f64(1), mass = one + rest;
+#if KLCE_REAL_IS_F64
+    /* The quotient and the sum with what rounding took from each. */
+    K(rounded_pair) weighted = K(at_maximum_pair)(c, state, K(WEIGHTED), i);
+    v_f64 scale = mass * t, mean = weighted.high / scale;
+    v_f64 scale_low = fma_f64(mass, t, -scale) + (rest - (mass - one)) * t;
+    v_f64 left = fma_f64(-mean, scale, weighted.high) + fma_f64(-mean, scale_low, weighted.low);
+    v_f64 sum = log + mean, part = sum - log;
+    v_f64 h = sum + (((log - (sum - part)) + (mean - part)) + left / scale);
+#else
+    v_f64 h = log + K(weighted_of)(c, state, i) / (mass * t);
+#endif
     /* An infinite maximum leaves no distribution: inf - inf is nan. */
-    return K(log1p_for)(rest) + K(weighted_of)(c, state, i) / (mass * set_f64(c->t)) + (max - max);
+    return h + (max - max);
 }
 
 static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,

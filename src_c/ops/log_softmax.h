@@ -14,7 +14,7 @@ static void K(log_softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);
-        v_f64 log = K(log1p_for)(K(rest_of)(K(context)(call), state, i)) + (max - max);
+        v_f64 log = K(log_of_rest)(K(context)(call), state, i) + (max - max);
         store_f64(state + FIELD(REST) + i, log);
     }
 }

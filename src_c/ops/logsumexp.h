@@ -14,8 +14,8 @@ static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     double result[KLCE_TILE];
     EACH_STATE(i, count)
     {
-        v_f64 rest = K(rest_of)(K(context)(call), state, i);
-        store_f64(result + i, K(state)(state, K(MAX), i) + K(log1p_for)(rest));
+        v_f64 log = K(log_of_rest)(K(context)(call), state, i);
+        store_f64(result + i, K(state)(state, K(MAX), i) + log);
     }
     K(put)(call, 1, row, count, result);
 }

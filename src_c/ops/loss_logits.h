@@ -46,7 +46,7 @@ static void K(loss_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
     double z_loss = *(const double *)call->arg[K(Z_LOSS)];
     double distance[KLCE_TILE], log[KLCE_TILE], extra[KLCE_TILE];
     K(pick_tile)(call, !mix.soft, row, count, &picked);
-    EACH_STATE(i, count) store_f64(log + i, log1p_f64(K(rest_of)(c, state, i)));
+    EACH_STATE(i, count) store_f64(log + i, K(log_of_rest)(c, state, i));
     for (ptrdiff_t i = 0; i < count; i++) {
         double max = state[FIELD(MAX) + i], lse = max / c->t + log[i];
         distance[i] = max - picked.q[i];

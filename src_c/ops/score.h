@@ -207,7 +207,7 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     {
         v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
         /* An infinite maximum leaves no distribution: inf - inf is nan. */
-        v_f64 none = max - max, log1p = K(log1p_for)(rest), all = set_f64(1) + rest;
+        v_f64 none = max - max, log1p = K(log_of_rest)(c, state, i), all = set_f64(1) + rest;
         m_f64 ignored = eq_f64(load_f64(counted + i), zero);
         v_f64 loss = (max - load_f64(at_label + i)) * inverse + log1p + none;
         store_f64(step + i, K(to_maximum)(c, state, i));

@@ -1,0 +1,107 @@
+"""The rows of docs/accuracy.md within the bounds, and the truth that they are held against."""
+
+import mpmath
+import numpy as np
+import pytest
+
+from benchmarks import accuracy, truth
+from klce import _ufuncs
+from tests.kernels import on_isa
+
+mpmath.mp.dps = 60
+
+
+def exactly(pair):
+    return [mpmath.mpf(float(h)) + float(low) for h, low in zip(pair.hi, pair.lo, strict=True)]
+
+
+def worst(actual, expected, size):
+    return max(abs((a - e) / size(e)) for a, e in zip(exactly(actual), expected, strict=True))
+
+
+SMALL = 10.0 ** np.random.default_rng(0).uniform(-290, 0, size=300)
+NEAR_1 = 1 + 0.5 ** np.arange(1.0, 53)
+
+
+@pytest.mark.parametrize(
+    ("function", "true", "x"),
+    [
+        (lambda z: truth.exp(z)[0], mpmath.exp, np.linspace(-5000, 0, 1001)),
+        (lambda z: truth.exp(z)[0], mpmath.exp, -SMALL),
+        (truth.log, mpmath.log, np.concatenate([SMALL, 1 / SMALL, NEAR_1, 2 - NEAR_1])),
+        (truth.log1p, mpmath.log1p, np.concatenate([SMALL, NEAR_1, np.geomspace(1, 1e6, 300)])),
+    ],
+    ids=["exp", "exp of a small number", "log", "log1p"],
+)
+def test_functions_of_pairs_are_right_to_100_bits(function, true, x):
+    pair = truth.exact(x)
+    actual = function(pair)
+    expected = [true(mpmath.mpf(v)) for v in x]
+    if true is mpmath.exp:
+        powers = truth.exp(pair)[1]
+        expected = [e * mpmath.mpf(2) ** -int(n) for e, n in zip(expected, powers, strict=True)]
+    # A logarithm near 0 is right absolutely: what is small is given to log1p.
+    size = (lambda e: max(1, abs(e))) if true is mpmath.log else abs
+    assert worst(actual, expected, size) < 2.0**-100
+
+
+@pytest.mark.parametrize("scale", [0.1, 1, 30])
+def test_truth_of_measures(scale):
+    """The measures of short rows, by the textbook's formulas in mpmath."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(20, 7)) * scale
+    y = x + 1e-6 * rng.normal(size=x.shape)
+    p, q = truth.of_logits(x), truth.of_logits(y)
+    rows = []
+    for a, b in zip(x, y, strict=True):
+        e, f = ([mpmath.exp(mpmath.mpf(v)) for v in row] for row in (a, b))
+        rows.append(([v / sum(e) for v in e], [v / sum(f) for v in f]))
+    expected = {
+        "entropy": [-sum(v * mpmath.log(v) for v in a) for a, _ in rows],
+        "kl": [sum(v * mpmath.log(v / w) for v, w in zip(a, b, strict=True)) for a, b in rows],
+        "js": [
+            sum(
+                v * mpmath.log(2 * v / (v + w)) + w * mpmath.log(2 * w / (v + w))
+                for v, w in zip(a, b, strict=True)
+            )
+            / 2
+            for a, b in rows
+        ],
+    }
+    assert worst(truth.entropy(p), expected["entropy"], abs) < 2.0**-90
+    for name in ("kl", "js"):
+        assert worst(getattr(truth, name)(p, q), expected[name], lambda _: 1) < 2.0**-95
+    probs = p.p
+    for k, (a, _) in enumerate(rows):
+        assert worst(probs[k], a, abs) < 2.0**-95
+
+
+@pytest.fixture(scope="module", params=_ufuncs.available_isas())
+def cells(request):
+    with on_isa(request.param):
+        return accuracy.measure(quick=True, names=("klce",))
+
+
+@pytest.mark.parametrize("op", accuracy.OPS, ids=[op.name for op in accuracy.OPS])
+def test_bounds(cells, op):
+    own = {key: cell for key, cell in cells.items() if key[0] == op.name}
+    assert {key[2] for key in own} == set(op.dtypes)
+    assert all(cell.count for cell in own.values())
+    assert accuracy.missed(own) == []
+
+
+def test_an_error_beyond_a_bound_is_reported():
+    """A contestant that is a few ULP off, as NumPy is, must not pass."""
+    op = next(op for op in accuracy.OPS if op.name == "softmax")
+    cells = accuracy.measure(quick=True, ops=(op,), names=("numpy",))
+    as_klce = {(*key[:3], "klce"): cell for key, cell in cells.items()}
+    assert accuracy.missed(as_klce)
+
+
+def test_the_page_has_every_table():
+    text = accuracy.PAGE.read_text()
+    for op in accuracy.OPS:
+        assert f"### {op.name}\n" in text
+    for kind in (*accuracy.LOGITS, *accuracy.PAIRS):
+        assert f"| {kind.name} | {kind.about} |" in text
+    assert "Not installed" not in text
