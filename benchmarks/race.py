@@ -21,6 +21,7 @@ from benchmarks import environment, limits, lines, peers, report
 from benchmarks.cases import (
     DTYPES,
     OPS,
+    TOLERANCES,
     Case,
     Layout,
     check_klce,
@@ -60,7 +61,7 @@ def _contestants(
         try:
             contestant = peer.contestant(case)
             off = max(
-                difference(contestant.value(run()), expected, case.dtype)
+                difference(contestant.value(run()), expected, TOLERANCES[case.dtype])
                 for run in contestant.ways().values()
             )
         except LacksError as error:

@@ -212,12 +212,26 @@ def print_race(told: Mapping[str, Any]) -> None:
     _print_means(everything, told["isa"], to)
     count = sum(cell.met for cell in everything)
     to.print(f"{count} of {len(everything)} cells meet their target")
-    for record in told["cases"]:
+    _print_absences(told["cases"], to)
+
+
+def _print_absences(cases: Iterable[Mapping[str, Any]], to: Console) -> None:
+    """Print who has no time in which cells and why, alike ones together."""
+    groups: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for record in cases:
+        where = f"{record['shape']} {record['dtype']}"
         for name, reason in record["lacks"].items():
-            to.print(f"{record['op']} {record['shape']} {record['dtype']}: {name} {reason}")
+            groups.setdefault((name, reason), {}).setdefault(where, []).append(record["op"])
         for name, off in record["differs"].items():
-            title = f"{record['op']} {record['shape']} {record['dtype']}"
-            to.print(f"{title}: {name}'s result is {off:.3g} tolerances from klce's")
+            reason = "differs from klce beyond its tolerance, so it is no rival"
+            what = f"{record['op']} ({off:.2g} times)"
+            groups.setdefault((name, reason), {}).setdefault(where, []).append(what)
+    for (name, reason), places in sorted(groups.items()):
+        alike: dict[str, list[str]] = {}
+        for where, ops in places.items():
+            alike.setdefault(", ".join(ops), []).append(where)
+        where = "; ".join(f"{ops} at {', '.join(found)}" for ops, found in alike.items())
+        to.print(f"[bold]{name}[/]: {reason}: {where}", highlight=False)
 
 
 def _peer(cell: Cell, name: str) -> Text:

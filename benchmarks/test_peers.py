@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.__main__ import RIVALS
-from benchmarks.cases import BASICS, SHAPES, Layout, check_klce, difference, make_case
+from benchmarks.cases import BASICS, SHAPES, TOLERANCES, Layout, check_klce, difference, make_case
 from benchmarks.peers import LacksError, Peer
 from benchmarks.peers.klce import Klce
 
@@ -38,7 +38,7 @@ def test_contestant(benchmark, name: str, op: str, layout: Layout) -> None:
         check_klce(case)
     else:
         own = _peer(Klce.name).contestant(case)
-        assert difference(contestant.value(run()), own.fresh(), case.dtype) <= 1
+        assert difference(contestant.value(run()), own.fresh(), TOLERANCES[case.dtype]) <= 1
     benchmark.group = case.title
     benchmark.extra_info["elements"] = layout.elements
     benchmark(run)
