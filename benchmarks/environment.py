@@ -31,22 +31,25 @@ def variables(threads: int, isa: str | None) -> dict[str, str]:
             "XLA_FLAGS": f"--xla_cpu_max_isa={_XLA[isa]}",
             "NUMBA_CPU_NAME": _LLVM[isa],
             "NUMBA_CPU_FEATURES": "",
-            "NPY_DISABLE_CPU_FEATURES": " ".join(_numpy_features_beyond(isa)),
+            "NPY_DISABLE_CPU_FEATURES": _numpy_features_beyond(isa),
         }
     return wanted
 
 
-def _numpy_features_beyond(isa: str) -> list[str]:
+def _numpy_features_beyond(isa: str) -> str:
     """Return what NumPy would pick at run time although the instruction set does not have it."""
-    core = importlib.import_module("numpy._core._multiarray_umath")
+    disabled = os.environ.get("NPY_DISABLE_CPU_FEATURES")
+    if disabled:  # by this very function, in the parent: what is disabled no longer shows
+        return disabled
     if isa == "avx512":
-        return []
-    within = ("AVX2", "FMA3", "X86_V3", "AVX", "F16C") if isa == "avx2" else ()
-    return [
+        return ""
+    core = importlib.import_module("numpy._core._multiarray_umath")
+    within = ("AVX", "AVX2", "F16C", "FMA3", "X86_V3") if isa == "avx2" else ()
+    return " ".join(
         name
         for name in core.__cpu_dispatch__
         if core.__cpu_features__.get(name) and name not in within
-    ]
+    )
 
 
 def pin(threads: int, isa: str | None) -> None:
