@@ -36,6 +36,7 @@ def main() -> None:
     report.print_about(told)
     if options.json:
         report.write(options.json, told)
+    report.exit_if_wrong(told)
 
 
 if __name__ == "__main__":

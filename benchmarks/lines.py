@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import math
 import os
@@ -109,7 +110,7 @@ def scaling(setting: Setting, layouts: Sequence[tuple[Layout, float]] = _SCALING
 
             for threads in (1, 2):
                 results[threads] = np.array(on(threads))
-            runners = {str(n): Runner(lambda n=n: on(n)) for n in (1, 2)}
+            runners = {str(n): Runner(functools.partial(on, n)) for n in (1, 2)}
             copies = case.op.result == "map"
             runners |= limits.runners(case.inputs, 2, copies)
             seconds = take_turns(runners, setting.rounds)
@@ -189,8 +190,8 @@ def _sweep(
         # Alone, so without a pause for others' threads.
         seconds = take_turns(runners, rounds, pause=0, turn=0.001)
         return {
-            int(key): min(values) / (elements // int(key) * int(key))
-            for key, values in seconds.items()
+            count: min(seconds[str(count)]) / (elements // count * count)
+            for count in map(int, seconds)
         }
 
     times = measure(counts, rounds)
@@ -238,9 +239,10 @@ def special(setting: Setting, layouts: Sequence[Layout] = SHAPES) -> list[Line]:
     return result
 
 
-def growth(
-    setting: Setting, sizes: Sequence[int] = tuple(10**k for k in range(4, 10))
-) -> list[Line]:
+_SIZES = tuple(10**k for k in range(4, 10))
+
+
+def growth(setting: Setting, sizes: Sequence[int] = _SIZES) -> list[Line]:
     """Measure the time per element from 1e4 elements to 1e9, or as many as fit into memory."""
     result = []
     for dtype, name in itertools.product(

@@ -24,6 +24,7 @@ from benchmarks.cases import (
     TOLERANCES,
     Case,
     Layout,
+    WrongError,
     check_klce,
     difference,
     forget,
@@ -85,21 +86,24 @@ def contest(case: Case, rivals: Mapping[str, Peer], threads: int, rounds: int) -
         "limits": {},
         "lacks": {},  # who has no such thing, in words
         "differs": {},  # whose result is another one, in tolerances
+        "wrong": None,  # or how klce's own result is
     }
     try:
         contestants = _contestants(case, rivals, record)
     except LacksError as error:
         record["lacks"][Klce.name] = str(error)
         return record
+    except WrongError as error:
+        record["wrong"] = str(error)
+        return record
     runners = {
         f"{name} {way}": Runner(run)
         for name, contestant in contestants.items()
         for way, run in contestant.ways().items()
     }
+    own = {f"{Klce.name} {way}" for way in contestants[Klce.name].ways()}
     bounds = limits.runners(case.inputs, threads, copies=case.op.result == "map")
-    seconds = take_turns(
-        runners | bounds, rounds, [name for name in runners if name[:5] != "klce "]
-    )
+    seconds = take_turns(runners | bounds, rounds, rivals=runners.keys() - own)
     for name, contestant in contestants.items():
         record["seconds"][name] = {way: seconds[f"{name} {way}"] for way in contestant.ways()}
     record["limits"] = {name: seconds[name] for name in bounds}
@@ -204,6 +208,7 @@ def main() -> None:
     if options.plot:
         report.plot_classes(told["lines"], options.plot)
     console.print(f"all figures: {os.fspath(options.json)}")
+    report.exit_if_wrong(told)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Cell:
     ratio: float | None  # its ratio
     share: float | None  # the limit's best time over klce's
     target: targets.Target
-    met: bool
+    met: bool | None  # None: what decides was not measured
 
 
 def cells(record: Mapping[str, Any], isa: str) -> Iterator[Cell]:
@@ -210,8 +210,12 @@ def print_race(told: Mapping[str, Any]) -> None:
     to = console()
     to.print(table)
     _print_means(everything, told["isa"], to)
-    count = sum(cell.met for cell in everything)
-    to.print(f"{count} of {len(everything)} cells meet their target")
+    count = sum(cell.met is True for cell in everything)
+    open_ones = sum(cell.met is None for cell in everything)
+    to.print(
+        f"{count} of {len(everything)} cells meet their target"
+        + (f"; {open_ones} lack a peer or a limit to be judged by" if open_ones else "")
+    )
     _print_absences(told["cases"], to)
 
 
@@ -249,7 +253,9 @@ def _target(target: targets.Target) -> str:
     return text
 
 
-def _verdict(met: bool) -> Text:
+def _verdict(met: bool | None) -> Text:
+    if met is None:
+        return Text("?", style="bold")
     return Text("yes", style="green") if met else Text("NO", style="bold red")
 
 
@@ -299,6 +305,13 @@ def print_about(told: Mapping[str, Any]) -> None:
         to.print(f"[bold]{name}[/] took no part: {reason}")
     if not told["limits"]:
         to.print("[bold]no C compiler[/]: the limits of memory were not measured")
+
+
+def exit_if_wrong(told: Mapping[str, Any]) -> None:
+    """End the process with an error if any of klce's results was wrong."""
+    wrong = [record["wrong"] for record in told["cases"] if record["wrong"]]
+    if wrong:
+        raise SystemExit("\n".join(wrong))
 
 
 def print_limits(records: Sequence[Mapping[str, Any]]) -> None:

@@ -59,12 +59,14 @@ class Target:
     enough_share: float | None  # or this, instead of the ratio
     share: float | None  # and this
 
-    def met(self, ratio: float | None, share: float | None) -> bool:
-        """Whether the figures reach it; what was not measured asks nothing."""
-        alternative = self.enough_share is not None and (share or 0) >= self.enough_share
-        return (ratio is None or ratio >= self.ratio or alternative) and (
-            self.share is None or share is None or share >= self.share
-        )
+    def met(self, ratio: float | None, share: float | None) -> bool | None:
+        """Whether the figures reach it; None if what decides was not measured."""
+        enough = self.enough_share is not None and share is not None and share >= self.enough_share
+        verdicts = [
+            True if enough else None if ratio is None else ratio >= self.ratio,
+            True if self.share is None else None if share is None else share >= self.share,
+        ]
+        return False if False in verdicts else None if None in verdicts else True
 
 
 def of_cell(op: Op, layout: Layout, dtype: str, isa: str) -> Target:

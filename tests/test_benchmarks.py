@@ -23,6 +23,7 @@ from benchmarks.cases import (
     OPS,
     OUT_OF_CACHE,
     Layout,
+    WrongError,
     check_klce,
     difference,
     forget,
@@ -116,9 +117,15 @@ def test_the_head_of_a_case_is_its_first_rows() -> None:
 
 
 def test_a_wrong_klce_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(klce, "logsumexp", lambda x, axis: np.log(np.exp(x).sum(axis)) * 1.001)
-    with pytest.raises(AssertionError, match=r"klce is .* from its specification"):
-        check_klce(make_case("logsumexp", TINY, "float64"))
+    monkeypatch.setattr(
+        klce, "logsumexp", lambda x, axis, out=None: 1.001 * np.log(np.exp(x).sum(axis))
+    )
+    case = make_case("logsumexp", TINY, "float64")
+    with pytest.raises(WrongError, match="from its specification"):
+        check_klce(case)
+    record = race.contest(case, {}, threads=1, rounds=1)
+    with pytest.raises(SystemExit, match="logsumexp 6x10 float64: klce is"):
+        report.exit_if_wrong({"cases": [record]})
 
 
 def test_difference_counts_tolerances() -> None:
@@ -248,9 +255,18 @@ def test_shares_are_asked_of_float32_in_and_out_of_cache() -> None:
 
 @pytest.mark.parametrize(
     ("ratio", "share", "met"),
-    [(2, 0.6, True), (1.9, 0.6, False), (1, 0.8, True), (3, 0.5, False), (None, None, True)],
+    [
+        (2, 0.6, True),
+        (1.9, 0.6, False),
+        (1, 0.8, True),
+        (3, 0.5, False),
+        (None, 0.5, False),
+        (None, 0.6, None),
+        (3, None, None),
+        (1, None, False),
+    ],
 )
-def test_a_target_is_met(ratio: float | None, share: float | None, met: bool) -> None:
+def test_a_target_is_met(ratio: float | None, share: float | None, met: bool | None) -> None:
     assert targets.Target(2, None, 0.8, 0.55).met(ratio, share) is met
 
 
@@ -311,6 +327,7 @@ def test_the_verdict_of_a_cell() -> None:
         "limits": {limits.READ: [0.9, 0.6]},
         "lacks": {},
         "differs": {},
+        "wrong": None,
     }
     without, into = report.cells(record, "avx512")
     assert (without.fastest, without.ratio, without.share) == ("a", 4.0, 0.6)
