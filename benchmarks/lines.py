@@ -170,6 +170,7 @@ def classes(
         pair = max(steps, key=steps.__getitem__)
         unit = f"from {pair[0]} to {pair[1]} classes, per element"
         line = _line("classes", f"{name} {dtype}", steps[pair], unit, targets.NEIGHBOURS, True)
+        line["cliffs"] = [pair for pair, step in steps.items() if step > targets.NEIGHBOURS]
         line["ns per element"] = {str(count): times[count] * 1e9 for count in counts}
         result.append(line)
         forget()

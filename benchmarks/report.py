@@ -289,6 +289,8 @@ def print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
             what += ", with OTHER BITS"
         if "share" in line:
             what += f", {line['share']:.0%} of the limit"
+        if len(line.get("cliffs", ())) > 1:
+            what += f"; {len(line['cliffs'])} such steps"
         if line.get("does not fit into memory"):
             what += f"; no memory for {', '.join(map(str, line['does not fit into memory']))}"
         table.add_row(line["part"], what, f"{line['value']:.2f}", bound, _verdict(line["met"]))

@@ -373,6 +373,7 @@ def test_the_sweep_has_every_count_and_its_worst_step(tmp_path: Path) -> None:
         times = [line["ns per element"][str(count)] for count in range(2, 9)]
         steps = [max(a / b, b / a) for a, b in itertools.pairwise(times)]
         assert line["value"] == pytest.approx(max(steps))
+        assert len(line["cliffs"]) == sum(step > targets.NEIGHBOURS for step in steps)
     pytest.importorskip("matplotlib")
     report.plot_classes(found, tmp_path / "sweep.png")
     assert (tmp_path / "sweep.png").stat().st_size > 1000
