@@ -219,6 +219,13 @@ class Case:
         return (*self.inputs, *targets, *self.extras.values())
 
     @property
+    def floats(self) -> tuple[Array, ...]:
+        """What has to be read element by element, and so sets the limit of memory."""
+        if self.op.target == "soft" and self.target is not None:
+            return (*self.inputs, self.target)
+        return self.inputs
+
+    @property
     def title(self) -> str:
         """Operation, layout and dtype."""
         return f"{self.name} {self.layout.name} {self.dtype}"

@@ -112,7 +112,7 @@ def scaling(setting: Setting, layouts: Sequence[tuple[Layout, float]] = _SCALING
                 results[threads] = np.array(on(threads))
             runners = {str(n): Runner(functools.partial(on, n)) for n in (1, 2)}
             copies = case.op.result == "map"
-            runners |= limits.runners(case.inputs, 2, copies)
+            runners |= limits.runners(case.floats, 2, copies)
             seconds = take_turns(runners, setting.rounds)
             one, two = median(seconds.pop("1")), median(seconds.pop("2"))
             line = _line("scaling", case.title, one / two, "speed-up by 2 threads", bound, False)

@@ -102,7 +102,7 @@ def contest(case: Case, rivals: Mapping[str, Peer], threads: int, rounds: int) -
         for way, run in contestant.ways().items()
     }
     own = {f"{Klce.name} {way}" for way in contestants[Klce.name].ways()}
-    bounds = limits.runners(case.inputs, threads, copies=case.op.result == "map")
+    bounds = limits.runners(case.floats, threads, copies=case.op.result == "map")
     seconds = take_turns(runners | bounds, rounds, rivals=runners.keys() - own)
     for name, contestant in contestants.items():
         record["seconds"][name] = {way: seconds[f"{name} {way}"] for way in contestant.ways()}

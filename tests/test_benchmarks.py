@@ -116,6 +116,12 @@ def test_the_head_of_a_case_is_its_first_rows() -> None:
     assert few.extras["sample_weight"].shape == (3, 8)
 
 
+def test_soft_targets_are_read_too() -> None:
+    assert len(make_case("cross_entropy soft", TINY, "float32").floats) == 2
+    assert len(make_case("cross_entropy", TINY, "float32").floats) == 1
+    assert len(make_case("kl logits", TINY, "float32").floats) == 2
+
+
 def test_a_wrong_klce_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         klce, "logsumexp", lambda x, axis, out=None: 1.001 * np.log(np.exp(x).sum(axis))
