@@ -197,7 +197,10 @@ def main() -> None:
                 setting = lines.Setting(
                     rivals, options.threads, options.rounds, options.op, options.dtype
                 )
-                told["lines"].extend(line(setting))
+                found = line(setting)
+                if not found:
+                    console.print(f"{name}: measures none of {', '.join(setting.ops or ())}")
+                told["lines"].extend(found)
                 report.write(options.json, told)
                 forget()
     if told["cases"]:
