@@ -10,23 +10,35 @@ import functools
 
 import pytest
 
-from benchmarks.cases import OPS, RIVALS, SHAPES, Case, Shape, make_case
+from benchmarks import peers
+from benchmarks.__main__ import RIVALS
+from benchmarks.cases import BASICS, SHAPES, TOLERANCES, Layout, check_klce, difference, make_case
+from benchmarks.peers import LacksError, Peer
+from benchmarks.peers.klce import Klce
+
+THREADS = 2
 
 
-@functools.lru_cache(maxsize=1)  # the tests come case by case
-def _checked_case(op: str, shape: Shape) -> Case:
-    case = make_case(op, shape, threads=2)
-    case.check()
-    return case
+@functools.cache
+def _peer(name: str) -> Peer:
+    return Klce(THREADS) if name == Klce.name else peers.load(name, THREADS)
 
 
-@pytest.mark.parametrize("contestant", ["klce", *RIVALS])
-@pytest.mark.parametrize("op", OPS)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "{}x{}".format(*shape))
-def test_contestant(benchmark, contestant: str, op: str, shape: Shape) -> None:
-    case = _checked_case(op, shape)
-    if contestant not in case.contestants:
-        pytest.skip(f"{contestant} is not installed or has no {op}")
-    benchmark.group = case.name
-    benchmark.extra_info["elements"] = shape[0] * shape[1]
-    benchmark(case.contestants[contestant])
+@pytest.mark.parametrize("name", [Klce.name, *RIVALS])
+@pytest.mark.parametrize("op", BASICS)
+@pytest.mark.parametrize("layout", SHAPES, ids=lambda layout: layout.name)
+def test_contestant(benchmark, name: str, op: str, layout: Layout) -> None:
+    case = make_case(op, layout, "float32")
+    try:
+        contestant = _peer(name).contestant(case)
+    except (ImportError, LacksError) as error:
+        pytest.skip(f"{name}: {error}")
+    run = contestant.ways().get("into", contestant.fresh)
+    if name == Klce.name:
+        check_klce(case)
+    else:
+        own = _peer(Klce.name).contestant(case)
+        assert difference(contestant.value(run()), own.fresh(), TOLERANCES[case.dtype]) <= 1
+    benchmark.group = case.title
+    benchmark.extra_info["elements"] = layout.elements
+    benchmark(run)

@@ -1,0 +1,456 @@
+"""The benchmarks' machinery, on tiny shapes: nothing here says how fast anything is."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import klce
+from benchmarks import environment, limits, lines, race, report, targets
+from benchmarks.cases import (
+    BASICS,
+    DTYPES,
+    HALVES,
+    OPS,
+    OUT_OF_CACHE,
+    Layout,
+    WrongError,
+    check_klce,
+    difference,
+    forget,
+    grid,
+    make_case,
+)
+from benchmarks.peers import Contestant, LacksError, Peer, RowShares
+from benchmarks.peers.klce import Klce
+from benchmarks.peers.numpy import NumPy
+from benchmarks.turns import Runner, take_turns
+
+TINY = Layout((6, 10))
+LAYOUTS = (TINY, Layout((10, 6), 0), Layout((3, 10, 4), 1))
+ROOT = Path(__file__).parents[1]
+
+
+def bfloat16_or(dtype: str) -> str:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    return dtype
+
+
+# Cases
+
+
+@pytest.mark.parametrize("text", ["8192x1000", "1000x8192@0", "64x1000x128@1"])
+def test_a_layout_is_read_as_it_is_written(text: str) -> None:
+    layout = Layout.parse(text)
+    assert layout.name == text
+    assert layout.classes == 1000
+    assert layout.rows == 8192
+    assert layout.elements == 8192000
+
+
+@pytest.mark.parametrize("text", ["10", "axb", "5x-1", "3x4@2", "0x4", ""])
+def test_a_layout_that_is_none(text: str) -> None:
+    with pytest.raises(ValueError, match=r"invalid literal|must look like"):
+        Layout.parse(text)
+
+
+def test_the_grid_has_every_layout_of_every_dtype() -> None:
+    for dtype in DTYPES:
+        assert len(set(grid(dtype))) == 12
+        assert (OUT_OF_CACHE in grid(dtype)) == (dtype not in HALVES)
+        rows = [layout.rows for layout in grid(dtype) if layout.classes == 1000]
+        assert rows == [8192, 8192, 8192]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize("op", OPS)
+def test_klce_and_numpy_agree_in_every_case(op: str, layout: Layout, dtype: str) -> None:
+    case = make_case(op, layout, bfloat16_or(dtype))
+    expected = NumPy(2).contestant(case)
+    results = {name: expected.value(run()) for name, run in expected.ways().items()}
+    if not has(op):
+        with pytest.raises(LacksError, match="not in this klce"):
+            Klce(2).contestant(case)
+        return
+    own = Klce(2).contestant(case)
+    check_klce(case)
+    results |= {f"klce {name}": own.value(run()) for name, run in own.ways().items()}
+    for result in results.values():
+        assert difference(result, own.fresh(), race.TOLERANCES[dtype]) <= 1
+    shapes = {"map": layout.shape, "rows": layout.row_shape, "scalar": ()}
+    assert {np.shape(result) for result in results.values()} == {shapes[case.op.result]}
+
+
+def has(op: str) -> bool:
+    """Whether this klce has an operation at all, found without the benchmarks' own way."""
+    case = make_case(op, TINY, "float64")
+    try:
+        case.call(getattr(klce, case.op.function), *case.arrays)()
+    except (AttributeError, TypeError):
+        return False
+    return True
+
+
+def test_basics_are_ops_and_all_there() -> None:
+    assert set(BASICS) <= set(OPS)
+    assert all(map(has, BASICS))
+
+
+def test_the_head_of_a_case_is_its_first_rows() -> None:
+    case = make_case("cross_entropy sample_weight", Layout((3, 10, 40), 1), "float32")
+    few = case.head(8)
+    assert few.inputs[0].shape == (3, 10, 8)
+    np.testing.assert_array_equal(few.inputs[0], case.inputs[0][:, :, :8])
+    np.testing.assert_array_equal(few.target, case.target[:, :8])
+    assert few.extras["sample_weight"].shape == (3, 8)
+
+
+def test_soft_targets_are_read_too() -> None:
+    assert len(make_case("cross_entropy soft", TINY, "float32").floats) == 2
+    assert len(make_case("cross_entropy", TINY, "float32").floats) == 1
+    assert len(make_case("kl logits", TINY, "float32").floats) == 2
+
+
+def test_a_wrong_klce_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        klce, "logsumexp", lambda x, axis, out=None: 1.001 * np.log(np.exp(x).sum(axis))
+    )
+    case = make_case("logsumexp", TINY, "float64")
+    with pytest.raises(WrongError, match="from its specification"):
+        check_klce(case)
+    record = race.contest(case, {}, threads=1, rounds=1)
+    with pytest.raises(SystemExit, match="logsumexp 6x10 float64: klce is"):
+        report.exit_if_wrong({"cases": [record]})
+
+
+def test_difference_counts_tolerances() -> None:
+    expected = np.array([1.0, -1.0])
+    assert difference(expected, expected, 1e-3) == 0
+    assert difference(expected + 4e-3, expected, 1e-3) == pytest.approx(2)
+    assert difference(np.array([np.inf, np.nan]), np.array([np.inf, np.nan]), 1e-3) == 0
+    assert difference(np.array([np.nan, 1.0]), np.ones(2), 1e-3) == np.inf
+    assert difference(np.ones(3), np.ones(2), 1e-3) == np.inf
+
+
+@pytest.mark.parametrize("layout", [*LAYOUTS, Layout((7, 50000)), Layout((50000, 7), 0)])
+def test_blocks_cover_every_row_once(layout: Layout) -> None:
+    x = np.zeros(layout.shape)
+    rows = np.zeros(layout.row_shape)
+
+    def add(x: Any, rows: Any) -> None:
+        assert x.size == rows.size * layout.classes
+        x += 1
+        rows += 1
+
+    RowShares(2).over(layout, add, x, rows)()
+    assert (x == 1).all()
+    assert (rows == 1).all()
+
+
+# Turns and limits
+
+
+def test_every_runner_takes_its_turn_in_each_round() -> None:
+    seen: list[str] = []
+    runners = {
+        name: Runner(lambda name=name: (seen.append(name), time.sleep(0.002))) for name in "abc"
+    }
+    seconds = take_turns(runners, rounds=3, pause=0, turn=0)
+    assert {name: len(values) for name, values in seconds.items()} == dict.fromkeys("abc", 3)
+    assert all(value >= 0.002 for values in seconds.values() for value in values)
+    last = seen[-18:]  # a turn is a call untimed and one timed
+    assert [sorted(last[k : k + 6]) for k in (0, 6, 12)] == [list("aabbcc")] * 3
+
+
+def test_repeats_share_the_time_of_a_call() -> None:
+    runners = {"ten": Runner(lambda: time.sleep(0.02), repeats=10)}
+    (value,) = take_turns(runners, rounds=1, pause=0, turn=0)["ten"]
+    assert 0.002 <= value < 0.02
+
+
+def test_a_hopeless_rival_takes_one_turn() -> None:
+    runners = {"fast": Runner(lambda: None), "slow": Runner(lambda: time.sleep(0.03))}
+    counts = {
+        name: len(values)
+        for name, values in take_turns(runners, 3, list(runners), pause=0, turn=0).items()
+    }
+    assert counts == {"fast": 3, "slow": 1}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_limits_read_every_byte_and_copy_it(threads: int) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 255, 1 << 18, np.uint8) for _ in range(2)]
+    runners = limits.runners(arrays, threads, copies=True)
+    assert list(runners) == [limits.READ, limits.COPY, limits.COPY_CACHED]
+    for runner in runners.values():
+        runner.run()
+        assert runner.repeats >= 1
+    compiled = limits._compiled()
+    for copy in (compiled.copy_streaming, compiled.copy_cached):
+        target = limits._aligned(1 << 18)
+        copy(arrays[0].ctypes.data, target.ctypes.data, 1 << 18, 1)
+        np.testing.assert_array_equal(target, arrays[0])
+    addresses = (limits.ctypes.c_void_p * 2)(*(array.ctypes.data for array in arrays))
+    words = sum(int(array.view(np.uint64).sum(dtype=np.uint64)) for array in arrays)
+    assert compiled.read_arrays(addresses, 2, 1 << 18, 3) == 3 * words % (1 << 64)
+
+
+def test_no_limit_without_a_compiler_or_for_next_to_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert limits.runners([np.zeros(10, np.float32)], 1, copies=True) == {}
+    monkeypatch.setattr(limits, "_compiled", lambda: None)
+    assert limits.runners([np.zeros(1 << 20)], 1, copies=True) == {}
+
+
+def test_the_best_round_of_the_right_limit_counts() -> None:
+    assert limits.best({limits.READ: [3.0, 2.0]}) == 2
+    seconds = {limits.READ: [1.0], limits.COPY: [5.0, 4.0], limits.COPY_CACHED: [6.0]}
+    assert limits.best(seconds) == 4
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    ("op", "shape", "dtype", "isa", "ratio"),
+    [
+        ("logsumexp", "8192x1000", "float32", "avx512", 2.5),
+        ("cross_entropy weight", "8192x1000", "float32", "avx2", 0.7 * 2.5),
+        ("entropy logits", "8192x1000", "float64", "avx512", 2),
+        ("entropy probs", "8192x1000", "float32", "avx2", 1),
+        ("softmax", "8192x1000", "float32", "avx512", 1.3),
+        ("log_softmax", "65536x32", "float32", "avx512", 2.5),
+        ("softmax", "65536x32", "float64", "avx512", 2),
+        ("js logits", "8192x1000", "float32", "avx512", 2),
+        ("kl probs", "4096x128256", "bfloat16", "avx512", 2),
+        ("nll_loss", "8192x1000", "float16", "avx512", 1),
+        ("kl probs", "8192x1000", "float32", "baseline", 1),
+    ],
+)
+def test_ratio_of_a_cell(op: str, shape: str, dtype: str, isa: str, ratio: float) -> None:
+    target = targets.of_cell(OPS[op], Layout.parse(shape), dtype, isa)
+    assert target.ratio == pytest.approx(ratio)
+    assert target.against == ("numpy" if isa == "baseline" else None)
+
+
+def test_shares_are_asked_of_float32_in_and_out_of_cache() -> None:
+    def share(op: str, shape: str, dtype: str = "float32") -> float | None:
+        return targets.of_cell(OPS[op], Layout.parse(shape), dtype, "avx512").share
+
+    assert share("logsumexp", "1024x128256") == 0.8
+    assert share("kl logits", "1024x128256") == 0.7
+    assert share("softmax", "1024x128256") == 0.75
+    assert share("logsumexp", "64x128256") == 0.55
+    assert share("softmax", "8192x1000") == 0.5
+    assert share("softmax", "1024x128256", "float64") is None
+    assert share("logsumexp", "65536x10") is None
+
+
+@pytest.mark.parametrize(
+    ("ratio", "share", "met"),
+    [
+        (2, 0.6, True),
+        (1.9, 0.6, False),
+        (1, 0.8, True),
+        (3, 0.5, False),
+        (None, 0.5, False),
+        (None, 0.6, None),
+        (3, None, None),
+        (1, None, False),
+    ],
+)
+def test_a_target_is_met(ratio: float | None, share: float | None, met: bool | None) -> None:
+    assert targets.Target(2, None, 0.8, 0.55).met(ratio, share) is met
+
+
+def test_the_geometric_mean() -> None:
+    assert targets.geometric_mean([1, 2, 4]) == pytest.approx(2)
+    assert targets.of_mean(OPS["softmax"], "float32", "avx512") == 2
+    assert targets.of_mean(OPS["softmax"], "float32", "avx2") is None
+
+
+# The race
+
+
+class Broken(Peer):
+    """A peer that says what it lacks, fails, or returns something else."""
+
+    def __init__(self, answer: Any) -> None:
+        self.version = "0"
+        self._answer = answer
+
+    def contestant(self, case: Any) -> Contestant:
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return Contestant(lambda: np.full(case.layout.row_shape, self._answer))
+
+
+def test_peers_that_lack_fail_or_differ_are_named() -> None:
+    rivals = {
+        "numpy": NumPy(2),
+        "lacking": Broken(LacksError("has no rows")),
+        "failing": Broken(RuntimeError("out of order")),
+        "wrong": Broken(3.0),
+    }
+    case = make_case("logsumexp", TINY, "float32")
+    record = race.contest(case, rivals, threads=2, rounds=2)
+    assert record["lacks"] == {
+        "lacking": "has no rows",
+        "failing": "fails: RuntimeError: out of order",
+    }
+    assert set(record["differs"]) == {"wrong"}
+    assert set(record["seconds"]) == {"klce", "numpy", "wrong"}
+    assert len(record["seconds"]["klce"]["into"]) == 2
+    without, into = report.cells(record, "avx2")
+    assert (without.out, into.out) == (False, True)
+    assert without.fastest == into.fastest == "numpy"  # a wrong result is no rival
+    assert without.ratio == without.ratios["numpy"]
+
+
+def test_the_verdict_of_a_cell() -> None:
+    record = {
+        "op": "logsumexp",
+        "shape": "8192x1000",
+        "dtype": "float32",
+        "seconds": {
+            "klce": {"fresh": [1.0, 9.0, 1.0], "into": [2.0]},
+            "a": {"fresh": [4.0], "into": [3.0]},
+            "b": {"fresh": [7.0]},
+        },
+        "limits": {limits.READ: [0.9, 0.6]},
+        "lacks": {},
+        "differs": {},
+        "wrong": None,
+    }
+    without, into = report.cells(record, "avx512")
+    assert (without.fastest, without.ratio, without.share) == ("a", 4.0, 0.6)
+    assert without.met
+    assert (into.ratios, into.share) == ({"a": 1.5, "b": 3.5}, 0.3)
+    assert not into.met
+    assert without.gelem == pytest.approx(8.192e-3)
+
+
+def test_what_klce_lacks_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(klce, "kl_divergence")
+    record = race.contest(make_case("kl probs", TINY, "float32"), {}, threads=1, rounds=1)
+    assert record["lacks"] == {"klce": "not in this klce: kl_divergence"}
+    assert list(report.cells(record, "avx2")) == []
+
+
+# The lines beside the grid
+
+SETTING = lines.Setting({"numpy": NumPy(2)}, threads=2, rounds=1)
+
+
+def test_overhead_has_a_line_for_each_bound() -> None:
+    found = lines.overhead(SETTING)
+    assert [line["subject"] for line in found] == [f"{op} 1x10" for op in targets.OVERHEAD]
+    assert all(line["value"] > 0 for line in found)
+
+
+def test_scaling_compares_bits() -> None:
+    found = lines.scaling(SETTING, [(Layout((1, 40000)), 1.6)])
+    assert len(found) == 5
+    assert all(line["same bits"] for line in found)
+
+
+def test_imports_are_timed_in_new_processes() -> None:
+    (line,) = lines.imports(SETTING)
+    assert line["value"] > 0
+
+
+def test_the_sweep_has_every_count_and_its_worst_step(tmp_path: Path) -> None:
+    found = lines.classes(SETTING, range(2, 9), elements=1 << 10)
+    assert len(found) == 4
+    for line in found:
+        times = [line["ns per element"][str(count)] for count in range(2, 9)]
+        steps = [max(a / b, b / a) for a, b in itertools.pairwise(times)]
+        assert line["value"] == pytest.approx(max(steps))
+        assert len(line["cliffs"]) == sum(step > targets.NEIGHBOURS for step in steps)
+    pytest.importorskip("matplotlib")
+    report.plot_classes(found, tmp_path / "sweep.png")
+    assert (tmp_path / "sweep.png").stat().st_size > 1000
+
+
+def test_special_values_and_growth_have_their_lines() -> None:
+    assert len(lines.special(SETTING, [TINY])) == 12
+    found = lines.growth(SETTING, (10**4, 10**5, 10**15))
+    assert [line["does not fit into memory"] for line in found] == [[10**15]] * 2
+    assert [list(line["ns per element"]) for line in found] == [["10000", "100000"]] * 2
+    forget()
+
+
+@pytest.mark.parametrize(("value", "met"), [(1.0, True), (2.0, True), (2.1, False)])
+def test_a_bound_from_above(value: float, met: bool) -> None:
+    assert lines._line("part", "subject", value, "x", 2.0, at_most=True)["met"] is met
+
+
+# The commands
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_the_environment_holds_peers_to_threads_and_isa() -> None:
+    wanted = environment.variables(2, "avx2")
+    assert wanted["OMP_NUM_THREADS"] == wanted["PJRT_NPROC"] == "2"
+    assert wanted["KLCE_ISA"] == wanted["ATEN_CPU_CAPABILITY"] == "avx2"
+    assert "AVX2" not in wanted["NPY_DISABLE_CPU_FEATURES"].split()
+    assert "KLCE_ISA" not in environment.variables(2, None)
+
+
+def test_the_race_writes_json_and_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "race.json"
+    options = "grid --rounds 1 --shape 6x10 --dtype float32 --op softmax --peer numpy"
+    done = run("benchmarks.race", *options.split(), "--isa", "baseline", "--json", os.fspath(path))
+    assert done.returncode == 0, done.stderr
+    assert "softmax" in done.stdout
+    assert "klce" in done.stdout
+    told = json.loads(path.read_text())
+    assert told["isa"] == "baseline"
+    assert [cell["out"] for cell in told["cells"]] == [False, True]
+    assert all(cell["fastest"] == "numpy" for cell in told["cells"])
+
+
+def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "numkong", None)
+    present, missing = race.load_peers(["numkong", "numpy"], 2)
+    assert list(present) == ["numpy"]
+    assert missing["numkong"].startswith("not installed")
+
+
+def test_the_limits_are_printed_for_each_number_of_threads(tmp_path: Path) -> None:
+    path = tmp_path / "limits.json"
+    arguments = ["--threads", "2", "--size", "1e5", "--rounds", "1", "--json", os.fspath(path)]
+    done = run("benchmarks.limits", *arguments)
+    assert done.returncode == 0, done.stderr
+    records = json.loads(path.read_text())["limits"]
+    assert [record["threads"] for record in records] == [1, 1, 1, 2, 2, 2]
+    assert all(record["GB/s"] > 0 for record in records)
+
+
+def test_an_unknown_part_is_an_error() -> None:
+    done = run("benchmarks.race", "gird")
+    assert done.returncode == 2
+    assert "no such part: gird" in done.stderr
