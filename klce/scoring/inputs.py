@@ -121,7 +121,7 @@ class Labels:
             if at is not None:
                 raise LabelError(
                     f"{self._reader.path}: label {labels[at]} in "
-                    f"{_name_row(start + at, self._logits.leading_shape)} is neither a class "
+                    f"{name_row(start + at, self._logits.leading_shape)} is neither a class "
                     f"(0 to {classes - 1}) nor ignore_index ({self._ignore_index})"
                 )
 
@@ -139,7 +139,8 @@ def check_ignore_index(ignore_index: int) -> None:
         raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
 
 
-def _name_row(row: int, shape: tuple[int, ...]) -> str:
+def name_row(row: int, shape: tuple[int, ...]) -> str:
+    """Return a row as messages name it."""
     if len(shape) == 1:
         return f"row {row}"
     index = ", ".join(str(i) for i in np.unravel_index(row, shape))
