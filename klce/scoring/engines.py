@@ -309,7 +309,8 @@ def _client(stack: contextlib.ExitStack, scheduler: str | None) -> Any:
             threads_per_worker=1,
             # Pages of a mapped file would count, and the system takes those back by itself.
             memory_limit=0,
-            dashboard_address=None,
+            dashboard_address="localhost:0",  # a free port, for the server of pages without them
+            scheduler_kwargs={"dashboard": False},
             silence_logs=logging.CRITICAL,
         )
         scheduler = stack.enter_context(cluster).scheduler_address
