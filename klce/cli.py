@@ -34,6 +34,7 @@ from klce.scoring import (
     score_file,
 )
 from klce.scoring.compare import COMPATIBLE
+from klce.scoring.engines import ENGINES
 from klce.scoring.tables import comparison_table, info_table, score_table
 
 _PROGRESS_AFTER_SECONDS = 1.0
@@ -123,6 +124,21 @@ _Memory = Annotated[
 _Resume = Annotated[
     bool, typer.Option("--resume", help="Go on with an interrupted run to the same --out.")
 ]
+_Engine = Annotated[
+    str,
+    typer.Option(
+        metavar="ENGINE",
+        help=f"Where to compute ({', '.join(ENGINES)}): in this process, or on Dask distributed, "
+        "whose workers read the files by the same paths.",
+    ),
+]
+_Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Dask's scheduler, as in tcp://host:8786; without it, a cluster on this machine.",
+    ),
+]
 _AsJson = Annotated[
     bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
 ]
@@ -165,6 +181,8 @@ def score(
     ] = None,
     memory: _Memory = _MEMORY,
     resume: _Resume = False,
+    engine: _Engine = "local",
+    scheduler: _Scheduler = None,
     as_json: _AsJson = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -184,6 +202,8 @@ def score(
             sequences_out=sequences,
             memory=memory,
             resume=resume,
+            engine=engine,
+            scheduler=scheduler,
             progress=bar.update,
         )
     _warn(report.summary.nan, report.summary.first_nan)
@@ -223,6 +243,8 @@ def compare(
     groups: _Groups = None,
     memory: _Memory = _MEMORY,
     resume: _Resume = False,
+    engine: _Engine = "local",
+    scheduler: _Scheduler = None,
     as_json: _AsJson = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -242,6 +264,8 @@ def compare(
             groups=groups,
             memory=memory,
             resume=resume,
+            engine=engine,
+            scheduler=scheduler,
             progress=bar.update,
         )
     if comparison.summary is not None:

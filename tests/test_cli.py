@@ -124,6 +124,8 @@ def test_json_is_a_float64_computation(files, dtype):
         "rows": 60,
         "classes": 5,
         "ignore_index": -1,
+        "engine": "local",
+        "isas": [klce.get_config()["isa"]],
         "ignored_rows": 2,
         "nan_rows": 0,
         "first_nan_row": None,

@@ -7,6 +7,7 @@ a summary and, when asked for, kept for a results file. Memory is bounded by the
 from klce.scoring.blocks import Interrupted
 from klce.scoring.compare import Comparison, compare_file
 from klce.scoring.convert import convert_file
+from klce.scoring.dask_arrays import DaskScores, score_dask
 from klce.scoring.errors import InputError, LabelError
 from klce.scoring.info import FileInfo, file_info
 from klce.scoring.report import Report
@@ -15,6 +16,7 @@ from klce.scoring.summary import Summary
 
 __all__ = [
     "Comparison",
+    "DaskScores",
     "FileInfo",
     "InputError",
     "Interrupted",
@@ -24,5 +26,6 @@ __all__ = [
     "compare_file",
     "convert_file",
     "file_info",
+    "score_dask",
     "score_file",
 ]

@@ -1,5 +1,6 @@
 """The loop of every run: blocks of rows, one after the other, to whoever wants their results."""
 
+import contextlib
 import glob
 import os
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from klce.scoring.engines import Computation, Engine
 from klce.scoring.errors import InputError
 from klce.scoring.inputs import Logits
 from klce.scoring.journal import RowFile
@@ -89,7 +91,8 @@ def plan_blocks(
 
 def run_blocks(
     plan: Plan,
-    compute: Callable[[int, int], NDArray[Any]],
+    engine: Engine,
+    computation: Computation,
     consumers: Sequence[Callable[[NDArray[Any]], None]],
     store: RowFile | None,
     progress: Progress | None,
@@ -110,15 +113,17 @@ def run_blocks(
             for start in range(0, finished, _BLOCK_ROWS):
                 for consume in consumers:
                     consume(rows[start : min(start + _BLOCK_ROWS, finished)])
-        for start in range(finished, plan.rows, plan.block_rows):
-            stop = min(start + plan.block_rows, plan.rows)
-            table = compute(start, stop)
-            if store is not None:
-                store.append(table)
-            for consume in consumers:
-                consume(table)
-            if progress is not None:
-                progress(stop * plan.row_bytes, plan.rows * plan.row_bytes)
+        starts = range(finished, plan.rows, plan.block_rows)
+        spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
+        with contextlib.closing(engine.tables(computation, spans)) as tables:
+            for table in tables:
+                finished += len(table)
+                if store is not None:
+                    store.append(table)
+                for consume in consumers:
+                    consume(table)
+                if progress is not None:
+                    progress(finished * plan.row_bytes, plan.rows * plan.row_bytes)
     except KeyboardInterrupt:
         if store is None or not store.kept or not store.finished:
             raise

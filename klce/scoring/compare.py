@@ -4,7 +4,7 @@ import contextlib
 import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from klce.scoring.comparison import (
     summarize,
 )
 from klce.scoring.distribution import in_order
+from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import Journal, RowFile
 from klce.scoring.page import check_libraries, write_page
-from klce.scoring.readers import StrPath, open_reader
+from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
 from klce.scoring.report import finite_or_none
 from klce.scoring.results import check_output_path
@@ -53,6 +54,10 @@ class Comparison:
         The label of rows that do not count.
     groups : int or None
         Number of sequences, if they are known.
+    engine : str
+        Where they were computed: see `klce.scoring.engines`.
+    isas : tuple of str
+        The instruction sets that were in use there. All give the same bits.
     summary : ComparisonSummary or None
         None with ``compat=``.
     lines : tuple of str
@@ -73,6 +78,8 @@ class Comparison:
     dtype: str
     ignore_index: int
     groups: int | None
+    engine: str
+    isas: tuple[str, ...]
     summary: ComparisonSummary | None
     lines: tuple[str, ...]
     seconds: float
@@ -107,6 +114,8 @@ class Comparison:
             "rows": self.rows,
             "classes": self.shape[-1],
             "groups": self.groups,
+            "engine": self.engine,
+            "isas": list(self.isas),
         }
         if self.summary is None:
             values["lines"] = list(self.lines)
@@ -167,6 +176,8 @@ def compare_file(
     block_rows: int | None = None,
     memory: int = MEMORY,
     resume: bool = False,
+    engine: str = "local",
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
     """Compare two files of logits of the same rows, with or without labels.
@@ -197,6 +208,11 @@ def compare_file(
         Bytes to stay within, beyond the maps of files.
     resume : bool
         Go on with what an interrupted run to the same `out` has finished.
+    engine : {"local", "dask"}
+        Where to compute: in this process, or on Dask distributed, whose workers open the files by
+        the same paths. It changes no bit of any result.
+    scheduler : str, optional
+        Address of Dask's scheduler; without it, a cluster on this machine.
     progress : callable, optional
         Called after each block with the bytes of both files done and those in all.
 
@@ -217,27 +233,15 @@ def compare_file(
     """
     if compat is not None and compat not in COMPATIBLE:
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, not {compat}")
-    reader = open_reader(p)
-    rows_p, rows_q = Logits(reader), Logits(open_reader(q))
-    if (rows_p.rows, rows_p.classes) != (rows_q.rows, rows_q.classes):
-        raise InputError(
-            f"{rows_q.path}: {rows_q.rows:,} rows of {rows_q.classes:,} classes, where "
-            f"{rows_p.path} has {rows_p.rows:,} of {rows_p.classes:,}"
-        )
-    check_ignore_index(ignore_index)
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
     if report is not None:
         _check_report(Path(report), compat, local_files(inputs))
-    targets_reader = open_targets(targets, p)
-    labels = None if targets_reader is None else Labels(targets_reader, rows_p, ignore_index)
+    computation = Comparing(p, q, targets, compat, ignore_index).open()
+    rows_p, rows_q = computation.p, computation.q
+    computation.check()
     groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
     found_groups = None if groups_reader is None else Groups(groups_reader, rows_p.rows)
-    computation: _Exact | _LlamaCpp
-    if compat is None:
-        computation = _Exact(reader, rows_p, rows_q, labels, ignore_index)
-    else:
-        computation = _LlamaCpp(reader, rows_p, rows_q, labels, ignore_index)
     plan = plan_blocks(
         [rows_p, rows_q],
         memory=memory,
@@ -246,30 +250,33 @@ def compare_file(
     )
 
     with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_engine(engine, scheduler))
         store: RowFile
         if out is None:
             store = stack.enter_context(RowFile(computation.columns))
         else:
             run = {name: fingerprint(place) for name, place in inputs.items()}
             run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-            run |= {"shape": rows_p.leading_shape}
+            run |= {"shape": rows_p.leading_shape, "arithmetic": opened.arithmetic}
             store = stack.enter_context(
                 Journal(Path(out), rows_p.leading_shape, computation.columns, run, resume=resume)
             )
         begin = time.perf_counter()
         resumed = store.finished
-        run_blocks(plan, computation.block, [], store, progress)
+        run_blocks(plan, opened, computation, [], store, progress)
         seconds = time.perf_counter() - begin
-        rows = store.rows()
+        rows, labels = store.rows(), computation.labels
         comparison = Comparison(
             p=os.fspath(p),
             q=os.fspath(q),
-            targets=None if targets_reader is None else str(targets or targets_reader.path),
+            targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),
-            shape=(*rows_p.leading_shape, rows_p.classes),
+            shape=computation.shape,
             dtype=computation.dtype.name,
             ignore_index=ignore_index,
             groups=None if found_groups is None else len(found_groups),
+            engine=engine,
+            isas=opened.isas,
             summary=summarize(rows, ignore_index, found_groups) if compat is None else None,
             lines=tuple(computation.lines(rows)),
             seconds=seconds,
@@ -291,35 +298,86 @@ def _check_report(path: Path, compat: str | None, inputs: list[Path]) -> None:
     check_libraries(path)
 
 
-class _Exact:
+@dataclass(frozen=True, slots=True)
+class Comparing:
+    """The task of comparing two files: see `klce.scoring.engines.Task`."""
+
+    p: StrPath
+    q: StrPath
+    targets: StrPath | None
+    compat: str | None
+    ignore_index: int
+
+    def absolute(self) -> "Comparing":
+        """Return the task for a process in another folder."""
+        targets = self.targets and absolute(self.targets)
+        return replace(self, p=absolute(self.p), q=absolute(self.q), targets=targets)
+
+    def open(self) -> "_Files":
+        """Open the files."""
+        return _Exact(self) if self.compat is None else _LlamaCpp(self)
+
+
+class _Files:
+    """Files of the same rows: see `klce.scoring.engines.Computation`."""
+
+    columns: np.dtype[Any]
+    dtype: np.dtype[Any]
+    working_row_bytes: int
+
+    def __init__(self, task: Comparing) -> None:
+        self.task = task
+        self.reader = open_reader(task.p)
+        self.p, self.q = Logits(self.reader), Logits(open_reader(task.q))
+        p, q = self.p, self.q
+        if (p.rows, p.classes) != (q.rows, q.classes):
+            raise InputError(
+                f"{q.path}: {q.rows:,} rows of {q.classes:,} classes, where "
+                f"{p.path} has {p.rows:,} of {p.classes:,}"
+            )
+        self.shape = (*p.leading_shape, p.classes)
+        check_ignore_index(task.ignore_index)
+        targets = open_targets(task.targets, task.p)
+        self.labels = None if targets is None else Labels(targets, p, task.ignore_index)
+
+    def check(self) -> None:
+        """Refuse labels that cannot be compared with. It reads them all."""
+        if self.labels is not None:
+            self.labels.check()
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Compare rows `start` to `stop`."""
+        raise NotImplementedError
+
+    def lines(self, rows: NDArray[Any]) -> list[str]:
+        """Return what a tool prints of the rows."""
+        raise NotImplementedError
+
+
+class _Exact(_Files):
     """The exact comparison: klce's functions, block by block."""
 
-    def __init__(
-        self,
-        reader: Any,
-        p: Logits,
-        q: Logits,
-        labels: Labels | None,
-        ignore_index: int,
-    ) -> None:
-        self._p, self._q, self._labels, self._ignore_index = p, q, labels, ignore_index
-        self.dtype: np.dtype[Any] = np.promote_types(p.dtype, q.dtype)
-        self._cut_off = isinstance(reader, KldReader)
-        self.columns = row_dtype(self.dtype, labelled=labels is not None, cut_off=self._cut_off)
+    def __init__(self, task: Comparing) -> None:
+        super().__init__(task)
+        p, q = self.p, self.q
+        self.dtype = np.promote_types(p.dtype, q.dtype)
+        self._cut_off = isinstance(self.reader, KldReader)
+        labelled = self.labels is not None
+        self.columns = row_dtype(self.dtype, labelled=labelled, cut_off=self._cut_off)
         # Probabilities of both and of their mean in float64, and what NumPy takes on the way.
         self.working_row_bytes = 5 * 8 * p.classes
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
-        p, q = self._p.block(start, stop), self._q.block(start, stop)
-        target = None if self._labels is None else self._labels.block(start, stop)
+        p, q = self.p.block(start, stop), self.q.block(start, stop)
+        target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
-        compare_block(table, p, q, target, self._ignore_index)
+        compare_block(table, p, q, target, self.task.ignore_index)
         if self._cut_off:
             floor = kld.at_floor(p)
             table["floor_classes"] = floor.sum(axis=1)
             if target is not None:
-                kept = target != self._ignore_index
+                kept = target != self.task.ignore_index
                 chosen = np.where(kept, target, 0)
                 table["saturated"] = floor[np.arange(len(floor)), chosen] & kept
         return table
@@ -359,46 +417,43 @@ def compare_block(
     table["js"] = (klce.kl_divergence(prob_p, work) + klce.kl_divergence(prob_q, work)) / 2
 
 
-class _LlamaCpp:
+class _LlamaCpp(_Files):
     """The comparison of llama.cpp's perplexity tool."""
 
     columns = llama_cpp.COLUMNS
     dtype = np.dtype(np.float32)
 
-    def __init__(
-        self,
-        reader: Any,
-        p: Logits,
-        q: Logits,
-        labels: Labels | None,
-        ignore_index: int,
-    ) -> None:
-        if labels is None:
+    def __init__(self, task: Comparing) -> None:
+        super().__init__(task)
+        if self.labels is None:
             raise InputError(
-                f"{p.path}: llama.cpp's statistics need labels, which its base file has; "
+                f"{self.p.path}: llama.cpp's statistics need labels, which its base file has; "
                 "name a file of them"
             )
-        if not p.rows:
-            raise InputError(f"{p.path}: llama.cpp's statistics need rows, there are none")
-        ignored = labels.first(ignore_index)
+        if not self.p.rows:
+            raise InputError(f"{self.p.path}: llama.cpp's statistics need rows, there are none")
+        self.labels: Labels
+        kld_reader = self.reader if isinstance(self.reader, KldReader) else None
+        self._decoded = kld_reader is not None
+        self._rows_per_chunk = None if kld_reader is None else kld_reader.layout.rows_per_chunk
+        self.working_row_bytes = 6 * 8 * self.p.classes
+
+    def check(self) -> None:
+        """Refuse labels that cannot be compared with. It reads them all."""
+        super().check()
+        ignored = self.labels.first(self.task.ignore_index)
         if ignored is not None:
             raise InputError(
-                f"{labels.path}: row {ignored} is ignored (label {ignore_index}); "
+                f"{self.labels.path}: row {ignored} is ignored (label {self.task.ignore_index}); "
                 "llama.cpp scores every row"
             )
-        self._p, self._q, self._labels = p, q, labels
-        self._decoded = isinstance(reader, KldReader)
-        self._rows_per_chunk = (
-            reader.layout.rows_per_chunk if isinstance(reader, KldReader) else None
-        )
-        self.working_row_bytes = 6 * 8 * p.classes
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
-        p = self._p.block(start, stop)
-        log_p = p if self._decoded else llama_cpp.as_base(p, self._p.path, start)
+        p = self.p.block(start, stop)
+        log_p = p if self._decoded else llama_cpp.as_base(p, self.p.path, start)
         return llama_cpp.compare_rows(
-            log_p, self._q.block(start, stop), self._labels.block(start, stop)
+            log_p, self.q.block(start, stop), self.labels.block(start, stop)
         )
 
     def lines(self, rows: NDArray[Any]) -> list[str]:

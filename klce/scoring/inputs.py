@@ -92,9 +92,9 @@ class Labels:
                 f"{logits.path}, which has rows of shape {logits.leading_shape}"
             )
         self.path = reader.path
-        self._rows = logits.rows
+        self._logits = logits
         self._reader = reader
-        self._check(logits, ignore_index)
+        self._ignore_index = ignore_index
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the labels of rows `start` to `stop`."""
@@ -102,8 +102,9 @@ class Labels:
 
     def first(self, label: int) -> int | None:
         """Return the first row with a label."""
-        for start in range(0, self._rows, _LABELS_AT_ONCE):
-            equal = self._read(start, min(start + _LABELS_AT_ONCE, self._rows)) == label
+        rows = self._logits.rows
+        for start in range(0, rows, _LABELS_AT_ONCE):
+            equal = self._read(start, min(start + _LABELS_AT_ONCE, rows)) == label
             if equal.any():
                 return start + int(equal.argmax())
         return None
@@ -111,18 +112,25 @@ class Labels:
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         return self._reader.read(start, stop, len(self._reader.shape))
 
-    def _check(self, logits: Logits, ignore_index: int) -> None:
-        # In the file's own dtype: as int64, a large uint64 would wrap around to a valid label.
-        for start in range(0, logits.rows, _LABELS_AT_ONCE):
-            labels = self._read(start, min(start + _LABELS_AT_ONCE, logits.rows))
-            outside = ((labels < 0) | (labels >= logits.classes)) & (labels != ignore_index)
-            if outside.any():
-                at = int(outside.argmax())
+    def check(self) -> None:
+        """Refuse a label out of range. It reads them all."""
+        rows, classes = self._logits.rows, self._logits.classes
+        for start in range(0, rows, _LABELS_AT_ONCE):
+            labels = self._read(start, min(start + _LABELS_AT_ONCE, rows))
+            at = out_of_range(labels, classes, self._ignore_index)
+            if at is not None:
                 raise LabelError(
                     f"{self._reader.path}: label {labels[at]} in "
-                    f"{_name_row(start + at, logits.leading_shape)} is neither a class "
-                    f"(0 to {logits.classes - 1}) nor ignore_index ({ignore_index})"
+                    f"{name_row(start + at, self._logits.leading_shape)} is neither a class "
+                    f"(0 to {classes - 1}) nor ignore_index ({self._ignore_index})"
                 )
+
+
+def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int) -> int | None:
+    """Return the place of the first label that is neither a class nor `ignore_index`."""
+    # In the labels' own dtype: as int64, a large uint64 would wrap around to a valid label.
+    outside = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+    return int(outside.argmax()) if outside.any() else None
 
 
 def check_ignore_index(ignore_index: int) -> None:
@@ -131,7 +139,8 @@ def check_ignore_index(ignore_index: int) -> None:
         raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
 
 
-def _name_row(row: int, shape: tuple[int, ...]) -> str:
+def name_row(row: int, shape: tuple[int, ...]) -> str:
+    """Return a row as messages name it."""
     if len(shape) == 1:
         return f"row {row}"
     index = ", ".join(str(i) for i in np.unravel_index(row, shape))

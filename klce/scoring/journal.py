@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from klce import __version__, _ufuncs
+from klce import __version__
 from klce.scoring.errors import InputError
 from klce.scoring.results import NpyWriter, open_results, open_whole
 
@@ -99,7 +99,7 @@ class Journal(RowFile):
         final = out.resolve()
         self._rows_path = final.with_name(f".{final.name}.rows.npy")
         self._run_path = final.with_name(f".{final.name}.run.json")
-        run = run | {"klce": __version__, "isa": _ufuncs.active_isa(), "columns": columns.descr}
+        run = run | {"klce": __version__, "columns": columns.descr}
         run = json.loads(json.dumps(run))  # tuples become lists, as in the file
         found = self._found() if resume else None
         if found is not None and found != run:

@@ -6,6 +6,8 @@ from types import ModuleType
 from klce.scoring.errors import InputError
 
 EXTRAS = {
+    "dask": "dask",
+    "distributed": "dask",
     "fsspec": "formats",
     "ml_dtypes": "formats",
     "pyarrow": "formats",

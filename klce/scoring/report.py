@@ -22,6 +22,10 @@ class Report:
         What they were computed in, float32 or float64.
     ignore_index : int
         The label of rows that do not count.
+    engine : str
+        Where they were computed: see `klce.scoring.engines`.
+    isas : tuple of str
+        The instruction sets that were in use there. All give the same bits.
     summary : Summary
         Counts and means.
     sequences : Sequences or None
@@ -40,6 +44,8 @@ class Report:
     shape: tuple[int, ...]
     dtype: str
     ignore_index: int
+    engine: str
+    isas: tuple[str, ...]
     summary: Summary
     sequences: Sequences | None
     seconds: float
@@ -73,6 +79,8 @@ class Report:
             "rows": summary.rows,
             "classes": self.classes,
             "ignore_index": self.ignore_index,
+            "engine": self.engine,
+            "isas": list(self.isas),
             "ignored_rows": summary.ignored,
             "nan_rows": summary.nan,
             "first_nan_row": summary.first_nan,

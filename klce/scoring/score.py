@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 import klce
 from klce._arrays import computed
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import Journal
-from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers import Location, Reader, StrPath, absolute, open_file, open_reader
 from klce.scoring.report import Report
 from klce.scoring.results import check_results_path, open_results, row_dtype
 from klce.scoring.summary import Summarizer, counted
@@ -35,6 +37,8 @@ def score_file(
     block_rows: int | None = None,
     memory: int = MEMORY,
     resume: bool = False,
+    engine: str = "local",
+    scheduler: str | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score a file of logits, with or without labels.
@@ -64,6 +68,11 @@ def score_file(
         Bytes to stay within, beyond the maps of files.
     resume : bool
         Go on with what an interrupted run to the same `out` has finished.
+    engine : {"local", "dask"}
+        Where to compute: in this process, or on Dask distributed, whose workers open the files by
+        the same paths. It changes no bit of any result.
+    scheduler : str, optional
+        Address of Dask's scheduler; without it, a cluster on this machine.
     progress : callable, optional
         Called after each block with the bytes of logits done and those in all.
 
@@ -82,16 +91,16 @@ def score_file(
     Interrupted
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
     """
-    rows = Logits(open_reader(logits))
-    check_ignore_index(ignore_index)
+    scorer = Scoring(logits, targets, ignore_index).open()
+    rows, labels = scorer.logits, scorer.labels
     plan = plan_blocks([rows], memory=memory, block_rows=block_rows)
     inputs = {
         "logits": logits, "targets": targets, "groups": groups,
         "bytes": bytes_file, "words": words_file,
     }  # fmt: skip
     check_outputs(out, resume, inputs)
-    targets_reader = open_targets(targets, logits)
-    labels = None if targets_reader is None else Labels(targets_reader, rows, ignore_index)
+    if labels is not None:
+        labels.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
     if sequences_out is not None:
         check_results_path(Path(sequences_out), local_files(inputs))
@@ -103,22 +112,19 @@ def score_file(
     if sequences is not None:
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
-    def compute(start: int, stop: int) -> NDArray[Any]:
-        target = None if labels is None else labels.block(start, stop)
-        return score_block(rows.block(start, stop), target, ignore_index)
-
     with contextlib.ExitStack() as stack:
+        opened = stack.enter_context(open_engine(engine, scheduler))
         journal = None
         if out is not None:
-            columns = row_dtype(rows.dtype, labelled=labels is not None)
             run = {name: fingerprint(place) for name, place in inputs.items()}
             run |= {"command": "score", "ignore_index": ignore_index, "shape": rows.leading_shape}
+            run |= {"arithmetic": opened.arithmetic}
             journal = stack.enter_context(
-                Journal(Path(out), rows.leading_shape, columns, run, resume=resume)
+                Journal(Path(out), rows.leading_shape, scorer.columns, run, resume=resume)
             )
         begin = time.perf_counter()
         resumed = 0 if journal is None else journal.finished
-        run_blocks(plan, compute, consumers, journal, progress)
+        run_blocks(plan, opened, scorer, consumers, journal, progress)
         if journal is not None:
             journal.finish()
     seconds = time.perf_counter() - begin
@@ -128,10 +134,12 @@ def score_file(
             writer.write(found.table())
     return Report(
         logits=os.fspath(logits),
-        targets=None if targets_reader is None else str(targets or targets_reader.path),
+        targets=None if labels is None else str(targets or labels.path),
         out=None if out is None else os.fspath(out),
-        shape=(*rows.leading_shape, rows.classes),
+        shape=scorer.shape,
         dtype=rows.dtype.name,
+        engine=engine,
+        isas=opened.isas,
         ignore_index=ignore_index,
         summary=summarizer.finish(),
         sequences=found,
@@ -139,6 +147,42 @@ def score_file(
         resumed_rows=resumed,
         read_bytes=(rows.rows - resumed) * rows.row_bytes,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Scoring:
+    """The task of scoring a file: see `klce.scoring.engines.Task`."""
+
+    logits: StrPath
+    targets: StrPath | None
+    ignore_index: int
+
+    def absolute(self) -> "Scoring":
+        """Return the task for a process in another folder."""
+        targets = self.targets and absolute(self.targets)
+        return replace(self, logits=absolute(self.logits), targets=targets)
+
+    def open(self) -> "Scorer":
+        """Open the files."""
+        return Scorer(self)
+
+
+class Scorer:
+    """Files to score: see `klce.scoring.engines.Computation`."""
+
+    def __init__(self, task: Scoring) -> None:
+        self.task = task
+        self.logits = Logits(open_reader(task.logits))
+        self.shape = (*self.logits.leading_shape, self.logits.classes)
+        check_ignore_index(task.ignore_index)
+        reader = open_targets(task.targets, task.logits)
+        self.labels = None if reader is None else Labels(reader, self.logits, task.ignore_index)
+        self.columns = row_dtype(self.logits.dtype, labelled=reader is not None)
+
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Score rows `start` to `stop`."""
+        target = None if self.labels is None else self.labels.block(start, stop)
+        return score_block(self.logits.block(start, stop), target, self.task.ignore_index)
 
 
 def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:

@@ -7,14 +7,23 @@ from klce.scoring.errors import InputError
 from klce.scoring.readers.arrow import ArrowFile, ParquetFile
 from klce.scoring.readers.base import ArrayFile, Reader, SingleArray
 from klce.scoring.readers.kld import KldFile
-from klce.scoring.readers.location import Location, StrPath
+from klce.scoring.readers.location import Location, StrPath, absolute
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
 from klce.scoring.readers.safetensors import SafetensorsFile
 from klce.scoring.readers.shards import ShardsFile, find_shards
 from klce.scoring.readers.zarr import ZarrFile
 
-__all__ = ["READERS", "ArrayFile", "Location", "Reader", "StrPath", "open_file", "open_reader"]
+__all__ = [
+    "READERS",
+    "ArrayFile",
+    "Location",
+    "Reader",
+    "StrPath",
+    "absolute",
+    "open_file",
+    "open_reader",
+]
 
 
 READERS: dict[str, Callable[[Location], ArrayFile]] = {

@@ -75,3 +75,11 @@ class Location:
         except (ImportError, ValueError) as error:  # a protocol unknown, or its library missing
             raise InputError(f"{self.file}: {' '.join(str(error).split())}") from None
         return system, str(path)
+
+
+def absolute(place: StrPath) -> str:
+    """Return a place as a process in another folder has to name it."""
+    location = Location.parse(place)
+    if location.remote:
+        return str(location)
+    return str(Location(os.path.abspath(location.file), location.name))

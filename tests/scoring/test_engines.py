@@ -1,0 +1,346 @@
+"""Runs on Dask distributed: files and summary of a local run, whatever becomes of workers."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import distributed
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from klce import _ufuncs, cli
+from klce.scoring import InputError, Interrupted, compare_file, engines, score_file
+from klce.scoring.engines import Arithmetic, open_engine
+from klce.scoring.results import WRITERS
+from klce.scoring.score import Scoring
+
+KILLS = int(os.environ.get("KLCE_TEST_KILLS", "3"))
+"""Runs that are killed at random moments."""
+
+
+def start_cluster(**options):
+    """Start workers on this machine."""
+    return distributed.LocalCluster(
+        dashboard_address="localhost:0", scheduler_kwargs={"dashboard": False}, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def scheduler():
+    """The address of a scheduler with two workers of two threads in this process."""
+    with start_cluster(n_workers=2, threads_per_worker=2, processes=False) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="module")
+def processes():
+    """A cluster of two worker processes."""
+    with start_cluster(n_workers=2, threads_per_worker=1, silence_logs=50) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
+    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
+    np.save("targets.npy", rng.integers(0, 20, 1000))
+    np.save("groups.npy", np.arange(1000) // 30)
+    return tmp_path
+
+
+def run(command, out=None, **options):
+    options = {"groups": "groups.npy", "out": out, "block_rows": 50} | options
+    if command == "score":
+        return score_file("logits.npy", "targets.npy", **options)
+    compat = "llama.cpp" if command == "compat" else None
+    return compare_file("logits.npy", "q.npy", "targets.npy", compat=compat, **options)
+
+
+def said(report):
+    differ = ("seconds", "rows_per_second", "gigabytes_per_second", "out", "engine")
+    return {name: value for name, value in report.to_dict().items() if name not in differ}
+
+
+def stop_after(rows):
+    def progress(done, total):
+        if done >= total * rows // 1000:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+# --- the same results -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "compat"])
+@pytest.mark.parametrize("suffix", sorted(WRITERS))
+def test_as_the_local_engine(files, scheduler, command, suffix):
+    local = run(command, f"local{suffix}", block_rows=None)
+    dask = run(command, f"dask{suffix}", engine="dask", scheduler=scheduler)
+    assert said(dask) == said(local)
+    assert (local.engine, dask.engine) == ("local", "dask")
+    assert local.summary == dask.summary
+    assert (files / f"dask{suffix}").read_bytes() == (files / f"local{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["shards", "npz", "kld"])
+def test_places_that_workers_open(files, scheduler, kind):
+    if kind == "kld":
+        shutil.copy(Path(__file__).parents[2] / "examples" / "lm" / "base.kld", "base.kld")
+        place = "base.kld::log_probs"
+    elif kind == "npz":
+        np.savez_compressed("all.npz", logits=np.load("logits.npy"), targets=np.load("targets.npy"))
+        place = "all.npz"
+    else:
+        (files / "shards").mkdir()
+        for i, part in enumerate(np.array_split(np.load("logits.npy"), 3)):
+            np.save(f"shards/part-{i}.npy", part)
+        place = "shards/part-*.npy"
+    local, dask = (
+        score_file(place, out=f"{engine}.npy", block_rows=17, engine=engine, scheduler=address)
+        for engine, address in (("local", None), ("dask", scheduler))
+    )
+    assert said(dask) == said(local)
+    assert (files / "dask.npy").read_bytes() == (files / "local.npy").read_bytes()
+
+
+def test_results_come_in_the_order_of_the_rows(scheduler):
+    with open_engine("dask", scheduler) as engine:
+        tables = engine.tables(_Slow(), [(i, i + 1) for i in range(30)])
+        assert [int(table[0]) for table in tables] == list(range(30))
+
+
+class _Slow:
+    """A computation whose first blocks are the last to be finished; its own task."""
+
+    shape, columns = (30, 1), np.dtype("i8")
+
+    @property
+    def task(self):
+        return self
+
+    def absolute(self):
+        return self
+
+    def open(self):
+        return self
+
+    def block(self, start, stop):
+        time.sleep(0.02 * (start % 5 == 0))
+        return np.array([start])
+
+
+def test_the_next_blocks_are_few(scheduler):
+    taken = count()
+    with open_engine("dask", scheduler) as engine:
+        spans = ((next(taken), 1) for _ in range(1000))
+        tables = engine.tables(_Slow(), spans)
+        next(tables)
+        assert next(taken) == 2 * 4  # two for each of four threads
+        tables.close()
+
+
+# --- interrupted, and resumed ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+@pytest.mark.parametrize("first", ["local", "dask"])
+def test_one_engine_goes_on_with_the_rows_of_another(files, scheduler, command, first):
+    whole = run(command, "whole.csv")
+    addresses = {"local": None, "dask": scheduler}
+    second = "dask" if first == "local" else "local"
+    with pytest.raises(Interrupted, match=r"^400 of 1,000 rows"):
+        run(command, "out.csv", engine=first, scheduler=addresses[first], progress=stop_after(400))
+    resumed = run(command, "out.csv", engine=second, scheduler=addresses[second], resume=True)
+    assert resumed.resumed_rows == 400
+    assert said(resumed) == said(whole)
+    assert (files / "out.csv").read_bytes() == (files / "whole.csv").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_worker_is_killed(files, processes):
+    run("compare", "local.parquet")
+    killed = []
+
+    def progress(done, total):
+        if not killed and done > total // 4:
+            killed.append(processes.workers[0].pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    dask = run(
+        "compare", "dask.parquet", block_rows=5, progress=progress,
+        engine="dask", scheduler=processes.scheduler_address,
+    )  # fmt: skip
+    assert killed
+    assert said(dask) == said(run("compare"))
+    assert (files / "dask.parquet").read_bytes() == (files / "local.parquet").read_bytes()
+
+
+RUN = """
+import sys, time
+from klce.scoring import score_file
+
+def progress(done, total):
+    print(done, flush=True)
+    time.sleep(0.005)
+
+if __name__ == "__main__":
+    out, engine, scheduler = sys.argv[1:]
+    score_file("logits.npy", "targets.npy", out=out, block_rows=10, resume=True,
+               engine=engine, scheduler=scheduler or None, progress=progress)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(KILLS))
+def test_killed_at_random_moments(files, processes, seed):
+    """The run, a worker or both are killed, each time it is resumed, and it ends with the same."""
+    moments = random.Random(seed)
+    suffix = moments.choice([".npy", ".csv", ".parquet"])
+    score_file("logits.npy", "targets.npy", out=f"whole{suffix}")
+    whole, before = (files / f"whole{suffix}").read_bytes(), sorted(os.listdir())
+    address = processes.scheduler_address
+    kills = 0
+    for _ in range(30):
+        engine = moments.choice(["local", "dask", "dask"])
+        words = [f"out{suffix}", engine, address if engine == "dask" else ""]
+        with subprocess.Popen(
+            [sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE
+        ) as process:
+            process.stdout.readline()
+            time.sleep(moments.uniform(0, 0.3))
+            if engine == "dask" and moments.random() < 0.5:
+                worker = processes.workers[moments.randrange(2)].pid
+                with contextlib.suppress(ProcessLookupError, TypeError):  # it is down already
+                    os.kill(worker, signal.SIGKILL)
+                    kills += 1
+            if kills < 3 or moments.random() < 0.3:
+                process.send_signal(signal.SIGKILL)
+            kills += process.wait() == -signal.SIGKILL
+        if (files / f"out{suffix}").exists():
+            break
+    assert kills
+    assert (files / f"out{suffix}").read_bytes() == whole
+    assert sorted(os.listdir()) == sorted([*before, f"out{suffix}"])
+
+
+@pytest.mark.slow
+def test_a_cluster_of_its_own(files):
+    run("score", "local.parquet", groups=None)
+    command = ["score", "logits.npy", "targets.npy", "--engine", "dask", "--out", "out.parquet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "klce", *command, "--json"],
+        env=os.environ | {"KLCE_NUM_THREADS": "2"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["engine"] == "dask"
+    assert (files / "out.parquet").read_bytes() == (files / "local.parquet").read_bytes()
+
+
+# --- refused --------------------------------------------------------------------------------------
+
+
+def complains(message, *options):
+    result = CliRunner().invoke(cli.app, ["score", "logits.npy", "--out", "out.npy", *options])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("klce: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+    assert not list(Path().glob("*out.npy*"))
+
+
+def test_mistakes_are_one_line(files, monkeypatch):
+    complains("engine must be local or dask, not spark", "--engine", "spark")
+    complains("scheduler tcp://a:1 needs the engine dask", "--scheduler", "tcp://a:1")
+    dask = ("--engine", "dask", "--scheduler")
+    complains("scheduler nowhere: cannot connect: missing port", *dask, "nowhere")
+    complains("scheduler carrier://pigeon: cannot connect: unknown", *dask, "carrier://pigeon")
+    monkeypatch.setattr(engines, "_CONNECT_SECONDS", 1)
+    complains("scheduler tcp://127.0.0.1:1: cannot connect: Timed out", *dask, "tcp://127.0.0.1:1")
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    complains("engine dask needs distributed: pip install 'klce[dask]'", *dask[:2])
+
+
+def test_no_workers(files, monkeypatch):
+    monkeypatch.setattr(engines, "_WORKERS_SECONDS", 0.5)
+    with start_cluster(n_workers=0, processes=False) as cluster:
+        complains(
+            "no worker within 0.5 s", "--engine", "dask", "--scheduler", cluster.scheduler_address
+        )
+
+
+def test_a_worker_without_the_file(files, scheduler, monkeypatch):
+    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, logits="/nowhere.npy"))
+    complains("/nowhere.npy", "--engine", "dask", "--scheduler", scheduler)
+
+
+def test_a_worker_with_another_file(files, scheduler, monkeypatch):
+    np.save("other.npy", np.zeros((1000, 21), np.float32))
+    other = os.path.abspath("other.npy")
+    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, logits=other))
+    complains("finds logits of shape (1000, 21)", "--engine", "dask", "--scheduler", scheduler)
+
+
+def test_a_worker_that_joins_with_other_bits(files, scheduler, monkeypatch):
+    with open_engine("dask", scheduler) as engine:
+        other = Arithmetic("0.0", "abacus", "5")
+        monkeypatch.setattr(Arithmetic, "here", lambda: other)
+        with pytest.raises(InputError, match=r"worker inproc.*klce 0\.0 with abacus, where the"):
+            list(engine.tables(_Slow(), [(0, 1)]))
+
+
+@pytest.fixture
+def any_isa():
+    """Let a test select the instruction set."""
+    before = _ufuncs.active_isa()
+    yield
+    _ufuncs.select_isa(before)
+
+
+def test_classes_of_instruction_sets(any_isa):
+    digests = {}
+    for isa in _ufuncs.available_isas():
+        _ufuncs.select_isa(isa)
+        digests[isa] = Arithmetic.here().digest
+    baseline = digests.pop("baseline")
+    assert len(set(digests.values())) <= 1
+    assert baseline not in digests.values()
+
+
+def test_rows_of_another_class_are_not_resumed(files, any_isa):
+    if len(_ufuncs.available_isas()) == 1:
+        pytest.skip("this machine has one instruction set")
+    with pytest.raises(Interrupted):
+        run("score", "out.npy", progress=stop_after(400))
+    _ufuncs.select_isa("baseline")
+    with pytest.raises(InputError, match="run differs in: arithmetic; start anew"):
+        run("score", "out.npy", resume=True)
+
+
+@pytest.mark.slow
+def test_workers_of_different_classes(files):
+    isas = _ufuncs.available_isas()
+    if len(isas) == 1:
+        pytest.skip("this machine has one instruction set")
+    workers = {
+        isa: {"cls": distributed.Nanny, "options": {"env": {"KLCE_ISA": isa}, "nthreads": 1}}
+        for isa in ("baseline", isas[-1])
+    }
+    options = {"dashboard": False, "dashboard_address": "localhost:0"}
+    scheduler = {"cls": distributed.Scheduler, "options": options}
+    with distributed.SpecCluster(workers=workers, scheduler=scheduler) as cluster:
+        address = cluster.scheduler_address
+        complains("computes other bits than worker", "--engine", "dask", "--scheduler", address)
