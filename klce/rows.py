@@ -405,8 +405,8 @@ def compare_top_k(
 
     Notes
     -----
-    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where the
-    tails are larger.  One below 8 roundings counts as 0; beside a larger one of p, as those 8.
+    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where
+    the tails are larger.  One below 8 roundings counts as 0; beside a larger one of p, as those 8.
 
     Examples
     --------
