@@ -405,7 +405,8 @@ def compare_top_k(
 
     Notes
     -----
-    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence.
+    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where
+    the tails are larger.  One below 8 roundings counts as 0; beside a larger one of p, as those 8.
 
     Examples
     --------
@@ -449,16 +450,20 @@ def compare_top_k(
                 f"p_log_probs must have probabilities that sum to 1 at most, "
                 f"got {1 - tail_p[row]}{_in_row(row)}"
             )
-        tail_p = np.maximum(tail_p, 0)
         # One that is known has a log-probability; the first class stands in for none.
         table = score(q, axis=axis, want=(), candidates=np.where(known, ids, 0),
                       temperature=temperature)  # fmt: skip
         log_q = np.where(known, table["candidate_log_probs"].astype(np.float64), -np.inf)
         prob_q = np.exp(log_q)
-        tail_q = np.maximum(1 - prob_q.sum(axis=-1), 0)
+        # What is left of 1 by rounding is none.
+        kinds = (given.dtype, table["candidate_log_probs"].dtype)
+        least = 8 * max(float(np.finfo(_validate.computed(kind)).eps) for kind in kinds)
+        whole = known.sum(axis=-1) == rows.classes
+        tails = [np.where(whole | (t < least), 0, t) for t in (tail_p, 1 - prob_q.sum(axis=-1))]
+        tail_p, tail_q = tails
         # q - p + p log(p/q) of each class and of the tail: never negative.
         terms = np.where(prob_p == 0, prob_q, prob_q - prob_p + prob_p * (log_p - log_q))
-        of_tail = tail_q - tail_p + tail_p * np.log(tail_p / tail_q)
+        of_tail = tail_q - tail_p + tail_p * np.log(tail_p / np.maximum(tail_q, least))
         tail = np.where(tail_p == 0, tail_q, of_tail)
         divergence = np.maximum(terms.sum(axis=-1) + tail, 0)
     columns = {"kl_divergence": divergence, "tail_p": tail_p, "tail_q": tail_q}

@@ -272,7 +272,8 @@ def test_where(shape, rng):
 def test_many_blocks_of_rows_that_are_made(rng):
     x = rows(rng, (300, 4000), np.float32)
     p, target = klce.softmax(x), rng.integers(0, 4000, 300)
-    table = klce.score(p, target, form="probs", want=SCORES, candidates=target[:, None])
+    names = [name for name in SCORES if name != "logsumexp"]
+    table = klce.score(p, target, form="probs", want=names, candidates=target[:, None])
     assert_near(table, klce.score(x, target, want=SCORES, candidates=target[:, None]), 3e-4, 3e-5)
 
 

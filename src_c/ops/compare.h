@@ -101,7 +101,6 @@ enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 KLCE_INLINE K(v) K(js_term)(const K(kl_parts) *parts, int careful)
 {
     K(v) one = K(set)(1), two = K(set)(2), log_2 = K(set)((real)0x1.62e42fefa39efp-1);
-    K(v) gain = parts->ratio - one;
     /* moved/w, but for a w that is next to nothing, where only |v| = 1 counts. */
     K(v) v = parts->moved / (parts->moved + two * parts->w), square = v * v;
     K(v) even = K(set)((real)(1 / 28.0));
@@ -120,7 +119,7 @@ KLCE_INLINE K(v) K(js_term)(const K(kl_parts) *parts, int careful)
     K(v) half = K(set)(0.5), result = half * (parts->moved * v) * K(fma)(even, square, one);
     K(m) far = K(not)(K(lt)(square, K(set)((real)JS_FAR)));
     if (K(any)(far)) {
-        K(v) log = K(log1p)(half * gain);
+        K(v) log = K(log1p)(half * parts->gain);
         K(v) term = parts->w * K(fma)(parts->ratio, parts->slope - log, -log);
         result = K(select)(far, term, result);
     }
@@ -141,7 +140,11 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(kl_measure
 {
     K(v) zero = K(set)(0), one = K(set)(1);
     K(kl_parts) parts = K(kl_logits_term)(c, by, careful, x, y, beyond);
-    K(v) slope = parts.slope;
+    K(v) slope = parts.slope, moved = parts.w * parts.gain;
+    /* That of KL's terms has lost q - p where d is large: there the term is all that counts. */
+    if (careful)
+        moved = K(select)(K(or)(K(or)(parts.is_far, parts.no_p), parts.no_q), parts.moved, moved);
+    parts.moved = moved;
     term[0] = parts.term;
     term[K(COMPARE_DRIFT) - K(KL)] = parts.moved;
     if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy)) {

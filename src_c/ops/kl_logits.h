@@ -68,10 +68,10 @@ KLCE_INLINE K(kl_measure) K(kl_measure_of)(K(measure) from, const double *state,
     return (K(kl_measure)){from, V(load)(high), V(load)(low), V(load)(base), V(load)(base_low)};
 }
 
-/* A class's terms, and what compare.h makes others of: w and q, to the row's reference, d over T and
- * exp(d).  The masks are of the careful way: q has an exponential of its own, and p, or q, is 0. */
+/* A class's terms, and what compare.h makes others of: w and q, to the row's reference, d over T,
+ * exp(d) and exp(d) - 1.  The masks are of the careful way: q has an exponential of its own, and p, or q, is 0. */
 typedef struct {
-    K(v) term, moved, w, q, slope, ratio;
+    K(v) term, moved, w, q, slope, ratio, gain;
     K(m) is_far, no_p, no_q;
 } K(kl_parts);
 
@@ -108,7 +108,8 @@ KLCE_INLINE K(kl_parts) K(kl_logits_term)(const K(expsum_context) *c, const K(kl
                           .w = w,
                           .q = w * ratio,
                           .slope = slope,
-                          .ratio = ratio};
+                          .ratio = ratio,
+                          .gain = K(fma)(parts.scale, K(fma)(r, inverse, bend), parts.scale - one)};
     if (careful) {
         /* y - base with what rounding takes from it: a z of 20 alone is off by 1e-6 in float32. */
         K(v) z0 = y - by->base, back = z0 - y, z = z0 - by->base_low;

@@ -191,7 +191,7 @@ KLCE_INLINE double K(prob_of)(const K(expsum_context) *c, double x, double to_ma
     K(v) z = K(max)(from.floor, K(set)((real)x) - from.origin);
     V(store)(lane, K(exp_measured)(c, &from, z));
     double prob = ((double)lane[0] * UNBOOST) * (1 + to_maximum) / mass;
-    return x == -INFINITY ? 0 : prob;
+    return x == -INFINITY ? 0 * mass : prob; /* nan of a row that is no distribution */
 }
 
 static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
