@@ -321,6 +321,10 @@ def scale_of(kernel: str, args: tuple[Any, ...], output: int, expected: Array) -
             # Of differences, that of what they are the difference of; and a tenth of a nat or more.
             size = np.zeros_like(expected)
             size[..., 3], size[..., 9:] = 0.1, 1
+            # Both are of first order in the normalisers: they see the last place of the logits.
+            most = np.maximum(np.abs(x), np.abs(np.asarray(args[1], np.float64)))
+            last_place = np.minimum(most.max(axis=-1, initial=0), 1e3) / 1e3
+            size[..., [3, 9]] += last_place[..., np.newaxis]
             # The agreement is of products of two.
             size[..., 8] = 2 * expected[..., 8]
         elif kernel == "cross_entropy" and args[4]:
