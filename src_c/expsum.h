@@ -109,92 +109,60 @@ KLCE_INLINE int K(has_nan)(const elem *x, ptrdiff_t n)
     return 0;
 }
 
-/* The partial sums of one group's lanes.  In float64 an exponential is (1 + t) 2^n and goes to two
- * sums: that of 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds
- * less than half as much.  Rows of equal classes need that: their errors are all alike, and add up. */
+/* The partial sums of one group's lanes.  An exponential is (1 + t) 2^n and goes to two sums: that of
+ * 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds less than half
+ * as much.  Rows of equal classes need that: their errors are all alike, and add up. */
 typedef struct {
-    K(v) sum[VECTORS], weighted[VECTORS];
-#if KLCE_REAL_IS_F64
-    K(v) tail[VECTORS];
-#endif
+    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS];
 } K(expsum_parts);
 
 KLCE_INLINE K(expsum_parts) K(no_parts)(void)
 {
     K(expsum_parts) parts;
-    EACH_VECTOR(v)
-    {
-        parts.sum[v] = parts.weighted[v] = K(set)(0);
-#if KLCE_REAL_IS_F64
-        parts.tail[v] = K(set)(0);
-#endif
-    }
+    EACH_VECTOR(v) parts.sum[v] = parts.tail[v] = parts.weighted[v] = K(set)(0);
     return parts;
 }
 
-/* One group: 16 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
- * polynomial, add with the scale, and 1 of the search for the maximum); 3 more with `want_weighted`. */
+/* One group: 17 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
+ * polynomial, 2 to add, and 1 of the search for the maximum); 3 more with `want_weighted`. */
 KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from, K(v) top,
                                  const K(v) *x, K(expsum_parts) *into, int want_weighted)
 {
     EACH_VECTOR(v)
     {
         K(v) z = K(max)(from->floor, x[v] - from->origin); /* nan comes through */
-#if KLCE_REAL_IS_F64
-        K(exp_pair) e = K(exp_pair_of)(&c->e, z, from->magic);
-        into->sum[v] = into->sum[v] + e.scale;
-        into->tail[v] = K(fma)(e.t, e.scale, into->tail[v]);
-        if (want_weighted)
-            into->weighted[v] = K(fma)(K(fma)(e.t, e.scale, e.scale), top - z, into->weighted[v]);
-#else
         K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
-        K(v) p = K(exp_mantissa)(&c->e, parts.r);
-        if (want_weighted) {
-            K(v) e = p * parts.scale;
-            into->sum[v] = into->sum[v] + e;
-            into->weighted[v] = K(fma)(e, top - z, into->weighted[v]);
-        } else {
-            into->sum[v] = K(fma)(p, parts.scale, into->sum[v]);
-        }
-#endif
+        K(v) t = K(exp_tail)(&c->e, parts.r);
+        into->sum[v] = into->sum[v] + parts.scale;
+        into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
+        if (want_weighted)
+            into->weighted[v] =
+                K(fma)(K(fma)(t, parts.scale, parts.scale), top - z, into->weighted[v]);
     }
 }
 
-/* The sums under one maximum, and what they come to. */
+/* The sums under one maximum. */
 typedef struct {
-    K(lanes) rest, weighted;
-#if KLCE_REAL_IS_F64
-    K(lanes) tail;
-#endif
+    K(lanes) rest, tail, weighted;
 } K(expsum_lanes);
 
 KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
 {
-    K(expsum_lanes) lanes = {K(no_lanes)(), K(no_lanes)()};
-#if KLCE_REAL_IS_F64
-    lanes.tail = K(no_lanes)();
-#endif
-    return lanes;
+    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)(), K(no_lanes)()};
 }
 
 KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts,
                               int want_weighted)
 {
     K(add_lanes)(&lanes->rest, parts->sum);
-#if KLCE_REAL_IS_F64
     K(add_lanes)(&lanes->tail, parts->tail);
-#endif
     if (want_weighted)
         K(add_lanes)(&lanes->weighted, parts->weighted);
 }
 
 KLCE_INLINE double K(total_rest)(const K(expsum_lanes) *lanes)
 {
-#if KLCE_REAL_IS_F64
     return K(total)(&lanes->rest) + K(total)(&lanes->tail);
-#else
-    return K(total)(&lanes->rest);
-#endif
 }
 
 /* Joins the state `from` to the state `into`; the loser's maximum joins its sum. */
@@ -334,10 +302,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
-    K(v) x[LANES], product[LANES], zero = K(set)(0);
-#if KLCE_REAL_IS_F64
-    K(v) tail[LANES];
-#endif
+    K(v) x[LANES], tail[LANES], product[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, operand, row + i, x);
         K(v) max = K(set)((real)-INFINITY);
@@ -349,27 +314,21 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             K(m) is_first = K(eq)(x[j], sought);
             K(v) z = K(max)(r.from.floor, x[j] - r.origin);
             sought = K(select)(is_first, K(set)((real)NAN), sought);
-#if KLCE_REAL_IS_F64
-            K(exp_pair) e = K(exp_pair_of)(&c->e, z, r.from.magic);
-            x[j] = K(select)(is_first, zero, e.scale);
-            tail[j] = x[j] * e.t;
+            K(exp_parts) parts = K(exp_reduce)(&c->e, z, r.from.magic);
+            K(v) t = K(exp_tail)(&c->e, parts.r);
+            x[j] = K(select)(is_first, zero, parts.scale);
+            tail[j] = t * x[j];
             if (want_weighted)
-                product[j] = K(fma)(e.t, x[j], x[j]) * (top - z);
-#else
-            x[j] = K(select)(is_first, zero, K(exp_measured)(c, &r.from, z));
-            if (want_weighted)
-                product[j] = x[j] * (top - z);
-#endif
+                product[j] = K(fma)(t, x[j], x[j]) * (top - z);
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
         K(sum_columns)(x, n, state + FIELD(REST) + i);
-#if KLCE_REAL_IS_F64
         double tails[WIDTH];
         K(sum_columns)(tail, n, tails);
-        store_f64(state + FIELD(REST) + i, load_f64(state + FIELD(REST) + i) + load_f64(tails));
-#endif
+        for (int k = 0; k < WIDTH; k++)
+            state[FIELD(REST) + i + k] += tails[k];
         if (want_weighted)
             K(sum_columns)(product, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))

@@ -28,10 +28,8 @@
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
 #define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
 #define BLOCK                                                                                      \
-    ((ptrdiff_t)(8192 / sizeof(real))) /* elements that stay in L1 from one look to the next */
-/* Elements summed before they go to the lanes.  In float32 few, since those of a row of equal classes all
- * round alike: eight in a lane were off by a ULP more. */
-#define FLUSH ((ptrdiff_t)((KLCE_REAL_IS_F64 ? 8 : 4) * LANES))
+    ((ptrdiff_t)(8192 / sizeof(real)))   /* elements that stay in L1 from one look to the next */
+#define FLUSH ((ptrdiff_t)(8 * LANES))   /* elements summed before they go to the lanes */
 #define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 

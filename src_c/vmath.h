@@ -163,6 +163,17 @@ KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
     return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
 }
 
+/* exp(r/T) - 1, an instruction less. */
+KLCE_INLINE v_f32 exp_tail_f32(const exp_constants_f32 *e, v_f32 r)
+{
+    return fma_f32(exp_poly_f32(e, r), r, set_f32(e->c1)) * r;
+}
+
+KLCE_INLINE v_f64 exp_tail_f64(const exp_constants_f64 *e, v_f64 r)
+{
+    return fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)) * r;
+}
+
 /* exp(r/T) - 1 and the scale, apart: for sums and quotients that must be right to 2 ULP.  float32
  * needs care, and 2 instructions more than exp_reduce and the mantissa: of the reduced argument only
  * the exact difference before the last piece of ln2 enters at the weight of 1/T; the rounded r
@@ -198,8 +209,7 @@ KLCE_INLINE exp_pair_f32 exp_pair_of_f32(const exp_constants_f32 *e, v_f32 z, v_
 KLCE_INLINE exp_pair_f64 exp_pair_of_f64(const exp_constants_f64 *e, v_f64 z, v_f64 magic)
 {
     exp_parts_f64 parts = exp_reduce_f64(e, z, magic);
-    v_f64 q = fma_f64(exp_poly_f64(e, parts.r), parts.r, set_f64(e->c1));
-    return (exp_pair_f64){q * parts.r, parts.scale};
+    return (exp_pair_f64){exp_tail_f64(e, parts.r), parts.scale};
 }
 
 /* exp(z/T) in full, 0 below the normal numbers and inf above: for the few values of a row's
