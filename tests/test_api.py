@@ -51,6 +51,16 @@ DIVERGENCE = (
     "reduction='none', keepdims=False, out=None"
 )
 SIGNATURES = {
+    "RowTable": "columns, shape",
+    "score": (
+        "logits, target=None, *, axis=-1, want=None, top_k=0, candidates=None, form='logits', "
+        "temperature=1.0, where=None, ignore_index=-100"
+    ),
+    "compare": (
+        "p, q, target=None, *, axis=-1, want=None, top_k=0, form='logits', temperature=1.0, "
+        "where=None, ignore_index=-100"
+    ),
+    "compare_top_k": "p_ids, p_log_probs, q, *, axis=-1, temperature=1.0",
     "logsumexp": (
         "x, axis=-1, *, b=None, where=None, keepdims=False, return_sign=False, dtype=None, out=None"
     ),

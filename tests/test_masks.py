@@ -5,7 +5,17 @@ import pytest
 
 import klce
 from klce import _ufuncs
-from tests.kernels import DTYPES, ISAS, call, letters, on_isa, operands, same_bits
+from tests.kernels import (
+    DTYPES,
+    EXTENTS,
+    ISAS,
+    call,
+    letters,
+    on_isa,
+    operands,
+    outputs_of,
+    same_bits,
+)
 from tests.test_layouts import LAYOUTS
 
 FILL = {"-": -np.inf, "0": 0.0}
@@ -37,6 +47,9 @@ def filled(kernel, args, mask):
 
 
 def call_masked(kernel, args, mask, **kwargs):
+    if kernel in EXTENTS:
+        first = np.broadcast_to(args[0], np.broadcast_shapes(np.shape(args[0]), mask.shape))
+        kwargs["out"] = outputs_of(kernel, (first, *args[1:]))
     result = _ufuncs.MASKED[kernel](*args, mask, **kwargs)
     return result if isinstance(result, tuple) else (result,)
 
