@@ -208,6 +208,16 @@ def labels(
     return native, ignored, counted
 
 
+def labels_of(
+    target: ArrayLike, shape: tuple[int, ...], kept: NDArray[np.bool_], ignore_index: int
+) -> ArrayLike:
+    """Return labels of which those of rows that are masked out are ignored, whatever they are."""
+    array = np.asarray(target)
+    if array.dtype.kind not in "iu" or array.shape != shape:
+        return target  # `labels` says what is wrong
+    return np.where(kept, array, np.int64(ignore_index))
+
+
 def distribution(target: ArrayLike, q: Floats) -> Floats:
     """Check probabilities as a target: of the very shape of the predictions."""
     array = floats(target, "target")

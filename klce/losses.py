@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs, _validate
 from klce._lazy import lazily
@@ -35,6 +35,19 @@ _BINARY = {
 }
 
 
+def _masks(
+    where: ArrayLike | None, rows: Floats, axis: int, name: str
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    """Return ``where=`` as a mask of classes, and one of rows: the other is None."""
+    mask = _validate.mask(where, rows.shape, name)
+    if mask is None:
+        return None, None
+    given = np.shape(where)  # type: ignore[arg-type]
+    if len(given) >= -axis and given[axis] != 1:
+        return mask, None
+    return None, np.asarray(mask.any(axis=axis))
+
+
 def _loss(
     rows: Floats,
     target: ArrayLike,
@@ -51,6 +64,7 @@ def _loss(
     soft: bool = False,
     smoothing: float = 0.0,
     of_logits: tuple[float, ...] = (),
+    where: ArrayLike | None = None,
 ) -> Any:
     """Validate what all losses share, run the kernel that the options ask for, and reduce.
 
@@ -65,14 +79,19 @@ def _loss(
     single = out if how == "none" else None
     index: Any = 0
     ignored, counted = _IGNORED, math.prod(shape)
+    mask, kept = _masks(where, rows, axis, name)
     if soft:
         distribution, of_target = _validate.distribution(target, rows), (axis,)
+        if kept is not None:
+            index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
+        if kept is not None:
+            target = _validate.labels_of(target, shape, kept, ignore_index)
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index)
         if weight is None and sample_weight is None and smoothing == 0:
             axes = [(axis,), *[()] * (3 + len(of_logits))]
             operands = [rows, index, ignored, *of_logits]
-            losses = _validate.called(_PLAIN[form], *operands, axes=axes, out=single)
+            losses = _validate.called(_PLAIN[form], *operands, axes=axes, where=mask, out=single)
             return _validate.reduced(losses, how, counted, nats, out)
         distribution, of_target = np.broadcast_to(dtype.type(0), (classes,)), (-1,)
 
@@ -87,7 +106,8 @@ def _loss(
         axes += [of_target, *[()] * (2 + len(of_logits))]
     results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
     taken = _validate.map_dtype(rows)
-    _validate.called(kernel, *operands, dtype=taken, axes=[*axes, (), ()], out=results)
+    axes += [(), ()]
+    _validate.called(kernel, *operands, dtype=taken, axes=axes, where=mask, out=results)
     weighted = weight is not None or sample_weight is not None
     total = _validate.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
@@ -103,6 +123,7 @@ def nll_loss(
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
     sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: str = "mean",
     out: np.ndarray[Any, Any] | None = None,
@@ -125,6 +146,10 @@ def nll_loss(
         Rows with this label are 0 under ``"none"`` and do not count in the mean.
     sample_weight : array_like, optional
         A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
+    where : array_like of bool, optional
+        Which classes there are, or which rows count; broadcasts to the shape of `log_probs`. With
+        length one on `axis`, or without that axis, it is a mask of rows, and the others are
+        ignored. Else a masked class has probability 0.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
@@ -180,6 +205,7 @@ def nll_loss(
         base=base,
         reduction=reduction,
         out=out,
+        where=where,
     )
 
 
@@ -196,6 +222,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     temperature: float = 1.0,
     sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: str = "mean",
     out: np.ndarray[Any, Any] | None = None,
@@ -232,6 +259,11 @@ def cross_entropy(
         Divides the logits (logits only); from 1e-6 to 1e6.
     sample_weight : array_like, optional
         A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
+    where : array_like of bool, optional
+        Which classes there are, or which rows count; broadcasts to the shape of `q`. With length
+        one on `axis`, or without that axis, it is a mask of rows, and the others are ignored,
+        whatever their label. Else masked classes have probability 0 and no share of
+        `label_smoothing`, whose C counts the others; a row without classes gives nan.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
@@ -297,7 +329,7 @@ def cross_entropy(
     - A class of weight 0 that is impossible (logit -inf) adds 0; torch gives nan.
     - Results of float32 are right to float32's last digits for confident rows, and sums do not
       depend on the number of threads; torch rounds log_softmax first.
-    - `temperature`, `z_loss`, `sample_weight`, `base` and `out` have no counterpart there.
+    - `temperature`, `z_loss`, `sample_weight`, `where`, `base` and `out` have no counterpart there.
 
     Examples
     --------
@@ -360,6 +392,7 @@ def cross_entropy(
         soft=soft,
         smoothing=smoothing,
         of_logits=(t, z) if form == "logits" else (),
+        where=where,
     )
 
 

@@ -74,12 +74,12 @@ SIGNATURES = {
     ),
     "nll_loss": (
         "log_probs, target, *, axis=-1, weight=None, ignore_index=-100, sample_weight=None, "
-        "base=None, reduction='mean', out=None"
+        "where=None, base=None, reduction='mean', out=None"
     ),
     "cross_entropy": (
         "q, target, *, axis=-1, form='logits', weight=None, ignore_index=-100, "
-        "label_smoothing=0.0, z_loss=0.0, temperature=1.0, sample_weight=None, base=None, "
-        "reduction='mean', out=None"
+        "label_smoothing=0.0, z_loss=0.0, temperature=1.0, sample_weight=None, where=None, "
+        "base=None, reduction='mean', out=None"
     ),
     "binary_cross_entropy": (
         "q, target, *, form='probs', weight=None, pos_weight=None, reduction='mean', out=None"

@@ -511,3 +511,95 @@ def test_binary_wrong_arguments():
         klce.binary_cross_entropy(q, y + 1j)
     with pytest.raises(TypeError, match=r"^q must be "):
         klce.binary_cross_entropy(q + 1j, y)
+
+
+# --- masks ----------------------------------------------------------------------------------------
+
+OPTIONS = {
+    "plain": {},
+    "weight": {"weight": True},
+    "smooth": {"label_smoothing": 0.1},
+    "all": {"weight": True, "label_smoothing": 0.3, "sample_weight": [1.0, 2.0, 0.5, 0.0, 3.0]},
+}
+
+
+def masked_rows(dtype):
+    """Logits, labels that are not masked, a mask with classes in each row, and class weights."""
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(5, 40)).astype(dtype)
+    where = rng.random((5, 40)) < 0.6
+    target = np.array([int(np.flatnonzero(row)[2]) for row in where])
+    return x, target, where, rng.uniform(0.5, 2, 40)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("soft", [False, True], ids=["index", "soft"])
+@pytest.mark.parametrize("form", ["logits", "log_probs", "probs"])
+def test_a_masked_class_is_as_if_it_were_not_there(form, soft, options, dtype):
+    x, target, where, weight = masked_rows(dtype)
+    if form != "logits":
+        x = klce.log_softmax(x) if form == "log_probs" else klce.softmax(x)
+    share = klce.softmax(np.where(where, 1.0, -np.inf) * np.arange(1, 41) / 9)
+    share = np.where(where, share, 0)
+    options = dict(options)
+    rows = options.pop("sample_weight", np.ones(5))
+    weighted = options.pop("weight", False)
+    extra = {"z_loss": 0.25, "temperature": 0.7} if form == "logits" else {}
+    losses = klce.cross_entropy(
+        x,
+        share if soft else target,
+        form=form,
+        where=where,
+        weight=weight if weighted else None,
+        sample_weight=rows,
+        reduction="none",
+        **options,
+        **extra,
+    )
+    for i, keep in enumerate(where):
+        alone = klce.cross_entropy(
+            x[i, keep],
+            share[i, keep] if soft else int(np.count_nonzero(keep[: target[i]])),
+            form=form,
+            weight=weight[keep] if weighted else None,
+            sample_weight=rows[i],
+            reduction="none",
+            **options,
+            **extra,
+        )
+        np.testing.assert_allclose(losses[i], alone, rtol=1e-12 if dtype == "float64" else 1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_a_masked_row_is_ignored(axis, options):
+    x, target, _, weight = masked_rows("float64")
+    keep = np.array([True, False, True, True, False])
+    options = dict(options)
+    if options.pop("weight", False):
+        options["weight"] = weight
+    wrong = np.where(keep, target, 10**6)  # whatever the label is
+    for reduction in ("none", "mean", "sum"):
+        actual = klce.cross_entropy(
+            x, wrong, axis=axis, where=keep[:, None], reduction=reduction, **options
+        )
+        expected = klce.cross_entropy(
+            x, np.where(keep, target, -100), axis=axis, reduction=reduction, **options
+        )
+        np.testing.assert_array_equal(actual, expected)
+    soft = klce.softmax(x[::-1])
+    actual = klce.cross_entropy(x, soft, where=keep[:, None])
+    np.testing.assert_allclose(actual, klce.cross_entropy(x[keep], soft[keep]), rtol=1e-15)
+    log_probs = klce.log_softmax(x)
+    actual = klce.nll_loss(log_probs, wrong, where=keep[:, None])
+    assert actual == klce.nll_loss(log_probs, np.where(keep, target, -100))
+
+
+def test_a_masked_label_is_impossible():
+    x, where = np.zeros((2, 3)), np.array([True, True, False])
+    for options in ({}, {"weight": [1, 2, 3]}, {"label_smoothing": 0.1}):
+        losses = klce.cross_entropy(x, [0, 2], where=where, reduction="none", **options)
+        assert np.isfinite(losses[0])
+        assert losses[1] == np.inf
+    assert np.isnan(klce.cross_entropy(x, [0, 2], where=np.zeros(3, bool)))

@@ -6,6 +6,9 @@
  * where the target is an index.  A class of coefficient 0 adds 0, also where q is 0; so does a row of
  * weight 0, whatever it holds.
  *
+ * n counts the classes that a mask leaves in: only to them is the smoothing's share given.  A label, or a
+ * target's share, on a masked class has q = 0 and an infinite loss.
+ *
  * The label's class is added at the end, in float64, so an index needs no sum over the classes unless
  * labels are smoothed.  Sums with t_c and with 1 for all classes are kept apart, as are a distance and
  * what is to be added to it for -log q_c; coefficients that all classes have in common come last.
@@ -70,6 +73,31 @@ KLCE_INLINE void K(load_weights)(const klce_call *call, int k, ptrdiff_t row, pt
     }
 }
 
+KLCE_INLINE int K(is_in)(const klce_call *call, ptrdiff_t row, ptrdiff_t i)
+{
+    return !call->mask || call->mask[row * call->mask_step + i * call->mask_core];
+}
+
+KLCE_INLINE ptrdiff_t K(classes_in)(const klce_call *call, ptrdiff_t row)
+{
+    ptrdiff_t count = 0;
+    for (ptrdiff_t i = 0; i < call->n; i++)
+        count += K(is_in)(call, row, i);
+    return count;
+}
+
+/* Masked classes weigh nothing. */
+KLCE_INLINE void K(mask_weights)(const klce_call *call, ptrdiff_t row, ptrdiff_t i, ptrdiff_t count,
+                                 K(v) *group)
+{
+    real lane[LANES];
+    EACH_VECTOR(v) V(store)(lane + v * WIDTH, group[v]);
+    for (int j = 0; j < KLCE_LESSER(count, LANES); j++)
+        if (!K(is_in)(call, row, i + j))
+            lane[j] = 0;
+    EACH_VECTOR(v) group[v] = V(load)(lane + v * WIDTH);
+}
+
 /* The distance of a group: -log q, or of logits how far they are below `top`, the maximum. */
 typedef enum { K(LOGITS), K(LOG_PROBS), K(PROBS) } K(form);
 
@@ -113,6 +141,8 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
                     sum[K(MASS_BY_TARGET)][v] = sum[K(MASS_BY_TARGET)][v] + t;
                 }
             }
+            if (mix.smooth && call->mask)
+                K(mask_weights)(call, row, j, end - j, weight);
             if (mix.smooth)
                 EACH_VECTOR(v)
                 {
@@ -187,7 +217,8 @@ KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrd
         weight[i] = counts ? s * picked->class_weight[i] : 0;
         double own = mix->soft ? 0 : (1 - mix->e) * weight[i];
         double by_target = s * (1 - mix->e);
-        double by_all = mix->smooth ? s * mix->e / ((double)call->n * mix->scale) : 0;
+        double n = call->mask ? (double)K(classes_in)(call, row + i) : (double)call->n;
+        double by_all = mix->smooth && n > 0 ? s * mix->e / (n * mix->scale) : 0;
         double mass = fma(by_target, sums[FIELD(MASS_BY_TARGET)], own);
         mass = fma(by_all, sums[FIELD(MASS_BY_ALL)], mass);
         double sum = fma(mass, of->log[i], s * of->extra[i]);
