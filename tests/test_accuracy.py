@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
+import klce
 from benchmarks import accuracy, truth
 from klce import _ufuncs
 from tests.kernels import on_isa
@@ -78,7 +79,7 @@ def test_truth_of_measures(scale):
 
 @pytest.fixture(scope="module", params=_ufuncs.available_isas())
 def cells(request):
-    with on_isa(request.param):
+    with on_isa(request.param), klce.threads(1):
         return accuracy.measure(quick=True, names=("klce",))
 
 
