@@ -4,6 +4,7 @@ import mpmath
 import numpy as np
 import pytest
 
+import klce
 from benchmarks import accuracy, truth
 from klce import _ufuncs
 from tests.kernels import on_isa
@@ -78,7 +79,7 @@ def test_truth_of_measures(scale):
 
 @pytest.fixture(scope="module", params=_ufuncs.available_isas())
 def cells(request):
-    with on_isa(request.param):
+    with on_isa(request.param), klce.threads(1):
         return accuracy.measure(quick=True, names=("klce",))
 
 
@@ -88,6 +89,22 @@ def test_bounds(cells, op):
     assert {key[2] for key in own} == set(op.dtypes)
     assert all(cell.count for cell in own.values())
     assert accuracy.missed(own) == []
+
+
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_kl_of_near_probabilities_of_other_sums(dtype, isa):
+    """Rows whose sums differ by about as much as the divergence comes to."""
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet([1.0, 1.0], size=20000)
+    apart = 10.0 ** rng.uniform(-5, -2, size=(20000, 1))
+    change = apart * (1 + rng.uniform(0.2, 2, size=(20000, 1)) * rng.normal(size=p.shape))
+    p, q = p.astype(dtype), (p * (1 + change)).astype(dtype)
+    want = truth.kl(*(truth.of_probs(x.astype(np.float64)) for x in (p, q)))
+    with on_isa(isa):
+        actual = klce.kl_divergence(p, q)
+    op = next(op for op in accuracy.OPS if op.name == "KL divergence of probs")
+    assert op.distance(None, actual.astype(np.float64), want, None).max() <= op.bound(dtype)
 
 
 def test_an_error_beyond_a_bound_is_reported():

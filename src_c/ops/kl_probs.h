@@ -182,7 +182,7 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         store_f64(result + i, kl);
     }
     for (ptrdiff_t i = 0; normalize && i < count; i++)
-        if (gaps[i] > 4e-12 && gaps[i] > 4 * result[i] && gaps[i] < INFINITY)
+        if (gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY)
             result[i] = K(kl_probs_rescaled)(
                 K(row_in)(call, 0, row + i), K(row_in)(call, 1, row + i), call->n,
                 state[FIELD(KL_MASS) + i], state[FIELD(KL_MASS) + i] + state[FIELD(KL_GAIN) + i]);
