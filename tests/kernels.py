@@ -38,8 +38,12 @@ finfo = ml_dtypes.finfo  # numpy's, and of its own dtypes
 _ufuncs.register_bfloat16(DTYPE_OF["bf16"])
 ISAS = _ufuncs.available_isas()
 
-# What the rows of a kernel hold, where it is not logits.
-DOMAINS = {
+# What the rows of a kernel hold, where it is not logits; of a pair of forms each operand's.
+DOMAINS: dict[str, str | tuple[str, str]] = {
+    "kl_probs_logits": ("probs", "logits"),
+    "kl_logits_probs": ("logits", "probs"),
+    "js_probs_logits": ("probs", "logits"),
+    "logsumexp_scaled": ("logits", "factors"),
     "nll": "log_probs",
     "nll_probs": "probs",
     "weighted_nll": "log_probs",
@@ -58,10 +62,6 @@ DOMAINS = {
 }
 # What the operands of one number a class hold, in order, where they are not all of that domain.
 OPERANDS = {
-    "logsumexp_scaled": ("logits", "factors"),
-    "kl_probs_logits": ("probs", "logits"),
-    "kl_logits_probs": ("logits", "probs"),
-    "js_probs_logits": ("probs", "logits"),
     "weighted_nll": ("log_probs", "weights"),
     "weighted_nll_probs": ("probs", "weights"),
     "loss_logits": ("logits", "weights", "probs"),
@@ -190,7 +190,8 @@ def operands(
     inputs, _ = letters(kernel)
     rng = np.random.default_rng((seed, count, n, dtype.itemsize))
     domain = DOMAINS.get(kernel, "logits")
-    domains = OPERANDS.get(kernel, (domain,) * len(inputs))
+    own = (domain,) * len(inputs) if isinstance(domain, str) else domain
+    domains = OPERANDS.get(kernel, own)
     in_turn = iter(domains)
     arrays: list[Array] = []
     for letter in inputs:

@@ -444,9 +444,11 @@ PROMISES = table("Inputs and results")
 
 
 def test_the_table_names_every_function():
+    """All but klce.compare, which gives the columns that others are."""
+
     def takes_numbers(name):
         first = next(iter(inspect.signature(getattr(klce, name)).parameters), None)
-        return first in ("x", "p", "q", "log_probs")
+        return first in ("x", "p", "q", "log_probs") and name != "compare"
 
     assert {function for function, _, _ in PROMISES} == set(filter(takes_numbers, klce.__all__))
 
