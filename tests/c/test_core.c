@@ -548,11 +548,9 @@ static const struct {
     specification *specification;
     domain domain;
     int ulp[2];
-    bool mixed; /* whether the second operand holds something else: */
-    domain second;
 } known[] = {
     {"logsumexp", logsumexp, LOGITS, {2, 4}},
-    {"logsumexp_scaled", logsumexp_scaled, LOGITS, {2, 4}, true, PROBS},
+    {"logsumexp_scaled", logsumexp_scaled, LOGITS, {2, 4}},
     {"softmax", softmax, LOGITS, {2, 4}},
     {"log_softmax", log_softmax, LOGITS, {2, 4}},
     {"cross_entropy", cross_entropy, LOGITS, {2, 4}},
@@ -569,11 +567,11 @@ static const struct {
     {"kl_probs", kl_probs, PROBS, {8, 450}},
     {"kl_log_probs", kl_log_probs, LOG_PROBS, {8, 450}},
     {"kl_logits", kl_logits, LOGITS, {8, 450}},
-    {"kl_probs_logits", kl_probs_logits, PROBS, {8, 450}, true, LOG_PROBS},
-    {"kl_logits_probs", kl_logits_probs, LOG_PROBS, {8, 450}, true, PROBS},
+    {"kl_probs_logits", kl_probs_logits, PROBS, {8, 450}},
+    {"kl_logits_probs", kl_logits_probs, LOG_PROBS, {8, 450}},
     {"kl_logits_logits", kl_logits_logits, LOG_PROBS, {8, 450}},
     {"js_probs_probs", js_probs_probs, PROBS, {8, 450}},
-    {"js_probs_logits", js_probs_logits, PROBS, {8, 450}, true, LOG_PROBS},
+    {"js_probs_logits", js_probs_logits, PROBS, {8, 450}},
     {"js_logits_logits", js_logits_logits, LOG_PROBS, {8, 450}},
     {"rel_entr", rel_entr, PROBS, {4, 4}},
     {"information", information, PROBS, {1, 1}},
@@ -582,6 +580,17 @@ static const struct {
     {"binary_cross_entropy_logits", binary_cross_entropy_logits, LOGITS, {4, 4}},
     {"score", score, LOGITS, {4, 4}},
     {"compare", compare, LOGITS, {8, 450}},
+};
+
+/* What the second operand holds, where that is something else than the first. */
+static const struct {
+    const char *name;
+    domain domain;
+} second[] = {
+    {"logsumexp_scaled", PROBS},
+    {"kl_probs_logits", LOG_PROBS},
+    {"kl_logits_probs", PROBS},
+    {"js_probs_logits", LOG_PROBS},
 };
 
 static int find_known(klce_op op)
@@ -720,7 +729,10 @@ static domain domain_of(const problem *p, int k)
         return PROBS;
     if (which < 0)
         return LOGITS;
-    return k > 0 && known[which].mixed ? known[which].second : known[which].domain;
+    for (size_t i = 0; k > 0 && i < sizeof second / sizeof *second; i++)
+        if (strcmp(second[i].name, known[which].name) == 0)
+            return second[i].domain;
+    return known[which].domain;
 }
 
 /* Each second row of a pair in one form is near the row of the operand before. */
