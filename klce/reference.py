@@ -176,7 +176,8 @@ def _logsumexp_scaled(x: Array, b: Array, signed: bool = False) -> tuple[Float64
     empty = np.isneginf(top[..., 0])
     log, sign = np.where(empty, -np.inf, log), np.where(empty, 0, sign)
     # A nan, or infinite terms of both signs.
-    undefined = np.isnan(z).any(axis=-1) | (np.isposinf(top[..., 0]) & (rest < 0))
+    opposite = (own[..., np.newaxis] * term < 0).any(axis=-1)
+    undefined = np.isnan(z).any(axis=-1) | (np.isposinf(top[..., 0]) & opposite)
     log, sign = np.where(undefined, np.nan, log), np.where(undefined, np.nan, sign)
     return _float64(np.where((sign < 0) & (not signed), np.nan, log)), _float64(sign)
 
@@ -498,7 +499,9 @@ def _kl_of_shares(a: _Shares, b: _Shares, normalize: bool) -> Float64:
     d = np.where(p_zero & q_zero, 0, b.log - a.log)
     impossible = np.where(q_zero & ~p_zero, np.inf, 0)
     if not normalize:
-        term = np.where(p_zero & ~np.isnan(b.p), 0, -a.p * d)
+        # A p that underflows is none, too, but for what is impossible.
+        none = p_zero | ((a.p == 0) & q_zero)
+        term = np.where(none & ~np.isnan(b.p), 0, -a.p * d)
         return _float64((term + impossible).sum(axis=-1))
     near = np.abs(d) < 1
     p_log = np.where(a.p == 0, 0, a.p * d)

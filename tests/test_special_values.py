@@ -171,6 +171,7 @@ def test_extreme_logits(kernel, dtype, isa):
         for n in (2, 10, 33, 600):
             least, most = float(info.min), float(info.max)
             extremes = [-1e9, least] if kernel in DOMAINS else [-1e9, 1e9, least, most]
+            extremes = [x for x in extremes if least <= x <= most]  # 16 bits have no 1e9
             if has_divergence(kernel):
                 # y - x of a lone largest number is beyond the dtype, or loses the other's digits,
                 # as does a float64 normaliser of 1e9 beside a bound of 1e-13.
