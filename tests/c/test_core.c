@@ -290,7 +290,11 @@ static void kl_logits(const row *r, wide *want, wide *size)
 /* Of p and q with d = log(q/p): half of p log(p/m) + q log(q/m), by v = (q - p)/(q + p). */
 static wide jensen_shannon(wide p, wide q, wide d)
 {
-    wide v = tanhl(d / 2), side = p > 0 && q > 0 ? (1 - v) * log1pl(-v) + (1 + v) * log1pl(v) : 0;
+    wide v = tanhl(d / 2), side = 0;
+    if (v < 1)
+        side += (1 - v) * log1pl(-v);
+    if (v > -1)
+        side += (1 + v) * log1pl(v);
     return p > 0 && q > 0 ? (p + q) / 4 * side : (p + q) / 2 * logl(2);
 }
 
