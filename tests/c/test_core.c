@@ -400,8 +400,12 @@ static void logsumexp_scaled(const row *r, wide *want, wide *size)
 
 static void rel_entr(const row *r, wide *want, wide *size)
 {
-    for (ptrdiff_t k = 0; k < r->n; k++)
-        plain(r->x[k] > 0 ? r->x[k] * logl(r->x[k] / r->y[k]) : 0, want + k, size + k);
+    for (ptrdiff_t k = 0; k < r->n; k++) {
+        /* Near 1 a rounded quotient would cost the logarithm its digits. */
+        wide p = r->x[k], q = r->y[k],
+             log = fabsl(q - p) < p / 2 ? log1pl((q - p) / p) : logl(q / p);
+        plain(p > 0 ? -p * log : 0, want + k, size + k);
+    }
 }
 
 static void information(const row *r, wide *want, wide *size)
