@@ -460,7 +460,7 @@ static ptrdiff_t argmax(const wide *x, ptrdiff_t n)
 static bool is_in_top(const wide *x, ptrdiff_t n, ptrdiff_t k, ptrdiff_t size, ptrdiff_t *place)
 {
     *place = 0;
-    for (ptrdiff_t j = 0; j < n; j++)
+    for (ptrdiff_t j = 0; j < n && *place < size; j++)
         *place += x[j] > x[k] || (x[j] == x[k] && j < k);
     return *place < size;
 }
@@ -475,7 +475,8 @@ static void score(const row *r, wide *want, wide *size)
     for (ptrdiff_t j = 0; j < r->n; j++) {
         second = j != best && r->x[j] > second ? r->x[j] : second;
         rank += counts && r->x[j] >= r->x[r->label];
-        add(&mean, expl((r->x[j] - s.max) / r->d) / (1 + s.rest) * ((s.max - r->x[j]) / r->d));
+        wide away = (s.max - r->x[j]) / r->d, w = expl(-away) / (1 + s.rest);
+        add(&mean, w > 0 ? w * away : 0);
     }
     for (ptrdiff_t j = 0; j < r->n; j++) {
         wide away = (s.max - r->x[j]) / r->d, w = expl(-away) / (1 + s.rest);
@@ -545,6 +546,8 @@ static void compare(const row *r, wide *want, wide *size)
     for (; k < 11; k++)
         plain(numbers[k], want + k, size + k);
     /* Differences are as good as what they are the difference of; the agreement is of products. */
+    for (int divergence = 0; divergence < 3; divergence++) /* below, the bound is absolute */
+        size[divergence] = fmaxl(size[divergence], 1e-12L);
     size[3] = fmaxl(size[3], 0.1L), size[8] *= 2, size[9] = fmaxl(size[9], 1), size[10] = 1;
     want[k] = argmax(r->x, r->n) == argmax(r->y, r->n), size[k++] = 0;
     want[k] = shared, size[k++] = 0;
