@@ -513,7 +513,7 @@ static void compare(const row *r, wide *want, wide *size)
     split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
     sum kl = {0, 0}, reverse = {0, 0}, js = {0, 0}, variation = {0, 0}, agreement = {0, 0};
     row other = *r;
-    wide change = NAN, prob_change = NAN, h[2], h_size[2];
+    wide change = NAN, prob_change = NAN, logs = 1, h[2], h_size[2];
     ptrdiff_t place, k = 0, shared = 0;
     other.x = r->y;
     entropy_at(r, r->d, h, h_size);
@@ -523,12 +523,11 @@ static void compare(const row *r, wide *want, wide *size)
         wide v = (r->y[j] - b.max) / r->d - log1pl(b.rest), p = expl(u), q = expl(v);
         add(&kl, divergence(p, q, v - u));
         add(&reverse, divergence(q, p, u - v));
-        add(&js, p > 0 ? p * logl(2 * p / (p + q)) / 2 : 0);
-        add(&js, q > 0 ? q * logl(2 * q / (p + q)) / 2 : 0);
+        add(&js, jensen_shannon(p, q, v - u));
         add(&variation, fabsl(q - p) / 2);
         add(&agreement, p * q);
         if (j == r->label && r->label != r->i)
-            change = v - u, prob_change = q - p;
+            change = v - u, prob_change = q - p, logs = fmaxl(fabsl(u), fabsl(v));
         shared += is_in_top(r->x, r->n, j, COMPARE_TOP, &place) &&
                   is_in_top(r->y, r->n, j, COMPARE_TOP, &place);
     }
@@ -546,9 +545,10 @@ static void compare(const row *r, wide *want, wide *size)
     for (; k < 11; k++)
         plain(numbers[k], want + k, size + k);
     /* Differences are as good as what they are the difference of; the agreement is of products. */
-    for (int divergence = 0; divergence < 3; divergence++) /* below, the bound is absolute */
-        size[divergence] = fmaxl(size[divergence], 1e-12L);
-    size[3] = fmaxl(size[3], 0.1L), size[8] *= 2, size[9] = fmaxl(size[9], 1), size[10] = 1;
+    /* Below 1e-12 the bound of a divergence is absolute, and so that of a cross-entropy. */
+    for (int number = 0; number < 6; number++)
+        size[number] = fmaxl(size[number], 1e-12L);
+    size[3] = fmaxl(size[3], 0.1L), size[8] *= 2, size[9] = fmaxl(logs, 1), size[10] = 1;
     want[k] = argmax(r->x, r->n) == argmax(r->y, r->n), size[k++] = 0;
     want[k] = shared, size[k++] = 0;
 }
