@@ -242,26 +242,29 @@ def _loss(
     indexed: int,
     label_smoothing: float,
     penalty: Array | float = 0,
+    classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """Give r * sum w*((1 - e)*t + e/n)*surprise over n classes, and the row's weight in a mean.
 
     t is 1 at the target and 0 elsewhere, or else the distribution; w are the class weights, r the
-    row weight and e the label smoothing. A row's weight in a mean is r, times w at the target if
-    there is one. Both are 0 where r is, or where the target is to be ignored.
+    row weight and e the label smoothing, shared among the `classes` that a mask leaves in. A row's
+    weight in a mean is r, times w at the target if there is one. Both are 0 where r is, or where
+    the target is to be ignored.
     """
-    classes = max(surprise.shape[-1], 1)
+    there = np.broadcast_to(classes, surprise.shape)
+    share = there / np.maximum(there.sum(axis=-1, keepdims=True), 1).astype(np.longdouble)
     e, w, r = np.longdouble(label_smoothing), _wide(weight), _wide(row_weight)
     if indexed:
         at_target, counts = _at_target(surprise, target, ignore_index)
         own, _ = _at_target(np.broadcast_to(w, surprise.shape), target, ignore_index)
         loss = _weigh((1 - e) * own, at_target) + penalty
         if e:
-            loss = loss + _weigh(w * e / classes, surprise).sum(axis=-1)
+            loss = loss + _weigh(w * e * share, surprise).sum(axis=-1)
     else:
         t = _wide(distribution)
         t = np.where((t >= 0) & (t < np.inf), t, np.nan)
         own, counts = np.ones((), np.longdouble), np.asarray(target) != ignore_index
-        loss = _weigh(w * ((1 - e) * t + e / classes), surprise).sum(axis=-1) + penalty
+        loss = _weigh(w * ((1 - e) * t + e * share), surprise).sum(axis=-1) + penalty
     counts, loss, in_mean = np.broadcast_arrays(counts & (r != 0), r * loss, r * own)
     return _float64(np.where(counts, loss, 0)), _float64(np.where(counts, in_mean, 0))
 
@@ -295,6 +298,7 @@ def _loss_logits(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
     z_loss: float = 0.0,
+    classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log softmax(x/T), plus r * z_loss * logsumexp(x/T)^2."""
     s = _split(x, temperature)
@@ -302,7 +306,7 @@ def _loss_logits(
     lse = s.maximum[..., 0] / np.longdouble(temperature) + np.log1p(s.rest[..., 0])
     penalty = (s.maximum - s.maximum)[..., 0] + (z_loss * lse**2 if z_loss else 0)
     given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
-    return _loss(surprise, *given, penalty)
+    return _loss(surprise, *given, penalty, classes)
 
 
 @_silent
@@ -315,10 +319,11 @@ def _loss_log_probs(
     distribution: Array,
     indexed: int = 1,
     label_smoothing: float = 0.0,
+    classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log_probs."""
     given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
-    return _loss(-_wide(log_probs), *given)
+    return _loss(-_wide(log_probs), *given, classes=classes)
 
 
 @_silent
@@ -331,10 +336,11 @@ def _loss_probs(
     distribution: Array,
     indexed: int = 1,
     label_smoothing: float = 0.0,
+    classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log(probs)."""
     given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
-    return _loss(-np.log(_wide(probs)), *given)
+    return _loss(-np.log(_wide(probs)), *given, classes=classes)
 
 
 @_silent
@@ -848,25 +854,33 @@ def _row_losses(
     kernel: Callable[..., tuple[Float64, Float64]],
     x: ArrayLike,
     target: ArrayLike,
-    axis: int,
-    weight: ArrayLike | None,
-    ignore_index: int,
-    sample_weight: ArrayLike | None,
+    rows: tuple[int, ArrayLike | None, int, ArrayLike | None, ArrayLike | None],
+    form: Form,
     base: float | None,
     reduction: str,
-    options: dict[str, float],
+    options: dict[str, Any],
 ) -> Float64:
+    axis, weight, ignore_index, sample_weight, where = rows
     x, target = _numbers(x), np.asarray(target)
     axis = normalize_axis_index(axis, x.ndim)
+    kept: Array = np.ones((), dtype=bool)
+    if where is not None:
+        mask = np.asarray(where)
+        there = np.broadcast_to(mask, x.shape)
+        if mask.ndim >= x.ndim - axis and mask.shape[axis - x.ndim] != 1:
+            x = _masked(x, there, form)
+            options = options and options | {"classes": np.moveaxis(there, axis, -1)}
+        else:
+            kept = np.asarray(there.any(axis=axis))
     index: Any = target
     if target.dtype.kind == "f" and target.ndim == x.ndim and options:
         if target.shape != x.shape:
             raise ValueError(f"target has the shape {target.shape} and q has {x.shape}")
         if ignore_index != -100:
             raise ValueError(f"ignore_index belongs to class indices, not {ignore_index}")
-        index, target, indexed = 0, np.moveaxis(target, axis, -1), 0
+        index, target, indexed = np.where(kept, 0, -100), np.moveaxis(target, axis, -1), 0
     elif target.dtype.kind in "iu":
-        index, target, indexed = target, np.zeros(()), 1
+        index, target, indexed = np.where(kept, target, ignore_index), np.zeros(()), 1
     else:
         raise TypeError(f"target must hold integers, not {target.dtype}")
     x = np.moveaxis(x, axis, -1)
@@ -1112,6 +1126,7 @@ def nll_loss(
     weight: ArrayLike | None = None,
     ignore_index: int = -100,
     sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: Reduction = "mean",
 ) -> Float64:
@@ -1135,6 +1150,9 @@ def nll_loss(
         A target that leaves its row out, whether it names a class or not.
     sample_weight : array_like, optional
         A factor s for each row; one of 0 leaves it out.
+    where : array_like of bool, optional
+        Which classes there are; without the axis of the classes, or where that has length one,
+        which rows count. A masked class has probability 0 and no share of a smoothed label.
     base : float, optional
         Base of the logarithm of the result; natural by default.
     reduction : {"mean", "sum", "none"}
@@ -1150,8 +1168,10 @@ def nll_loss(
     IndexError
         If a target is neither a class nor ``ignore_index``.
     """
-    weights_and_rows = weight, ignore_index, sample_weight, base, reduction
-    return _row_losses(_weighted_nll, log_probs, target, axis, *weights_and_rows, options={})
+    rows = axis, weight, ignore_index, sample_weight, where
+    return _row_losses(
+        _weighted_nll, log_probs, target, rows, "log_probs", base, reduction, options={}
+    )
 
 
 def cross_entropy(
@@ -1166,6 +1186,7 @@ def cross_entropy(
     z_loss: float = 0.0,
     temperature: float = 1.0,
     sample_weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
     base: float | None = None,
     reduction: Reduction = "mean",
 ) -> Float64:
@@ -1200,6 +1221,9 @@ def cross_entropy(
         Divides the logits; for logits only.
     sample_weight : array_like, optional
         A factor s for each row; one of 0 leaves it out.
+    where : array_like of bool, optional
+        Which classes there are; without the axis of the classes, or where that has length one,
+        which rows count. A masked class has probability 0 and no share of a smoothed label.
     base : float, optional
         Base of the logarithm; the whole loss is divided by its logarithm.
     reduction : {"mean", "sum", "none"}
@@ -1222,12 +1246,12 @@ def cross_entropy(
         raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
     if z_loss and form != "logits":
         raise ValueError(f"z_loss belongs to form='logits', not to form={form!r}")
-    options = {"label_smoothing": label_smoothing}
+    options: dict[str, Any] = {"label_smoothing": label_smoothing}
     if form == "logits":
         options |= {"temperature": temperature, "z_loss": z_loss}
     kernel = KERNELS[f"loss_{form}"]
-    weights_and_rows = weight, ignore_index, sample_weight, base, reduction
-    return _row_losses(kernel, q, target, axis, *weights_and_rows, options=options)
+    rows = axis, weight, ignore_index, sample_weight, where
+    return _row_losses(kernel, q, target, rows, form, base, reduction, options=options)
 
 
 def binary_cross_entropy(

@@ -546,29 +546,25 @@ def test_a_masked_class_is_as_if_it_were_not_there(form, soft, options, dtype):
     rows = options.pop("sample_weight", np.ones(5))
     weighted = options.pop("weight", False)
     extra = {"z_loss": 0.25, "temperature": 0.7} if form == "logits" else {}
-    losses = klce.cross_entropy(
-        x,
-        share if soft else target,
-        form=form,
-        where=where,
-        weight=weight if weighted else None,
-        sample_weight=rows,
-        reduction="none",
-        **options,
-        **extra,
-    )
+    common = options | extra | {"form": form, "reduction": "none"}
+    masked = common | {
+        "target": share if soft else target,
+        "where": where,
+        "weight": weight if weighted else None,
+        "sample_weight": rows,
+    }
+    losses = klce.cross_entropy(x, **masked)
+    rtol = 1e-12 if dtype == "float64" else 1e-6
+    np.testing.assert_allclose(losses, reference.cross_entropy(x, **masked), rtol=rtol)
     for i, keep in enumerate(where):
         alone = klce.cross_entropy(
             x[i, keep],
             share[i, keep] if soft else int(np.count_nonzero(keep[: target[i]])),
-            form=form,
             weight=weight[keep] if weighted else None,
             sample_weight=rows[i],
-            reduction="none",
-            **options,
-            **extra,
+            **common,
         )
-        np.testing.assert_allclose(losses[i], alone, rtol=1e-12 if dtype == "float64" else 1e-6)
+        np.testing.assert_allclose(losses[i], alone, rtol=rtol)
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
@@ -590,10 +586,15 @@ def test_a_masked_row_is_ignored(axis, options):
         np.testing.assert_array_equal(actual, expected)
     soft = klce.softmax(x[::-1])
     actual = klce.cross_entropy(x, soft, where=keep[:, None])
+    np.testing.assert_allclose(
+        actual, reference.cross_entropy(x, soft, where=keep[:, None]), rtol=1e-15
+    )
     np.testing.assert_allclose(actual, klce.cross_entropy(x[keep], soft[keep]), rtol=1e-15)
     log_probs = klce.log_softmax(x)
     actual = klce.nll_loss(log_probs, wrong, where=keep[:, None])
     assert actual == klce.nll_loss(log_probs, np.where(keep, target, -100))
+    expected = reference.nll_loss(log_probs, wrong, where=keep[:, None])
+    np.testing.assert_allclose(actual, expected, rtol=1e-15)
 
 
 def test_a_masked_label_is_impossible():
