@@ -242,6 +242,7 @@ def _loss(
     indexed: int,
     label_smoothing: float,
     penalty: Array | float = 0,
+    *,
     classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """Give r * sum w*((1 - e)*t + e/n)*surprise over n classes, and the row's weight in a mean.
@@ -298,6 +299,7 @@ def _loss_logits(
     label_smoothing: float = 0.0,
     temperature: float = 1.0,
     z_loss: float = 0.0,
+    *,
     classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log softmax(x/T), plus r * z_loss * logsumexp(x/T)^2."""
@@ -306,7 +308,7 @@ def _loss_logits(
     lse = s.maximum[..., 0] / np.longdouble(temperature) + np.log1p(s.rest[..., 0])
     penalty = (s.maximum - s.maximum)[..., 0] + (z_loss * lse**2 if z_loss else 0)
     given = target, ignore_index, weight, row_weight, distribution, indexed, label_smoothing
-    return _loss(surprise, *given, penalty, classes)
+    return _loss(surprise, *given, penalty, classes=classes)
 
 
 @_silent
@@ -319,6 +321,7 @@ def _loss_log_probs(
     distribution: Array,
     indexed: int = 1,
     label_smoothing: float = 0.0,
+    *,
     classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log_probs."""
@@ -336,6 +339,7 @@ def _loss_probs(
     distribution: Array,
     indexed: int = 1,
     label_smoothing: float = 0.0,
+    *,
     classes: Array | bool = True,
 ) -> tuple[Float64, Float64]:
     """As ``_loss``, of -log(probs)."""
