@@ -1141,25 +1141,29 @@ static void visit(klce_op op, klce_dtype dtype, ptrdiff_t rows, ptrdiff_t n, vis
     }
 }
 
-/* Elements of 16 bits differ from float32 in how they are loaded and stored: fewer sizes say that. */
+static bool sparse; /* fewer sizes: asked for of slow builds, and enough for checksums */
+
 static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
 {
-    static const ptrdiff_t around[] = {2048, 16384, 128, 512, 1024};
-    bool half = klce_elem_sizes[dtype] == 2;
+    static const ptrdiff_t around[] = {128, 512, 1024, 2048, 16384};
+    /* Elements of 16 bits differ from float32 in how they are loaded and stored alone. */
+    bool half = klce_elem_sizes[dtype] == 2, few = sparse || half;
     for (ptrdiff_t n = 0; n <= 70; n++) {
         bool at_width = (n + 1) % 16 <= 2, some = n % 5 == 0;
-        if (at_width || some || (n < 35 && !half))
+        if (at_width || some || (n < 35 && !few))
             visit(op, dtype, 1 + n * 7 % 40, n, visitor);
     }
-    for (size_t i = 0; i < (half ? 2 : sizeof around / sizeof *around); i++)
+    for (size_t i = 0; i < sizeof around / sizeof *around; i++)
         for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
-            visit(op, dtype, 3, n, visitor);
+            if (!few || n % 2048 == 1)
+                visit(op, dtype, 3, n, visitor);
     /* Shared out by rows, by segments, and by either, as the number of threads may be. */
-    visit(op, dtype, 12000, 9, visitor);
-    if (half)
-        return;
-    visit(op, dtype, 1, 100000, visitor);
-    visit(op, dtype, 9, 17000, visitor);
+    if (!half)
+        visit(op, dtype, 12000, 9, visitor);
+    if (!few || (ONLY_SHARING && !half)) {
+        visit(op, dtype, 1, 100000, visitor);
+        visit(op, dtype, 9, 17000, visitor);
+    }
 }
 
 static void check_problem(const problem *p, bool special)
@@ -1333,10 +1337,12 @@ static void print_checksums(void)
 int main(int argc, char **argv)
 {
     klce_set_num_threads(1);
+    sparse = argc > 1;
     if (argc > 1 && strcmp(argv[1], "--checksums") == 0) {
         print_checksums();
         return 0;
     }
+    CHECK(argc == 1 || strcmp(argv[1], "--sparse") == 0);
     test_dispatch();
     test_check_labels();
     test_bad_labels();
