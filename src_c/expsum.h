@@ -143,26 +143,21 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
 
 /* The sums under one maximum. */
 typedef struct {
-    K(lanes) rest, tail, weighted;
+    K(lanes) rest, weighted;
 } K(expsum_lanes);
 
 KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
 {
-    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)(), K(no_lanes)()};
+    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)()};
 }
 
 KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts,
                               int want_weighted)
 {
     K(add_lanes)(&lanes->rest, parts->sum);
-    K(add_lanes)(&lanes->tail, parts->tail);
+    K(add_lanes)(&lanes->rest, parts->tail);
     if (want_weighted)
         K(add_lanes)(&lanes->weighted, parts->weighted);
-}
-
-KLCE_INLINE double K(total_rest)(const K(expsum_lanes) *lanes)
-{
-    return K(total)(&lanes->rest) + K(total)(&lanes->tail);
 }
 
 /* Joins the state `from` to the state `into`; the loser's maximum joins its sum. */
@@ -215,7 +210,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         real block_max = K(extent_of)(x + start, stop - start, 0).max;
         if (block_max > max) {
             if (start) {
-                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total_rest)(&lanes);
+                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
                 if (want_weighted)
                     run[B] = K(total)(&lanes.weighted);
                 lanes = K(no_expsum_lanes)();
@@ -248,7 +243,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
             K(add_parts)(&lanes, &parts, want_weighted);
         }
     }
-    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total_rest)(&lanes);
+    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
     if (want_weighted)
         run[B] = K(total)(&lanes.weighted);
     K(expsum_join)(c, state, run, want_weighted);
@@ -296,9 +291,10 @@ KLCE_INLINE K(references)
     return r;
 }
 
-/* A tile of rows of few classes: what expsum leaves in their states, to the bit. */
+/* A tile of rows of few classes: what expsum leaves in their states, to the bit; and, unless labels are
+ * NULL, the values at them. */
 KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, double *state,
-                               int want_weighted)
+                               int want_weighted, K(labels) *labels)
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
@@ -309,10 +305,13 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         for (ptrdiff_t j = 0; j < n; j++)
             max = K(max)(x[j], max);
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
-        K(v) top = max - r.origin, sought = max;
+        K(v) top = max - r.origin, sought = max, at_label = K(set)((real)NAN);
+        K(v) label = labels ? K(load_field)(labels->label + i) : zero;
         for (ptrdiff_t j = 0; j < n; j++) {
             K(m) is_first = K(eq)(x[j], sought);
             K(v) z = K(max)(r.from.floor, x[j] - r.origin);
+            if (labels)
+                at_label = K(select)(K(eq)(label, K(set)((real)j)), x[j], at_label);
             sought = K(select)(is_first, K(set)((real)NAN), sought);
             K(exp_parts) parts = K(exp_reduce)(&c->e, z, r.from.magic);
             K(v) t = K(exp_tail)(&c->e, parts.r);
@@ -324,11 +323,9 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_columns)(x, n, state + FIELD(REST) + i);
-        double tails[WIDTH];
-        K(sum_columns)(tail, n, tails);
-        for (int k = 0; k < WIDTH; k++)
-            state[FIELD(REST) + i + k] += tails[k];
+        K(sum_column_pairs)(x, tail, n, state + FIELD(REST) + i);
+        if (labels)
+            K(store_field)(labels->value + i, at_label);
         if (want_weighted)
             K(sum_columns)(product, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
@@ -345,13 +342,20 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
                                          double *state)
 {
-    K(expsum_few)(call, operand, row, state, 0);
+    K(expsum_few)(call, operand, row, state, 0, NULL);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
                                                       ptrdiff_t row, double *state)
 {
-    K(expsum_few)(call, operand, row, state, 1);
+    K(expsum_few)(call, operand, row, state, 1, NULL);
+}
+
+/* Of operand 0, with the values at its labels. */
+static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdiff_t row,
+                                                   double *state, K(labels) *labels)
+{
+    K(expsum_few)(call, 0, row, state, 0, labels);
 }
 
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)

@@ -6,19 +6,30 @@
  */
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
- * written: what stands in those beyond the classes is no row's. */
+ * written: what stands in those beyond the classes is no row's.  The last ones may be read twice. */
 KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);
-    ptrdiff_t step = call->step[k], j = 0;
-    for (; j + WIDTH <= call->n; j += WIDTH) {
-        KLCE_UNROLL for (int i = 0; i < WIDTH; i++) column[j + i] =
-            K(load)((const elem *)(first + i * step) + j);
-        K(transpose)(column + j);
+    ptrdiff_t step = call->step[k], n = call->n;
+#if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
+    if (n >= 4) {
+        for (ptrdiff_t j = 0; j + 4 < n; j += 4)
+            load_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);
+        load_four_columns(first + (n - 4) * (ptrdiff_t)sizeof(elem), step, column + n - 4);
+        return;
     }
-    if (j < call->n) {
-        KLCE_UNROLL for (int i = 0; i < WIDTH; i++) column[j + i] =
-            K(load_part)((const elem *)(first + i * step) + j, (int)(call->n - j), K(set)(0));
+#endif
+    for (ptrdiff_t j = 0; j < n; j += WIDTH) {
+        int part = (int)KLCE_LESSER(n - j, WIDTH);
+        if (part < WIDTH && n >= WIDTH) {
+            j = n - WIDTH;
+            part = WIDTH;
+        }
+        KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
+        {
+            const elem *x = (const elem *)(first + i * step) + j;
+            column[j + i] = part == WIDTH ? K(load)(x) : K(load_part)(x, part, K(set)(0));
+        }
         K(transpose)(column + j);
     }
 }
@@ -27,16 +38,24 @@ KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(
 KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     char *first = (char *)K(row_out)(call, k, row);
-    ptrdiff_t step = call->step[k], j = 0;
-    for (; j + WIDTH <= call->n; j += WIDTH) {
+    ptrdiff_t step = call->step[k], n = call->n, j = 0;
+#if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
+    if (n >= 4) {
+        for (; j + 4 < n; j += 4)
+            store_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);
+        store_four_columns(first + (n - 4) * (ptrdiff_t)sizeof(elem), step, column + n - 4);
+        return;
+    }
+#endif
+    for (; j + WIDTH <= n; j += WIDTH) {
         K(transpose)(column + j);
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
             K(store)((elem *)(first + i * step) + j, column[j + i]);
     }
-    if (j < call->n) {
+    if (j < n) {
         K(transpose)(column + j);
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
-            K(store_part)((elem *)(first + i * step) + j, (int)(call->n - j), column[j + i]);
+            K(store_part)((elem *)(first + i * step) + j, (int)(n - j), column[j + i]);
     }
 }
 

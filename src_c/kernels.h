@@ -34,6 +34,7 @@
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32
+#define KLCE_ELEM_IS_F32 1
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem float
@@ -44,8 +45,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
+#undef KLCE_ELEM_IS_F32
 
 #define R f64
+#define KLCE_ELEM_IS_F32 0
 #define C f64
 #define KLCE_REAL_IS_F64 1
 #define elem double
@@ -56,8 +59,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
+#undef KLCE_ELEM_IS_F32
 
 #define R f16
+#define KLCE_ELEM_IS_F32 0
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem klce_f16
@@ -68,8 +73,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
+#undef KLCE_ELEM_IS_F32
 
 #define R bf16
+#define KLCE_ELEM_IS_F32 0
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem klce_bf16
@@ -80,6 +87,7 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
+#undef KLCE_ELEM_IS_F32
 
 const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .name = KLCE_STRING(KLCE_THIS_ISA),

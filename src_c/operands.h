@@ -29,6 +29,40 @@ KLCE_INLINE void K(mask_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
+/* A tile's labels as numbers, -1 for one that is out of range; the values there, nan for such a one;
+ * and 1 for each that counts, 0 for each that is ignored. */
+typedef struct {
+    double label[KLCE_TILE], value[KLCE_TILE], counted[KLCE_TILE];
+} K(labels);
+
+/* The labels of a tile of few classes, whose values are then picked from columns. */
+KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, K(labels) *read)
+{
+    double raw[KLCE_TILE]; /* int64 */
+    const char *labels = call->arg[1] + row * call->step[1];
+    if (call->step[1] == sizeof *raw)
+        memcpy(raw, labels, sizeof raw);
+    else
+        for (int i = 0; i < KLCE_TILE; i++)
+            memcpy(raw + i, labels + i * call->step[1], sizeof *raw);
+    b_f64 ignored = set_bits_f64(*(const int64_t *)call->arg[2]);
+    v_f64 zero = set_f64(0), one = set_f64(1), n = set_f64((double)call->n);
+    int bad = 0;
+    for (int i = 0; i < KLCE_TILE; i += KLCE_WIDTH_f64) {
+        b_f64 bits = to_bits_f64(load_f64(raw + i));
+        /* Added to the bits of 2^52 an integer from 0 to 2^52 is one more in the last place for each.
+         * Larger ones come out above, or as nan, or negative like what was. */
+        v_f64 label = from_bits_f64(bits + set_bits_f64(0x4330000000000000)) - set_f64(0x1p52);
+        m_f64 inside = and_f64(not_f64(lt_f64(label, zero)), lt_f64(label, n));
+        m_f64 counts = not_f64(eq_bits_f64(bits, ignored));
+        bad |= any_f64(and_f64(counts, not_f64(inside)));
+        store_f64(read->label + i, select_f64(inside, label, -one));
+        store_f64(read->counted + i, select_f64(counts, one, zero));
+    }
+    if (bad)
+        atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+}
+
 /* The values at the labels of rows [row, row + count), whose classes may lie apart or be masked, and 1
  * for each that counts, 0 for each that is ignored; nan at a label that is out of range.  No branch hangs on a
  * label. */

@@ -79,6 +79,10 @@ KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CM
 KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
 KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
+KLCE_INLINE m_f64 eq_bits_f64(b_f64 a, b_f64 b)
+{
+    return _mm512_cmpeq_epi64_mask((__m512i)a, (__m512i)b);
+}
 KLCE_INLINE m_f32 and_f32(m_f32 a, m_f32 b) { return a & b; }
 KLCE_INLINE m_f64 and_f64(m_f64 a, m_f64 b) { return a & b; }
 KLCE_INLINE m_f32 or_f32(m_f32 a, m_f32 b) { return a | b; }
@@ -225,6 +229,7 @@ KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return a < b; }
 KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return a < b; }
 KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return a == b; }
 KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return a == b; }
+KLCE_INLINE m_f64 eq_bits_f64(b_f64 a, b_f64 b) { return a == b; }
 KLCE_INLINE m_f32 and_f32(m_f32 a, m_f32 b) { return a & b; }
 KLCE_INLINE m_f64 and_f64(m_f64 a, m_f64 b) { return a & b; }
 KLCE_INLINE m_f32 or_f32(m_f32 a, m_f32 b) { return a | b; }
@@ -496,6 +501,77 @@ KLCE_INLINE void transpose_f64(v_f64 *square)
 KLCE_TRANSPOSE(f32)
 KLCE_TRANSPOSE(f64)
 #undef KLCE_TRANSPOSE
+#endif
+
+#if KLCE_VECTOR_BYTES
+/* Four columns of float32 of as many rows as a vector has lanes, `step` bytes apart, and back.  Each 16
+ * bytes of a vector hold four numbers of one row: rows i, i + 4, i + 8, ..., so that to interleave within
+ * them is enough. */
+#if KLCE_VECTOR_BYTES == 64
+KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
+{
+    v_f32 v = _mm512_castps128_ps512(_mm_loadu_ps((const float *)p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(p + step)), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(p + 2 * step)), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(p + 3 * step)), 3);
+}
+KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
+{
+    _mm_storeu_ps((float *)p, _mm512_castps512_ps128(v));
+    _mm_storeu_ps((float *)(p + step), _mm512_extractf32x4_ps(v, 1));
+    _mm_storeu_ps((float *)(p + 2 * step), _mm512_extractf32x4_ps(v, 2));
+    _mm_storeu_ps((float *)(p + 3 * step), _mm512_extractf32x4_ps(v, 3));
+}
+#define KLCE_UNPACK(which, kind, a, b) _mm512_unpack##which##_##kind(a, b)
+#elif KLCE_VECTOR_BYTES == 32
+KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
+{
+    v_f32 low = _mm256_castps128_ps256(_mm_loadu_ps((const float *)p));
+    return _mm256_insertf128_ps(low, _mm_loadu_ps((const float *)(p + step)), 1);
+}
+KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
+{
+    _mm_storeu_ps((float *)p, _mm256_castps256_ps128(v));
+    _mm_storeu_ps((float *)(p + step), _mm256_extractf128_ps(v, 1));
+}
+#define KLCE_UNPACK(which, kind, a, b) _mm256_unpack##which##_##kind(a, b)
+#else
+KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
+{
+    return (void)step, load_f32((const float *)p);
+}
+KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
+{
+    (void)step, store_f32((float *)p, v);
+}
+#endif
+/* Within each 16 bytes, the square of four vectors. */
+KLCE_INLINE void transpose_pieces(v_f32 *four)
+{
+#ifdef KLCE_UNPACK
+    v_f64 a = (v_f64)KLCE_UNPACK(lo, ps, four[0], four[1]),
+          b = (v_f64)KLCE_UNPACK(hi, ps, four[0], four[1]);
+    v_f64 c = (v_f64)KLCE_UNPACK(lo, ps, four[2], four[3]),
+          d = (v_f64)KLCE_UNPACK(hi, ps, four[2], four[3]);
+    four[0] = (v_f32)KLCE_UNPACK(lo, pd, a, c);
+    four[1] = (v_f32)KLCE_UNPACK(hi, pd, a, c);
+    four[2] = (v_f32)KLCE_UNPACK(lo, pd, b, d);
+    four[3] = (v_f32)KLCE_UNPACK(hi, pd, b, d);
+#else
+    transpose_f32(four);
+#endif
+}
+KLCE_INLINE void load_four_columns(const char *first, ptrdiff_t step, v_f32 *column)
+{
+    KLCE_UNROLL for (int i = 0; i < 4; i++) column[i] = load_pieces(first + i * step, 4 * step);
+    transpose_pieces(column);
+}
+KLCE_INLINE void store_four_columns(char *first, ptrdiff_t step, const v_f32 *column)
+{
+    v_f32 four[4] = {column[0], column[1], column[2], column[3]};
+    transpose_pieces(four);
+    KLCE_UNROLL for (int i = 0; i < 4; i++) store_pieces(first + i * step, 4 * step, four[i]);
+}
 #endif
 
 /* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which leaves

@@ -5,35 +5,44 @@ static void K(cross_entropy_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[3]);
 }
 
-static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                    double *state)
+KLCE_INLINE void K(cross_entropy_at)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                     const double *state, const K(labels) *labels)
 {
     const K(expsum_context) *c = K(context)(call);
-    double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0}, result[KLCE_TILE];
+    double result[KLCE_TILE];
     v_f64 inverse = set_f64(1 / c->t), z_loss = set_f64(*(const double *)call->arg[4]);
     int with_z_loss = *(const double *)call->arg[4] != 0;
-    K(at_labels)(call, row, count, at_label, counted);
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i);
         /* An infinite maximum leaves no distribution: inf - inf is nan. */
         v_f64 log = K(log_of_rest)(c, state, i) + (max - max);
-        v_f64 loss = (max - load_f64(at_label + i)) * inverse + log;
+        v_f64 loss = (max - load_f64(labels->value + i)) * inverse + log;
         if (with_z_loss) {
             v_f64 lse = max * inverse + log;
             loss = loss + z_loss * lse * lse;
         }
-        m_f64 ignored = eq_f64(load_f64(counted + i), set_f64(0));
+        m_f64 ignored = eq_f64(load_f64(labels->counted + i), set_f64(0));
         store_f64(result + i, select_f64(ignored, set_f64(0), loss));
     }
     K(put)(call, 5, row, count, result);
 }
 
+static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                    double *state)
+{
+    K(labels) labels = {.value = {0}};
+    K(at_labels)(call, row, count, labels.value, labels.counted);
+    K(cross_entropy_at)(call, row, count, state, &labels);
+}
+
 static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(sum_exp_few)(call, 0, row, state);
-    K(cross_entropy_finish)(call, row, KLCE_TILE, state);
+    K(labels) labels;
+    K(read_labels)(call, row, &labels);
+    K(sum_exp_at_labels_few)(call, row, state, &labels);
+    K(cross_entropy_at)(call, row, KLCE_TILE, state, &labels);
 }
 
 static const klce_kernel K(cross_entropy_kernel) = {
