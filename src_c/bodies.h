@@ -54,4 +54,6 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef FLOOR
 #undef DIRECT
 #undef EACH_STATE
+#undef EACH_GROUP
+#undef EACH_LANE
 #undef WANTS

@@ -298,7 +298,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
-    K(v) x[LANES], tail[LANES], product[LANES], zero = K(set)(0);
+    K(v) x[FEW], sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, operand, row + i, x);
         K(v) max = K(set)((real)-INFINITY);
@@ -307,7 +307,9 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
         K(v) top = max - r.origin, sought = max, at_label = K(set)((real)NAN);
         K(v) label = labels ? K(load_field)(labels->label + i) : zero;
-        for (ptrdiff_t j = 0; j < n; j++) {
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            ptrdiff_t j = group + l;
             K(m) is_first = K(eq)(x[j], sought);
             K(v) z = K(max)(r.from.floor, x[j] - r.origin);
             if (labels)
@@ -315,19 +317,21 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             sought = K(select)(is_first, K(set)((real)NAN), sought);
             K(exp_parts) parts = K(exp_reduce)(&c->e, z, r.from.magic);
             K(v) t = K(exp_tail)(&c->e, parts.r);
-            x[j] = K(select)(is_first, zero, parts.scale);
-            tail[j] = t * x[j];
+            K(v) scale = K(select)(is_first, zero, parts.scale);
+            K(v) far = top - z, e = K(fma)(t, scale, scale);
+            sum[l] = group ? sum[l] + scale : scale;
+            tail[l] = group ? K(fma)(t, scale, tail[l]) : t * scale;
             if (want_weighted)
-                product[j] = K(fma)(t, x[j], x[j]) * (top - z);
+                weighted[l] = group ? K(fma)(e, far, weighted[l]) : e * far;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_column_pairs)(x, tail, n, state + FIELD(REST) + i);
+        K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, at_label);
         if (want_weighted)
-            K(sum_columns)(product, n, state + FIELD(WEIGHTED) + i);
+            K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
             for (int k = i; k < i + WIDTH; k++)
                 if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {

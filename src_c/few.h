@@ -1,9 +1,12 @@
-/* Rows of at most LANES classes: WIDTH rows side by side, a lane each, so that nothing is spent on
+/* Rows of at most FEW classes: WIDTH rows side by side, a lane each, so that nothing is spent on
  * the lanes that a short row leaves empty, nor on sums across lanes.
  *
- * Class j of the rows is column j.  In the row kernels a short row puts class j into lane j; here
- * the columns are added in the order in which lanes are there, so that the bits are the same.
+ * Class j of the rows is column j.  In the row kernels class j of a row goes to lane j % LANES; here
+ * column j is added to column j % LANES of sums, in the same order, and those are added in the order
+ * in which lanes are there, so that the bits are the same.
  */
+#define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
+#define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
  * written: what stands in those beyond the classes is no row's.  The last ones may be read twice. */
@@ -86,8 +89,8 @@ KLCE_INLINE K(v) K(load_field)(const double *field)
 #endif
 }
 
-/* The sum of n columns in float64, in the order of K(total); of column[j] + more[j], where `more` is
- * given. */
+/* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total); of
+ * column[j] + more[j], where `more` is given. */
 KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                      double *field)
 {
@@ -102,6 +105,7 @@ KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdi
         lost[k][h] = zero;
 #endif
     }
+    n = KLCE_LESSER(n, LANES);
     for (ptrdiff_t j = 0; j < n; j += 4)
         KLCE_UNROLL for (int k = 0; k < 4; k++)
         {

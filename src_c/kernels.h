@@ -25,6 +25,7 @@
 #define V(name) KLCE_PASTE(name, C)
 #define WIDTH K(KLCE_WIDTH)
 #define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
+#define FEW FLUSH                         /* classes, at most, of rows that lie side by side */
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
 #define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
 #define BLOCK                                                                                      \

@@ -16,7 +16,7 @@ enum {
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 16,       /* rows packed together: a cache line's worth of a transposed array */
     TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
-    FEW_BYTES = 128,      /* of `real`, in a row of few classes: LANES of them (see kernels.h) */
+    FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (see kernels.h) */
     PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
 };
 

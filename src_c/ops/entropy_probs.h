@@ -142,24 +142,37 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[1] != 0;
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[LANES], zero = K(set)(0), one = K(set)(1);
+    K(v) p[FEW], sum[LANES], product[LANES], zero = K(set)(0), one = K(set)(1);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        K(v) max = zero, min = zero, ties = -one, term[LANES];
+        K(v) max = zero, min = zero, ties = -one, most[LANES], last[LANES];
         for (ptrdiff_t j = 0; j < call->n; j++) {
             max = K(max)(p[j], max);
             min = K(min)(p[j], min);
         }
         K(v) inverse = normalize ? K(select)(K(lt)(zero, max), one / max, one) : one;
-        for (ptrdiff_t j = 0; j < call->n; j++) {
-            K(m) is_top = K(eq)(p[j], max);
+        EACH_LANE(l, 0, call->n) most[l] = p[l];
+        for (ptrdiff_t group = LANES; group < call->n; group += LANES)
+            EACH_LANE(l, group, call->n)
+            {
+                K(v) own = p[group + l], loser = K(min)(most[l], own);
+                K(v) term = K(entropy_probs_term)(loser, inverse);
+                most[l] = K(max)(own, most[l]);
+                sum[l] = group > LANES ? sum[l] + loser : loser;
+                product[l] = group > LANES ? product[l] + term : term;
+            }
+        EACH_LANE(l, 0, call->n)
+        {
+            K(m) is_top = K(eq)(most[l], max);
             ties = ties + K(select)(is_top, one, zero);
-            p[j] = K(select)(is_top, zero, p[j]);
-            term[j] = K(entropy_probs_term)(p[j], inverse);
+            most[l] = K(select)(is_top, zero, most[l]);
+            last[l] = K(entropy_probs_term)(most[l], inverse);
+            if (l + LANES >= call->n)
+                sum[l] = product[l] = zero;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
-        K(sum_columns)(p, call->n, state + FIELD(REST) + i);
-        K(sum_columns)(term, call->n, state + FIELD(WEIGHTED) + i);
+        K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST) + i);
+        K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED) + i);
         real tied[WIDTH], least[WIDTH];
         V(store)(tied, ties);
         V(store)(least, min);

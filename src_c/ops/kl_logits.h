@@ -205,7 +205,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) x[LANES], y[LANES];
+    K(v) x[FEW], y[FEW], terms[LANES], drift[LANES];
     K(sum_exp_few)(call, 0, row, state);
     K(sum_exp_few)(call, 1, row, state + FIELD(OTHER));
     K(kl_logits_offset)(call, row, KLCE_TILE, state);
@@ -215,16 +215,18 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
         K(references)
         r = K(references_of)(c, K(load_field)(state + FIELD(MAX) + i), BOOST, FLOOR);
         K(kl_measure) by = K(kl_measure_of)(r.from, state, i, 1);
-        for (ptrdiff_t j = 0; j < call->n; j++) {
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            ptrdiff_t j = group + l;
             int beyond = 0;
             K(kl_parts) parts = K(kl_logits_term)(c, &by, 0, x[j], y[j], &beyond);
             if (beyond)
                 parts = K(kl_logits_term)(c, &by, 1, x[j], y[j], &beyond);
-            x[j] = parts.term;
-            y[j] = parts.moved;
+            terms[l] = group ? terms[l] + parts.term : parts.term;
+            drift[l] = group ? drift[l] + parts.moved : parts.moved;
         }
-        K(sum_columns)(x, call->n, state + FIELD(TERMS) + i);
-        K(sum_columns)(y, call->n, state + FIELD(DRIFT) + i);
+        K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
+        K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
     }
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }

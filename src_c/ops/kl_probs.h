@@ -193,7 +193,7 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[LANES], q[LANES], term[LANES];
+    K(v) p[FEW], q[FEW], terms[LANES], mass[LANES], gain[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) least = K(set)(SMALLEST_NORMAL);
         K(load_columns)(call, 0, row + i, p);
@@ -201,17 +201,21 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
         for (ptrdiff_t j = 0; j < call->n; j++)
             least = K(min)(K(min)(p[j], q[j]), least);
         int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
-        for (ptrdiff_t j = 0; j < call->n; j++) {
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            K(v) own = p[group + l], other = q[group + l], term;
             if (normalize)
-                term[j] = careful ? K(kl_probs_term)(p[j], q[j], 1, 1)
-                                  : K(kl_probs_term)(p[j], q[j], 0, 1);
+                term = careful ? K(kl_probs_term)(own, other, 1, 1)
+                               : K(kl_probs_term)(own, other, 0, 1);
             else
-                term[j] = K(kl_probs_term)(p[j], q[j], 1, 0);
-            q[j] = q[j] - p[j];
+                term = K(kl_probs_term)(own, other, 1, 0);
+            terms[l] = group ? terms[l] + term : term;
+            mass[l] = group ? mass[l] + own : own;
+            gain[l] = group ? gain[l] + (other - own) : other - own;
         }
-        K(sum_columns)(term, call->n, state + FIELD(KL_TERMS) + i);
-        K(sum_columns)(p, call->n, state + FIELD(KL_MASS) + i);
-        K(sum_columns)(q, call->n, state + FIELD(KL_GAIN) + i);
+        K(sum_columns)(terms, call->n, state + FIELD(KL_TERMS) + i);
+        K(sum_columns)(mass, call->n, state + FIELD(KL_MASS) + i);
+        K(sum_columns)(gain, call->n, state + FIELD(KL_GAIN) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }

@@ -57,7 +57,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
-    K(v) x[LANES];
+    K(v) x[FEW];
     K(sum_exp_few)(call, 0, row, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {

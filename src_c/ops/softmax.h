@@ -279,7 +279,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) e[KLCE_TILE / WIDTH][LANES], sum[LANES], lost[LANES];
+    K(v) e[KLCE_TILE / WIDTH][FEW], sum[LANES], lost[LANES];
     K(v) anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
         int i = w * WIDTH;
@@ -288,13 +288,16 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         for (ptrdiff_t j = 0; j < call->n; j++)
             max = K(max)(e[w][j], max);
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
-        for (ptrdiff_t j = 0; j < call->n; j++) {
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            ptrdiff_t j = group + l;
             K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[w][j]);
             e[w][j] = K(joined)(pair);
-            sum[j] = anchor;
-            lost[j] = K(set)(0);
-            K(add_exp)(pair, e[w][j], &sum[j], &lost[j]);
-            sum[j] = sum[j] - anchor;
+            sum[l] = group ? sum[l] : anchor;
+            lost[l] = group ? lost[l] : K(set)(0);
+            K(add_exp)(pair, e[w][j], &sum[l], &lost[l]);
+            if (j + LANES >= call->n)
+                sum[l] = sum[l] - anchor;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);

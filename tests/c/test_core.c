@@ -1145,7 +1145,7 @@ static bool sparse; /* fewer sizes: asked for of slow builds, and enough for che
 
 static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
 {
-    static const ptrdiff_t around[] = {128, 512, 1024, 2048, 16384};
+    static const ptrdiff_t around[] = {128, 256, 512, 1024, 2048, 16384};
     /* Elements of 16 bits differ from float32 in how they are loaded and stored alone. */
     bool half = klce_elem_sizes[dtype] == 2, few = sparse || half;
     for (ptrdiff_t n = 0; n <= 70; n++) {
@@ -1156,7 +1156,7 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
     for (size_t i = 0; i < sizeof around / sizeof *around; i++)
         for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
             if (!few || n % 2048 == 1)
-                visit(op, dtype, 3, n, visitor);
+                visit(op, dtype, n < 600 ? 19 : 3, n, visitor);
     /* Shared out by rows, by segments, and by either, as the number of threads may be. */
     if (!half)
         visit(op, dtype, 12000, 9, visitor);
