@@ -7,14 +7,15 @@ as it stands is converted later, in blocks (``klce._blocks``).
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs
 
-Floats = NDArray[Any]
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, DType
+
 
 FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
@@ -25,7 +26,7 @@ _NATIVE = (FLOAT32, FLOAT64, FLOAT16)
 _IN_CPU_MEMORY = (1, 3, 11)
 
 
-def array(x: ArrayLike, name: str) -> NDArray[Any]:
+def array(x: ArrayLike, name: str) -> Array:
     """Return `x` as a NumPy array, sharing its memory where it has any.
 
     Raises
@@ -64,7 +65,7 @@ class _Exporter:
         return int(kind), int(number)
 
 
-def _from_dlpack(x: Any, name: str) -> NDArray[Any]:
+def _from_dlpack(x: Any, name: str) -> Array:
     exporter = _Exporter(x)
     what = type(x).__name__
     try:
@@ -95,14 +96,14 @@ def _from_dlpack(x: Any, name: str) -> NDArray[Any]:
     return numbers.view(getattr(package, exporter.dtype))
 
 
-def floats(x: ArrayLike, name: str) -> Floats:
+def floats(x: ArrayLike, name: str) -> Array:
     """Return `x` as an array whose elements kernels take, or blocks of it once converted."""
     numbers = array(x, name)
     check_dtype(numbers.dtype, name)
     return numbers
 
 
-def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+def check_dtype(dtype: DType, name: str) -> None:
     """Check that kernels take a dtype, as it stands or converted."""
     if element_dtype(dtype) is None:
         raise TypeError(
@@ -111,7 +112,7 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
         )
 
 
-def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+def element_dtype(dtype: DType) -> DType | None:
     """Return the dtype in which kernels take elements of a dtype; None if it is not taken."""
     if dtype in _NATIVE:  # in native byte order: another is unequal
         return dtype
@@ -128,7 +129,7 @@ def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
     return native if native in _NATIVE else None
 
 
-def map_dtype(first: Floats, *others: Floats) -> np.dtype[Any]:
+def map_dtype(first: Array, *others: Array) -> DType:
     """Return the dtype in which kernels take these together, and in which maps give results."""
     dtype = element_dtype(first.dtype)
     assert dtype is not None
@@ -139,11 +140,11 @@ def map_dtype(first: Floats, *others: Floats) -> np.dtype[Any]:
     return dtype
 
 
-def row_dtype(*operands: Floats) -> np.dtype[Any]:
+def row_dtype(*operands: Array) -> DType:
     """Return the dtype of a result for each row: what halves are computed in, too."""
     return computed(map_dtype(*operands))
 
 
-def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def computed(dtype: DType) -> DType:
     """Return the dtype in which kernels compute with elements of one that they take."""
     return FLOAT64 if dtype == FLOAT64 else FLOAT32

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klce import _validate
 
-Array = NDArray[Any]
-Axes = tuple[int, ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from klce._typing import Array, Axes, DType, Mask
+
 
 # Elements of a block: its copy stays in cache.
 BLOCK = 1 << 16
@@ -104,10 +105,10 @@ def over_rows(
     parameters: tuple[float, ...],
     axes: Axes,
     *,
-    where: NDArray[np.bool_] | None = None,
+    where: Mask | None = None,
     keepdims: bool = False,
     outs: tuple[Array | None, ...] = (None,),
-    dtype: np.dtype[Any] | None = None,
+    dtype: DType | None = None,
 ) -> tuple[Any, ...]:
     """Run a reduction over the axes (counted from the end), and return its outputs.
 
@@ -181,9 +182,9 @@ def over_classes(
     array: Array,
     parameters: tuple[float, ...],
     axes: Axes,
-    where: NDArray[np.bool_] | None,
+    where: Mask | None,
     out: Array,
-    dtype: np.dtype[Any],
+    dtype: DType,
 ) -> Array:
     """Run a map over the axes (counted from the end) into `out`, and return that."""
     single = [*[()] * len(parameters)]
@@ -199,7 +200,7 @@ def over_classes(
         )
         return out
 
-    def call(part: Array, mask: NDArray[np.bool_] | None, out: tuple[Array, ...]) -> None:
+    def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
         lists = [(-1,), *single, (-1,)]
         _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, axes=lists, out=out[0])
 

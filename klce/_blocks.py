@@ -5,16 +5,16 @@ NumPy itself would copy all of an operand to convert it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klce import _ufuncs
 from klce._arrays import computed
 
-Array = NDArray[Any]
-Axes = list[tuple[int, ...]]
+if TYPE_CHECKING:
+    from klce._typing import Array, Axes, DType
+
 
 #: Bytes of an operand once converted, about: a block is some rows, or one that is longer.
 BLOCK_BYTES = 1 << 22
@@ -23,8 +23,8 @@ BLOCK_BYTES = 1 << 22
 def call(
     kernel: np.ufunc,
     args: tuple[Any, ...],
-    dtype: np.dtype[Any],
-    axes: Axes | None,
+    dtype: DType,
+    axes: list[Axes] | None,
     out: Array | tuple[Array, ...] | None,
 ) -> Any:
     """Call a kernel with all its rows in `dtype`.
@@ -66,7 +66,7 @@ def _outer(array: Array, core: tuple[int, ...]) -> list[int]:
 
 
 def _results(
-    kernel: np.ufunc, operands: list[Array], dtype: np.dtype[Any], axes: Axes
+    kernel: np.ufunc, operands: list[Array], dtype: DType, axes: list[Axes]
 ) -> tuple[Array, ...]:
     letters = _ufuncs.OPS[kernel.__name__].split(">")[1]
     shape = np.broadcast_shapes(
@@ -82,8 +82,8 @@ def _results(
 def _call(
     kernel: np.ufunc,
     operands: list[Array],
-    dtype: np.dtype[Any],
-    axes: Axes,
+    dtype: DType,
+    axes: list[Axes],
     out: tuple[Array, ...],
 ) -> None:
     letters = _ufuncs.OPS[kernel.__name__]

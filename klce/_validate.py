@@ -7,15 +7,12 @@ everywhere.  Errors name the argument and its value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _blocks, _ufuncs
 from klce._arrays import (
-    Floats,
     array,
     computed,
     element_dtype,
@@ -24,11 +21,13 @@ from klce._arrays import (
     row_dtype,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
+
 __all__ = [
     "FORMS",
-    "Axis",
-    "Floats",
-    "Form",
     "array",
     "computed",
     "floats",
@@ -36,23 +35,21 @@ __all__ = [
     "row_dtype",
 ]
 
-Form = Literal["probs", "log_probs", "logits"]
-Axis = int | tuple[int, ...] | None
 FORMS = ("probs", "log_probs", "logits")
 _BLOCK = 2**18
 
 
-def option_dtype(dtype: Any, *operands: Floats) -> np.dtype[Any]:
+def option_dtype(dtype: Any, *operands: Array) -> DType:
     """Return the dtype in which to take the operands: ``dtype=`` if it is given."""
     if dtype is None:
         return map_dtype(*operands)
-    wanted: np.dtype[Any] = np.dtype(dtype)
+    wanted: DType = np.dtype(dtype)
     if element_dtype(wanted) != wanted:
         raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
     return wanted
 
 
-def class_axis(axis: Any, array: Floats, name: str) -> int:
+def class_axis(axis: Any, array: Array, name: str) -> int:
     """Return `axis` counted from the end, as -ndim to -1."""
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, the classes, got a scalar")
@@ -67,7 +64,7 @@ def class_axis(axis: Any, array: Floats, name: str) -> int:
     return int(index if index < 0 else index - array.ndim)
 
 
-def class_axes(axis: Any, array: Floats, name: str) -> tuple[int, ...]:
+def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
     """Return `axis`, one, several or None for all, in order and counted from the end.
 
     A scalar has no axis, and as with NumPy's reductions its axis 0 or -1 is that.
@@ -152,9 +149,7 @@ def number(value: float, name: str) -> float:
     return x
 
 
-def output(
-    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out"
-) -> Floats | None:
+def output(out: Any, shape: tuple[int, ...], dtype: DType, name: str = "out") -> Array | None:
     """Check ``out=``: the very shape, and a dtype that holds the result."""
     if out is None:
         return None
@@ -171,7 +166,7 @@ def output(
 
 def labels(
     target: ArrayLike, shape: tuple[int, ...], classes: int, ignore_index: int
-) -> tuple[NDArray[np.int64], int, int]:
+) -> tuple[Labels, int, int]:
     """Return the labels as int64, the ignored one, and how many labels are not ignored.
 
     Raises
@@ -209,7 +204,7 @@ def labels(
 
 
 def labels_of(
-    target: ArrayLike, shape: tuple[int, ...], kept: NDArray[np.bool_], ignore_index: int
+    target: ArrayLike, shape: tuple[int, ...], kept: Mask, ignore_index: int
 ) -> ArrayLike:
     """Return labels of which those of rows that are masked out are ignored, whatever they are."""
     array = np.asarray(target)
@@ -218,7 +213,7 @@ def labels_of(
     return np.where(kept, array, np.int64(ignore_index))
 
 
-def distribution(target: ArrayLike, q: Floats) -> Floats:
+def distribution(target: ArrayLike, q: Array) -> Array:
     """Check probabilities as a target: of the very shape of the predictions."""
     array = floats(target, "target")
     if array.shape != q.shape:
@@ -229,12 +224,12 @@ def distribution(target: ArrayLike, q: Floats) -> Floats:
     return array
 
 
-def is_floating(dtype: np.dtype[Any]) -> bool:
+def is_floating(dtype: DType) -> bool:
     """Whether a dtype is one of floats that are taken."""
     return dtype.kind not in "iub" and element_dtype(dtype) is not None
 
 
-def weights(values: ArrayLike | None, name: str, dtype: np.dtype[Any]) -> Floats:
+def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
     if values is None:
         return np.ones((), dtype)
@@ -249,7 +244,7 @@ def weights(values: ArrayLike | None, name: str, dtype: np.dtype[Any]) -> Floats
     return array
 
 
-def class_weights(values: ArrayLike | None, classes: int, dtype: np.dtype[Any]) -> Floats:
+def class_weights(values: ArrayLike | None, classes: int, dtype: DType) -> Array:
     """Return ``weight=``, one for each class; a single number, repeated by stride 0, for None."""
     array = weights(values, "weight", dtype)
     if values is None:
@@ -259,13 +254,13 @@ def class_weights(values: ArrayLike | None, classes: int, dtype: np.dtype[Any]) 
     return np.ascontiguousarray(array)
 
 
-def row_weights(values: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
+def row_weights(values: ArrayLike | None, shape: tuple[int, ...], dtype: DType) -> Array:
     """Return ``sample_weight=``, which broadcasts to the rows."""
     array = weights(values, "sample_weight", dtype)
     return spread(array, "sample_weight", shape, "the rows")
 
 
-def spread(array: Floats, name: str, shape: tuple[int, ...], what: str) -> Floats:
+def spread(array: Array, name: str, shape: tuple[int, ...], what: str) -> Array:
     """Check that an array broadcasts to the shape of what it goes with."""
     try:
         fits = np.broadcast_shapes(array.shape, shape) == shape
@@ -301,7 +296,7 @@ def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
                 yield (i, *rest)
 
 
-def broadcast(a: Floats, b: Floats, names: str = "p and q") -> tuple[int, ...]:
+def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
     """Return the shape that two arrays have together."""
     try:
         return np.broadcast_shapes(a.shape, b.shape)
@@ -311,7 +306,7 @@ def broadcast(a: Floats, b: Floats, names: str = "p and q") -> tuple[int, ...]:
         ) from None
 
 
-def rows_of(x: Floats, axis: int) -> tuple[int, ...]:
+def rows_of(x: Array, axis: int) -> tuple[int, ...]:
     """Return the shape of `x` without its class axis (counted from the end)."""
     return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
 
@@ -334,9 +329,9 @@ def reduced(
     how: str,
     counted: float,
     nats: float,
-    out: Floats | None,
+    out: Array | None,
     batch: int = 1,
-    dtype: np.dtype[Any] | None = None,
+    dtype: DType | None = None,
 ) -> Any:
     """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled.
 
@@ -356,7 +351,7 @@ def reduced(
     return out
 
 
-def mask(where: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool_] | None:
+def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
     if where is None:
         return None
@@ -384,10 +379,10 @@ _ROWS, _WEIGHTS = (
 def called(
     kernel: np.ufunc,
     *args: Any,
-    dtype: np.dtype[Any] | None = None,
+    dtype: DType | None = None,
     axes: list[tuple[int, ...]] | None = None,
-    where: NDArray[np.bool_] | None = None,
-    out: Floats | tuple[Floats, ...] | None = None,
+    where: Mask | None = None,
+    out: Array | tuple[Array, ...] | None = None,
 ) -> Any:
     """Call a kernel and raise what its loop could not.
 

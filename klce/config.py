@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import operator
 import os
-from types import TracebackType
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from klce import _ufuncs
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["get_config", "get_num_threads", "set_num_threads", "show_config", "threads"]
 

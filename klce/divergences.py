@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from klce import _axes, _ufuncs, _validate
 from klce._lazy import lazily
-from klce._validate import Axis, Form
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Axis, Form
 
 __all__ = [
     "binary_entropy",
@@ -23,7 +24,7 @@ __all__ = [
 
 def _elementwise(
     kernel: Any,
-    arrays: tuple[_validate.Floats, ...],
+    arrays: tuple[Array, ...],
     base: float | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
@@ -311,7 +312,7 @@ def _divergence(
     return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
 
 
-def _pair_axis(axis: Any, a: _validate.Floats, b: _validate.Floats) -> int:
+def _pair_axis(axis: Any, a: Array, b: Array) -> int:
     """Return the axis of the classes of both arrays, counted from the end."""
     axis_p = _validate.class_axis(axis, a, "p")
     axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis

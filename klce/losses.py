@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs, _validate
 from klce._lazy import lazily
-from klce._validate import Floats, Form
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Form, Mask
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -36,8 +37,8 @@ _BINARY = {
 
 
 def _masks(
-    where: ArrayLike | None, rows: Floats, axis: int, name: str
-) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    where: ArrayLike | None, rows: Array, axis: int, name: str
+) -> tuple[Mask | None, Mask | None]:
     """Return ``where=`` as a mask of classes, and one of rows: the other is None."""
     mask = _validate.mask(where, rows.shape, name)
     if mask is None:
@@ -49,7 +50,7 @@ def _masks(
 
 
 def _loss(
-    rows: Floats,
+    rows: Array,
     target: ArrayLike,
     *,
     name: str,
@@ -370,7 +371,7 @@ def cross_entropy(
         raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
     smoothing = _validate.fraction(label_smoothing, "label_smoothing")
     given = _validate.array(target, "target")
-    # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
+    # Array by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
     if soft and ignore_index != _IGNORED:
         raise ValueError(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
 from klce import _axes, _ufuncs, _validate
 from klce._lazy import lazily
-from klce._validate import Axis
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Axis, DTypeLike
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
@@ -89,7 +90,7 @@ def logsumexp(
     0.0
     """
     if b is None:
-        arrays: tuple[_validate.Floats, ...] = (_validate.floats(x, "x"),)
+        arrays: tuple[Array, ...] = (_validate.floats(x, "x"),)
     else:
         both = _validate.floats(x, "x"), _validate.floats(b, "b")
         shape = _validate.broadcast(*both, "x and b")

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs, _validate
-from klce._validate import Form
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from klce._typing import Array, ArrayLike, Form, Labels
 
 __all__ = ["RowTable", "compare", "compare_top_k", "score"]
 
-Array = NDArray[Any]
 
 #: What is told without ``want=``: of every row, and of rows with a target.
 _SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
@@ -26,7 +28,7 @@ _COMPARE_OF_TARGET = ("target_log_prob_change", "target_prob_change")
 _BLOCK_BYTES = 1 << 22
 
 
-class RowTable(Mapping[str, Array]):
+class RowTable(Mapping[str, "Array"]):
     """Named arrays, one value (or several) for each row; a mapping, and its names attributes too.
 
     Parameters
@@ -510,9 +512,7 @@ def _top_size(top_k: int, classes: int) -> int:
     return size
 
 
-def _candidates(
-    candidates: ArrayLike | None, shape: tuple[int, ...], classes: int
-) -> NDArray[np.int64]:
+def _candidates(candidates: ArrayLike | None, shape: tuple[int, ...], classes: int) -> Labels:
     """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
     if candidates is None:
         return np.empty(0, np.int64)
@@ -573,9 +573,7 @@ class _Rows:
         mask = _validate.mask(where, tuple(full), " and ".join(names))
         self._mask = None if mask is None else np.moveaxis(mask, axes[0], -1)
 
-    def labels(
-        self, target: ArrayLike | None, ignore_index: int
-    ) -> tuple[NDArray[np.int64], np.int64]:
+    def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""
         if target is None:
             return np.asarray(0, np.int64), np.int64(0)
@@ -586,7 +584,7 @@ class _Rows:
         self,
         op: str,
         names: set[str],
-        labels: tuple[NDArray[np.int64], np.int64],
+        labels: tuple[Labels, np.int64],
         options: tuple[int, ...],
         by_row: tuple[Array, ...],
         out: tuple[Array, ...],

@@ -8,15 +8,18 @@ probability, say), the elements or rows in question are put right afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import klce
 from klce import _validate
-from klce.compat._rows import Array, Axis, join, over_axes
+from klce.compat._rows import join, over_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klce._typing import Array, ArrayLike, Axis
 
 __all__ = [
     "entr",

@@ -10,15 +10,17 @@ import importlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import klce
 from klce import _validate
-from klce._validate import Form
-from klce.compat._rows import Array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klce._typing import Array, DType, Form
 
 __all__ = [
     "binary_cross_entropy",
@@ -51,17 +53,17 @@ def _array(x: Any, name: str) -> Array:
     return _validate.array(x, name)
 
 
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+def _numpy_dtype(dtype: Any) -> DType:
     """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
     name = str(dtype).removeprefix("torch.")
     known = dtype if name == str(dtype) else name
     if name == "bfloat16":
         known = importlib.import_module("ml_dtypes").bfloat16
-    result: np.dtype[Any] = np.dtype(known)
+    result: DType = np.dtype(known)
     return result
 
 
-def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
+def _like(result: Any, given: Any, dtype: DType) -> Any:
     """Return a result in the dtype, as a tensor if what was given is one."""
     with np.errstate(all="ignore"):  # a sum may be beyond float16
         array = np.asarray(result).astype(dtype, copy=False)
