@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
-_NATIVE = (FLOAT32, FLOAT64, FLOAT16)
+#: In native byte order: another is unequal.
+NATIVE = frozenset({FLOAT16, FLOAT32, FLOAT64})
 
 #: DLPack's device types whose memory the CPU reads: its own, and what CUDA and ROCm pin in it.
 _IN_CPU_MEMORY = (1, 3, 11)
@@ -34,6 +35,8 @@ def array(x: ArrayLike, name: str) -> Array:
     TypeError
         For an array on another device, a tensor that requires grad, and a lazy one.
     """
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
     if hasattr(type(x), "__dlpack_device__"):
@@ -114,7 +117,7 @@ def check_dtype(dtype: DType, name: str) -> None:
 
 def element_dtype(dtype: DType) -> DType | None:
     """Return the dtype in which kernels take elements of a dtype; None if it is not taken."""
-    if dtype in _NATIVE:  # in native byte order: another is unequal
+    if dtype in NATIVE:
         return dtype
     if dtype.kind in "iub":
         return FLOAT64
@@ -126,7 +129,7 @@ def element_dtype(dtype: DType) -> DType | None:
             return FLOAT32
         return None
     native = dtype.newbyteorder("=")
-    return native if native in _NATIVE else None
+    return native if native in NATIVE else None
 
 
 def map_dtype(first: Array, *others: Array) -> DType:

@@ -36,7 +36,9 @@ __all__ = [
 ]
 
 FORMS = ("probs", "log_probs", "logits")
+_INT64 = np.dtype(np.int64)
 _BLOCK = 2**18
+_LARGE = 3e38  # a little below the largest float32
 
 
 def option_dtype(dtype: Any, *operands: Array) -> DType:
@@ -130,12 +132,25 @@ def unit(base: float | None) -> float:
     return math.log(b)
 
 
-def reduction(value: str, allowed: tuple[str, ...]) -> str:
+class Sums:
+    """Stands as ``reduction=`` for the two sums of a part of the rows, in float64.
+
+    That of the values, in nats, and what their mean divides it by.
+    """
+
+
+def reduction(value: Any, allowed: tuple[str, ...]) -> Any:
     """Check ``reduction=``."""
-    if value not in allowed:
+    if value not in allowed and value is not Sums:
         names = ", ".join(f'"{name}"' for name in allowed[:-1])
         raise ValueError(f'reduction must be {names} or "{allowed[-1]}", got {value!r}')
     return value
+
+
+def keeps_rows(keepdims: bool, how: Any) -> None:
+    """Check ``keepdims=``, for which there have to be rows."""
+    if keepdims and how != "none":
+        raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
 
 
 def number(value: float, name: str) -> float:
@@ -187,12 +202,14 @@ def labels(
         raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
     if not -(2**63) <= ignored < 2**63:
         raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
-    if given.dtype == np.uint64:
+    if given.dtype == _INT64 and given.flags.c_contiguous:
+        native = given
+    elif given.dtype == np.uint64:
         # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
         native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
         native = np.asarray(given, dtype=np.int64, order="C")
-    bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
+    bad, counted = _ufuncs.check_labels(_line(native), classes, ignored)
     if bad >= 0:
         row = np.unravel_index(bad, shape) if shape else ()
         where = f" in row {', '.join(str(int(i)) for i in row)}" if row else ""
@@ -321,12 +338,18 @@ def in_unit(values: Any, nats: float) -> Any:
 
 def total(values: Any) -> float:
     """Sum float32 or float64 values in float64, in a fixed order."""
-    return _ufuncs.sum_of(np.asarray(values).reshape(-1))
+    return _ufuncs.sum_of(_line(values))
+
+
+def _line(values: Any) -> Array:
+    """Return all elements along one axis."""
+    array = np.asarray(values)
+    return array if array.ndim == 1 else array.reshape(-1)
 
 
 def reduced(
     losses: Any,
-    how: str,
+    how: Any,
     counted: float,
     nats: float,
     out: Array | None,
@@ -339,16 +362,29 @@ def reduced(
     """
     if how == "none":
         return in_unit(losses, nats)
-    value = total(losses) / nats
-    if how != "sum":
-        count = counted if how == "mean" else batch
-        value = value / count if count else math.nan
-    with np.errstate(all="ignore"):  # a sum may be beyond float32
-        result = np.asarray(losses).dtype.type(value) if dtype is None else dtype.type(value)
+    if how is Sums:
+        return np.array([total(losses), counted])
+    if dtype is None:
+        dtype = losses.dtype
+    result = reduction_of(total(losses), how, counted, nats, batch, dtype)
     if out is None:
         return result
     out[...] = result
     return out
+
+
+def reduction_of(
+    total: float, how: str, counted: float, nats: float, batch: int, dtype: DType
+) -> Any:
+    """Return a reduction of values, of which this is the total."""
+    value = total / nats
+    if how != "sum":
+        count = counted if how == "mean" else batch
+        value = value / count if count else math.nan
+    if abs(value) < _LARGE:
+        return dtype.type(value)
+    with np.errstate(all="ignore"):  # a sum may be beyond float32
+        return dtype.type(value)
 
 
 def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:

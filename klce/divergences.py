@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _axes, _ufuncs, _validate
-from klce._lazy import lazily
+from klce._entry import entry, of_array, of_pair
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, Axis, Form
@@ -42,7 +42,7 @@ def _elementwise(
     return out
 
 
-@lazily("elements", "p")
+@entry("elements", "p", plain=of_array(_ufuncs.information))
 def information(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -77,7 +77,7 @@ def information(
     return _elementwise(_ufuncs.information, (_validate.floats(p, "p"),), base, out)
 
 
-@lazily("elements", "p")
+@entry("elements", "p", plain=of_array(_ufuncs.binary_entropy))
 def binary_entropy(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -112,7 +112,7 @@ def binary_entropy(
     return _elementwise(_ufuncs.binary_entropy, (_validate.floats(p, "p"),), base, out)
 
 
-@lazily("elements", "p", "q")
+@entry("elements", "p", "q", plain=of_pair(_ufuncs.rel_entr))
 def rel_entr(
     p: ArrayLike,
     q: ArrayLike,
@@ -159,7 +159,7 @@ def rel_entr(
     return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
 
-@lazily("rows", "p")
+@entry("rows", "p", plain=of_array(_ufuncs.entropy_probs, 1))
 def entropy(
     p: ArrayLike,
     axis: Axis = -1,
@@ -290,8 +290,7 @@ def _divergence(
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
     how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
-    if keepdims and how != "none":
-        raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
+    _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
     mask = _validate.mask(where, shape, "p and q")
     rows = list(shape)
@@ -330,7 +329,7 @@ def _pair_axis(axis: Any, a: Array, b: Array) -> int:
     return axis_p
 
 
-@lazily("rows", "p", "q")
+@entry("rows", "p", "q", plain=of_pair(_ufuncs.kl_probs, 1))
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -430,7 +429,7 @@ def kl_divergence(
     )
 
 
-@lazily("rows", "p", "q")
+@entry("rows", "p", "q", plain=of_pair(_ufuncs.js_probs_probs, 1, 1.0, 1.0))
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,

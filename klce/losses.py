@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _ufuncs, _validate
-from klce._lazy import lazily
+from klce._entry import entry, mean_of_losses
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, Form, Mask
@@ -115,7 +115,7 @@ def _loss(
     return _validate.reduced(losses, how, total, nats, out)
 
 
-@lazily("rows", "log_probs", "target")
+@entry("rows", "log_probs", "target", plain=mean_of_losses(_ufuncs.nll, _IGNORED))
 def nll_loss(
     log_probs: ArrayLike,
     target: ArrayLike,
@@ -210,7 +210,12 @@ def nll_loss(
     )
 
 
-@lazily("rows", "q", "target")
+@entry(
+    "rows",
+    "q",
+    "target",
+    plain=mean_of_losses(_ufuncs.cross_entropy, _IGNORED, 1.0, 0.0),
+)
 def cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
@@ -371,7 +376,7 @@ def cross_entropy(
         raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
     smoothing = _validate.fraction(label_smoothing, "label_smoothing")
     given = _validate.array(target, "target")
-    # Array by row, one too few dimensions, are taken for labels of the wrong dtype.
+    # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
     if soft and ignore_index != _IGNORED:
         raise ValueError(
@@ -397,6 +402,7 @@ def cross_entropy(
     )
 
 
+@entry("losses", "q", "target", "weight", "pos_weight")
 def binary_cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
