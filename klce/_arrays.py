@@ -21,7 +21,7 @@ FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
 #: In native byte order: another is unequal.
-NATIVE = frozenset({FLOAT16, FLOAT32, FLOAT64})
+NATIVE: frozenset[DType] = frozenset({FLOAT16, FLOAT32, FLOAT64})
 
 #: DLPack's device types whose memory the CPU reads: its own, and what CUDA and ROCm pin in it.
 _IN_CPU_MEMORY = (1, 3, 11)

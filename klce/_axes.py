@@ -116,7 +116,6 @@ def over_rows(
     `dtype`, without it in the one that they have together.
     """
     taken = _validate.map_dtype(*arrays) if dtype is None else dtype
-    single = [*[()] * (len(parameters) + len(outs))]
 
     def empty() -> Array:
         return np.empty(without(arrays[0], axes), _validate.computed(taken))
@@ -130,9 +129,9 @@ def over_rows(
             kernel,
             *arrays,
             *parameters,
+            axis=axes[0],
             dtype=taken,
             where=where,
-            axes=[*[axes] * len(arrays), *single],
             out=bare,
         )
         results = found if isinstance(found, tuple) else (found,)
@@ -142,16 +141,7 @@ def over_rows(
 
         def call(*parts: Any, out: tuple[Array, ...]) -> None:
             *given, mask = parts
-            lists = [*[(-1,)] * len(given), *single]
-            _validate.called(
-                kernel,
-                *given,
-                *parameters,
-                dtype=taken,
-                where=mask,
-                axes=lists,
-                out=out if len(out) > 1 else out[0],
-            )
+            _validate.called(kernel, *given, *parameters, dtype=taken, where=mask, out=out)
 
         joined(call, (*_apart(arrays, outs), where), axes, filled, maps=False)
         results = filled
@@ -187,22 +177,14 @@ def over_classes(
     dtype: DType,
 ) -> Array:
     """Run a map over the axes (counted from the end) into `out`, and return that."""
-    single = [*[()] * len(parameters)]
     if len(axes) == 1:
         _validate.called(
-            kernel,
-            array,
-            *parameters,
-            dtype=dtype,
-            where=where,
-            axes=[axes, *single, axes],
-            out=out,
+            kernel, array, *parameters, axis=axes[0], dtype=dtype, where=where, out=out
         )
         return out
 
     def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
-        lists = [(-1,), *single, (-1,)]
-        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, axes=lists, out=out[0])
+        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
 
     # In place a block is read before it is written; moved by less, it would meet what was.
     (source,) = (array,) if array is out else _apart((array,), (out,))

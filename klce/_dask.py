@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import dask.array as da
 import numpy as np
 
 from klce import _arrays, _validate
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from klce._typing import Axes, DType
+
+da: Any = importlib.import_module("dask.array")  # whose functions have no types
 
 #: What a function gives: a number for each row, a row for each, an element for each, or likewise
 #: but of the dtype of a number for a row.
@@ -91,7 +93,7 @@ def applied(
     )
     of_result = dtype if result in ("map", "elements") else _arrays.computed(dtype)
     aligned = _aligned(arrays, axes)
-    how = options.get("reduction", "none")
+    how = _validate.reduction(options.get("reduction", "none"), batchmean="target" not in names)
     if how != "none":
         _validate.keeps_rows(keepdims, how)
         nats = _validate.unit(options.pop("base", None))

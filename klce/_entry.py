@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy import ufunc
 
     from klce._dask import Result
-    from klce._typing import DType
 
     #: A call without keywords, or None for arguments that are to be looked at.
     Plain = Callable[[tuple[Any, ...]], Any]
@@ -66,7 +65,7 @@ def entry(
     return decorate
 
 
-def _is_plain(x: Any, dtypes: frozenset[DType] = NATIVE) -> Any:
+def _is_plain(x: Any, dtypes: frozenset[Any] = NATIVE) -> Any:
     """Whether kernels take an array as it stands; of elements in rows."""
     return type(x) is ndarray and x.dtype in dtypes and x.flags.c_contiguous and x.size and x.ndim
 

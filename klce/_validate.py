@@ -139,8 +139,9 @@ class Sums:
     """
 
 
-def reduction(value: Any, allowed: tuple[str, ...]) -> Any:
-    """Check ``reduction=``."""
+def reduction(value: Any, *, batchmean: bool = False) -> Any:
+    """Check ``reduction=``; only divergences have a ``"batchmean"``."""
+    allowed = ("none", "mean", "batchmean", "sum") if batchmean else ("none", "mean", "sum")
     if value not in allowed and value is not Sums:
         names = ", ".join(f'"{name}"' for name in allowed[:-1])
         raise ValueError(f'reduction must be {names} or "{allowed[-1]}", got {value!r}')
@@ -403,20 +404,20 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
 
 
 #: The operands of each kernel that hold rows, as it takes them and as it computes with them.
-_ROWS, _WEIGHTS = (
-    {
-        name: [k for k, letter in enumerate(signature.split(">")[0]) if letter in wanted]
-        for name, signature in _ufuncs.OPS.items()
-    }
-    for wanted in ("vge", "w")
-)
+_OPERANDS = {
+    name: [
+        [k for k, letter in enumerate(signature.split(">")[0]) if letter in letters]
+        for letters in ("vge", "w")
+    ]
+    for name, signature in _ufuncs.OPS.items()
+}
 
 
 def called(
     kernel: np.ufunc,
     *args: Any,
+    axis: int = -1,
     dtype: DType | None = None,
-    axes: list[tuple[int, ...]] | None = None,
     where: Mask | None = None,
     out: Array | tuple[Array, ...] | None = None,
 ) -> Any:
@@ -424,20 +425,21 @@ def called(
 
     Rows that are not of the dtype in which the kernel is to take them, the promoted one without
     ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
-    first operand, the call goes to the kernel's masked twin; `axes` does not count it.
+    first operand, the call goes to the kernel's masked twin.
     """
-    rows = [args[k] for k in _ROWS[kernel.__name__]]
+    rows, weights = _OPERANDS[kernel.__name__]
     if dtype is None:
-        dtype = map_dtype(*rows)
-    of_weights = {args[k].dtype for k in _WEIGHTS[kernel.__name__]}
+        dtype = map_dtype(*[args[k] for k in rows])
+    fits = {args[k].dtype for k in rows} == {dtype}
+    if weights:
+        fits = fits and {args[k].dtype for k in weights} == {computed(dtype)}
     if where is not None:
-        assert axes is not None
-        axes = [*axes[: len(args)], axes[0], *axes[len(args) :]]
         kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
-    if all(row.dtype == dtype for row in rows) and of_weights <= {computed(dtype)}:
-        by_axes = {} if axes is None else {"axes": axes}
-        result = kernel(*args, out=out, **by_axes)
+    if not fits:
+        result = _blocks.call(kernel, args, dtype, axis, out)
+    elif axis == -1:
+        result = kernel(*args, out=out)
     else:
-        result = _blocks.call(kernel, args, dtype, axes, out)
+        result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
     _ufuncs.raise_trouble()
     return result

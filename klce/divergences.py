@@ -289,7 +289,7 @@ def _divergence(
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
-    how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
+    how = _validate.reduction(reduction, batchmean=True)
     _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
     mask = _validate.mask(where, shape, "p and q")

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
-_REDUCTIONS = ("none", "mean", "sum")
 _IGNORED = -100
 
 # Of each form: the kernel of an index alone, of an index and weights, and of every option.
@@ -72,7 +71,7 @@ def _loss(
     `soft` says that the target is a distribution, `of_logits` are temperature and z_loss.
     """
     axis = _validate.class_axis(axis, rows, name)
-    how = _validate.reduction(reduction, _REDUCTIONS)
+    how = _validate.reduction(reduction)
     nats = _validate.unit(base)
     shape, classes = _validate.rows_of(rows, axis), rows.shape[axis]
     dtype = _validate.row_dtype(rows)
@@ -82,7 +81,7 @@ def _loss(
     ignored, counted = _IGNORED, math.prod(shape)
     mask, kept = _masks(where, rows, axis, name)
     if soft:
-        distribution, of_target = _validate.distribution(target, rows), (axis,)
+        distribution = _validate.distribution(target, rows)
         if kept is not None:
             index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
@@ -90,25 +89,21 @@ def _loss(
             target = _validate.labels_of(target, shape, kept, ignore_index)
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index)
         if weight is None and sample_weight is None and smoothing == 0:
-            axes = [(axis,), *[()] * (3 + len(of_logits))]
             operands = [rows, index, ignored, *of_logits]
-            losses = _validate.called(_PLAIN[form], *operands, axes=axes, where=mask, out=single)
+            losses = _validate.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
             return _validate.reduced(losses, how, counted, nats, out)
-        distribution, of_target = np.broadcast_to(dtype.type(0), (classes,)), (-1,)
+        distribution = np.broadcast_to(dtype.type(0), (classes,))
 
     class_weight = _validate.class_weights(weight, classes, dtype)
     row_weight = _validate.row_weights(sample_weight, shape, dtype)
     kernel = _WEIGHTED.get(form)
     operands = [rows, index, ignored, class_weight, row_weight]
-    axes = [(axis,), (), (), (-1,), ()]
     if soft or smoothing != 0 or kernel is None:
         kernel = _GENERAL[form]
         operands += [distribution, not soft, smoothing, *of_logits]
-        axes += [of_target, *[()] * (2 + len(of_logits))]
     results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
     taken = _validate.map_dtype(rows)
-    axes += [(), ()]
-    _validate.called(kernel, *operands, dtype=taken, axes=axes, where=mask, out=results)
+    _validate.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
     weighted = weight is not None or sample_weight is not None
     total = _validate.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
@@ -477,7 +472,7 @@ def binary_cross_entropy(
     values = _validate.floats(q, "q")
     if form not in _BINARY:
         raise ValueError(f'form must be "probs" or "logits", got {form!r}')
-    how = _validate.reduction(reduction, _REDUCTIONS)
+    how = _validate.reduction(reduction)
     shape, dtype = values.shape, _validate.row_dtype(values)
     y = _validate.floats(target, "target")
     if y.shape != shape:

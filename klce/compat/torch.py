@@ -34,8 +34,6 @@ __all__ = [
     "softmin",
 ]
 
-_REDUCTIONS = ("none", "mean", "sum")
-
 
 # --- tensors --------------------------------------------------------------------------------------
 
@@ -576,7 +574,7 @@ def kl_div(
             'batch, reduction="batchmean"',
             stacklevel=2,
         )
-    _validate.reduction(how, (*_REDUCTIONS, "batchmean"))
+    _validate.reduction(how, batchmean=True)
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = log_q.dtype
@@ -652,7 +650,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(np.array([0.0, 1.0]), np.array([1.0, 1.0]), reduction="none")
     array([100.,   0.])
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    how = _validate.reduction(_how(size_average, reduce, reduction))
     p, t, w = _outcomes(input, target, weight)
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError(
@@ -752,7 +750,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(np.array([40.0]), np.array([1.0])).item()
     4.248354255291589e-18
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    how = _validate.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
     positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
     if not _negative(w):
