@@ -7,6 +7,7 @@ everywhere.  Errors name the argument and its value.
 from __future__ import annotations
 
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,8 +23,6 @@ from klce._arrays import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
 
 __all__ = [
@@ -37,7 +36,6 @@ __all__ = [
 
 FORMS = ("probs", "log_probs", "logits")
 _INT64 = np.dtype(np.int64)
-_BLOCK = 2**18
 _LARGE = 3e38  # a little below the largest float32
 
 
@@ -55,15 +53,12 @@ def class_axis(axis: Any, array: Array, name: str) -> int:
     """Return `axis` counted from the end, as -ndim to -1."""
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, the classes, got a scalar")
-    try:
-        index = axis.__index__()
-    except AttributeError:
-        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+    index = integer(axis, "axis")
     if not -array.ndim <= index < array.ndim:
         raise np.exceptions.AxisError(
             f"axis {index} is out of bounds for {name} of {array.ndim} dimensions"
         )
-    return int(index if index < 0 else index - array.ndim)
+    return index if index < 0 else index - array.ndim
 
 
 def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
@@ -101,10 +96,7 @@ def forms(value: Any) -> tuple[Form, Form]:
 
 def temperature(value: float, form: Any = "logits") -> float:
     """Check ``temperature=``, which only logits have; `form` may be a pair."""
-    try:
-        t = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a number, got {value!r}") from None
+    t = _real(value, "temperature")
     if not (1e-6 <= t <= 1e6):
         raise ValueError(f"temperature must be from 1e-6 to 1e6, got {value!r}")
     if "logits" not in (form if isinstance(form, tuple) else (form,)) and t != 1:
@@ -123,10 +115,7 @@ def unit(base: float | None) -> float:
     """Return how many nats a unit in logarithms of `base` is: results are divided by it."""
     if base is None:
         return 1.0
-    try:
-        b = float(base)
-    except (TypeError, ValueError):
-        raise TypeError(f"base must be a number or None, got {base!r}") from None
+    b = _real(base, "base", "a number or None")
     if not (0 < b < math.inf) or b == 1:
         raise ValueError(f"base must be positive, finite and not 1, got {base!r}")
     return math.log(b)
@@ -154,12 +143,24 @@ def keeps_rows(keepdims: bool, how: Any) -> None:
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
 
 
+def _real(value: Any, name: str, what: str = "a number") -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {what}, got {value!r}") from None
+
+
+def integer(value: Any, name: str) -> int:
+    """Check an integer."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
 def number(value: float, name: str) -> float:
     """Check a finite number."""
-    try:
-        x = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    x = _real(value, name)
     if not math.isfinite(x):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return x
@@ -197,10 +198,7 @@ def labels(
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"
         )
-    try:
-        ignored = ignore_index.__index__()
-    except AttributeError:
-        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
+    ignored = integer(ignore_index, "ignore_index")
     if not -(2**63) <= ignored < 2**63:
         raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
     if given.dtype == _INT64 and given.flags.c_contiguous:
@@ -212,13 +210,17 @@ def labels(
         native = np.asarray(given, dtype=np.int64, order="C")
     bad, counted = _ufuncs.check_labels(_line(native), classes, ignored)
     if bad >= 0:
-        row = np.unravel_index(bad, shape) if shape else ()
-        where = f" in row {', '.join(str(int(i)) for i in row)}" if row else ""
+        row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
         raise IndexError(
             f"target must hold class indices below {classes} or ignore_index={ignored}, "
-            f"got {given[row]}{where}"
+            f"got {given[row]}{in_row(row)}"
         )
     return native, ignored, counted
+
+
+def in_row(row: tuple[Any, ...]) -> str:
+    """Say in an error which row it is, unless there is but one."""
+    return f" in row {', '.join(map(str, row))}" if row else ""
 
 
 def labels_of(
@@ -299,21 +301,6 @@ def fraction(value: float, name: str) -> float:
     return x
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield indices of blocks of about a quarter of a million elements, which cover an array."""
-    inner = math.prod(shape[1:])
-    if math.prod(shape) <= _BLOCK:
-        yield (...,)
-    elif inner < _BLOCK:
-        step = _BLOCK // max(inner, 1)
-        for start in range(0, shape[0], step):
-            yield (slice(start, start + step), ...)
-    else:
-        for i in range(shape[0]):
-            for rest in blocks(shape[1:]):
-                yield (i, *rest)
-
-
 def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
     """Return the shape that two arrays have together."""
     try:
@@ -322,11 +309,6 @@ def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
         raise ValueError(
             f"{names} must have shapes that broadcast, got {a.shape} and {b.shape}"
         ) from None
-
-
-def rows_of(x: Array, axis: int) -> tuple[int, ...]:
-    """Return the shape of `x` without its class axis (counted from the end)."""
-    return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
 
 
 def in_unit(values: Any, nats: float) -> Any:

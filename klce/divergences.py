@@ -125,8 +125,9 @@ def rel_entr(
     Parameters
     ----------
     p, q : array_like
-        Numbers that are not negative, float32 or float64, of shapes that broadcast; integers and
-        bool become float64.
+        Numbers that are not negative, of any floating-point dtype up to float64, computed in
+        float32 if both are shorter than that, and of shapes that broadcast; integers and bool
+        become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -229,7 +230,7 @@ def entropy(
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
     mask = _validate.mask(where, array.shape, "p")
-    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _validate.row_dtype(array))
     parameters: tuple[float, ...]
     if form == "probs":
@@ -293,10 +294,9 @@ def _divergence(
     _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
     mask = _validate.mask(where, shape, "p and q")
-    rows = list(shape)
-    del rows[axis]
-    kept = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :]) if keepdims else tuple(rows)
-    out = _validate.output(out, kept if how == "none" else (), _validate.row_dtype(a, b))
+    rows = _axes.without(shape, (axis,))
+    of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
+    out = _validate.output(out, of_result, _validate.row_dtype(a, b))
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -449,8 +449,9 @@ def js_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, float32 or float64, in the given `form`; their shapes are broadcast against
-        each other, but for the classes.
+        Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
+        in float32 if both are shorter than that; integers and bool become float64.  Their shapes
+        are broadcast against each other, but for the classes.
     axis : int, default -1
         The axis of the classes.
     form : {"probs", "log_probs", "logits"} or a pair of them

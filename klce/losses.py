@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _ufuncs, _validate
+from klce import _axes, _ufuncs, _validate
 from klce._entry import entry, mean_of_losses
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
 _IGNORED = -100
+
+#: Elements of binary cross-entropy that are taken at a time, where they are but summed.
+_BLOCK = 1 << 18
 
 # Of each form: the kernel of an index alone, of an index and weights, and of every option.
 _PLAIN = {
@@ -73,7 +76,7 @@ def _loss(
     axis = _validate.class_axis(axis, rows, name)
     how = _validate.reduction(reduction)
     nats = _validate.unit(base)
-    shape, classes = _validate.rows_of(rows, axis), rows.shape[axis]
+    shape, classes = _axes.without(rows.shape, (axis,)), rows.shape[axis]
     dtype = _validate.row_dtype(rows)
     out = _validate.output(out, shape if how == "none" else (), dtype)
     single = out if how == "none" else None
@@ -488,6 +491,6 @@ def binary_cross_entropy(
     # The losses stand for no longer than it takes to add them up.
     sums = [
         _validate.total(_validate.called(_BINARY[form], *(x[block] for x in operands), dtype=dtype))
-        for block in _validate.blocks(shape)
+        for block in _axes.blocks(shape, 1, _BLOCK)
     ]
     return _validate.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)

@@ -99,7 +99,7 @@ def logsumexp(
     taken = _validate.option_dtype(dtype, *arrays)
     axes = _validate.class_axes(axis, array, "x")
     mask = _validate.mask(where, array.shape, "x")
-    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _validate.computed(taken))
     if b is not None:
         log, sign = _axes.over_rows(

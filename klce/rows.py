@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _ufuncs, _validate
+from klce._validate import in_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -438,12 +439,12 @@ def compare_top_k(
     if twice.any():
         at = tuple(np.argwhere(twice)[0].tolist())
         raise ValueError(
-            f"p_ids must hold each class once, got {in_order[at]} twice{_in_row(at[:-1])}"
+            f"p_ids must hold each class once, got {in_order[at]} twice{in_row(at[:-1])}"
         )
     log_p = np.where(known, given.astype(np.float64), -np.inf)
     if (log_p > 0).any():
         at = tuple(np.argwhere(log_p > 0)[0].tolist())
-        raise ValueError(f"p_log_probs must not be above 0, got {given[at]}{_in_row(at[:-1])}")
+        raise ValueError(f"p_log_probs must not be above 0, got {given[at]}{in_row(at[:-1])}")
     with np.errstate(all="ignore"):
         prob_p = np.exp(log_p)
         tail_p = 1 - prob_p.sum(axis=-1)
@@ -451,7 +452,7 @@ def compare_top_k(
             row = tuple(np.argwhere(tail_p < -1e-3)[0].tolist())
             raise ValueError(
                 f"p_log_probs must have probabilities that sum to 1 at most, "
-                f"got {1 - tail_p[row]}{_in_row(row)}"
+                f"got {1 - tail_p[row]}{in_row(row)}"
             )
         # One that is known has a log-probability; the first class stands in for none.
         table = score(q, axis=axis, want=(), candidates=np.where(known, ids, 0),
@@ -471,10 +472,6 @@ def compare_top_k(
         divergence = np.maximum(terms.sum(axis=-1) + tail, 0)
     columns = {"kl_divergence": divergence, "tail_p": tail_p, "tail_q": tail_q}
     return RowTable({k: np.asarray(a) for k, a in columns.items()}, rows.shape)
-
-
-def _in_row(row: tuple[int, ...]) -> str:
-    return f" in row {', '.join(map(str, row))}" if row else ""
 
 
 def _wanted(
@@ -500,10 +497,7 @@ def _wanted(
 
 
 def _top_size(top_k: int, classes: int) -> int:
-    try:
-        size = top_k.__index__()
-    except AttributeError:
-        raise TypeError(f"top_k must be an integer, got {top_k!r}") from None
+    size = _validate.integer(top_k, "top_k")
     if not 0 <= size <= min(classes, _ufuncs.MAX_TOP):
         raise ValueError(
             f"top_k must be from 0 to the {classes} classes, and at most {_ufuncs.MAX_TOP}, "
@@ -528,7 +522,7 @@ def _candidates(candidates: ArrayLike | None, shape: tuple[int, ...], classes: i
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
         raise IndexError(
-            f"candidates must hold class indices below {classes}, got {given[at]}{_in_row(at[:-1])}"
+            f"candidates must hold class indices below {classes}, got {given[at]}{in_row(at[:-1])}"
         )
     return given.astype(np.int64, copy=False)
 
