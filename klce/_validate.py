@@ -274,23 +274,19 @@ def class_weights(values: ArrayLike | None, classes: int, dtype: DType) -> Array
     return np.ascontiguousarray(array)
 
 
-def row_weights(values: ArrayLike | None, shape: tuple[int, ...], dtype: DType) -> Array:
-    """Return ``sample_weight=``, which broadcasts to the rows."""
-    array = weights(values, "sample_weight", dtype)
-    return spread(array, "sample_weight", shape, "the rows")
-
-
-def spread(array: Array, name: str, shape: tuple[int, ...], what: str) -> Array:
-    """Check that an array broadcasts to the shape of what it goes with."""
+def spread(
+    values: ArrayLike | None, name: str, shape: tuple[int, ...], dtype: DType, what: str
+) -> Array:
+    """Return weights in the shape of what they weigh, to which they broadcast; 0-d for None."""
+    array = weights(values, name, dtype)
+    if values is None:
+        return array
     try:
-        fits = np.broadcast_shapes(array.shape, shape) == shape
+        return np.broadcast_to(array, shape)
     except ValueError:
-        fits = False
-    if not fits:
         raise ValueError(
             f"{name} must broadcast to the shape of {what}, {shape}, got {array.shape}"
-        )
-    return array
+        ) from None
 
 
 def fraction(value: float, name: str) -> float:

@@ -98,7 +98,7 @@ def _loss(
         distribution = np.broadcast_to(dtype.type(0), (classes,))
 
     class_weight = _validate.class_weights(weight, classes, dtype)
-    row_weight = _validate.row_weights(sample_weight, shape, dtype)
+    row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     kernel = _WEIGHTED.get(form)
     operands = [rows, index, ignored, class_weight, row_weight]
     if soft or smoothing != 0 or kernel is None:
@@ -481,16 +481,20 @@ def binary_cross_entropy(
     if y.shape != shape:
         raise ValueError(f"target must have the shape of q, {shape}, got {y.shape}")
     factors = [
-        _validate.spread(_validate.weights(w, name, dtype), name, shape, "q")
+        _validate.spread(w, name, shape, dtype, "q")
         for w, name in ((weight, "weight"), (pos_weight, "pos_weight"))
     ]
-    operands = [values, y, *(np.broadcast_to(factor, shape) for factor in factors)]
+    operands = [values, y, *factors]
     out = _validate.output(out, shape if how == "none" else (), dtype)
     if how == "none":
         return _validate.called(_BINARY[form], *operands, dtype=dtype, out=out)
     # The losses stand for no longer than it takes to add them up.
     sums = [
-        _validate.total(_validate.called(_BINARY[form], *(x[block] for x in operands), dtype=dtype))
+        _validate.total(
+            _validate.called(
+                _BINARY[form], *(x[block] if x.ndim else x for x in operands), dtype=dtype
+            )
+        )
         for block in _axes.blocks(shape, 1, _BLOCK)
     ]
     return _validate.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)
