@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from numpy import asarray, dtype, ndarray
+from numpy import asarray, ndarray
 
 from klce import _validate
 from klce._arrays import NATIVE, is_lazy
@@ -29,8 +29,6 @@ __all__ = ["entry", "mean_of_losses", "of_array", "of_pair"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_INDICES = frozenset({dtype("int64")})
 
 # Of most arguments the type alone tells that they are not lazy, and sooner.
 _IN_MEMORY = frozenset({ndarray, type(None), bool, int, float, str, tuple, list})
@@ -65,9 +63,9 @@ def entry(
     return decorate
 
 
-def _is_plain(x: Any, dtypes: frozenset[Any] = NATIVE) -> Any:
-    """Whether kernels take an array as it stands; of elements in rows."""
-    return type(x) is ndarray and x.dtype in dtypes and x.flags.c_contiguous and x.size and x.ndim
+def _is_plain(x: Any) -> Any:
+    """Whether kernels take an array as it stands, and it has rows that are not empty."""
+    return type(x) is ndarray and x.dtype in NATIVE and x.flags.c_contiguous and x.size and x.ndim
 
 
 def of_array(kernel: ufunc, parameter: float | None = None) -> Plain:
@@ -106,13 +104,14 @@ def mean_of_losses(kernel: ufunc, ignored: int, *parameters: float) -> Plain:
     given = tuple(map(asarray, (ignored, *parameters)))
 
     def call(args: tuple[Any, ...]) -> Any:
-        if len(args) != 2 or not _is_plain(args[0]) or not _is_plain(args[1], _INDICES):
+        if len(args) != 2 or not _is_plain(args[0]) or args[0].ndim != 2:
             return None
         rows, labels = args
-        if rows.ndim != 2 or labels.ndim != 1 or len(rows) != len(labels):
+        try:
+            bad, counted = check_labels(labels, rows.shape[1], ignored)
+        except (TypeError, ValueError):  # no line of int64
             return None
-        bad, counted = check_labels(labels, rows.shape[1], ignored)
-        if bad >= 0:
+        if bad >= 0 or len(labels) != len(rows):
             return None
         losses = kernel(rows, labels, *given)
         raise_trouble()
