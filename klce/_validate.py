@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
 
 __all__ = [
-    "FORMS",
     "array",
     "computed",
     "floats",
@@ -34,7 +33,7 @@ __all__ = [
     "row_dtype",
 ]
 
-FORMS = ("probs", "log_probs", "logits")
+_FORMS = ("probs", "log_probs", "logits")
 _INT64 = np.dtype(np.int64)
 _LARGE = 3e38  # a little below the largest float32
 
@@ -80,7 +79,7 @@ def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
 
 def form(value: str) -> None:
     """Check ``form=``."""
-    if value not in FORMS:
+    if value not in _FORMS:
         raise ValueError(f'form must be "probs", "log_probs" or "logits", got {value!r}')
 
 
@@ -166,18 +165,18 @@ def number(value: float, name: str) -> float:
     return x
 
 
-def output(out: Any, shape: tuple[int, ...], dtype: DType, name: str = "out") -> Array | None:
+def output(out: Any, shape: tuple[int, ...], dtype: DType) -> Array | None:
     """Check ``out=``: the very shape, and a dtype that holds the result."""
     if out is None:
         return None
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
-        raise ValueError(f"{name} must have the result's shape {shape}, got {out.shape}")
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
     if not np.can_cast(dtype, out.dtype):
-        raise TypeError(f"{name} must hold {dtype}, got {out.dtype}")
+        raise TypeError(f"out must hold {dtype}, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError(f"{name} must be writable, got a read-only array")
+        raise ValueError("out must be writable, got a read-only array")
     return out
 
 
