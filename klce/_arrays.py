@@ -7,25 +7,27 @@ as it stands is converted later, in blocks (``klce._blocks``).
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs
 
-Floats = NDArray[Any]
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, DType
+
 
 FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
-_NATIVE = (FLOAT32, FLOAT64, FLOAT16)
+#: In native byte order: another is unequal.
+NATIVE: frozenset[DType] = frozenset({FLOAT16, FLOAT32, FLOAT64})
 
 #: DLPack's device types whose memory the CPU reads: its own, and what CUDA and ROCm pin in it.
 _IN_CPU_MEMORY = (1, 3, 11)
 
 
-def array(x: ArrayLike, name: str) -> NDArray[Any]:
+def array(x: ArrayLike, name: str) -> Array:
     """Return `x` as a NumPy array, sharing its memory where it has any.
 
     Raises
@@ -33,6 +35,8 @@ def array(x: ArrayLike, name: str) -> NDArray[Any]:
     TypeError
         For an array on another device, a tensor that requires grad, and a lazy one.
     """
+    if type(x) is np.ndarray:
+        return x
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
     if hasattr(type(x), "__dlpack_device__"):
@@ -64,7 +68,7 @@ class _Exporter:
         return int(kind), int(number)
 
 
-def _from_dlpack(x: Any, name: str) -> NDArray[Any]:
+def _from_dlpack(x: Any, name: str) -> Array:
     exporter = _Exporter(x)
     what = type(x).__name__
     try:
@@ -95,14 +99,14 @@ def _from_dlpack(x: Any, name: str) -> NDArray[Any]:
     return numbers.view(getattr(package, exporter.dtype))
 
 
-def floats(x: ArrayLike, name: str) -> Floats:
+def floats(x: ArrayLike, name: str) -> Array:
     """Return `x` as an array whose elements kernels take, or blocks of it once converted."""
     numbers = array(x, name)
     check_dtype(numbers.dtype, name)
     return numbers
 
 
-def check_dtype(dtype: np.dtype[Any], name: str) -> None:
+def check_dtype(dtype: DType, name: str) -> None:
     """Check that kernels take a dtype, as it stands or converted."""
     if element_dtype(dtype) is None:
         raise TypeError(
@@ -111,9 +115,9 @@ def check_dtype(dtype: np.dtype[Any], name: str) -> None:
         )
 
 
-def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
+def element_dtype(dtype: DType) -> DType | None:
     """Return the dtype in which kernels take elements of a dtype; None if it is not taken."""
-    if dtype in _NATIVE:  # in native byte order: another is unequal
+    if dtype in NATIVE:
         return dtype
     if dtype.kind in "iub":
         return FLOAT64
@@ -125,10 +129,10 @@ def element_dtype(dtype: np.dtype[Any]) -> np.dtype[Any] | None:
             return FLOAT32
         return None
     native = dtype.newbyteorder("=")
-    return native if native in _NATIVE else None
+    return native if native in NATIVE else None
 
 
-def map_dtype(first: Floats, *others: Floats) -> np.dtype[Any]:
+def map_dtype(first: Array, *others: Array) -> DType:
     """Return the dtype in which kernels take these together, and in which maps give results."""
     dtype = element_dtype(first.dtype)
     assert dtype is not None
@@ -139,11 +143,11 @@ def map_dtype(first: Floats, *others: Floats) -> np.dtype[Any]:
     return dtype
 
 
-def row_dtype(*operands: Floats) -> np.dtype[Any]:
+def row_dtype(*operands: Array) -> DType:
     """Return the dtype of a result for each row: what halves are computed in, too."""
     return computed(map_dtype(*operands))
 
 
-def computed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def computed(dtype: DType) -> DType:
     """Return the dtype in which kernels compute with elements of one that they take."""
     return FLOAT64 if dtype == FLOAT64 else FLOAT32

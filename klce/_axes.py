@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klce import _validate
 
-Array = NDArray[Any]
-Axes = tuple[int, ...]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from klce._typing import Array, Axes, DType, Mask
+
 
 # Elements of a block: its copy stays in cache.
 BLOCK = 1 << 16
@@ -24,14 +25,14 @@ def moved(array: Array, axes: Axes) -> Array:
     return np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array
 
 
-def without(array: Array, axes: Axes) -> tuple[int, ...]:
-    """Return the shape of the rows: that of `array` less the axes (counted from the end)."""
-    return tuple(n for i, n in enumerate(array.shape) if i - array.ndim not in axes)
+def without(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
+    """Return the shape of the rows: that of an array less the axes (counted from the end)."""
+    return tuple([n for i, n in enumerate(shape, -len(shape)) if i not in axes])
 
 
-def kept(array: Array, axes: Axes) -> tuple[int, ...]:
+def kept(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
     """Return the shape of the rows with the axes of length one."""
-    return tuple(1 if i - array.ndim in axes else n for i, n in enumerate(array.shape))
+    return tuple([1 if i in axes else n for i, n in enumerate(shape, -len(shape))])
 
 
 def _joins(array: Array, count: int) -> bool:
@@ -45,18 +46,18 @@ def _joins(array: Array, count: int) -> bool:
     return array.size == 0 or all(step == n * s for (_, step), (n, s) in pairwise(long))
 
 
-def _blocks(rows: tuple[int, ...], n: int) -> Iterator[tuple[int | slice, ...]]:
-    """Yield indices that together are all rows, each of one row or of at most BLOCK elements."""
-    if math.prod(rows) * n <= BLOCK or not rows:
+def blocks(rows: tuple[int, ...], n: int, most: int) -> Iterator[tuple[int | slice, ...]]:
+    """Yield indices that together are all rows, each of one row or of at most `most` elements."""
+    if math.prod(rows) * n <= most or not rows:
         yield ()
         return
     inner = math.prod(rows[1:]) * n
-    if inner > BLOCK:
+    if inner > most:
         for i in range(rows[0]):
-            for rest in _blocks(rows[1:], n):
+            for rest in blocks(rows[1:], n, most):
                 yield (i, *rest)
     else:
-        step = BLOCK // inner
+        step = most // inner
         for low in range(0, rows[0], step):
             yield (slice(low, low + step),)
 
@@ -87,8 +88,8 @@ def joined(
     first = some.ndim - count
     flat = [view for view in (*views, *(targets if maps else ())) if view is not None]
     whole = all(_joins(view, count) for view in flat)
-    blocks = [()] if whole else _blocks(some.shape[:first], math.prod(some.shape[first:]))
-    for index in blocks:
+    n = math.prod(some.shape[first:])
+    for index in [()] if whole else blocks(some.shape[:first], n, BLOCK):
         parts = [None if view is None else _flat(view[index], count) for view in views]
         chosen = [target[(*index, ...)] for target in targets]
         results = [_flat(part, count) for part in chosen] if maps else chosen
@@ -104,10 +105,10 @@ def over_rows(
     parameters: tuple[float, ...],
     axes: Axes,
     *,
-    where: NDArray[np.bool_] | None = None,
+    where: Mask | None = None,
     keepdims: bool = False,
     outs: tuple[Array | None, ...] = (None,),
-    dtype: np.dtype[Any] | None = None,
+    dtype: DType | None = None,
 ) -> tuple[Any, ...]:
     """Run a reduction over the axes (counted from the end), and return its outputs.
 
@@ -115,45 +116,25 @@ def over_rows(
     `dtype`, without it in the one that they have together.
     """
     taken = _validate.map_dtype(*arrays) if dtype is None else dtype
-    single = [*[()] * (len(parameters) + len(outs))]
-
-    def empty() -> Array:
-        return np.empty(without(arrays[0], axes), _validate.computed(taken))
-
-    if len(axes) == 1:
-        given = [out if out is None or not keepdims else np.squeeze(out, axis=axes) for out in outs]
-        bare = (
-            tuple(empty() if out is None else out for out in given) if len(outs) > 1 else given[0]
+    results: tuple[Any, ...]
+    if len(axes) == 1 == len(outs):
+        (out,) = outs
+        if out is not None and keepdims:
+            out = np.squeeze(out, axis=axes)
+        results = (
+            _validate.called(
+                kernel, *arrays, *parameters, axis=axes[0], dtype=taken, where=where, out=out
+            ),
         )
-        found = _validate.called(
-            kernel,
-            *arrays,
-            *parameters,
-            dtype=taken,
-            where=where,
-            axes=[*[axes] * len(arrays), *single],
-            out=bare,
-        )
-        results = found if isinstance(found, tuple) else (found,)
     else:
-        rows = without(arrays[0], axes)
-        filled = tuple(empty() if out is None else out.reshape(rows) for out in outs)
+        rows, kind = without(arrays[0].shape, axes), _validate.computed(taken)
+        results = tuple(np.empty(rows, kind) if out is None else out.reshape(rows) for out in outs)
 
         def call(*parts: Any, out: tuple[Array, ...]) -> None:
             *given, mask = parts
-            lists = [*[(-1,)] * len(given), *single]
-            _validate.called(
-                kernel,
-                *given,
-                *parameters,
-                dtype=taken,
-                where=mask,
-                axes=lists,
-                out=out if len(out) > 1 else out[0],
-            )
+            _validate.called(kernel, *given, *parameters, dtype=taken, where=mask, out=out)
 
-        joined(call, (*_apart(arrays, outs), where), axes, filled, maps=False)
-        results = filled
+        joined(call, (*_apart(arrays, outs), where), axes, results, maps=False)
     return tuple(
         _shaped(result, out, axes if keepdims else None)
         for result, out in zip(results, outs, strict=True)
@@ -181,27 +162,19 @@ def over_classes(
     array: Array,
     parameters: tuple[float, ...],
     axes: Axes,
-    where: NDArray[np.bool_] | None,
+    where: Mask | None,
     out: Array,
-    dtype: np.dtype[Any],
+    dtype: DType,
 ) -> Array:
     """Run a map over the axes (counted from the end) into `out`, and return that."""
-    single = [*[()] * len(parameters)]
     if len(axes) == 1:
         _validate.called(
-            kernel,
-            array,
-            *parameters,
-            dtype=dtype,
-            where=where,
-            axes=[axes, *single, axes],
-            out=out,
+            kernel, array, *parameters, axis=axes[0], dtype=dtype, where=where, out=out
         )
         return out
 
-    def call(part: Array, mask: NDArray[np.bool_] | None, out: tuple[Array, ...]) -> None:
-        lists = [(-1,), *single, (-1,)]
-        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, axes=lists, out=out[0])
+    def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
+        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
 
     # In place a block is read before it is written; moved by less, it would meet what was.
     (source,) = (array,) if array is out else _apart((array,), (out,))

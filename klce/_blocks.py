@@ -5,16 +5,18 @@ NumPy itself would copy all of an operand to convert it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klce import _ufuncs
 from klce._arrays import computed
 
-Array = NDArray[Any]
-Axes = list[tuple[int, ...]]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from klce._typing import Array, Axes, DType
+
 
 #: Bytes of an operand once converted, about: a block is some rows, or one that is longer.
 BLOCK_BYTES = 1 << 22
@@ -23,8 +25,8 @@ BLOCK_BYTES = 1 << 22
 def call(
     kernel: np.ufunc,
     args: tuple[Any, ...],
-    dtype: np.dtype[Any],
-    axes: Axes | None,
+    dtype: DType,
+    axis: int,
     out: Array | tuple[Array, ...] | None,
 ) -> Any:
     """Call a kernel with all its rows in `dtype`.
@@ -37,9 +39,8 @@ def call(
         Its inputs; those that hold rows are arrays of any dtype that casts to `dtype`.
     dtype : dtype
         What the rows are converted to.
-    axes : list of tuple of int, optional
-        The axes of the classes of each operand, counted from the end, as a gufunc takes them; none
-        for an elementwise kernel.
+    axis : int
+        The axis of the classes, counted from the end.
     out : ndarray or tuple of ndarray, optional
         Where to put the results.
 
@@ -49,8 +50,7 @@ def call(
         As the kernel gives.
     """
     operands = [np.asarray(arg) for arg in args]
-    if axes is None:
-        axes = [()] * (kernel.nin + kernel.nout)
+    axes = axes_of(kernel, operands, axis)
     if out is None:
         out = _results(kernel, operands, dtype, axes)
         _call(kernel, operands, dtype, axes, out)
@@ -60,13 +60,28 @@ def call(
     return out
 
 
+def axes_of(kernel: np.ufunc, operands: Sequence[Any], axis: int) -> list[Axes]:
+    """Return the axes of the classes of each operand, as a gufunc takes them.
+
+    What has one dimension has them there; several values of a row are on the last axis.
+    """
+    inputs, outputs = _ufuncs.OPS[kernel.__name__].split(">")
+    letters = inputs.ljust(kernel.nin, "v") + outputs  # a mask is as the rows are
+    own = {"v": (axis,), "g": (axis,), "w": (axis,), "S": (-1,), "L": (-1,)}
+    axes: list[Axes] = [own.get(letter, ()) for letter in letters]
+    for k, operand in enumerate(operands):
+        if axes[k] and operand.ndim == 1:
+            axes[k] = (-1,)
+    return axes
+
+
 def _outer(array: Array, core: tuple[int, ...]) -> list[int]:
     """Return the axes of an array, counted from the end, that are not those of the classes."""
     return [axis for axis in range(-array.ndim, 0) if axis not in core]
 
 
 def _results(
-    kernel: np.ufunc, operands: list[Array], dtype: np.dtype[Any], axes: Axes
+    kernel: np.ufunc, operands: list[Array], dtype: DType, axes: list[Axes]
 ) -> tuple[Array, ...]:
     letters = _ufuncs.OPS[kernel.__name__].split(">")[1]
     shape = np.broadcast_shapes(
@@ -82,8 +97,8 @@ def _results(
 def _call(
     kernel: np.ufunc,
     operands: list[Array],
-    dtype: np.dtype[Any],
-    axes: Axes,
+    dtype: DType,
+    axes: list[Axes],
     out: tuple[Array, ...],
 ) -> None:
     letters = _ufuncs.OPS[kernel.__name__]

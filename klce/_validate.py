@@ -7,15 +7,13 @@ everywhere.  Errors name the argument and its value.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+import operator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _blocks, _ufuncs
 from klce._arrays import (
-    Floats,
     array,
     computed,
     element_dtype,
@@ -24,11 +22,10 @@ from klce._arrays import (
     row_dtype,
 )
 
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
+
 __all__ = [
-    "FORMS",
-    "Axis",
-    "Floats",
-    "Form",
     "array",
     "computed",
     "floats",
@@ -36,38 +33,34 @@ __all__ = [
     "row_dtype",
 ]
 
-Form = Literal["probs", "log_probs", "logits"]
-Axis = int | tuple[int, ...] | None
-FORMS = ("probs", "log_probs", "logits")
-_BLOCK = 2**18
+_FORMS = ("probs", "log_probs", "logits")
+_INT64 = np.dtype(np.int64)
+_LARGE = 3e38  # a little below the largest float32
 
 
-def option_dtype(dtype: Any, *operands: Floats) -> np.dtype[Any]:
+def option_dtype(dtype: Any, *operands: Array) -> DType:
     """Return the dtype in which to take the operands: ``dtype=`` if it is given."""
     if dtype is None:
         return map_dtype(*operands)
-    wanted: np.dtype[Any] = np.dtype(dtype)
+    wanted: DType = np.dtype(dtype)
     if element_dtype(wanted) != wanted:
         raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
     return wanted
 
 
-def class_axis(axis: Any, array: Floats, name: str) -> int:
+def class_axis(axis: Any, array: Array, name: str) -> int:
     """Return `axis` counted from the end, as -ndim to -1."""
     if array.ndim == 0:
         raise ValueError(f"{name} must have at least one dimension, the classes, got a scalar")
-    try:
-        index = axis.__index__()
-    except AttributeError:
-        raise TypeError(f"axis must be an integer, got {axis!r}") from None
+    index = integer(axis, "axis")
     if not -array.ndim <= index < array.ndim:
         raise np.exceptions.AxisError(
             f"axis {index} is out of bounds for {name} of {array.ndim} dimensions"
         )
-    return int(index if index < 0 else index - array.ndim)
+    return index if index < 0 else index - array.ndim
 
 
-def class_axes(axis: Any, array: Floats, name: str) -> tuple[int, ...]:
+def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
     """Return `axis`, one, several or None for all, in order and counted from the end.
 
     A scalar has no axis, and as with NumPy's reductions its axis 0 or -1 is that.
@@ -86,7 +79,7 @@ def class_axes(axis: Any, array: Floats, name: str) -> tuple[int, ...]:
 
 def form(value: str) -> None:
     """Check ``form=``."""
-    if value not in FORMS:
+    if value not in _FORMS:
         raise ValueError(f'form must be "probs", "log_probs" or "logits", got {value!r}')
 
 
@@ -102,10 +95,7 @@ def forms(value: Any) -> tuple[Form, Form]:
 
 def temperature(value: float, form: Any = "logits") -> float:
     """Check ``temperature=``, which only logits have; `form` may be a pair."""
-    try:
-        t = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"temperature must be a number, got {value!r}") from None
+    t = _real(value, "temperature")
     if not (1e-6 <= t <= 1e6):
         raise ValueError(f"temperature must be from 1e-6 to 1e6, got {value!r}")
     if "logits" not in (form if isinstance(form, tuple) else (form,)) and t != 1:
@@ -124,54 +114,75 @@ def unit(base: float | None) -> float:
     """Return how many nats a unit in logarithms of `base` is: results are divided by it."""
     if base is None:
         return 1.0
-    try:
-        b = float(base)
-    except (TypeError, ValueError):
-        raise TypeError(f"base must be a number or None, got {base!r}") from None
+    b = _real(base, "base", "a number or None")
     if not (0 < b < math.inf) or b == 1:
         raise ValueError(f"base must be positive, finite and not 1, got {base!r}")
     return math.log(b)
 
 
-def reduction(value: str, allowed: tuple[str, ...]) -> str:
-    """Check ``reduction=``."""
-    if value not in allowed:
+class Sums:
+    """Stands as ``reduction=`` for the two sums of a part of the rows, in float64.
+
+    That of the values, in nats, and what their mean divides it by.
+    """
+
+
+def reduction(value: Any, *, batchmean: bool = False) -> Any:
+    """Check ``reduction=``; only divergences have a ``"batchmean"``."""
+    allowed = ("none", "mean", "batchmean", "sum") if batchmean else ("none", "mean", "sum")
+    if value not in allowed and value is not Sums:
         names = ", ".join(f'"{name}"' for name in allowed[:-1])
         raise ValueError(f'reduction must be {names} or "{allowed[-1]}", got {value!r}')
     return value
 
 
+def keeps_rows(keepdims: bool, how: Any) -> None:
+    """Check ``keepdims=``, for which there have to be rows."""
+    if keepdims and how != "none":
+        raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
+
+
+def _real(value: Any, name: str, what: str = "a number") -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be {what}, got {value!r}") from None
+
+
+def integer(value: Any, name: str) -> int:
+    """Check an integer."""
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
 def number(value: float, name: str) -> float:
     """Check a finite number."""
-    try:
-        x = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number, got {value!r}") from None
+    x = _real(value, name)
     if not math.isfinite(x):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return x
 
 
-def output(
-    out: Any, shape: tuple[int, ...], dtype: np.dtype[Any], name: str = "out"
-) -> Floats | None:
+def output(out: Any, shape: tuple[int, ...], dtype: DType) -> Array | None:
     """Check ``out=``: the very shape, and a dtype that holds the result."""
     if out is None:
         return None
     if not isinstance(out, np.ndarray):
-        raise TypeError(f"{name} must be a NumPy array, got {type(out).__name__}")
+        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
     if out.shape != shape:
-        raise ValueError(f"{name} must have the result's shape {shape}, got {out.shape}")
+        raise ValueError(f"out must have the result's shape {shape}, got {out.shape}")
     if not np.can_cast(dtype, out.dtype):
-        raise TypeError(f"{name} must hold {dtype}, got {out.dtype}")
+        raise TypeError(f"out must hold {dtype}, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError(f"{name} must be writable, got a read-only array")
+        raise ValueError("out must be writable, got a read-only array")
     return out
 
 
 def labels(
     target: ArrayLike, shape: tuple[int, ...], classes: int, ignore_index: int
-) -> tuple[NDArray[np.int64], int, int]:
+) -> tuple[Labels, int, int]:
     """Return the labels as int64, the ignored one, and how many labels are not ignored.
 
     Raises
@@ -186,30 +197,33 @@ def labels(
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"
         )
-    try:
-        ignored = ignore_index.__index__()
-    except AttributeError:
-        raise TypeError(f"ignore_index must be an integer, got {ignore_index!r}") from None
+    ignored = integer(ignore_index, "ignore_index")
     if not -(2**63) <= ignored < 2**63:
         raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
-    if given.dtype == np.uint64:
+    if given.dtype == _INT64 and given.flags.c_contiguous:
+        native = given
+    elif given.dtype == np.uint64:
         # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
         native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
         native = np.asarray(given, dtype=np.int64, order="C")
-    bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
+    bad, counted = _ufuncs.check_labels(_line(native), classes, ignored)
     if bad >= 0:
-        row = np.unravel_index(bad, shape) if shape else ()
-        where = f" in row {', '.join(str(int(i)) for i in row)}" if row else ""
+        row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
         raise IndexError(
             f"target must hold class indices below {classes} or ignore_index={ignored}, "
-            f"got {given[row]}{where}"
+            f"got {given[row]}{in_row(row)}"
         )
     return native, ignored, counted
 
 
+def in_row(row: tuple[Any, ...]) -> str:
+    """Say in an error which row it is, unless there is but one."""
+    return f" in row {', '.join(map(str, row))}" if row else ""
+
+
 def labels_of(
-    target: ArrayLike, shape: tuple[int, ...], kept: NDArray[np.bool_], ignore_index: int
+    target: ArrayLike, shape: tuple[int, ...], kept: Mask, ignore_index: int
 ) -> ArrayLike:
     """Return labels of which those of rows that are masked out are ignored, whatever they are."""
     array = np.asarray(target)
@@ -218,7 +232,7 @@ def labels_of(
     return np.where(kept, array, np.int64(ignore_index))
 
 
-def distribution(target: ArrayLike, q: Floats) -> Floats:
+def distribution(target: ArrayLike, q: Array) -> Array:
     """Check probabilities as a target: of the very shape of the predictions."""
     array = floats(target, "target")
     if array.shape != q.shape:
@@ -229,12 +243,12 @@ def distribution(target: ArrayLike, q: Floats) -> Floats:
     return array
 
 
-def is_floating(dtype: np.dtype[Any]) -> bool:
+def is_floating(dtype: DType) -> bool:
     """Whether a dtype is one of floats that are taken."""
     return dtype.kind not in "iub" and element_dtype(dtype) is not None
 
 
-def weights(values: ArrayLike | None, name: str, dtype: np.dtype[Any]) -> Floats:
+def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
     if values is None:
         return np.ones((), dtype)
@@ -249,7 +263,7 @@ def weights(values: ArrayLike | None, name: str, dtype: np.dtype[Any]) -> Floats
     return array
 
 
-def class_weights(values: ArrayLike | None, classes: int, dtype: np.dtype[Any]) -> Floats:
+def class_weights(values: ArrayLike | None, classes: int, dtype: DType) -> Array:
     """Return ``weight=``, one for each class; a single number, repeated by stride 0, for None."""
     array = weights(values, "weight", dtype)
     if values is None:
@@ -259,23 +273,19 @@ def class_weights(values: ArrayLike | None, classes: int, dtype: np.dtype[Any]) 
     return np.ascontiguousarray(array)
 
 
-def row_weights(values: ArrayLike | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
-    """Return ``sample_weight=``, which broadcasts to the rows."""
-    array = weights(values, "sample_weight", dtype)
-    return spread(array, "sample_weight", shape, "the rows")
-
-
-def spread(array: Floats, name: str, shape: tuple[int, ...], what: str) -> Floats:
-    """Check that an array broadcasts to the shape of what it goes with."""
+def spread(
+    values: ArrayLike | None, name: str, shape: tuple[int, ...], dtype: DType, what: str
+) -> Array:
+    """Return weights in the shape of what they weigh, to which they broadcast; 0-d for None."""
+    array = weights(values, name, dtype)
+    if values is None:
+        return array
     try:
-        fits = np.broadcast_shapes(array.shape, shape) == shape
+        return np.broadcast_to(array, shape)
     except ValueError:
-        fits = False
-    if not fits:
         raise ValueError(
             f"{name} must broadcast to the shape of {what}, {shape}, got {array.shape}"
-        )
-    return array
+        ) from None
 
 
 def fraction(value: float, name: str) -> float:
@@ -286,22 +296,7 @@ def fraction(value: float, name: str) -> float:
     return x
 
 
-def blocks(shape: tuple[int, ...]) -> Iterator[tuple[Any, ...]]:
-    """Yield indices of blocks of about a quarter of a million elements, which cover an array."""
-    inner = math.prod(shape[1:])
-    if math.prod(shape) <= _BLOCK:
-        yield (...,)
-    elif inner < _BLOCK:
-        step = _BLOCK // max(inner, 1)
-        for start in range(0, shape[0], step):
-            yield (slice(start, start + step), ...)
-    else:
-        for i in range(shape[0]):
-            for rest in blocks(shape[1:]):
-                yield (i, *rest)
-
-
-def broadcast(a: Floats, b: Floats, names: str = "p and q") -> tuple[int, ...]:
+def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
     """Return the shape that two arrays have together."""
     try:
         return np.broadcast_shapes(a.shape, b.shape)
@@ -309,11 +304,6 @@ def broadcast(a: Floats, b: Floats, names: str = "p and q") -> tuple[int, ...]:
         raise ValueError(
             f"{names} must have shapes that broadcast, got {a.shape} and {b.shape}"
         ) from None
-
-
-def rows_of(x: Floats, axis: int) -> tuple[int, ...]:
-    """Return the shape of `x` without its class axis (counted from the end)."""
-    return x.shape[:axis] + x.shape[x.ndim + axis + 1 :]
 
 
 def in_unit(values: Any, nats: float) -> Any:
@@ -326,17 +316,23 @@ def in_unit(values: Any, nats: float) -> Any:
 
 def total(values: Any) -> float:
     """Sum float32 or float64 values in float64, in a fixed order."""
-    return _ufuncs.sum_of(np.asarray(values).reshape(-1))
+    return _ufuncs.sum_of(_line(values))
+
+
+def _line(values: Any) -> Array:
+    """Return all elements along one axis."""
+    array = np.asarray(values)
+    return array if array.ndim == 1 else array.reshape(-1)
 
 
 def reduced(
     losses: Any,
-    how: str,
+    how: Any,
     counted: float,
     nats: float,
-    out: Floats | None,
+    out: Array | None,
     batch: int = 1,
-    dtype: np.dtype[Any] | None = None,
+    dtype: DType | None = None,
 ) -> Any:
     """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled.
 
@@ -344,19 +340,32 @@ def reduced(
     """
     if how == "none":
         return in_unit(losses, nats)
-    value = total(losses) / nats
-    if how != "sum":
-        count = counted if how == "mean" else batch
-        value = value / count if count else math.nan
-    with np.errstate(all="ignore"):  # a sum may be beyond float32
-        result = np.asarray(losses).dtype.type(value) if dtype is None else dtype.type(value)
+    if how is Sums:
+        return np.array([total(losses), counted])
+    if dtype is None:
+        dtype = losses.dtype
+    result = reduction_of(total(losses), how, counted, nats, batch, dtype)
     if out is None:
         return result
     out[...] = result
     return out
 
 
-def mask(where: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool_] | None:
+def reduction_of(
+    total: float, how: str, counted: float, nats: float, batch: int, dtype: DType
+) -> Any:
+    """Return a reduction of values, of which this is the total."""
+    value = total / nats
+    if how != "sum":
+        count = counted if how == "mean" else batch
+        value = value / count if count else math.nan
+    if abs(value) < _LARGE:
+        return dtype.type(value)
+    with np.errstate(all="ignore"):  # a sum may be beyond float32
+        return dtype.type(value)
+
+
+def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
     if where is None:
         return None
@@ -372,41 +381,42 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> NDArray[np.bool_] | N
 
 
 #: The operands of each kernel that hold rows, as it takes them and as it computes with them.
-_ROWS, _WEIGHTS = (
-    {
-        name: [k for k, letter in enumerate(signature.split(">")[0]) if letter in wanted]
-        for name, signature in _ufuncs.OPS.items()
-    }
-    for wanted in ("vge", "w")
-)
+_OPERANDS = {
+    name: [
+        [k for k, letter in enumerate(signature.split(">")[0]) if letter in letters]
+        for letters in ("vge", "w")
+    ]
+    for name, signature in _ufuncs.OPS.items()
+}
 
 
 def called(
     kernel: np.ufunc,
     *args: Any,
-    dtype: np.dtype[Any] | None = None,
-    axes: list[tuple[int, ...]] | None = None,
-    where: NDArray[np.bool_] | None = None,
-    out: Floats | tuple[Floats, ...] | None = None,
+    axis: int = -1,
+    dtype: DType | None = None,
+    where: Mask | None = None,
+    out: Array | tuple[Array, ...] | None = None,
 ) -> Any:
     """Call a kernel and raise what its loop could not.
 
     Rows that are not of the dtype in which the kernel is to take them, the promoted one without
     ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
-    first operand, the call goes to the kernel's masked twin; `axes` does not count it.
+    first operand, the call goes to the kernel's masked twin.
     """
-    rows = [args[k] for k in _ROWS[kernel.__name__]]
+    rows, weights = _OPERANDS[kernel.__name__]
     if dtype is None:
-        dtype = map_dtype(*rows)
-    of_weights = {args[k].dtype for k in _WEIGHTS[kernel.__name__]}
+        dtype = map_dtype(*[args[k] for k in rows])
+    fits = {args[k].dtype for k in rows} == {dtype}
+    if weights:
+        fits = fits and {args[k].dtype for k in weights} == {computed(dtype)}
     if where is not None:
-        assert axes is not None
-        axes = [*axes[: len(args)], axes[0], *axes[len(args) :]]
         kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
-    if all(row.dtype == dtype for row in rows) and of_weights <= {computed(dtype)}:
-        by_axes = {} if axes is None else {"axes": axes}
-        result = kernel(*args, out=out, **by_axes)
+    if not fits:
+        result = _blocks.call(kernel, args, dtype, axis, out)
+    elif axis == -1:
+        result = kernel(*args, out=out)
     else:
-        result = _blocks.call(kernel, args, dtype, axes, out)
+        result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
     _ufuncs.raise_trouble()
     return result

@@ -6,12 +6,13 @@ Two environment variables are read when klce is imported: ``KLCE_ISA`` forces an
 
 from __future__ import annotations
 
-import operator
 import os
-from types import TracebackType
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
-from klce import _ufuncs
+from klce import _ufuncs, _validate
+
+if TYPE_CHECKING:
+    from types import TracebackType
 
 __all__ = ["get_config", "get_num_threads", "set_num_threads", "show_config", "threads"]
 
@@ -63,10 +64,7 @@ def show_config() -> None:
 
 
 def _thread_count(n: int, name: str) -> int:
-    try:
-        count = operator.index(n)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {n!r}") from None
+    count = _validate.integer(n, name)
     if not 1 <= count <= 256:
         raise ValueError(f"{name} must be from 1 to 256, got {n!r}")
     return count

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from klce import _axes, _ufuncs, _validate
-from klce._lazy import lazily
-from klce._validate import Axis, Form
+from klce._entry import entry, of_array, of_pair
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Axis, Form
 
 __all__ = [
     "binary_entropy",
@@ -23,7 +24,7 @@ __all__ = [
 
 def _elementwise(
     kernel: Any,
-    arrays: tuple[_validate.Floats, ...],
+    arrays: tuple[Array, ...],
     base: float | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
@@ -41,7 +42,7 @@ def _elementwise(
     return out
 
 
-@lazily("elements", "p")
+@entry("elements", "p", plain=of_array(_ufuncs.information))
 def information(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -76,7 +77,7 @@ def information(
     return _elementwise(_ufuncs.information, (_validate.floats(p, "p"),), base, out)
 
 
-@lazily("elements", "p")
+@entry("elements", "p", plain=of_array(_ufuncs.binary_entropy))
 def binary_entropy(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -111,7 +112,7 @@ def binary_entropy(
     return _elementwise(_ufuncs.binary_entropy, (_validate.floats(p, "p"),), base, out)
 
 
-@lazily("elements", "p", "q")
+@entry("elements", "p", "q", plain=of_pair(_ufuncs.rel_entr))
 def rel_entr(
     p: ArrayLike,
     q: ArrayLike,
@@ -124,8 +125,9 @@ def rel_entr(
     Parameters
     ----------
     p, q : array_like
-        Numbers that are not negative, float32 or float64, of shapes that broadcast; integers and
-        bool become float64.
+        Numbers that are not negative, of any floating-point dtype up to float64, computed in
+        float32 if both are shorter than that, and of shapes that broadcast; integers and bool
+        become float64.
     base : float, optional
         Base of the logarithm; nats without it.
     out : ndarray, optional
@@ -158,7 +160,7 @@ def rel_entr(
     return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
 
-@lazily("rows", "p")
+@entry("rows", "p", plain=of_array(_ufuncs.entropy_probs, 1))
 def entropy(
     p: ArrayLike,
     axis: Axis = -1,
@@ -228,7 +230,7 @@ def entropy(
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
     mask = _validate.mask(where, array.shape, "p")
-    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _validate.row_dtype(array))
     parameters: tuple[float, ...]
     if form == "probs":
@@ -288,15 +290,13 @@ def _divergence(
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _validate.unit(base)
-    how = _validate.reduction(reduction, ("none", "mean", "batchmean", "sum"))
-    if keepdims and how != "none":
-        raise ValueError(f'keepdims belongs to reduction="none", got reduction={reduction!r}')
+    how = _validate.reduction(reduction, batchmean=True)
+    _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
     mask = _validate.mask(where, shape, "p and q")
-    rows = list(shape)
-    del rows[axis]
-    kept = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :]) if keepdims else tuple(rows)
-    out = _validate.output(out, kept if how == "none" else (), _validate.row_dtype(a, b))
+    rows = _axes.without(shape, (axis,))
+    of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
+    out = _validate.output(out, of_result, _validate.row_dtype(a, b))
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -311,7 +311,7 @@ def _divergence(
     return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
 
 
-def _pair_axis(axis: Any, a: _validate.Floats, b: _validate.Floats) -> int:
+def _pair_axis(axis: Any, a: Array, b: Array) -> int:
     """Return the axis of the classes of both arrays, counted from the end."""
     axis_p = _validate.class_axis(axis, a, "p")
     axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis
@@ -329,7 +329,7 @@ def _pair_axis(axis: Any, a: _validate.Floats, b: _validate.Floats) -> int:
     return axis_p
 
 
-@lazily("rows", "p", "q")
+@entry("rows", "p", "q", plain=of_pair(_ufuncs.kl_probs, 1))
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -429,7 +429,7 @@ def kl_divergence(
     )
 
 
-@lazily("rows", "p", "q")
+@entry("rows", "p", "q", plain=of_pair(_ufuncs.js_probs_probs, 1, 1.0, 1.0))
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -449,8 +449,9 @@ def js_divergence(
     Parameters
     ----------
     p, q : array_like
-        Distributions, float32 or float64, in the given `form`; their shapes are broadcast against
-        each other, but for the classes.
+        Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
+        in float32 if both are shorter than that; integers and bool become float64.  Their shapes
+        are broadcast against each other, but for the classes.
     axis : int, default -1
         The axis of the classes.
     form : {"probs", "log_probs", "logits"} or a pair of them

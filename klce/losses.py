@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
-from klce import _ufuncs, _validate
-from klce._lazy import lazily
-from klce._validate import Floats, Form
+from klce import _axes, _ufuncs, _validate
+from klce._entry import entry, mean_of_losses
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Form, Mask
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
-_REDUCTIONS = ("none", "mean", "sum")
 _IGNORED = -100
+
+#: Elements of binary cross-entropy that are taken at a time, where they are but summed.
+_BLOCK = 1 << 18
 
 # Of each form: the kernel of an index alone, of an index and weights, and of every option.
 _PLAIN = {
@@ -36,8 +39,8 @@ _BINARY = {
 
 
 def _masks(
-    where: ArrayLike | None, rows: Floats, axis: int, name: str
-) -> tuple[NDArray[np.bool_] | None, NDArray[np.bool_] | None]:
+    where: ArrayLike | None, rows: Array, axis: int, name: str
+) -> tuple[Mask | None, Mask | None]:
     """Return ``where=`` as a mask of classes, and one of rows: the other is None."""
     mask = _validate.mask(where, rows.shape, name)
     if mask is None:
@@ -49,7 +52,7 @@ def _masks(
 
 
 def _loss(
-    rows: Floats,
+    rows: Array,
     target: ArrayLike,
     *,
     name: str,
@@ -71,9 +74,9 @@ def _loss(
     `soft` says that the target is a distribution, `of_logits` are temperature and z_loss.
     """
     axis = _validate.class_axis(axis, rows, name)
-    how = _validate.reduction(reduction, _REDUCTIONS)
+    how = _validate.reduction(reduction)
     nats = _validate.unit(base)
-    shape, classes = _validate.rows_of(rows, axis), rows.shape[axis]
+    shape, classes = _axes.without(rows.shape, (axis,)), rows.shape[axis]
     dtype = _validate.row_dtype(rows)
     out = _validate.output(out, shape if how == "none" else (), dtype)
     single = out if how == "none" else None
@@ -81,7 +84,7 @@ def _loss(
     ignored, counted = _IGNORED, math.prod(shape)
     mask, kept = _masks(where, rows, axis, name)
     if soft:
-        distribution, of_target = _validate.distribution(target, rows), (axis,)
+        distribution = _validate.distribution(target, rows)
         if kept is not None:
             index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
@@ -89,32 +92,28 @@ def _loss(
             target = _validate.labels_of(target, shape, kept, ignore_index)
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index)
         if weight is None and sample_weight is None and smoothing == 0:
-            axes = [(axis,), *[()] * (3 + len(of_logits))]
             operands = [rows, index, ignored, *of_logits]
-            losses = _validate.called(_PLAIN[form], *operands, axes=axes, where=mask, out=single)
+            losses = _validate.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
             return _validate.reduced(losses, how, counted, nats, out)
-        distribution, of_target = np.broadcast_to(dtype.type(0), (classes,)), (-1,)
+        distribution = np.broadcast_to(dtype.type(0), (classes,))
 
     class_weight = _validate.class_weights(weight, classes, dtype)
-    row_weight = _validate.row_weights(sample_weight, shape, dtype)
+    row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     kernel = _WEIGHTED.get(form)
     operands = [rows, index, ignored, class_weight, row_weight]
-    axes = [(axis,), (), (), (-1,), ()]
     if soft or smoothing != 0 or kernel is None:
         kernel = _GENERAL[form]
         operands += [distribution, not soft, smoothing, *of_logits]
-        axes += [of_target, *[()] * (2 + len(of_logits))]
     results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
     taken = _validate.map_dtype(rows)
-    axes += [(), ()]
-    _validate.called(kernel, *operands, dtype=taken, axes=axes, where=mask, out=results)
+    _validate.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
     weighted = weight is not None or sample_weight is not None
     total = _validate.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
     return _validate.reduced(losses, how, total, nats, out)
 
 
-@lazily("rows", "log_probs", "target")
+@entry("rows", "log_probs", "target", plain=mean_of_losses(_ufuncs.nll, _IGNORED))
 def nll_loss(
     log_probs: ArrayLike,
     target: ArrayLike,
@@ -209,7 +208,12 @@ def nll_loss(
     )
 
 
-@lazily("rows", "q", "target")
+@entry(
+    "rows",
+    "q",
+    "target",
+    plain=mean_of_losses(_ufuncs.cross_entropy, _IGNORED, 1.0, 0.0),
+)
 def cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
@@ -396,6 +400,7 @@ def cross_entropy(
     )
 
 
+@entry("losses", "q", "target", "weight", "pos_weight")
 def binary_cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
@@ -470,22 +475,26 @@ def binary_cross_entropy(
     values = _validate.floats(q, "q")
     if form not in _BINARY:
         raise ValueError(f'form must be "probs" or "logits", got {form!r}')
-    how = _validate.reduction(reduction, _REDUCTIONS)
+    how = _validate.reduction(reduction)
     shape, dtype = values.shape, _validate.row_dtype(values)
     y = _validate.floats(target, "target")
     if y.shape != shape:
         raise ValueError(f"target must have the shape of q, {shape}, got {y.shape}")
     factors = [
-        _validate.spread(_validate.weights(w, name, dtype), name, shape, "q")
+        _validate.spread(w, name, shape, dtype, "q")
         for w, name in ((weight, "weight"), (pos_weight, "pos_weight"))
     ]
-    operands = [values, y, *(np.broadcast_to(factor, shape) for factor in factors)]
+    operands = [values, y, *factors]
     out = _validate.output(out, shape if how == "none" else (), dtype)
     if how == "none":
         return _validate.called(_BINARY[form], *operands, dtype=dtype, out=out)
     # The losses stand for no longer than it takes to add them up.
     sums = [
-        _validate.total(_validate.called(_BINARY[form], *(x[block] for x in operands), dtype=dtype))
-        for block in _validate.blocks(shape)
+        _validate.total(
+            _validate.called(
+                _BINARY[form], *(x[block] if x.ndim else x for x in operands), dtype=dtype
+            )
+        )
+        for block in _axes.blocks(shape, 1, _BLOCK)
     ]
     return _validate.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)

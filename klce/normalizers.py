@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
 
 from klce import _axes, _ufuncs, _validate
-from klce._lazy import lazily
-from klce._validate import Axis
+from klce._entry import entry, of_array
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike, Axis, DTypeLike
 
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
-@lazily("rows", "x")
+@entry("rows", "x", plain=of_array(_ufuncs.logsumexp))
 def logsumexp(
     x: ArrayLike,
     axis: Axis = -1,
@@ -89,7 +90,7 @@ def logsumexp(
     0.0
     """
     if b is None:
-        arrays: tuple[_validate.Floats, ...] = (_validate.floats(x, "x"),)
+        arrays: tuple[Array, ...] = (_validate.floats(x, "x"),)
     else:
         both = _validate.floats(x, "x"), _validate.floats(b, "b")
         shape = _validate.broadcast(*both, "x and b")
@@ -98,7 +99,7 @@ def logsumexp(
     taken = _validate.option_dtype(dtype, *arrays)
     axes = _validate.class_axes(axis, array, "x")
     mask = _validate.mask(where, array.shape, "x")
-    rows = _axes.kept(array, axes) if keepdims else _axes.without(array, axes)
+    rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _validate.computed(taken))
     if b is not None:
         log, sign = _axes.over_rows(
@@ -144,7 +145,7 @@ def _map(
     return result if given is not None else result[()]
 
 
-@lazily("map", "x")
+@entry("map", "x", plain=of_array(_ufuncs.softmax, 1.0))
 def softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -204,7 +205,7 @@ def softmax(
     return _map(_ufuncs.softmax, x, axis, temperature, where, dtype, out)
 
 
-@lazily("map", "x")
+@entry("map", "x", plain=of_array(_ufuncs.log_softmax, 1.0))
 def log_softmax(
     x: ArrayLike,
     axis: Axis = -1,

@@ -28,12 +28,21 @@ IMA J. Numer. Anal. 41 (2021) (the shift and the ``log1p`` form).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
-from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from numpy.typing import NDArray
+
+    from klce._typing import Array, ArrayLike, Axis, Form, Mask
+
+    Reduction = Literal["none", "mean", "sum", "batchmean"]
+    Wide = NDArray[np.longdouble]
+    Float64 = NDArray[np.float64]
 
 __all__ = [
     "KERNELS",
@@ -52,13 +61,6 @@ __all__ = [
     "score",
     "softmax",
 ]
-
-Form = Literal["probs", "log_probs", "logits"]
-Reduction = Literal["none", "mean", "sum", "batchmean"]
-Axis = int | tuple[int, ...] | None
-Array = NDArray[Any]
-Wide = NDArray[np.longdouble]
-Float64 = NDArray[np.float64]
 
 # Infinities and nan are results here, not accidents: no function warns about them.
 _silent = np.errstate(all="ignore")
@@ -122,7 +124,7 @@ def _expm1_minus(d: Array) -> Array:
     return np.where(np.abs(d) < 1, d * d / 2 * (1 + series), np.expm1(d) - d)
 
 
-def _at_target(values: Array, target: Array, ignore_index: int) -> tuple[Array, NDArray[np.bool_]]:
+def _at_target(values: Array, target: Array, ignore_index: int) -> tuple[Array, Mask]:
     """Take the value of each row at its target, or a 0; tell which rows count."""
     classes = values.shape[-1]
     target = np.asarray(target)
@@ -784,7 +786,7 @@ KERNELS: dict[str, Callable[..., Any]] = {
 # --- public functions: arguments ------------------------------------------------------------------
 
 
-def _numbers(x: ArrayLike) -> NDArray[Any]:
+def _numbers(x: ArrayLike) -> Array:
     x = np.asarray(x)
     # Dtypes of other packages, such as bfloat16, have kinds of their own.
     if x.dtype.kind not in "fiub" and not np.can_cast(x.dtype, np.float64):
@@ -792,7 +794,7 @@ def _numbers(x: ArrayLike) -> NDArray[Any]:
     return x
 
 
-def _classes_last(x: NDArray[Any], axis: Axis) -> tuple[NDArray[Any], tuple[int, ...]]:
+def _classes_last(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
     """Move the axes of the classes last and join them; tell which they were.
 
     A scalar has no axis, and its axis 0 or -1 is that.
@@ -805,7 +807,7 @@ def _classes_last(x: NDArray[Any], axis: Axis) -> tuple[NDArray[Any], tuple[int,
     return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), tuple(axes)
 
 
-def _masked(x: NDArray[Any], where: ArrayLike | None, form: str) -> NDArray[Any]:
+def _masked(x: Array, where: ArrayLike | None, form: str) -> Array:
     """Put what stands for no probability where a mask is False."""
     if where is None:
         return x
@@ -840,7 +842,7 @@ def _in_base(values: Float64, base: float | None) -> Float64:
 
 
 @_silent
-def _reduce(values: Float64, counts: NDArray[Any], reduction: str, *, batch: bool) -> Float64:
+def _reduce(values: Float64, counts: Array, reduction: str, *, batch: bool) -> Float64:
     total = values.astype(np.longdouble).sum()
     if reduction == "none":
         return values

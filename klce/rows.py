@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from klce import _ufuncs, _validate
-from klce._validate import Form
+from klce._validate import in_row
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from klce._typing import Array, ArrayLike, Form, Labels
 
 __all__ = ["RowTable", "compare", "compare_top_k", "score"]
 
-Array = NDArray[Any]
 
 #: What is told without ``want=``: of every row, and of rows with a target.
 _SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
@@ -26,7 +29,7 @@ _COMPARE_OF_TARGET = ("target_log_prob_change", "target_prob_change")
 _BLOCK_BYTES = 1 << 22
 
 
-class RowTable(Mapping[str, Array]):
+class RowTable(Mapping[str, "Array"]):
     """Named arrays, one value (or several) for each row; a mapping, and its names attributes too.
 
     Parameters
@@ -436,12 +439,12 @@ def compare_top_k(
     if twice.any():
         at = tuple(np.argwhere(twice)[0].tolist())
         raise ValueError(
-            f"p_ids must hold each class once, got {in_order[at]} twice{_in_row(at[:-1])}"
+            f"p_ids must hold each class once, got {in_order[at]} twice{in_row(at[:-1])}"
         )
     log_p = np.where(known, given.astype(np.float64), -np.inf)
     if (log_p > 0).any():
         at = tuple(np.argwhere(log_p > 0)[0].tolist())
-        raise ValueError(f"p_log_probs must not be above 0, got {given[at]}{_in_row(at[:-1])}")
+        raise ValueError(f"p_log_probs must not be above 0, got {given[at]}{in_row(at[:-1])}")
     with np.errstate(all="ignore"):
         prob_p = np.exp(log_p)
         tail_p = 1 - prob_p.sum(axis=-1)
@@ -449,7 +452,7 @@ def compare_top_k(
             row = tuple(np.argwhere(tail_p < -1e-3)[0].tolist())
             raise ValueError(
                 f"p_log_probs must have probabilities that sum to 1 at most, "
-                f"got {1 - tail_p[row]}{_in_row(row)}"
+                f"got {1 - tail_p[row]}{in_row(row)}"
             )
         # One that is known has a log-probability; the first class stands in for none.
         table = score(q, axis=axis, want=(), candidates=np.where(known, ids, 0),
@@ -469,10 +472,6 @@ def compare_top_k(
         divergence = np.maximum(terms.sum(axis=-1) + tail, 0)
     columns = {"kl_divergence": divergence, "tail_p": tail_p, "tail_q": tail_q}
     return RowTable({k: np.asarray(a) for k, a in columns.items()}, rows.shape)
-
-
-def _in_row(row: tuple[int, ...]) -> str:
-    return f" in row {', '.join(map(str, row))}" if row else ""
 
 
 def _wanted(
@@ -498,10 +497,7 @@ def _wanted(
 
 
 def _top_size(top_k: int, classes: int) -> int:
-    try:
-        size = top_k.__index__()
-    except AttributeError:
-        raise TypeError(f"top_k must be an integer, got {top_k!r}") from None
+    size = _validate.integer(top_k, "top_k")
     if not 0 <= size <= min(classes, _ufuncs.MAX_TOP):
         raise ValueError(
             f"top_k must be from 0 to the {classes} classes, and at most {_ufuncs.MAX_TOP}, "
@@ -510,9 +506,7 @@ def _top_size(top_k: int, classes: int) -> int:
     return size
 
 
-def _candidates(
-    candidates: ArrayLike | None, shape: tuple[int, ...], classes: int
-) -> NDArray[np.int64]:
+def _candidates(candidates: ArrayLike | None, shape: tuple[int, ...], classes: int) -> Labels:
     """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
     if candidates is None:
         return np.empty(0, np.int64)
@@ -528,7 +522,7 @@ def _candidates(
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
         raise IndexError(
-            f"candidates must hold class indices below {classes}, got {given[at]}{_in_row(at[:-1])}"
+            f"candidates must hold class indices below {classes}, got {given[at]}{in_row(at[:-1])}"
         )
     return given.astype(np.int64, copy=False)
 
@@ -573,9 +567,7 @@ class _Rows:
         mask = _validate.mask(where, tuple(full), " and ".join(names))
         self._mask = None if mask is None else np.moveaxis(mask, axes[0], -1)
 
-    def labels(
-        self, target: ArrayLike | None, ignore_index: int
-    ) -> tuple[NDArray[np.int64], np.int64]:
+    def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""
         if target is None:
             return np.asarray(0, np.int64), np.int64(0)
@@ -586,7 +578,7 @@ class _Rows:
         self,
         op: str,
         names: set[str],
-        labels: tuple[NDArray[np.int64], np.int64],
+        labels: tuple[Labels, np.int64],
         options: tuple[int, ...],
         by_row: tuple[Array, ...],
         out: tuple[Array, ...],
@@ -610,10 +602,7 @@ class _Rows:
             results = tuple(self._cut(a, part, 1) for a in outputs)
             args = (*self._logits(part), *own, ignored, self._t, np.int64(want), *options, *chosen)
             mask = None if self._mask is None else self._cut(self._mask, part, 1)
-            axes: list[tuple[int, ...]] = [
-                (-1,) if letter in "vSL" else () for letter in _ufuncs.OPS[op] if letter != ">"
-            ]
-            _validate.called(kernel, *args, dtype=self._taken, axes=axes, where=mask, out=results)
+            _validate.called(kernel, *args, dtype=self._taken, where=mask, out=results)
         named = dict(zip(columns["S"], numbers, strict=True))
         named |= dict(zip(columns["L"], integers, strict=True))
         return {name: named[name] for name in statistics if name in named}

@@ -11,6 +11,7 @@ import xarray as xr
 
 import klce
 from tests.kernels import same_bits
+from tests.ulp import ulp_error
 
 RNG = np.random.default_rng(0)
 X = 2 * RNG.normal(size=(10, 6, 7))
@@ -29,9 +30,44 @@ CALLS = {
     "entropy, logits": lambda x, p, y: klce.entropy(x, form="logits", keepdims=True),
     "nll_loss": lambda x, p, y: klce.nll_loss(x, y, reduction="none"),
     "cross_entropy": lambda x, p, y: klce.cross_entropy(x, y, reduction="none", z_loss=0.1),
+    "cross_entropy, soft": lambda x, p, y: klce.cross_entropy(
+        x, p.astype(np.float32), reduction="none"
+    ),
+    "cross_entropy, soft float64": lambda x, p, y: klce.cross_entropy(
+        x, p.astype(float), reduction="none"
+    ),
+    "binary_cross_entropy": lambda x, p, y: klce.binary_cross_entropy(p, p > 0.1, reduction="none"),
+    "binary_cross_entropy, weights": lambda x, p, y: klce.binary_cross_entropy(
+        x, p, form="logits", weight=p[0], pos_weight=2.0, reduction="none"
+    ),
     "kl_divergence": lambda x, p, y: klce.kl_divergence(p, p[::-1]),
     "kl_divergence, broadcast": lambda x, p, y: klce.kl_divergence(p[0, :1], p, base=2),
     "kl_divergence, logits": lambda x, p, y: klce.kl_divergence(x, x[:1], form="logits"),
+}
+OF_LABELS = ("nll_loss", "cross_entropy")
+
+# Reductions over all rows: of each function, each of its reductions, and what has its own divisor.
+REDUCED = {
+    "cross_entropy": lambda x, p, y, **o: klce.cross_entropy(x, y, **o),
+    "cross_entropy, weight": lambda x, p, y, **o: klce.cross_entropy(
+        x, y, weight=np.arange(7), label_smoothing=0.1, z_loss=0.1, base=2, **o
+    ),
+    "cross_entropy, soft": lambda x, p, y, **o: klce.cross_entropy(
+        x, p.astype(np.float32), weight=np.arange(7), **o
+    ),
+    "nll_loss": lambda x, p, y, **o: klce.nll_loss(x, y, **o),
+    "nll_loss, ignored": lambda x, p, y, **o: klce.nll_loss(
+        x, y, ignore_index=3, weight=np.arange(7), base=10, **o
+    ),
+    "binary_cross_entropy": lambda x, p, y, **o: klce.binary_cross_entropy(p, p, **o),
+    "binary_cross_entropy, weights": lambda x, p, y, **o: klce.binary_cross_entropy(
+        x, p, form="logits", weight=p[0], pos_weight=p[:, :1], **o
+    ),
+    "kl_divergence": lambda x, p, y, **o: klce.kl_divergence(p, p[::-1], base=2, **o),
+    "kl_divergence, broadcast": lambda x, p, y, **o: klce.kl_divergence(
+        x[0, 0], x, form="logits", temperature=0.7, **o
+    ),
+    "js_divergence": lambda x, p, y, **o: klce.js_divergence(p[:1], p, **o),
 }
 
 
@@ -64,8 +100,87 @@ def test_lazy_is_the_same(name, dtype, chunks):
         assert result.dtype == values.dtype == expected.dtype
         assert result.shape == values.shape == expected.shape
         assert same_bits(values, expected)
-        if "cross" not in name and "nll" not in name:
+        if name not in OF_LABELS:
             break
+
+
+@pytest.mark.parametrize("chunks", [(10, 6), (3, 4), (1, 1)])
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("name", REDUCED)
+def test_reductions(name, dtype, chunks):
+    """Sums are in float64 across blocks: at most the last place of float64 tells them apart."""
+    lazy, eager = operands(dtype, chunks)
+    labels = da.from_array(LABELS, chunks=(5, 6))
+    for how in ("mean", "sum", *(["batchmean"] if "divergence" in name else [])):
+        expected = REDUCED[name](*eager, LABELS, reduction=how)
+        result = REDUCED[name](*lazy, labels, reduction=how)
+        assert isinstance(result, da.Array)
+        values = result.compute()
+        assert result.dtype == values.dtype == expected.dtype
+        assert result.shape == values.shape == ()
+        assert ulp_error(values, expected, 0, expected.dtype).max() <= 2
+
+
+def test_reductions_by_default():
+    """As in memory: losses are means."""
+    x = da.from_array(X, chunks=(3, 4, 7))
+    for f, target in (
+        (klce.cross_entropy, LABELS),
+        (klce.nll_loss, LABELS),
+        (klce.binary_cross_entropy, X > 0),
+    ):
+        options = {"form": "logits"} if f is klce.binary_cross_entropy else {}
+        assert f(x, target, **options).compute() == pytest.approx(
+            f(X, target, **options), rel=1e-15
+        )
+
+
+def test_reductions_along_other_axes():
+    labels = LABELS.T
+    turned = da.from_array(X.transpose(1, 2, 0).copy(), chunks=(4, 7, 3))
+    for how in ("mean", "sum"):
+        expected = klce.cross_entropy(X.transpose(1, 2, 0), labels, axis=1, reduction=how)
+        result = klce.cross_entropy(turned, labels, axis=1, reduction=how)
+        assert result.compute() == pytest.approx(expected, rel=1e-15)
+    expected = klce.kl_divergence(X, X[::-1], 0, form="logits", reduction="batchmean")
+    x = da.from_array(X, chunks=(10, 2, 2))
+    result = klce.kl_divergence(x, x[::-1], 0, form="logits", reduction="batchmean")
+    assert result.compute() == pytest.approx(expected, rel=1e-15)
+
+
+def test_reductions_of_one_row_and_of_none():
+    row, labels = da.from_array(X[0, 0], chunks=-1), LABELS[0, 0]
+    assert klce.cross_entropy(row, labels).compute() == klce.cross_entropy(X[0, 0], labels)
+    p = abs(row)
+    expected = klce.kl_divergence(abs(X[0, 0]), abs(X[0, 1]), reduction="batchmean")
+    assert klce.kl_divergence(p, abs(X[0, 1]), reduction="batchmean").compute() == expected
+    none = da.zeros((0, 3), chunks=(1, 3))
+    assert np.isnan(klce.cross_entropy(none, np.zeros(0, int)).compute())
+    assert klce.cross_entropy(none, np.zeros(0, int), reduction="sum").compute() == 0
+    # No row counts.
+    x = da.from_array(X, chunks=(3, 6, 7))
+    assert np.isnan(klce.cross_entropy(x, np.full((10, 6), -100)).compute())
+
+
+def test_sums_over_many_blocks_lose_nothing():
+    """A million small losses beside a large one, in float64 although they are float32."""
+    losses = np.full((1_000_000, 1), -1e-4, np.float32)
+    losses[500] = -1e6
+    labels = np.zeros(len(losses), int)
+    lazy = da.from_array(losses, chunks=(10_000, 1))
+    result = klce.nll_loss(lazy, labels, reduction="sum").compute()
+    assert result == klce.nll_loss(losses, labels, reduction="sum")
+    assert result == np.float32(-losses.astype(np.longdouble).sum())
+
+
+def test_a_mean_of_weighted_losses_divides_once():
+    """By all weights: not a mean of the means of blocks, which weigh differently."""
+    x = np.log([[0.5, 0.5], [0.25, 0.75], [0.25, 0.75]])
+    labels = [0, 1, 1]
+    weight = [4.0, 1.0]
+    lazy = da.from_array(x, chunks=(1, 2))
+    result = klce.nll_loss(lazy, labels, weight=weight).compute()
+    assert result == pytest.approx((4 * np.log(2) - 2 * np.log(0.75)) / 6, rel=1e-15)
 
 
 def test_nothing_is_computed_before_it_is_asked_for():
@@ -78,8 +193,13 @@ def test_nothing_is_computed_before_it_is_asked_for():
         for name in CALLS
         if "broadcast" not in name and "::-1" not in name
     ]
+    for f in (klce.kl_divergence, klce.js_divergence, klce.binary_cross_entropy):
+        results.append(f(never, never, reduction="mean"))
+    results.append(klce.cross_entropy(never, np.zeros(4, int)))
     with pytest.raises(AssertionError, match="computed"):
         results[0].compute()
+    with pytest.raises(AssertionError, match="computed"):
+        results[-1].compute()
 
 
 def test_other_axes():
@@ -112,11 +232,12 @@ class TestRefusals:
     X = da.from_array(X, chunks=(5, 6, 7))
 
     def test_reductions(self):
-        message = r'^reduction must be "none" for a Dask array.* got \'mean\'$'
-        with pytest.raises(ValueError, match=message):
-            klce.cross_entropy(self.X, LABELS)
-        with pytest.raises(ValueError, match=r"got 'batchmean'$"):
-            klce.kl_divergence(self.X, self.X, reduction="batchmean")
+        with pytest.raises(ValueError, match=r"^reduction must be .*, got 'batchmean'$"):
+            klce.cross_entropy(self.X, LABELS, reduction="batchmean")
+        with pytest.raises(ValueError, match=r"^keepdims belongs to .*='mean'$"):
+            klce.kl_divergence(self.X, self.X, reduction="mean", keepdims=True)
+        with pytest.raises(ValueError, match=r"^base must be positive, finite and not 1, got 1$"):
+            klce.kl_divergence(self.X, self.X, reduction="mean", base=1)
 
     def test_chunked_classes(self):
         message = r"^q must have its classes in one chunk, got 2 on axis -1: rechunk it$"

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Axis = int | tuple[int, ...] | None
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klce._typing import Array, Axis
 
 
 def join(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:

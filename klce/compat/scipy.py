@@ -8,15 +8,18 @@ probability, say), the elements or rows in question are put right afterwards.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import klce
 from klce import _validate
-from klce.compat._rows import Array, Axis, join, over_axes
+from klce.compat._rows import join, over_axes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from klce._typing import Array, ArrayLike, Axis
 
 __all__ = [
     "entr",
@@ -459,26 +462,8 @@ def entropy(
         if nan_policy == "raise" and any(m.any() for m in missing):
             raise ValueError("The input contains nan values")
         ignored += [m for m in missing if m.any()]
-    measure = _entropy if qk is None else _kl_divergence
-    return _over_distributions(measure, arrays, ignored, base, axis, keepdims)
-
-
-def _entropy(p: Array, where: Array | None) -> Array:
-    result: Array = np.asarray(klce.entropy(p, where=where))
-
-    def by_terms(p: Array) -> Any:
-        return _entr(p).sum(axis=-1)
-
-    return _by_terms_where_nan(result, by_terms, where, p)
-
-
-def _kl_divergence(p: Array, q: Array, where: Array | None) -> Array:
-    result: Array = np.asarray(klce.kl_divergence(p, q, where=where))
-
-    def by_terms(p: Array, q: Array) -> Any:
-        return klce.rel_entr(p, q).sum(axis=-1)
-
-    return _by_terms_where_nan(result, by_terms, where, p, q)
+    measure, terms = (klce.entropy, _entr) if qk is None else (klce.kl_divergence, klce.rel_entr)
+    return _over_distributions(measure, terms, arrays, ignored, base, axis, keepdims)
 
 
 @_silent
@@ -525,28 +510,30 @@ def jensenshannon(
     1.0
     """
     arrays = _common({"p": p, "q": q})
-    return np.sqrt(_over_distributions(_js_divergence, arrays, [], base, axis, keepdims))
+    divergence = _over_distributions(
+        klce.js_divergence, _js_terms, arrays, [], base, axis, keepdims
+    )
+    return np.sqrt(divergence)
 
 
-def _js_divergence(p: Array, q: Array, where: Array | None) -> Array:
-    result: Array = np.asarray(klce.js_divergence(p, q, where=where))
-
-    def by_terms(p: Array, q: Array) -> Any:
-        middle = (p + q) / 2
-        return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)).sum(axis=-1) / 2
-
-    return _by_terms_where_nan(result, by_terms, where, p, q)
+def _js_terms(p: Array, q: Array) -> Any:
+    middle = (p + q) / 2
+    return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)) / 2
 
 
 def _over_distributions(
-    measure: Callable[..., Array],
+    measure: Callable[..., Any],
+    terms: Callable[..., Any],
     arrays: list[Array],
     ignored: list[Array],
     base: float | None,
     axis: Axis,
     keepdims: bool,
 ) -> Any:
-    """Take a measure of arrays, less the elements that are ignored in any, over SciPy's axes."""
+    """Take a measure of arrays, less the elements that are ignored in any, over SciPy's axes.
+
+    `terms` gives what it sums of each class.
+    """
     if axis is None:
         ndim = max(array.ndim for array in arrays)
         arrays, ignored = [a.ravel() for a in arrays], [a.ravel() for a in ignored]
@@ -564,7 +551,8 @@ def _over_distributions(
         joined = [join(array, axis) for array in arrays]
         arrays, axes = [array for array, _ in joined], joined[0][1]
         where = where if where is None else join(where, axis)[0]
-    result = measure(*arrays, where).astype(dtype, copy=False)
+    result = np.asarray(measure(*arrays, where=where))
+    result = _by_terms_where_nan(result, terms, where, arrays).astype(dtype, copy=False)
     if base is not None:
         result = result / dtype.type(math.log(base))
     if keepdims:
@@ -573,12 +561,12 @@ def _over_distributions(
 
 
 def _by_terms_where_nan(
-    result: Array, by_terms: Callable[..., Array], where: Array | None, *arrays: Array
+    result: Array, terms: Callable[..., Any], where: Array | None, arrays: list[Array]
 ) -> Array:
     """Compute again, term by term as SciPy does, the rows that klce's contract leaves nan.
 
-    Such are rows with a negative element, of sum 0 or without a class that counts.  `by_terms`
-    gets them normalised.
+    Such are rows with a negative element, of sum 0 or without a class that counts.  They are
+    normalised first.
     """
     unknown = np.isnan(result)
     if not unknown.any():
@@ -588,7 +576,7 @@ def _by_terms_where_nan(
     zero = rows[0].dtype.type(0)
     rows = [np.where(counts, row, zero) for row in rows]
     normalised = [row / row.sum(axis=-1, keepdims=True) for row in rows]
-    terms = by_terms(*(np.where(counts, row, zero) for row in normalised))
+    sums = terms(*(np.where(counts, row, zero) for row in normalised)).sum(axis=-1)
     result = result.copy()
-    result[unknown] = np.where(counts.any(axis=-1), terms, zero)
+    result[unknown] = np.where(counts.any(axis=-1), sums, zero)
     return result

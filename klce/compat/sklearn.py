@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 import klce
-from klce.compat._rows import Array
+
+if TYPE_CHECKING:
+    from klce._typing import Array, ArrayLike
 
 __all__ = ["d2_log_loss_score", "log_loss"]
 

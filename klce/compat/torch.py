@@ -10,15 +10,17 @@ import importlib
 import math
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import klce
 from klce import _validate
-from klce._validate import Form
-from klce.compat._rows import Array
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from klce._typing import Array, DType, Form
 
 __all__ = [
     "binary_cross_entropy",
@@ -31,8 +33,6 @@ __all__ = [
     "softmax",
     "softmin",
 ]
-
-_REDUCTIONS = ("none", "mean", "sum")
 
 
 # --- tensors --------------------------------------------------------------------------------------
@@ -51,17 +51,17 @@ def _array(x: Any, name: str) -> Array:
     return _validate.array(x, name)
 
 
-def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
+def _numpy_dtype(dtype: Any) -> DType:
     """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
     name = str(dtype).removeprefix("torch.")
     known = dtype if name == str(dtype) else name
     if name == "bfloat16":
         known = importlib.import_module("ml_dtypes").bfloat16
-    result: np.dtype[Any] = np.dtype(known)
+    result: DType = np.dtype(known)
     return result
 
 
-def _like(result: Any, given: Any, dtype: np.dtype[Any]) -> Any:
+def _like(result: Any, given: Any, dtype: DType) -> Any:
     """Return a result in the dtype, as a tensor if what was given is one."""
     with np.errstate(all="ignore"):  # a sum may be beyond float16
         array = np.asarray(result).astype(dtype, copy=False)
@@ -88,6 +88,17 @@ def _floating(x: Any, name: str) -> Array:
 # --- maps and logsumexp ---------------------------------------------------------------------------
 
 
+def _rows(x: Array, dims: tuple[int, ...]) -> Array:
+    """Return an array with the dimensions that are named; a scalar has one."""
+    rows = np.atleast_1d(x)
+    for dim in dims:
+        if not -rows.ndim <= dim < rows.ndim:
+            raise IndexError(
+                f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
+            )
+    return rows
+
+
 def _mapped(
     function: Callable[..., Array],
     input: Any,
@@ -107,11 +118,7 @@ def _mapped(
             "Change the call to include dim=X as an argument.",
             stacklevel=stacklevel,
         )
-    rows = np.atleast_1d(x)
-    if not -rows.ndim <= dim < rows.ndim:
-        raise IndexError(
-            f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
-        )
+    rows = _rows(x, (dim,))
     result = function(rows, dim) if rows.size else rows.copy()
     return _like(result.reshape(x.shape), input, x.dtype)
 
@@ -291,11 +298,7 @@ def logsumexp(
     if not _is_floating(x):
         x = x.astype(np.float32)
     axes = (dim,) if isinstance(dim, int) else tuple(dim)
-    rows = np.atleast_1d(x)
-    if any(not -rows.ndim <= axis < rows.ndim for axis in axes):
-        raise IndexError(
-            f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
-        )
+    rows = _rows(x, axes)
     result = np.asarray(klce.logsumexp(rows, axes or None, keepdims=keepdim))
     if keepdim:
         result = result.reshape(result.shape if x.ndim else ())
@@ -309,34 +312,37 @@ def logsumexp(
 # --- losses ---------------------------------------------------------------------------------------
 
 
-def _class_axis(x: Array) -> int:
-    return 0 if x.ndim == 1 else 1
-
-
 def _weighted(
-    loss: Callable[[Array | None, str], Any], x: Array, target: Array, ignored: int, weight: Any
-) -> Callable[[str], Any]:
-    """Return a loss of class weights as a function of its reduction.
+    function: Callable[..., Any],
+    x: Array,
+    target: Array,
+    weight: Any,
+    ignore_index: int,
+    how: str,
+    **options: Any,
+) -> Any:
+    """Return a loss of class weights.
 
     torch takes negative weights, and klce does not; but the loss is linear in them.
     """
-    if weight is None:
-        return lambda how: loss(None, how)
-    w = _array(weight, "weight")
-    if not (w < 0).any():
-        return lambda how: loss(w, how)
+    axis = 0 if x.ndim == 1 else 1
 
-    def by_sign(how: str) -> Any:
-        parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
-        with np.errstate(all="ignore"):
-            difference = parts[0] - parts[1]
-            if how != "mean":
-                return difference
-            if target.shape == x.shape:
-                return difference * (x.shape[_class_axis(x)] / np.float64(x.size))
-            return difference / w[target[target != ignored]].sum(dtype=np.float64)
+    def loss(w: Array | None, how: str) -> Any:
+        return function(
+            x, target, axis=axis, weight=w, ignore_index=ignore_index, reduction=how, **options
+        )
 
-    return by_sign
+    w = None if weight is None else _array(weight, "weight")
+    if w is None or not _negative(w):
+        return loss(w, how)
+    parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
+    with np.errstate(all="ignore"):
+        difference = parts[0] - parts[1]
+        if how != "mean":
+            return difference
+        if target.shape == x.shape:
+            return difference * (x.shape[axis] / np.float64(x.size))
+        return difference / w[target[target != ignore_index]].sum(dtype=np.float64)
 
 
 def _how(size_average: bool | None, reduce: bool | None, reduction: str) -> str:
@@ -408,18 +414,8 @@ def nll_loss(
     """
     how = _how(size_average, reduce, reduction)
     x, t = _floating(input, "input"), _array(target, "target")
-
-    def loss(w: Array | None, reduction: str) -> Any:
-        return klce.nll_loss(
-            x,
-            t,
-            axis=_class_axis(x),
-            weight=w,
-            ignore_index=ignore_index,
-            reduction=reduction,
-        )
-
-    return _like(_weighted(loss, x, t, ignore_index, weight)(how), input, x.dtype)
+    loss = _weighted(klce.nll_loss, x, t, weight, ignore_index, how)
+    return _like(loss, input, x.dtype)
 
 
 def cross_entropy(
@@ -496,19 +492,10 @@ def cross_entropy(
                 "probabilities"
             )
         ignored = -100
-
-    def loss(w: Array | None, reduction: str) -> Any:
-        return klce.cross_entropy(
-            x,
-            t,
-            axis=_class_axis(x),
-            weight=w,
-            ignore_index=ignored,
-            label_smoothing=label_smoothing,
-            reduction=reduction,
-        )
-
-    return _like(_weighted(loss, x, t, ignored, weight)(how), input, x.dtype)
+    loss = _weighted(
+        klce.cross_entropy, x, t, weight, ignored, how, label_smoothing=label_smoothing
+    )
+    return _like(loss, input, x.dtype)
 
 
 def kl_div(
@@ -574,7 +561,7 @@ def kl_div(
             'batch, reduction="batchmean"',
             stacklevel=2,
         )
-    _validate.reduction(how, (*_REDUCTIONS, "batchmean"))
+    _validate.reduction(how, batchmean=True)
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = log_q.dtype
@@ -650,7 +637,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(np.array([0.0, 1.0]), np.array([1.0, 1.0]), reduction="none")
     array([100.,   0.])
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    how = _validate.reduction(_how(size_average, reduce, reduction))
     p, t, w = _outcomes(input, target, weight)
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError(
@@ -750,7 +737,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(np.array([40.0]), np.array([1.0])).item()
     4.248354255291589e-18
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction), _REDUCTIONS)
+    how = _validate.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
     positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
     if not _negative(w):

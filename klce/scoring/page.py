@@ -9,22 +9,26 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.comparison import MEASURES, QUANTILES, ComparisonSummary, Estimate
-from klce.scoring.groups import Groups
-from klce.scoring.histograms import Calibration, Density, Pictures, gather
+from klce.scoring.comparison import MEASURES, QUANTILES
+from klce.scoring.histograms import gather
 from klce.scoring.optional import library
 from klce.scoring.results import open_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
     from klce.scoring.compare import Comparison  # which writes pages
+    from klce.scoring.comparison import ComparisonSummary, Estimate
+    from klce.scoring.groups import Groups
+    from klce.scoring.histograms import Calibration, Density, Pictures
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -65,7 +65,7 @@ class Location:
         if not self.remote:
             return self.path.open("rb")
         system, path = self.filesystem()
-        return cast(BinaryIO, system.open(path, "rb"))
+        return cast("BinaryIO", system.open(path, "rb"))
 
     def filesystem(self) -> tuple[Any, str]:
         """Return fsspec's file system of a URL, and the path in it."""

@@ -32,5 +32,5 @@ class NpzFile:
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""
         info = self._members[name]
-        stream = cast(BinaryIO, self._archive.open(info))
+        stream = cast("BinaryIO", self._archive.open(info))
         return NpyReader.from_stream(stream, f"{self._location.file}::{name}", info.file_size)

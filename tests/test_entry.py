@@ -1,0 +1,106 @@
+"""Calls without options, which go to the kernel at once: as if they did not."""
+
+import numpy as np
+import pytest
+
+import klce
+from klce import _entry
+from tests.kernels import same_bits
+
+P = np.random.default_rng(3).random((4, 6)) + 0.1
+LABELS = np.array([0, 5, -100, 3])
+
+# Of each function, an option that changes nothing, and how many arrays it takes.
+LOSSES = {"cross_entropy": {"axis": -1}, "nll_loss": {"axis": -1}}
+OPTIONS = {
+    "logsumexp": {"keepdims": False},
+    "softmax": {"temperature": 1.0},
+    "log_softmax": {"temperature": 1.0},
+    "information": {"base": None},
+    "binary_entropy": {"base": None},
+    "entropy": {"normalize": True},
+    "rel_entr": {"base": None},
+    "kl_divergence": {"axis": -1},
+    "js_divergence": {"axis": -1},
+    **LOSSES,
+}
+OF_TWO = ("rel_entr", "kl_divergence", "js_divergence")
+
+
+def layouts(dtype):
+    """Plain arrays, and those that only look so."""
+    p = (10 * P).astype(dtype)
+    yield from (p, p[0], p.reshape(2, 2, 6), p[:1, :1])
+    yield from (np.asfortranarray(p), p[:, ::2], p.astype(p.dtype.newbyteorder()), p[:0])
+    yield np.ma.masked_array(p)
+
+
+def same(a, b):
+    assert type(a) is type(b)
+    assert (a.dtype, a.strides) == (b.dtype, b.strides)
+    assert same_bits(a, b)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_as_with_an_option(name, dtype):
+    f = getattr(klce, name)
+    for x in layouts(dtype):
+        args = [x]
+        if name in OF_TWO:
+            args.append(np.flip(x, -1).copy())
+        elif name in LOSSES:
+            args.append(np.resize(np.maximum(LABELS, 0) % x.shape[-1], x.shape[:-1]))
+        same(f(*args), f(*args, **OPTIONS[name]))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_targets(name):
+    """Whatever holds them; the ignored one does not count."""
+    f = getattr(klce, name)
+    expected = f(P, LABELS, axis=-1)
+    for target in (
+        LABELS,
+        LABELS.tolist(),
+        LABELS.astype(np.int16),
+        LABELS.astype(">i8"),
+        np.repeat(LABELS, 2)[::2],
+    ):
+        same(f(P, target), expected)
+    assert np.isnan(f(P, np.full(4, -100)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_errors(name):
+    """The same sentences as for any call."""
+    f = getattr(klce, name)
+    with pytest.raises(IndexError, match=r"^target must hold .* got 6 in row 1$"):
+        f(P, np.array([0, 6, 0, 0]))
+    for wrong in (LABELS[:3], np.append(LABELS, 0), LABELS[:, np.newaxis], LABELS[:1]):
+        with pytest.raises(ValueError, match=r"^target must have the shape of the rows, \(4,\)"):
+            f(P, wrong)
+    with pytest.raises(TypeError, match=r"^target must hold integers, class indices, got bool$"):
+        f(P, LABELS > 0)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'target'"):
+        f(P)
+
+
+def test_no_argument_and_no_classes():
+    with pytest.raises(ValueError, match=r"^x must have at least one class on axis -1"):
+        klce.softmax(np.zeros((3, 0)))
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+        klce.softmax()
+
+
+def test_plain_calls_are_taken():
+    """Or the tests above would hold a way against itself."""
+    plain = _entry.of_array(klce._ufuncs.logsumexp)
+    assert plain((P,)) is not None
+    assert plain((P[:, ::2],)) is None
+    loss = _entry.mean_of_losses(klce._ufuncs.nll, -100)
+    assert loss((P, LABELS)) is not None
+    assert loss((P, LABELS.astype(np.int32))) is None
+    pair = _entry.of_pair(klce._ufuncs.kl_probs, 1)
+    assert pair((P, P)) is not None
+    assert pair((P, P[:1])) is None
+    assert pair((P, P.astype(np.float32))) is None
