@@ -35,6 +35,18 @@ MEASURES = {
 """Values of a row whose means are given, those of the labels last."""
 
 
+COMPARED = {
+    "kl_divergence": "kl",
+    "reverse_kl_divergence": "reverse_kl",
+    "js_divergence": "js",
+    "total_variation": "total_variation",
+    "expected_agreement": "agreement",
+    "entropy_p": "entropy",
+    "entropy_q": "entropy_q",
+}
+"""What `klce.compare` tells of two rows, and the columns that it goes to."""
+
+
 def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[Any]:
     """Return the columns of a comparison's per-row results, in nats.
 
@@ -44,9 +56,8 @@ def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[An
     """
     real = np.dtype(dtype)
     label = [("target", np.int64), ("nll", real), ("nll_q", real)] if labelled else []
-    measures = ("kl", "reverse_kl", "js", "total_variation", "agreement")
-    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in measures)]
-    columns += [("entropy", real), ("entropy_q", real), ("top", real), ("top_q", real)]
+    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED.values())]
+    columns += [("top", real), ("top_q", real)]
     columns += [("argmax", np.int64), ("argmax_q", np.int64)]
     if cut_off:
         columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]

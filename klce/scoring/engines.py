@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import klce
 from klce import _ufuncs
+from klce.scoring.comparison import COMPARED
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 
@@ -128,9 +129,8 @@ def _digest(isa: str) -> str:
     p, q = (scattered % np.uint64(1 << 20) / (1 << 15) - 16).reshape(2, 64, 203)
     bits = hashlib.sha256()
     for x, y in ((p, q), (p.astype(np.float32), q.astype(np.float32))):
-        results = [*klce.score(x, want=("logsumexp", "entropy")).values()]
-        results += [klce.kl_divergence(x, y, form="logits")]
-        results += [klce.softmax(x, dtype=np.float64).sum(axis=1)]
+        results = [*klce.score(x, want=("logsumexp", "entropy", "max_log_prob")).values()]
+        results += klce.compare(x, y, want=COMPARED).values()
         for result in results:
             bits.update(result.tobytes())
     return bits.hexdigest()[:16]
