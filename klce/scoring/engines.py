@@ -10,7 +10,6 @@ lost worker had is computed again by another.
 import contextlib
 import functools
 import hashlib
-import logging
 import threading
 import uuid
 from collections import deque
@@ -26,6 +25,7 @@ import klce
 from klce import _ufuncs
 from klce.scoring.comparison import COMPARED
 from klce.scoring.errors import InputError
+from klce.scoring.local_cluster import local_cluster
 from klce.scoring.optional import library
 
 ENGINES = ("local", "dask")
@@ -304,16 +304,7 @@ def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator
 def _client(stack: contextlib.ExitStack, scheduler: str | None) -> Any:
     distributed = library("distributed", "engine dask")
     if scheduler is None:
-        cluster = distributed.LocalCluster(
-            n_workers=klce.get_num_threads(),
-            threads_per_worker=1,
-            # Pages of a mapped file would count, and the system takes those back by itself.
-            memory_limit=0,
-            dashboard_address="localhost:0",  # a free port, for the server of pages without them
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-        )
-        scheduler = stack.enter_context(cluster).scheduler_address
+        scheduler = stack.enter_context(local_cluster(klce.get_num_threads()))
     try:
         distributed.comm.resolve_address(scheduler)  # a client of a bad one is slow to give up
         return distributed.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)

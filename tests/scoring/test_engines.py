@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import distributed
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -249,6 +251,31 @@ def test_a_cluster_of_its_own(files):
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["engine"] == "dask"
     assert (files / "out.parquet").read_bytes() == (files / "local.parquet").read_bytes()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_cluster_of_its_own(files):
+    """A terminal interrupts the run and its workers; one line is said, and no worker is left."""
+    np.save("many.npy", np.zeros((200_000, 100), np.float32))
+    command = [sys.executable, "-m", "klce", "score", "many.npy", "--out", "out.npy"]
+    with subprocess.Popen(
+        [*command, "--engine", "dask", "--memory", "80kB"],  # 2000 blocks
+        env=os.environ | {"KLCE_NUM_THREADS": "2"}, start_new_session=True, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        rows = files / ".out.npy.rows.npy"
+        while not rows.exists() or rows.stat().st_size < 1000:
+            assert process.poll() is None
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        begin = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        said = process.stderr.read().decode()
+        assert process.wait() == 130
+    assert time.monotonic() - begin < 20
+    assert re.fullmatch(r"klce: interrupted: [\d,]+ of 200,000 rows are finished; go .*\n", said)
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+    assert score_file("many.npy", out="out.npy", resume=True).resumed_rows > 0
 
 
 # --- refused --------------------------------------------------------------------------------------
