@@ -1,7 +1,6 @@
 """Comparing two files of logits of the same rows: how far Q is from P."""
 
 import contextlib
-import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -14,25 +13,24 @@ from numpy.typing import NDArray
 import klce
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.comparison import (
     COMPARED,
     MEASURES,
-    QUANTILES,
     ComparisonSummary,
     row_dtype,
     summarize,
 )
-from klce.scoring.distribution import in_order
+from klce.scoring.distribution import QUANTILES, in_order
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import Journal, RowFile
-from klce.scoring.page import check_libraries, write_page
+from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
-from klce.scoring.report import finite_or_none
-from klce.scoring.results import check_output_path
+from klce.scoring.report import Run, finite_or_none
 from klce.scoring.score import check_outputs, local_files, open_beside, open_targets
 
 _NEAR = 2.0**-7
@@ -43,94 +41,34 @@ COMPATIBLE = ("llama.cpp",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The result of comparing two files.
+class Comparison(Run):
+    """The result of comparing two files: a `klce.scoring.report.Run`, and these.
 
     Attributes
     ----------
-    p, q, targets, out : str or None
+    p, q : str
         The files.
-    shape : tuple of int
-        Shape of P, classes last.
-    dtype : str
-        What the rows were computed in.
-    ignore_index : int
-        The label of rows that do not count.
     groups : int or None
         Number of sequences, if they are known.
-    engine : str
-        Where they were computed: see `klce.scoring.engines`.
-    isas : tuple of str
-        The instruction sets that were in use there. All give the same bits.
     summary : ComparisonSummary or None
         None with ``compat=``.
     lines : tuple of str
         With ``compat=``, what the tool prints.
-    seconds : float
-        From the first row to the last, reading and writing included.
-    resumed_rows : int
-        Rows that were taken over from an interrupted run.
-    read_bytes : int
-        Size in the files of the rows that were compared.
     """
 
     p: str
     q: str
-    targets: str | None
-    out: str | None
-    shape: tuple[int, ...]
-    dtype: str
-    ignore_index: int
     groups: int | None
-    engine: str
-    isas: tuple[str, ...]
     summary: ComparisonSummary | None
     lines: tuple[str, ...]
-    seconds: float
-    resumed_rows: int
-    read_bytes: int
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return math.prod(self.shape[:-1])
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows compared in a second."""
-        return (self.rows - self.resumed_rows) / self.seconds
-
-    @property
-    def gigabytes_per_second(self) -> float:
-        """Gigabytes (1e9 bytes) of both files read in a second."""
-        return self.read_bytes / self.seconds / 1e9
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, which has no nan or inf: they are None."""
-        values: dict[str, Any] = {
-            "p": self.p,
-            "q": self.q,
-            "targets": self.targets,
-            "out": self.out,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "ignore_index": self.ignore_index,
-            "rows": self.rows,
-            "classes": self.shape[-1],
-            "groups": self.groups,
-            "engine": self.engine,
-            "isas": list(self.isas),
-        }
         if self.summary is None:
-            values["lines"] = list(self.lines)
+            results: dict[str, Any] = {"lines": list(self.lines)}
         else:
-            values |= _summary_values(self.summary)
-        values |= {
-            "seconds": self.seconds,
-            "rows_per_second": self.rows_per_second,
-            "gigabytes_per_second": self.gigabytes_per_second,
-        }
-        return values
+            results = _summary_values(self.summary)
+        return self._values({"p": self.p, "q": self.q}, {"groups": self.groups} | results)
 
 
 def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
@@ -240,7 +178,9 @@ def compare_file(
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
     if report is not None:
-        _check_report(Path(report), compat, local_files(inputs))
+        if compat is not None:
+            raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
+        check_page(Path(report), local_files(inputs))
     computation = Comparing(p, q, targets, compat, ignore_index).open()
     rows_p, rows_q = computation.p, computation.q
     computation.check()
@@ -288,18 +228,9 @@ def compare_file(
             read_bytes=(rows_p.rows - resumed) * (rows_p.row_bytes + rows_q.row_bytes),
         )
         if report is not None:
-            write_page(Path(report), comparison, rows, found_groups)
+            write_comparison_page(Path(report), comparison, rows, found_groups)
         store.finish()
     return comparison
-
-
-def _check_report(path: Path, compat: str | None, inputs: list[Path]) -> None:
-    if path.suffix.lower() != ".html":
-        raise InputError(f"{path}: a report is a page, its file ends in .html")
-    if compat is not None:
-        raise InputError(f"{path}: a report shows the exact comparison, not that of {compat}")
-    check_output_path(path, inputs)
-    check_libraries(path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from klce.scoring import compare_file
-from klce.scoring.histograms import Calibration, gather
+from klce.scoring.compare_page import gather
+from klce.scoring.histograms import Calibration
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -103,8 +104,8 @@ def test_pictures_count_all_rows(tmp_path):
     summary = compare_file(*paths, out=tmp_path / "out.npy").summary
     rows = np.load(tmp_path / "out.npy")
     found = gather(rows, (105,), -100, None, (summary.kl_quantiles[0], summary.kl_quantiles[-1]))
-    assert found.kl_counts.sum() == 105
-    assert found.change_counts.sum() == 105
+    assert found.kl.counts.sum() == 105
+    assert found.change.counts.sum() == 105
     for density in (found.by_entropy, found.by_position):
         assert density.counts.sum() == 105
         weights = density.counts.sum(1)
