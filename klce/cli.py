@@ -107,6 +107,10 @@ _Out = Annotated[
         "(.npy, .csv, .jsonl, .parquet, .arrow).",
     ),
 ]
+_Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a page of pictures to FILE (.html)."),
+]
 _IgnoreIndex = Annotated[int, typer.Option(metavar="LABEL", help="Skip the rows with this label.")]
 _Groups = Annotated[
     str | None,
@@ -165,6 +169,7 @@ def score(
         ),
     ] = None,
     out: _Out = None,
+    report: _Report = None,
     ignore_index: _IgnoreIndex = -100,
     groups: _Groups = None,
     bytes_file: Annotated[
@@ -191,10 +196,11 @@ def score(
     Without TARGETS, only what needs no labels: entropy, log-sum-exp and, with --out, argmax.
     """
     with _errors_in_one_line(), _ProgressBar("scoring", enabled=not quiet) as bar:
-        report = score_file(
+        scored = score_file(
             logits,
             targets,
             out=out,
+            report=report,
             ignore_index=ignore_index,
             groups=groups,
             bytes_file=bytes_file,
@@ -206,11 +212,11 @@ def score(
             scheduler=scheduler,
             progress=bar.update,
         )
-    _warn(report.summary.nan, report.summary.first_nan)
+    _warn(scored.summary.nan, scored.summary.first_nan)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print(json.dumps(scored.to_dict(), indent=2))
     elif not quiet:
-        Console().print(score_table(report))
+        Console().print(score_table(scored))
 
 
 @app.command()
@@ -228,10 +234,7 @@ def compare(
         ),
     ] = None,
     out: _Out = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a page of pictures to FILE (.html)."),
-    ] = None,
+    report: _Report = None,
     compat: Annotated[
         str | None,
         typer.Option(

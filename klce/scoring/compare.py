@@ -26,7 +26,7 @@ from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
-from klce.scoring.journal import Journal, RowFile
+from klce.scoring.journal import open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
@@ -195,16 +195,12 @@ def compare_file(
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
-        store: RowFile
-        if out is None:
-            store = stack.enter_context(RowFile(computation.columns))
-        else:
-            run = {name: fingerprint(place) for name, place in inputs.items()}
-            run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-            run |= {"shape": rows_p.leading_shape, "arithmetic": opened.arithmetic}
-            store = stack.enter_context(
-                Journal(Path(out), rows_p.leading_shape, computation.columns, run, resume=resume)
-            )
+        run = {name: fingerprint(place) for name, place in inputs.items()}
+        run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
+        run |= {"shape": rows_p.leading_shape, "arithmetic": opened.arithmetic}
+        store = stack.enter_context(
+            open_rows(out, rows_p.leading_shape, computation.columns, run, resume=resume)
+        )
         begin = time.perf_counter()
         resumed = store.finished
         run_blocks(plan, opened, computation, [], store, progress)

@@ -231,7 +231,7 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
             "NLL of P": lambda values: number(float(values["nll"])),
             "NLL of Q": lambda values: number(float(values["nll_q"])),
         }
-    return worst_table("The largest KL(P||Q).", columns, rows, worst, groups)
+    return worst_table("The worst rows", "The largest KL(P||Q).", columns, rows, worst, groups)
 
 
 def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:

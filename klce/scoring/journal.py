@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from klce import __version__
 from klce.scoring.errors import InputError
+from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, open_results, open_whole
 
 if sys.platform != "win32":  # where two runs with one output are not noticed
@@ -194,3 +195,17 @@ class Journal(RowFile):
             self.close()
         else:
             self.discard()
+
+
+def open_rows(
+    out: StrPath | None,
+    shape: tuple[int, ...],
+    columns: np.dtype[Any],
+    run: dict[str, Any],
+    *,
+    resume: bool,
+) -> RowFile:
+    """Open the rows of a run: on their way to `out`, or for as long as the run takes."""
+    if out is None:
+        return RowFile(columns)
+    return Journal(Path(out), shape, columns, run, resume=resume)

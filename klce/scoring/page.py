@@ -102,6 +102,7 @@ Cell = Callable[[Any], str]
 
 
 def worst_table(
+    title: str,
     caption: str,
     columns: dict[str, Cell],
     rows: NDArray[Any],
@@ -116,7 +117,7 @@ def worst_table(
             line.append(str(groups.labels[groups.block(row, row + 1)[0]]))
         lines.append((*line, *(cell(rows[row]) for cell in columns.values())))
     return Table(
-        "The worst rows",
+        title,
         f"{caption} Rows and classes are counted from 0.",
         ("row", *(["sequence"] if groups is not None else []), *columns),
         lines,
@@ -207,7 +208,7 @@ def draw_calibration(axes: Any, colours: Colours, models: dict[str, Calibration]
         some = found.counts > 0
         axes.plot(
             100 * found.confidence[some], 100 * found.accuracy[some], color=colours[colour],
-            marker=marker, markersize=5, linewidth=1.2, label=name,
+            marker=marker, markersize=5, linewidth=1.2, label=name, clip_on=False,
         )  # fmt: skip
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)

@@ -78,9 +78,9 @@ def test_finished_rows_are_not_computed_again(files, monkeypatch):
         run("score", "out.csv", block_rows=100, progress=stop_after(400))
     computed = []
 
-    def score_block(x, *arguments):
+    def score_block(x, *arguments, **options):
         computed.append(len(x))
-        return real(x, *arguments)
+        return real(x, *arguments, **options)
 
     real = score_module.score_block
     monkeypatch.setattr(score_module, "score_block", score_block)
@@ -102,7 +102,7 @@ def test_without_resume_a_run_starts_anew(files):
 def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
     before = names(files)
 
-    def score_block(*arguments):
+    def score_block(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(score_module, "score_block", score_block)
