@@ -1,11 +1,8 @@
 """The loop of every run: blocks of rows, one after the other, to whoever wants their results."""
 
 import contextlib
-import glob
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,7 +11,6 @@ from klce.scoring.engines import Computation, Engine
 from klce.scoring.errors import InputError
 from klce.scoring.inputs import Logits
 from klce.scoring.journal import RowFile
-from klce.scoring.readers import Location, StrPath
 
 # Enough rows to keep every thread busy, few enough that Ctrl-C acts at once and that a block which
 # must be converted stays small. Rows are limited too: with two classes, their results are larger
@@ -128,19 +124,3 @@ def run_blocks(
         if store is None or not store.kept or not store.finished:
             raise
         raise Interrupted(store.finished, plan.rows) from None
-
-
-def fingerprint(place: StrPath | None) -> Any:
-    """Return what tells whether an input is still the same: path, size and time of its files."""
-    if place is None:
-        return None
-    location = Location.parse(place)
-    if location.remote:
-        return str(location)
-    path = Path(location.file)
-    found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
-    files: list[Path] = []
-    for entry in found:
-        files += [entry] if not entry.is_dir() else filter(Path.is_file, entry.iterdir())
-    stats = [(os.fspath(file.resolve()), file.stat()) for file in files]
-    return [location.name, sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]

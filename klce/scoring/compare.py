@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 import klce
 from klce.scoring import kld, llama_cpp
-from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.comparison import (
     COMPARED,
@@ -25,6 +25,7 @@ from klce.scoring.distribution import QUANTILES, in_order
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
+from klce.scoring.identity import fingerprint
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import open_rows
 from klce.scoring.page import check_page
@@ -243,6 +244,10 @@ class Comparing:
         """Return the task for a process in another folder."""
         targets = self.targets and absolute(self.targets)
         return replace(self, p=absolute(self.p), q=absolute(self.q), targets=targets)
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs."""
+        return (self.p, self.q) if self.targets is None else (self.p, self.q, self.targets)
 
     def open(self) -> "_Files":
         """Open the files."""

@@ -25,8 +25,10 @@ import klce
 from klce import _ufuncs
 from klce.scoring.comparison import COMPARED
 from klce.scoring.errors import InputError
+from klce.scoring.identity import Identity
 from klce.scoring.local_cluster import local_cluster
 from klce.scoring.optional import library
+from klce.scoring.readers import StrPath
 
 ENGINES = ("local", "dask")
 """Where a run can compute."""
@@ -37,18 +39,7 @@ _BLOCKS_PER_THREAD = 2  # one to compute, and one that waits for it
 
 
 class Computation(Protocol):
-    """A run's files, open, and what is done with their rows.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the logits, classes last.
-    columns : numpy.dtype
-        The results of a row.
-    """
-
-    shape: tuple[int, ...]
-    columns: np.dtype[Any]
+    """A run's files, open, and what is done with their rows."""
 
     @property
     def task(self) -> "Task":
@@ -65,6 +56,10 @@ class Task(Protocol):
 
     def absolute(self) -> "Task":
         """Return the task for a process in another folder."""
+        ...
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs, those that are named."""
         ...
 
     def open(self) -> Computation:
@@ -193,8 +188,7 @@ class DaskEngine:
         job = _Job(
             uuid.uuid4().hex,
             computation.task.absolute(),
-            computation.shape,
-            computation.columns,
+            tuple(map(Identity.of, computation.task.places())),
             self._expected,
         )
         remaining = iter(spans)
@@ -229,16 +223,15 @@ class _Job:
 
     run: str
     task: Task
-    shape: tuple[int, ...]
-    columns: np.dtype[Any]
-    expected: Arithmetic
+    inputs: tuple[Identity, ...]
+    arithmetic: Arithmetic
 
     def compute(self, start: int, stop: int) -> NDArray[Any]:
         """Return the results of a block. Runs on a worker."""
         try:
             # Once more, since this worker may have joined after the run began.
-            if _differ(self.expected, Arithmetic.here()):
-                raise InputError(f"it has {Arithmetic.here()}, where the run has {self.expected}")
+            if _differ(self.arithmetic, Arithmetic.here()):
+                raise InputError(f"it has {Arithmetic.here()}, where the run has {self.arithmetic}")
             computation = self._opened()
             with klce.threads(1):  # a worker's threads have a block each
                 return computation.block(start, stop)
@@ -248,13 +241,11 @@ class _Job:
     def _opened(self) -> Computation:
         # Readers are not for several threads at once, so that each has its own.
         if getattr(_here, "run", None) != self.run:
+            for place, expected in zip(self.task.places(), self.inputs, strict=True):
+                difference = expected.difference(Identity.of(place))
+                if difference is not None:
+                    raise InputError(f"{place}: another file of that name: {difference}")
             computation = self.task.open()
-            found = (computation.shape, computation.columns)
-            if found != (self.shape, self.columns):
-                raise InputError(
-                    f"finds logits of shape {found[0]} with results {found[1]}, where the run "
-                    f"has {self.shape} with {self.columns}"
-                )
             _here.computation, _here.run = computation, self.run
         opened: Computation = _here.computation
         return opened

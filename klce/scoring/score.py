@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 import klce
 from klce._arrays import computed
-from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
+from klce.scoring.identity import fingerprint
 from klce.scoring.inputs import Labels, Logits, check_ignore_index
 from klce.scoring.journal import open_rows
 from klce.scoring.page import check_page
@@ -174,6 +175,10 @@ class Scoring:
         """Return the task for a process in another folder."""
         targets = self.targets and absolute(self.targets)
         return replace(self, logits=absolute(self.logits), targets=targets)
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs."""
+        return (self.logits,) if self.targets is None else (self.logits, self.targets)
 
     def open(self) -> "Scorer":
         """Open the files."""

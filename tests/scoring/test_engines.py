@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from klce import _ufuncs, cli
 from klce.scoring import InputError, Interrupted, compare_file, engines, score_file
 from klce.scoring.engines import Arithmetic, open_engine
+from klce.scoring.identity import Identity
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
 
@@ -128,14 +129,15 @@ def test_results_come_in_the_order_of_the_rows(scheduler):
 class _Slow:
     """A computation whose first blocks are the last to be finished; its own task."""
 
-    shape, columns = (30, 1), np.dtype("i8")
-
     @property
     def task(self):
         return self
 
     def absolute(self):
         return self
+
+    def places(self):
+        return ()
 
     def open(self):
         return self
@@ -282,7 +284,7 @@ def test_ctrl_c_ends_a_cluster_of_its_own(files):
 
 
 def complains(message, *options):
-    result = CliRunner().invoke(cli.app, ["score", "logits.npy", "--out", "out.npy", *options])
+    result = CliRunner().invoke(cli.app, ["score", "logits.npy", *options, "--out", "out.npy"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("klce: ")
     assert result.stderr.count("\n") == 1
@@ -315,11 +317,48 @@ def test_a_worker_without_the_file(files, scheduler, monkeypatch):
     complains("/nowhere.npy", "--engine", "dask", "--scheduler", scheduler)
 
 
-def test_a_worker_with_another_file(files, scheduler, monkeypatch):
-    np.save("other.npy", np.zeros((1000, 21), np.float32))
-    other = os.path.abspath("other.npy")
-    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, logits=other))
-    complains("finds logits of shape (1000, 21)", "--engine", "dask", "--scheduler", scheduler)
+@pytest.mark.parametrize("which", ["logits", "targets"])
+def test_a_worker_with_another_file(files, scheduler, monkeypatch, which):
+    there = files / "there"
+    there.mkdir()
+    other = there / f"{which}.npy"
+    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, **{which: str(other)}))
+    options = ("--engine", "dask", "--scheduler", scheduler)
+    array = np.load(f"{which}.npy")
+
+    np.save(other, array[:-1])
+    complains(f"{other}: another file of that name: ", "targets.npy", *options)
+    array[700:] = array[700:][::-1]
+    np.save(other, array)
+    complains(
+        f"{other}: another file of that name: as many bytes as in the run, but other ones",
+        "targets.npy", *options,
+    )  # fmt: skip
+    shutil.copy(f"{which}.npy", other)
+    assert score_file("logits.npy", "targets.npy", engine="dask", scheduler=scheduler).rows == 1000
+
+
+def test_identities(files):
+    (files / "folder").mkdir()
+    for i in range(3):
+        shutil.copy("logits.npy", f"folder/part-{i}.npy")
+    for place, changed in (
+        ("logits.npy", "logits.npy"),
+        ("folder", "folder/part-1.npy"),
+        ("folder/*.npy::x", "folder/part-2.npy"),
+        (f"file://{files}/folder", "folder/part-0.npy"),
+        (f"file://{files}/folder/*.npy", "folder/part-0.npy"),
+    ):
+        before = Identity.of(place)
+        assert before == Identity.of(place)
+        data = Path(changed).read_bytes()
+        if "://" not in place:  # of which only the store could tell
+            Path(changed).write_bytes(data[:-1] + b"x")
+            assert "other ones" in before.difference(Identity.of(place))
+        Path(changed).write_bytes(data + b"x")
+        assert f"{before.size + 1:,} bytes, where" in before.difference(Identity.of(place))
+        Path(changed).write_bytes(data)
+        assert before.difference(Identity.of(place)) is None
 
 
 def test_a_worker_that_joins_with_other_bits(files, scheduler, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from klce.scoring import InputError, Interrupted, compare_file, score_file
 from klce.scoring import score as score_module
-from klce.scoring.blocks import fingerprint
+from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS, row_dtype
 
