@@ -1,5 +1,6 @@
 """Comparing two files of logits of the same rows: how far Q is from P."""
 
+import abc
 import contextlib
 import os
 import time
@@ -25,14 +26,19 @@ from klce.scoring.distribution import QUANTILES, in_order
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
-from klce.scoring.identity import fingerprint
-from klce.scoring.inputs import Labels, Logits, check_ignore_index
-from klce.scoring.journal import open_rows
+from klce.scoring.inputs import (
+    Labels,
+    Logits,
+    check_ignore_index,
+    local_files,
+    open_beside,
+    open_targets,
+)
+from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
 from klce.scoring.report import Run, finite_or_none
-from klce.scoring.score import check_outputs, local_files, open_beside, open_targets
 
 _NEAR = 2.0**-7
 """Total variations below it are computed in float64: in float32 they are off by up to 5e-9."""
@@ -196,12 +202,10 @@ def compare_file(
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
-        run = {name: fingerprint(place) for name, place in inputs.items()}
-        run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-        run |= {"shape": rows_p.leading_shape, "arithmetic": opened.arithmetic}
-        store = stack.enter_context(
-            open_rows(out, rows_p.leading_shape, computation.columns, run, resume=resume)
-        )
+        run = {"command": "compare", "compat": compat, "ignore_index": ignore_index}
+        run |= {"arithmetic": opened.arithmetic}
+        shape, columns = rows_p.leading_shape, computation.columns
+        store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
         begin = time.perf_counter()
         resumed = store.finished
         run_blocks(plan, opened, computation, [], store, progress)
@@ -254,7 +258,7 @@ class Comparing:
         return _Exact(self) if self.compat is None else _LlamaCpp(self)
 
 
-class _Files:
+class _Files(abc.ABC):
     """Files of the same rows: see `klce.scoring.engines.Computation`."""
 
     columns: np.dtype[Any]
@@ -281,13 +285,13 @@ class _Files:
         if self.labels is not None:
             self.labels.check()
 
+    @abc.abstractmethod
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def lines(self, rows: NDArray[Any]) -> list[str]:
         """Return what a tool prints of the rows."""
-        raise NotImplementedError
 
 
 class _Exact(_Files):

@@ -21,8 +21,10 @@ from numpy.typing import NDArray
 
 from klce import __version__
 from klce.scoring.errors import InputError
+from klce.scoring.identity import fingerprint
+from klce.scoring.inputs import local_files
 from klce.scoring.readers import StrPath
-from klce.scoring.results import NpyWriter, open_results, open_whole
+from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
 
 if sys.platform != "win32":  # where two runs with one output are not noticed
     import fcntl
@@ -197,15 +199,28 @@ class Journal(RowFile):
             self.discard()
 
 
+def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
+    """Refuse results that cannot be written, or a run to resume that has none."""
+    if resume and out is None:
+        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
+    if out is not None:
+        check_results_path(Path(out), local_files(inputs))
+
+
 def open_rows(
     out: StrPath | None,
     shape: tuple[int, ...],
     columns: np.dtype[Any],
+    inputs: dict[str, StrPath | None],
     run: dict[str, Any],
     *,
     resume: bool,
 ) -> RowFile:
-    """Open the rows of a run: on their way to `out`, or for as long as the run takes."""
+    """Open the rows of a run: on their way to `out`, or for as long as the run takes.
+
+    To resume, the inputs have to be the same and the run has to be described by the same words.
+    """
     if out is None:
         return RowFile(columns)
+    run = run | {"shape": shape} | {name: fingerprint(place) for name, place in inputs.items()}
     return Journal(Path(out), shape, columns, run, resume=resume)

@@ -16,11 +16,16 @@ from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.identity import fingerprint
-from klce.scoring.inputs import Labels, Logits, check_ignore_index
-from klce.scoring.journal import open_rows
+from klce.scoring.inputs import (
+    Labels,
+    Logits,
+    check_ignore_index,
+    local_files,
+    open_targets,
+)
+from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
-from klce.scoring.readers import Location, Reader, StrPath, absolute, open_file, open_reader
+from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.report import Report
 from klce.scoring.results import check_results_path, open_results, row_dtype
 from klce.scoring.score_page import write_score_page
@@ -124,12 +129,10 @@ def score_file(
         opened = stack.enter_context(open_engine(engine, scheduler))
         store = None
         if out is not None or report is not None:
-            run = {name: fingerprint(place) for name, place in inputs.items()}
-            run |= {"command": "score", "ignore_index": ignore_index, "shape": rows.leading_shape}
+            run = {"command": "score", "ignore_index": ignore_index}
             run |= {"arithmetic": opened.arithmetic}
-            store = stack.enter_context(
-                open_rows(out, rows.leading_shape, scorer.columns, run, resume=resume)
-            )
+            shape, columns = rows.leading_shape, scorer.columns
+            store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
         begin = time.perf_counter()
         resumed = 0 if store is None else store.finished
         run_blocks(plan, opened, scorer, consumers, store, progress)
@@ -208,36 +211,6 @@ class Scorer:
             self.task.ignore_index,
             pictured=self.task.pictured,
         )
-
-
-def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
-    """Refuse results that cannot be written, or a run to resume that has none."""
-    if resume and out is None:
-        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
-    if out is not None:
-        check_results_path(Path(out), local_files(inputs))
-
-
-def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
-    """Return the paths of those inputs that are on this machine."""
-    locations = [Location.parse(place) for place in inputs.values() if place is not None]
-    return [location.path for location in locations if not location.remote]
-
-
-def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
-    """Open the labels: those that are named, or those that the file of logits has beside them."""
-    if targets is not None:
-        return open_reader(targets, ("targets",))
-    return open_beside(logits, "targets")
-
-
-def open_beside(logits: StrPath, name: str) -> Reader | None:
-    """Open the array called `name` of the file of logits, if it has one."""
-    location = Location.parse(logits)
-    if location.name == name:
-        return None
-    file = open_file(location)
-    return file.array(name) if name in file.names else None
 
 
 class _Sequences:

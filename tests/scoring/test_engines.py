@@ -1,6 +1,7 @@
 """Runs on Dask distributed: files and summary of a local run, whatever becomes of workers."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -21,11 +22,15 @@ import pytest
 from typer.testing import CliRunner
 
 from klce import _ufuncs, cli
-from klce.scoring import InputError, Interrupted, compare_file, engines, score_file
+from klce.scoring import InputError, Interrupted, engines, score_file
 from klce.scoring.engines import Arithmetic, open_engine
 from klce.scoring.identity import Identity
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
+from tests.scoring import runs
+from tests.scoring.runs import said, stop_after
+
+run = functools.partial(runs.run, block_rows=50)
 
 KILLS = int(os.environ.get("KLCE_TEST_KILLS", "3"))
 """Runs that are killed at random moments."""
@@ -50,39 +55,6 @@ def processes():
     """A cluster of two worker processes."""
     with start_cluster(n_workers=2, threads_per_worker=1, silence_logs=50) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("targets.npy", rng.integers(0, 20, 1000))
-    np.save("groups.npy", np.arange(1000) // 30)
-    return tmp_path
-
-
-def run(command, out=None, **options):
-    options = {"groups": "groups.npy", "out": out, "block_rows": 50} | options
-    if command == "score":
-        return score_file("logits.npy", "targets.npy", **options)
-    compat = "llama.cpp" if command == "compat" else None
-    return compare_file("logits.npy", "q.npy", "targets.npy", compat=compat, **options)
-
-
-def said(report):
-    differ = ("seconds", "rows_per_second", "gigabytes_per_second", "out", "engine")
-    return {name: value for name, value in report.to_dict().items() if name not in differ}
-
-
-def stop_after(rows):
-    def progress(done, total):
-        if done >= total * rows // 1000:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 # --- the same results -----------------------------------------------------------------------------

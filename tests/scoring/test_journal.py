@@ -11,49 +11,18 @@ import time
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, Interrupted, compare_file, score_file
+from klce.scoring import InputError, Interrupted, score_file
 from klce.scoring import score as score_module
 from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS, row_dtype
+from tests.scoring.runs import run, said, stop_after
 
 SUFFIXES = sorted(WRITERS)
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("targets.npy", rng.integers(0, 20, 1000))
-    np.save("groups.npy", np.arange(1000) // 30)
-    return tmp_path
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def stop_after(rows):
-    def progress(done, total):
-        if done >= total * rows // 1000:
-            raise KeyboardInterrupt
-
-    return progress
-
-
-def run(command, out, **options):
-    if command == "score":
-        return score_file("logits.npy", "targets.npy", groups="groups.npy", out=out, **options)
-    return compare_file("logits.npy", "q.npy", "targets.npy", groups="groups.npy", out=out,
-                        compat="llama.cpp" if command == "compat" else None, **options)  # fmt: skip
-
-
-def said(report):
-    speed = ("seconds", "rows_per_second", "gigabytes_per_second", "out")
-    return {name: value for name, value in report.to_dict().items() if name not in speed}
 
 
 @pytest.mark.parametrize("command", ["score", "compare", "compat"])
