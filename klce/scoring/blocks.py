@@ -24,20 +24,6 @@ MEMORY = 256 << 20
 Progress = Callable[[int, int], None]
 
 
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C; the rows that it had finished are kept.
-
-    Attributes
-    ----------
-    finished, rows : int
-        Rows finished, and rows in all.
-    """
-
-    def __init__(self, finished: int, rows: int) -> None:
-        super().__init__(f"{finished:,} of {rows:,} rows are finished")
-        self.finished, self.rows = finished, rows
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How a file is cut into blocks.
@@ -96,31 +82,21 @@ def run_blocks(
     """Hand the results of all rows, in order, to the consumers, and keep them in `store`.
 
     Rows that `store` holds already are not computed again.
-
-    Raises
-    ------
-    Interrupted
-        After Ctrl-C, if rows are kept in a journal.
     """
     finished = 0 if store is None else store.finished
-    try:
-        if store is not None and finished:
-            rows = store.rows()
-            for start in range(0, finished, _BLOCK_ROWS):
-                for consume in consumers:
-                    consume(rows[start : min(start + _BLOCK_ROWS, finished)])
-        starts = range(finished, plan.rows, plan.block_rows)
-        spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
-        with contextlib.closing(engine.tables(computation, spans)) as tables:
-            for table in tables:
-                finished += len(table)
-                if store is not None:
-                    store.append(table)
-                for consume in consumers:
-                    consume(table)
-                if progress is not None:
-                    progress(finished * plan.row_bytes, plan.rows * plan.row_bytes)
-    except KeyboardInterrupt:
-        if store is None or not store.kept or not store.finished:
-            raise
-        raise Interrupted(store.finished, plan.rows) from None
+    if store is not None and finished:
+        rows = store.rows()
+        for start in range(0, finished, _BLOCK_ROWS):
+            for consume in consumers:
+                consume(rows[start : min(start + _BLOCK_ROWS, finished)])
+    starts = range(finished, plan.rows, plan.block_rows)
+    spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
+    with contextlib.closing(engine.tables(computation, spans)) as tables:
+        for table in tables:
+            finished += len(table)
+            if store is not None:
+                store.append(table)
+            for consume in consumers:
+                consume(table)
+            if progress is not None:
+                progress(finished * plan.row_bytes, plan.rows * plan.row_bytes)

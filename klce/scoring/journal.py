@@ -8,6 +8,7 @@ ends with the same files as a run that nothing stopped.
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import sys
@@ -20,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, Interrupted
 from klce.scoring.identity import fingerprint
 from klce.scoring.inputs import local_files
 from klce.scoring.readers import StrPath
@@ -34,9 +35,6 @@ _ROWS_AT_ONCE = 1 << 16
 
 class RowFile:
     """Rows of results in a temporary file without a name."""
-
-    kept = False
-    """Do rows outlive a run that is interrupted?"""
 
     def __init__(self, columns: np.dtype[Any]) -> None:
         self.columns = columns
@@ -84,8 +82,6 @@ class Journal(RowFile):
     finished : int
         The rows that are there: those of an interrupted run, to begin with.
     """
-
-    kept = True
 
     def __init__(
         self,
@@ -178,6 +174,13 @@ class Journal(RowFile):
                     writer.write(rows[start : start + _ROWS_AT_ONCE])
         self.discard()
 
+    def close(self) -> None:
+        """Give up the file, and its lock, on which a map of the rows would hold."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        super().close()
+
     def discard(self) -> None:
         """Remove the rows."""
         with contextlib.suppress(OSError):  # what a full disk did not take is tried again
@@ -193,10 +196,12 @@ class Journal(RowFile):
     ) -> None:
         if self._file.closed:
             return
-        if self.finished:
-            self.close()
-        else:
+        if not self.finished:
             self.discard()
+            return
+        self.close()
+        if kind is KeyboardInterrupt:
+            raise Interrupted(self.finished, math.prod(self._shape)) from None
 
 
 def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:

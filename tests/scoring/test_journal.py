@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, Interrupted, score_file
+from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
 from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
@@ -79,6 +79,21 @@ def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
         run("score", "out.npy")
     assert not isinstance(caught.value, Interrupted)
     assert names(files) == before
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_an_interrupt_of_the_report_keeps_all_rows(files, monkeypatch, command):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    options = {"out": "out.csv", "report": "report.html"}
+    with monkeypatch.context() as patch:
+        patch.setattr(page, "_image", stop)
+        with pytest.raises(Interrupted, match=r"^1,000 of 1,000 rows are finished$"):
+            run(command, **options)
+    assert not {"out.csv", "report.html"} & set(names(files))
+    assert run(command, resume=True, **options).resumed_rows == 1000
+    assert {"out.csv", "report.html"} < set(names(files))
 
 
 def test_an_error_keeps_what_is_finished(files):
