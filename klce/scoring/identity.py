@@ -1,4 +1,4 @@
-"""Whether an input is the one that it was, for a run that goes on, or that it is elsewhere."""
+"""Whether an input is still the same when a run goes on, and the same in another process."""
 
 import glob
 import hashlib

@@ -46,7 +46,7 @@ def local_cluster(workers: int) -> Iterator[str]:
         cluster.scale(workers)
         yield cluster.scheduler_address
     except BaseException:
-        closing = threading.Thread(target=cluster.close, args=(_CLOSE_SECONDS,), daemon=True)
+        closing = threading.Thread(target=_close, args=(cluster,), daemon=True)
         closing.start()
         while closing.is_alive():  # a worker may have been about to start
             _kill(nannies)
@@ -71,6 +71,11 @@ def _interrupts_held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _close(cluster: Any) -> None:
+    with contextlib.suppress(Exception):  # a worker that died on its way is none to complain of
+        cluster.close(_CLOSE_SECONDS)
 
 
 def _kill(nannies: list[Any]) -> None:
