@@ -11,6 +11,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+import klce
 from klce.cli import app
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +29,8 @@ def test_commands(tmp_path, monkeypatch):
     for command in commands:
         words = shlex.split(command, comments=True)
         if words[0] == "klce":  # in this process, which has all libraries by then
-            done = CliRunner().invoke(app, words[1:])
+            with klce.threads(1):  # one worker of Dask
+                done = CliRunner().invoke(app, words[1:])
             assert (done.exit_code, done.stderr) == (0, ""), command
         else:
             subprocess.run(words, check=True)

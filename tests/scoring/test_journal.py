@@ -87,11 +87,11 @@ def test_an_interrupt_of_the_report_keeps_all_rows(files, monkeypatch, command):
         raise KeyboardInterrupt
 
     options = {"out": "out.csv", "report": "report.html"}
-    with monkeypatch.context() as patch:
-        patch.setattr(page, "_image", stop)
-        with pytest.raises(Interrupted, match=r"^1,000 of 1,000 rows are finished$"):
-            run(command, **options)
+    monkeypatch.setattr(page, "_image", stop)
+    with pytest.raises(Interrupted, match=r"^1,000 of 1,000 rows are finished$"):
+        run(command, **options)
     assert not {"out.csv", "report.html"} & set(names(files))
+    monkeypatch.setattr(page, "_image", lambda *arguments: "data:,")
     assert run(command, resume=True, **options).resumed_rows == 1000
     assert {"out.csv", "report.html"} < set(names(files))
 
@@ -157,9 +157,9 @@ from klce.scoring import score_file
 
 def progress(done, total):
     print(done, flush=True)
-    time.sleep(0.002)
+    time.sleep(0.01)
 
-score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=20, resume=True,
+score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=50, resume=True,
            progress=progress)
 """
 
