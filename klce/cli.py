@@ -35,6 +35,7 @@ from klce.scoring import (
 )
 from klce.scoring.compare import COMPATIBLE
 from klce.scoring.engines import ENGINES
+from klce.scoring.readers import READERS
 from klce.scoring.tables import comparison_table, info_table, score_table
 
 _PROGRESS_AFTER_SECONDS = 1.0
@@ -81,7 +82,10 @@ def _klce(
         ),
     ] = False,
 ) -> None:
-    """Scores and comparisons of files of logits: perplexity, entropy, KL divergence."""
+    """Scores and comparisons of files of logits, of any size: perplexity, entropy, KL divergence.
+
+    klce COMMAND --help says what a command reads and writes; docs/scoring.md has examples of all.
+    """
     if context.invoked_subcommand is None:
         print(context.get_help())
 
@@ -107,12 +111,17 @@ _Out = Annotated[
         "(.npy, .csv, .jsonl, .parquet, .arrow).",
     ),
 ]
+_Report = Annotated[
+    Path | None,
+    typer.Option("--report", metavar="FILE", help="Write a page of pictures to FILE (.html)."),
+]
 _IgnoreIndex = Annotated[int, typer.Option(metavar="LABEL", help="Skip the rows with this label.")]
 _Groups = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="The sequence of each row: an id per row, or the offsets of all sequences.",
+        help="The sequence of each row, for results by sequence: an id per row, or the offsets "
+        "of all sequences.",
     ),
 ]
 _Memory = Annotated[
@@ -152,8 +161,8 @@ def score(
         str,
         typer.Argument(
             metavar="LOGITS",
-            help="Array of logits, its last axis the classes: a file, a folder or a 'pattern' of "
-            "files, or a URL; FILE::NAME in a file of several arrays.",
+            help=f"Array of logits, its last axis the classes: a file ({', '.join(READERS)}), a "
+            "folder or a 'pattern' of files, or a URL; FILE::NAME in a file of several arrays.",
         ),
     ],
     targets: Annotated[
@@ -165,19 +174,26 @@ def score(
         ),
     ] = None,
     out: _Out = None,
+    report: _Report = None,
     ignore_index: _IgnoreIndex = -100,
     groups: _Groups = None,
     bytes_file: Annotated[
         str | None,
-        typer.Option("--bytes", metavar="FILE", help="Bytes of each sequence, for bits per byte."),
+        typer.Option(
+            "--bytes", metavar="FILE", help="Bytes of each of --groups, for bits per byte."
+        ),
     ] = None,
     words_file: Annotated[
         str | None,
-        typer.Option("--words", metavar="FILE", help="Words of each sequence, for bits per word."),
+        typer.Option(
+            "--words", metavar="FILE", help="Words of each of --groups, for bits per word."
+        ),
     ] = None,
     sequences: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the results of each sequence to FILE."),
+        typer.Option(
+            metavar="FILE", help="Write the results of each of --groups to FILE, as --out."
+        ),
     ] = None,
     memory: _Memory = _MEMORY,
     resume: _Resume = False,
@@ -186,15 +202,16 @@ def score(
     as_json: _AsJson = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Score logits: loss, perplexity, accuracy and entropy.
+    """Score logits: loss, perplexity, accuracy and entropy, in all, by row and by sequence.
 
     Without TARGETS, only what needs no labels: entropy, log-sum-exp and, with --out, argmax.
     """
     with _errors_in_one_line(), _ProgressBar("scoring", enabled=not quiet) as bar:
-        report = score_file(
+        scored = score_file(
             logits,
             targets,
             out=out,
+            report=report,
             ignore_index=ignore_index,
             groups=groups,
             bytes_file=bytes_file,
@@ -206,11 +223,11 @@ def score(
             scheduler=scheduler,
             progress=bar.update,
         )
-    _warn(report.summary.nan, report.summary.first_nan)
+    _warn(scored.summary.nan, scored.summary.first_nan)
     if as_json:
-        print(json.dumps(report.to_dict(), indent=2))
+        print(json.dumps(scored.to_dict(), indent=2))
     elif not quiet:
-        Console().print(score_table(report))
+        Console().print(score_table(scored))
 
 
 @app.command()
@@ -228,15 +245,13 @@ def compare(
         ),
     ] = None,
     out: _Out = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write a page of pictures to FILE (.html)."),
-    ] = None,
+    report: _Report = None,
     compat: Annotated[
         str | None,
         typer.Option(
             metavar="TOOL",
-            help=f"Compute and print as another tool does ({', '.join(COMPATIBLE)}).",
+            help=f"Compute and print as another tool does ({', '.join(COMPATIBLE)}: what its "
+            "perplexity tool prints with --kl-divergence).",
         ),
     ] = None,
     ignore_index: _IgnoreIndex = -100,
@@ -248,7 +263,7 @@ def compare(
     as_json: _AsJson = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Compare two models' logits of the same rows: KL divergence and more.
+    """Compare two models' logits of the same rows: KL divergence and more, in all and by row.
 
     P may be llama.cpp's base file (.kld), as its perplexity tool writes it.
     """

@@ -4,11 +4,10 @@ A file is read in blocks of rows, each block goes through the kernels, and its r
 a summary and, when asked for, kept for a results file. Memory is bounded by the block.
 """
 
-from klce.scoring.blocks import Interrupted
 from klce.scoring.compare import Comparison, compare_file
 from klce.scoring.convert import convert_file
 from klce.scoring.dask_arrays import DaskScores, score_dask
-from klce.scoring.errors import InputError, LabelError
+from klce.scoring.errors import InputError, Interrupted, LabelError
 from klce.scoring.info import FileInfo, file_info
 from klce.scoring.report import Report
 from klce.scoring.score import score_file

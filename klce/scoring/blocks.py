@@ -1,11 +1,8 @@
 """The loop of every run: blocks of rows, one after the other, to whoever wants their results."""
 
 import contextlib
-import glob
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,7 +11,6 @@ from klce.scoring.engines import Computation, Engine
 from klce.scoring.errors import InputError
 from klce.scoring.inputs import Logits
 from klce.scoring.journal import RowFile
-from klce.scoring.readers import Location, StrPath
 
 # Enough rows to keep every thread busy, few enough that Ctrl-C acts at once and that a block which
 # must be converted stays small. Rows are limited too: with two classes, their results are larger
@@ -26,20 +22,6 @@ MEMORY = 256 << 20
 """Bytes that a run may take by default, beyond the maps of its files."""
 
 Progress = Callable[[int, int], None]
-
-
-class Interrupted(KeyboardInterrupt):
-    """A run was stopped by Ctrl-C; the rows that it had finished are kept.
-
-    Attributes
-    ----------
-    finished, rows : int
-        Rows finished, and rows in all.
-    """
-
-    def __init__(self, finished: int, rows: int) -> None:
-        super().__init__(f"{finished:,} of {rows:,} rows are finished")
-        self.finished, self.rows = finished, rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,47 +82,21 @@ def run_blocks(
     """Hand the results of all rows, in order, to the consumers, and keep them in `store`.
 
     Rows that `store` holds already are not computed again.
-
-    Raises
-    ------
-    Interrupted
-        After Ctrl-C, if rows are kept in a journal.
     """
     finished = 0 if store is None else store.finished
-    try:
-        if store is not None and finished:
-            rows = store.rows()
-            for start in range(0, finished, _BLOCK_ROWS):
-                for consume in consumers:
-                    consume(rows[start : min(start + _BLOCK_ROWS, finished)])
-        starts = range(finished, plan.rows, plan.block_rows)
-        spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
-        with contextlib.closing(engine.tables(computation, spans)) as tables:
-            for table in tables:
-                finished += len(table)
-                if store is not None:
-                    store.append(table)
-                for consume in consumers:
-                    consume(table)
-                if progress is not None:
-                    progress(finished * plan.row_bytes, plan.rows * plan.row_bytes)
-    except KeyboardInterrupt:
-        if store is None or not store.kept or not store.finished:
-            raise
-        raise Interrupted(store.finished, plan.rows) from None
-
-
-def fingerprint(place: StrPath | None) -> Any:
-    """Return what tells whether an input is still the same: path, size and time of its files."""
-    if place is None:
-        return None
-    location = Location.parse(place)
-    if location.remote:
-        return str(location)
-    path = Path(location.file)
-    found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
-    files: list[Path] = []
-    for entry in found:
-        files += [entry] if not entry.is_dir() else filter(Path.is_file, entry.iterdir())
-    stats = [(os.fspath(file.resolve()), file.stat()) for file in files]
-    return [location.name, sorted([name, stat.st_size, stat.st_mtime_ns] for name, stat in stats)]
+    if store is not None and finished:
+        rows = store.rows()
+        for start in range(0, finished, _BLOCK_ROWS):
+            for consume in consumers:
+                consume(rows[start : min(start + _BLOCK_ROWS, finished)])
+    starts = range(finished, plan.rows, plan.block_rows)
+    spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
+    with contextlib.closing(engine.tables(computation, spans)) as tables:
+        for table in tables:
+            finished += len(table)
+            if store is not None:
+                store.append(table)
+            for consume in consumers:
+                consume(table)
+            if progress is not None:
+                progress(finished * plan.row_bytes, plan.rows * plan.row_bytes)

@@ -1,7 +1,7 @@
 """Comparing two files of logits of the same rows: how far Q is from P."""
 
+import abc
 import contextlib
-import math
 import os
 import time
 from dataclasses import dataclass, replace
@@ -13,120 +13,69 @@ from numpy.typing import NDArray
 
 import klce
 from klce.scoring import kld, llama_cpp
-from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
+from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.comparison import (
+    COMPARED,
     MEASURES,
-    QUANTILES,
     ComparisonSummary,
     row_dtype,
     summarize,
 )
-from klce.scoring.distribution import in_order
+from klce.scoring.distribution import QUANTILES, in_order
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
-from klce.scoring.inputs import Labels, Logits, check_ignore_index
-from klce.scoring.journal import Journal, RowFile
-from klce.scoring.page import check_libraries, write_page
+from klce.scoring.inputs import (
+    Labels,
+    Logits,
+    check_ignore_index,
+    local_files,
+    open_beside,
+    open_targets,
+)
+from klce.scoring.journal import check_outputs, open_rows
+from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
-from klce.scoring.report import finite_or_none
-from klce.scoring.results import check_output_path
-from klce.scoring.score import check_outputs, local_files, open_beside, open_targets
+from klce.scoring.report import Run, finite_or_none
+
+_NEAR = 2.0**-7
+"""Total variations below it are computed in float64: in float32 they are off by up to 5e-9."""
 
 COMPATIBLE = ("llama.cpp",)
 """The tools whose arithmetic and output ``compat=`` follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """The result of comparing two files.
+class Comparison(Run):
+    """The result of comparing two files: a `klce.scoring.report.Run`, and these.
 
     Attributes
     ----------
-    p, q, targets, out : str or None
+    p, q : str
         The files.
-    shape : tuple of int
-        Shape of P, classes last.
-    dtype : str
-        What the rows were computed in.
-    ignore_index : int
-        The label of rows that do not count.
     groups : int or None
         Number of sequences, if they are known.
-    engine : str
-        Where they were computed: see `klce.scoring.engines`.
-    isas : tuple of str
-        The instruction sets that were in use there. All give the same bits.
     summary : ComparisonSummary or None
         None with ``compat=``.
     lines : tuple of str
         With ``compat=``, what the tool prints.
-    seconds : float
-        From the first row to the last, reading and writing included.
-    resumed_rows : int
-        Rows that were taken over from an interrupted run.
-    read_bytes : int
-        Size in the files of the rows that were compared.
     """
 
     p: str
     q: str
-    targets: str | None
-    out: str | None
-    shape: tuple[int, ...]
-    dtype: str
-    ignore_index: int
     groups: int | None
-    engine: str
-    isas: tuple[str, ...]
     summary: ComparisonSummary | None
     lines: tuple[str, ...]
-    seconds: float
-    resumed_rows: int
-    read_bytes: int
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return math.prod(self.shape[:-1])
-
-    @property
-    def rows_per_second(self) -> float:
-        """Rows compared in a second."""
-        return (self.rows - self.resumed_rows) / self.seconds
-
-    @property
-    def gigabytes_per_second(self) -> float:
-        """Gigabytes (1e9 bytes) of both files read in a second."""
-        return self.read_bytes / self.seconds / 1e9
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, which has no nan or inf: they are None."""
-        values: dict[str, Any] = {
-            "p": self.p,
-            "q": self.q,
-            "targets": self.targets,
-            "out": self.out,
-            "shape": list(self.shape),
-            "dtype": self.dtype,
-            "ignore_index": self.ignore_index,
-            "rows": self.rows,
-            "classes": self.shape[-1],
-            "groups": self.groups,
-            "engine": self.engine,
-            "isas": list(self.isas),
-        }
         if self.summary is None:
-            values["lines"] = list(self.lines)
+            results: dict[str, Any] = {"lines": list(self.lines)}
         else:
-            values |= _summary_values(self.summary)
-        values |= {
-            "seconds": self.seconds,
-            "rows_per_second": self.rows_per_second,
-            "gigabytes_per_second": self.gigabytes_per_second,
-        }
-        return values
+            results = _summary_values(self.summary)
+        return self._values({"p": self.p, "q": self.q}, {"groups": self.groups} | results)
 
 
 def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
@@ -236,7 +185,9 @@ def compare_file(
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
     if report is not None:
-        _check_report(Path(report), compat, local_files(inputs))
+        if compat is not None:
+            raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
+        check_page(Path(report), local_files(inputs))
     computation = Comparing(p, q, targets, compat, ignore_index).open()
     rows_p, rows_q = computation.p, computation.q
     computation.check()
@@ -251,16 +202,10 @@ def compare_file(
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
-        store: RowFile
-        if out is None:
-            store = stack.enter_context(RowFile(computation.columns))
-        else:
-            run = {name: fingerprint(place) for name, place in inputs.items()}
-            run |= {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-            run |= {"shape": rows_p.leading_shape, "arithmetic": opened.arithmetic}
-            store = stack.enter_context(
-                Journal(Path(out), rows_p.leading_shape, computation.columns, run, resume=resume)
-            )
+        run = {"command": "compare", "compat": compat, "ignore_index": ignore_index}
+        run |= {"arithmetic": opened.arithmetic}
+        shape, columns = rows_p.leading_shape, computation.columns
+        store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
         begin = time.perf_counter()
         resumed = store.finished
         run_blocks(plan, opened, computation, [], store, progress)
@@ -284,18 +229,9 @@ def compare_file(
             read_bytes=(rows_p.rows - resumed) * (rows_p.row_bytes + rows_q.row_bytes),
         )
         if report is not None:
-            write_page(Path(report), comparison, rows, found_groups)
+            write_comparison_page(Path(report), comparison, rows, found_groups)
         store.finish()
     return comparison
-
-
-def _check_report(path: Path, compat: str | None, inputs: list[Path]) -> None:
-    if path.suffix.lower() != ".html":
-        raise InputError(f"{path}: a report is a page, its file ends in .html")
-    if compat is not None:
-        raise InputError(f"{path}: a report shows the exact comparison, not that of {compat}")
-    check_output_path(path, inputs)
-    check_libraries(path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,12 +249,16 @@ class Comparing:
         targets = self.targets and absolute(self.targets)
         return replace(self, p=absolute(self.p), q=absolute(self.q), targets=targets)
 
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs."""
+        return (self.p, self.q) if self.targets is None else (self.p, self.q, self.targets)
+
     def open(self) -> "_Files":
         """Open the files."""
         return _Exact(self) if self.compat is None else _LlamaCpp(self)
 
 
-class _Files:
+class _Files(abc.ABC):
     """Files of the same rows: see `klce.scoring.engines.Computation`."""
 
     columns: np.dtype[Any]
@@ -345,13 +285,13 @@ class _Files:
         if self.labels is not None:
             self.labels.check()
 
+    @abc.abstractmethod
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def lines(self, rows: NDArray[Any]) -> list[str]:
         """Return what a tool prints of the rows."""
-        raise NotImplementedError
 
 
 class _Exact(_Files):
@@ -364,8 +304,9 @@ class _Exact(_Files):
         self._cut_off = isinstance(self.reader, KldReader)
         labelled = self.labels is not None
         self.columns = row_dtype(self.dtype, labelled=labelled, cut_off=self._cut_off)
-        # Probabilities of both and of their mean in float64, and what NumPy takes on the way.
-        self.working_row_bytes = 5 * 8 * p.classes
+        # Near rows, as they come and in float64; a flag for each class that is cut off.
+        near = sum(8 + logits.block_dtype.itemsize for logits in (p, q))
+        self.working_row_bytes = (near + 4 * self._cut_off) * p.classes
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
@@ -395,26 +336,24 @@ def compare_block(
     ignore_index: int,
 ) -> None:
     """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
-    want = ("entropy", "argmax", *(() if target is None else ("nll",)))
+    compared = klce.compare(p, q, want=COMPARED)
+    for name, column in COMPARED.items():
+        table[column] = compared[name]
+    near = np.flatnonzero(table["total_variation"] < _NEAR)
+    if len(near) and table.dtype["total_variation"] != np.float64:
+        wide = (logits[near].astype(np.float64) for logits in (p, q))
+        found = klce.compare(*wide, want=("total_variation",))
+        table["total_variation"][near] = found.total_variation
+    # What the two do not have together, but each for itself.
+    own = ("argmax", "max_log_prob", *(() if target is None else ("nll",)))
     for logits, suffix in ((p, ""), (q, "_q")):
-        scored = klce.score(logits, target, want=want, ignore_index=ignore_index)
-        for name, column in scored.items():
-            table[name + suffix] = column
+        scored = klce.score(logits, target, want=own, ignore_index=ignore_index)
+        table["argmax" + suffix] = scored.argmax
+        table["top" + suffix] = np.exp(scored.max_log_prob, dtype=np.float64)
+        if target is not None:
+            table["nll" + suffix] = scored.nll
     if target is not None:
         table["target"] = target
-    table["kl"] = klce.kl_divergence(p, q, form="logits")
-    table["reverse_kl"] = klce.kl_divergence(q, p, form="logits")
-    # In float64, whatever the logits are in: a float32 probability is too coarse for differences.
-    prob_p, prob_q = klce.softmax(p, dtype=np.float64), klce.softmax(q, dtype=np.float64)
-    table["top"], table["top_q"] = prob_p.max(axis=1), prob_q.max(axis=1)
-    work = prob_p * prob_q
-    table["agreement"] = work.sum(axis=1)
-    np.subtract(prob_p, prob_q, out=work)
-    np.abs(work, out=work)
-    table["total_variation"] = work.sum(axis=1) / 2
-    np.add(prob_p, prob_q, out=work)
-    work /= 2
-    table["js"] = (klce.kl_divergence(prob_p, work) + klce.kl_divergence(prob_q, work)) / 2
 
 
 class _LlamaCpp(_Files):

@@ -1,19 +1,16 @@
 """What the rows of a comparison say together: means with their errors, and quantiles."""
 
+import functools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from klce.scoring.distribution import ROWS_AT_ONCE, in_order, quantiles
+from klce.scoring.distribution import QUANTILES, in_order, pieces, quantiles
 from klce.scoring.groups import Groups, GroupSums
 from klce.scoring.summary import counted
-
-QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
-"""The fractions at which quantiles are given, from the minimum to the maximum."""
 
 MEASURES = {
     "kl": "KL(P||Q), nats",
@@ -35,6 +32,18 @@ MEASURES = {
 """Values of a row whose means are given, those of the labels last."""
 
 
+COMPARED = {
+    "kl_divergence": "kl",
+    "reverse_kl_divergence": "reverse_kl",
+    "js_divergence": "js",
+    "total_variation": "total_variation",
+    "expected_agreement": "agreement",
+    "entropy_p": "entropy",
+    "entropy_q": "entropy_q",
+}
+"""What `klce.compare` tells of two rows, and the columns that it goes to."""
+
+
 def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[Any]:
     """Return the columns of a comparison's per-row results, in nats.
 
@@ -44,9 +53,8 @@ def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[An
     """
     real = np.dtype(dtype)
     label = [("target", np.int64), ("nll", real), ("nll_q", real)] if labelled else []
-    measures = ("kl", "reverse_kl", "js", "total_variation", "agreement")
-    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in measures)]
-    columns += [("entropy", real), ("entropy_q", real), ("top", real), ("top_q", real)]
+    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED.values())]
+    columns += [("top", real), ("top_q", real)]
     columns += [("argmax", np.int64), ("argmax_q", np.int64)]
     if cut_off:
         columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
@@ -165,7 +173,8 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
     first_nan: int | None = None
     parts: dict[str, list[float]] = {}
     sums = None if groups is None else GroupSums(groups)
-    for start, table, counts in _pieces(rows, ignore_index):
+    counting = functools.partial(counted_rows, ignore_index=ignore_index)
+    for start, table, counts in pieces(rows, counting):
         skipped = table["target"] == ignore_index if labelled else np.zeros(len(table), bool)
         bad = ~counts & ~skipped
         if first_nan is None and bad.any():
@@ -186,7 +195,7 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
     means = {name: _fsum(parts.get(name, [])) / count if count else math.nan for name in names}
 
     squares: dict[str, list[float]] = {name: [] for name in names}
-    for _, table, counts in _pieces(rows, ignore_index):
+    for _, table, counts in pieces(rows, counting):
         for name, numbers in measures(table).items():
             with np.errstate(invalid="ignore", over="ignore"):
                 deviations = numbers[counts] - means[name]
@@ -223,14 +232,6 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         saturated=saturated if "saturated" in columns else None,
         floor_classes=floor_classes if "floor_classes" in columns else None,
     )
-
-
-def _pieces(
-    rows: NDArray[Any], ignore_index: int
-) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        table = rows[start : start + ROWS_AT_ONCE]
-        yield start, table, counted_rows(table, ignore_index)
 
 
 def _fsum(parts: list[float]) -> float:

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
+"""The fractions at which quantiles are given, from the minimum to the maximum."""
+
 ROWS_AT_ONCE = 1 << 16
+
+
+def pieces(
+    rows: NDArray[Any], counted: Callable[[NDArray[Any]], NDArray[np.bool_]]
+) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
+    """Yield rows of results by pieces: where one begins, the rows, and which of them count."""
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        table = rows[start : start + ROWS_AT_ONCE]
+        yield start, table, counted(table)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,6 @@ lost worker had is computed again by another.
 import contextlib
 import functools
 import hashlib
-import logging
 import threading
 import uuid
 from collections import deque
@@ -24,8 +23,12 @@ from numpy.typing import NDArray
 
 import klce
 from klce import _ufuncs
+from klce.scoring.comparison import COMPARED
 from klce.scoring.errors import InputError
+from klce.scoring.identity import Identity
+from klce.scoring.local_cluster import local_cluster
 from klce.scoring.optional import library
+from klce.scoring.readers import StrPath
 
 ENGINES = ("local", "dask")
 """Where a run can compute."""
@@ -36,18 +39,7 @@ _BLOCKS_PER_THREAD = 2  # one to compute, and one that waits for it
 
 
 class Computation(Protocol):
-    """A run's files, open, and what is done with their rows.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Shape of the logits, classes last.
-    columns : numpy.dtype
-        The results of a row.
-    """
-
-    shape: tuple[int, ...]
-    columns: np.dtype[Any]
+    """A run's files, open, and what is done with their rows."""
 
     @property
     def task(self) -> "Task":
@@ -64,6 +56,10 @@ class Task(Protocol):
 
     def absolute(self) -> "Task":
         """Return the task for a process in another folder."""
+        ...
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs, those that are named."""
         ...
 
     def open(self) -> Computation:
@@ -128,9 +124,8 @@ def _digest(isa: str) -> str:
     p, q = (scattered % np.uint64(1 << 20) / (1 << 15) - 16).reshape(2, 64, 203)
     bits = hashlib.sha256()
     for x, y in ((p, q), (p.astype(np.float32), q.astype(np.float32))):
-        results = [*klce.score(x, want=("logsumexp", "entropy")).values()]
-        results += [klce.kl_divergence(x, y, form="logits")]
-        results += [klce.softmax(x, dtype=np.float64).sum(axis=1)]
+        results = [*klce.score(x, want=("logsumexp", "entropy", "max_log_prob")).values()]
+        results += klce.compare(x, y, want=COMPARED).values()
         for result in results:
             bits.update(result.tobytes())
     return bits.hexdigest()[:16]
@@ -193,8 +188,7 @@ class DaskEngine:
         job = _Job(
             uuid.uuid4().hex,
             computation.task.absolute(),
-            computation.shape,
-            computation.columns,
+            tuple(map(Identity.of, computation.task.places())),
             self._expected,
         )
         remaining = iter(spans)
@@ -229,16 +223,15 @@ class _Job:
 
     run: str
     task: Task
-    shape: tuple[int, ...]
-    columns: np.dtype[Any]
-    expected: Arithmetic
+    inputs: tuple[Identity, ...]
+    arithmetic: Arithmetic
 
     def compute(self, start: int, stop: int) -> NDArray[Any]:
         """Return the results of a block. Runs on a worker."""
         try:
             # Once more, since this worker may have joined after the run began.
-            if _differ(self.expected, Arithmetic.here()):
-                raise InputError(f"it has {Arithmetic.here()}, where the run has {self.expected}")
+            if _differ(self.arithmetic, Arithmetic.here()):
+                raise InputError(f"it has {Arithmetic.here()}, where the run has {self.arithmetic}")
             computation = self._opened()
             with klce.threads(1):  # a worker's threads have a block each
                 return computation.block(start, stop)
@@ -248,13 +241,11 @@ class _Job:
     def _opened(self) -> Computation:
         # Readers are not for several threads at once, so that each has its own.
         if getattr(_here, "run", None) != self.run:
+            for place, expected in zip(self.task.places(), self.inputs, strict=True):
+                difference = expected.difference(Identity.of(place))
+                if difference is not None:
+                    raise InputError(f"{place}: another file of that name: {difference}")
             computation = self.task.open()
-            found = (computation.shape, computation.columns)
-            if found != (self.shape, self.columns):
-                raise InputError(
-                    f"finds logits of shape {found[0]} with results {found[1]}, where the run "
-                    f"has {self.shape} with {self.columns}"
-                )
             _here.computation, _here.run = computation, self.run
         opened: Computation = _here.computation
         return opened
@@ -304,16 +295,7 @@ def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator
 def _client(stack: contextlib.ExitStack, scheduler: str | None) -> Any:
     distributed = library("distributed", "engine dask")
     if scheduler is None:
-        cluster = distributed.LocalCluster(
-            n_workers=klce.get_num_threads(),
-            threads_per_worker=1,
-            # Pages of a mapped file would count, and the system takes those back by itself.
-            memory_limit=0,
-            dashboard_address="localhost:0",  # a free port, for the server of pages without them
-            scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
-        )
-        scheduler = stack.enter_context(cluster).scheduler_address
+        scheduler = stack.enter_context(local_cluster(klce.get_num_threads()))
     try:
         distributed.comm.resolve_address(scheduler)  # a client of a bad one is slow to give up
         return distributed.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)

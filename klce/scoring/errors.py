@@ -7,3 +7,17 @@ class InputError(ValueError):
 
 class LabelError(InputError, IndexError):
     """A label that names no class (an IndexError too, as everywhere in klce)."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was stopped by Ctrl-C; the rows that it had finished are kept.
+
+    Attributes
+    ----------
+    finished, rows : int
+        Rows finished, and rows in all.
+    """
+
+    def __init__(self, finished: int, rows: int) -> None:
+        super().__init__(f"{finished:,} of {rows:,} rows are finished")
+        self.finished, self.rows = finished, rows

@@ -4,6 +4,7 @@ Everything that can be wrong with them is found here, before a row is scored.
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
-from klce.scoring.readers import Reader
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 
 _LABELS_AT_ONCE = 1 << 20
 
@@ -145,3 +146,25 @@ def name_row(row: int, shape: tuple[int, ...]) -> str:
         return f"row {row}"
     index = ", ".join(str(i) for i in np.unravel_index(row, shape))
     return f"row {row}, at ({index}),"
+
+
+def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
+    """Open the labels: those that are named, or those that the file of logits has beside them."""
+    if targets is not None:
+        return open_reader(targets, ("targets",))
+    return open_beside(logits, "targets")
+
+
+def open_beside(logits: StrPath, name: str) -> Reader | None:
+    """Open the array called `name` of the file of logits, if it has one."""
+    location = Location.parse(logits)
+    if location.name == name:
+        return None
+    file = open_file(location)
+    return file.array(name) if name in file.names else None
+
+
+def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
+    """Return the paths of those inputs that are on this machine."""
+    locations = [Location.parse(place) for place in inputs.values() if place is not None]
+    return [location.path for location in locations if not location.remote]

@@ -8,6 +8,7 @@ ends with the same files as a run that nothing stopped.
 
 import contextlib
 import json
+import math
 import mmap
 import os
 import sys
@@ -20,8 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.errors import InputError
-from klce.scoring.results import NpyWriter, open_results, open_whole
+from klce.scoring.errors import InputError, Interrupted
+from klce.scoring.identity import fingerprint
+from klce.scoring.inputs import local_files
+from klce.scoring.readers import StrPath
+from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
 
 if sys.platform != "win32":  # where two runs with one output are not noticed
     import fcntl
@@ -31,9 +35,6 @@ _ROWS_AT_ONCE = 1 << 16
 
 class RowFile:
     """Rows of results in a temporary file without a name."""
-
-    kept = False
-    """Do rows outlive a run that is interrupted?"""
 
     def __init__(self, columns: np.dtype[Any]) -> None:
         self.columns = columns
@@ -81,8 +82,6 @@ class Journal(RowFile):
     finished : int
         The rows that are there: those of an interrupted run, to begin with.
     """
-
-    kept = True
 
     def __init__(
         self,
@@ -175,6 +174,13 @@ class Journal(RowFile):
                     writer.write(rows[start : start + _ROWS_AT_ONCE])
         self.discard()
 
+    def close(self) -> None:
+        """Give up the file, and its lock, on which a map of the rows would hold."""
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+        super().close()
+
     def discard(self) -> None:
         """Remove the rows."""
         with contextlib.suppress(OSError):  # what a full disk did not take is tried again
@@ -190,7 +196,36 @@ class Journal(RowFile):
     ) -> None:
         if self._file.closed:
             return
-        if self.finished:
-            self.close()
-        else:
+        if not self.finished:
             self.discard()
+            return
+        self.close()
+        if kind is KeyboardInterrupt:
+            raise Interrupted(self.finished, math.prod(self._shape)) from None
+
+
+def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
+    """Refuse results that cannot be written, or a run to resume that has none."""
+    if resume and out is None:
+        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
+    if out is not None:
+        check_results_path(Path(out), local_files(inputs))
+
+
+def open_rows(
+    out: StrPath | None,
+    shape: tuple[int, ...],
+    columns: np.dtype[Any],
+    inputs: dict[str, StrPath | None],
+    run: dict[str, Any],
+    *,
+    resume: bool,
+) -> RowFile:
+    """Open the rows of a run: on their way to `out`, or for as long as the run takes.
+
+    To resume, the inputs have to be the same and the run has to be described by the same words.
+    """
+    if out is None:
+        return RowFile(columns)
+    run = run | {"shape": shape} | {name: fingerprint(place) for name, place in inputs.items()}
+    return Journal(Path(out), shape, columns, run, resume=resume)

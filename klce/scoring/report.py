@@ -9,13 +9,13 @@ from klce.scoring.summary import Summary
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """The result of scoring one file.
+class Run:
+    """What is said of any run, beside its results.
 
     Attributes
     ----------
-    logits, targets, out : str or None
-        The files: logits, labels if any, and results if they were asked for.
+    targets, out : str or None
+        The files of labels and of results, if there are any.
     shape : tuple of int
         Shape of the logits, classes last.
     dtype : str
@@ -26,19 +26,14 @@ class Report:
         Where they were computed: see `klce.scoring.engines`.
     isas : tuple of str
         The instruction sets that were in use there. All give the same bits.
-    summary : Summary
-        Counts and means.
-    sequences : Sequences or None
-        Sums over sequences, if there are groups.
     seconds : float
         From the first row to the last, reading and writing included.
     resumed_rows : int
         Rows that were taken over from an interrupted run.
     read_bytes : int
-        Size in the file of the logits that were scored.
+        Size in the files of the logits that were read.
     """
 
-    logits: str
     targets: str | None
     out: str | None
     shape: tuple[int, ...]
@@ -46,11 +41,14 @@ class Report:
     ignore_index: int
     engine: str
     isas: tuple[str, ...]
-    summary: Summary
-    sequences: Sequences | None
     seconds: float
     resumed_rows: int
     read_bytes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return math.prod(self.shape[:-1])
 
     @property
     def classes(self) -> int:
@@ -59,28 +57,57 @@ class Report:
 
     @property
     def rows_per_second(self) -> float:
-        """Rows scored in a second."""
-        return (self.summary.rows - self.resumed_rows) / self.seconds
+        """Rows computed in a second."""
+        return (self.rows - self.resumed_rows) / self.seconds
 
     @property
     def gigabytes_per_second(self) -> float:
-        """Gigabytes (1e9 bytes) of logits scored in a second."""
+        """Gigabytes (1e9 bytes) of logits read in a second."""
         return self.read_bytes / self.seconds / 1e9
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values for JSON, which has no nan or inf: they are None."""
-        summary = self.summary
+    def _values(self, inputs: dict[str, Any], results: dict[str, Any]) -> dict[str, Any]:
+        """Return all values of a run with these inputs and results, as `to_dict` does."""
         values = {
-            "logits": self.logits,
+            **inputs,
             "targets": self.targets,
             "out": self.out,
             "shape": list(self.shape),
             "dtype": self.dtype,
-            "rows": summary.rows,
+            "rows": self.rows,
             "classes": self.classes,
             "ignore_index": self.ignore_index,
             "engine": self.engine,
             "isas": list(self.isas),
+            **results,
+            "seconds": self.seconds,
+            "rows_per_second": self.rows_per_second,
+            "gigabytes_per_second": self.gigabytes_per_second,
+        }
+        return {name: finite_or_none(value) for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report(Run):
+    """The result of scoring one file: a `Run`, and these.
+
+    Attributes
+    ----------
+    logits : str
+        The file.
+    summary : Summary
+        Counts and means.
+    sequences : Sequences or None
+        Sums over sequences, if there are groups.
+    """
+
+    logits: str
+    summary: Summary
+    sequences: Sequences | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values for JSON, which has no nan or inf: they are None."""
+        summary = self.summary
+        results: dict[str, Any] = {
             "ignored_rows": summary.ignored,
             "nan_rows": summary.nan,
             "first_nan_row": summary.first_nan,
@@ -93,25 +120,23 @@ class Report:
             "mean_entropy_nats": summary.mean_entropy,
             "mean_entropy_bits": summary.mean_entropy / math.log(2),
             "mean_logsumexp": summary.mean_logsumexp,
-            "seconds": self.seconds,
-            "rows_per_second": self.rows_per_second,
-            "gigabytes_per_second": self.gigabytes_per_second,
         }
         if self.sequences is not None:
-            values |= self._sequences(self.sequences)
-        return {name: finite_or_none(value) for name, value in values.items()}
+            results |= _sequence_values(self.sequences)
+        return self._values({"logits": self.logits}, results)
 
-    def _sequences(self, sequences: Sequences) -> dict[str, Any]:
-        values: dict[str, Any] = {
-            "sequences": len(sequences.labels),
-            "mean_log_likelihood_nats": sequences.mean_log_likelihood,
-            "standard_error_tokens_nats": sequences.token_error,
-            "standard_error_sequences_nats": sequences.clustered_error,
-        }
-        for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
-            if lengths is not None:
-                values[f"bits_per_{unit}"] = sequences.bits_per(lengths)
-        return values
+
+def _sequence_values(sequences: Sequences) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "sequences": len(sequences.labels),
+        "mean_log_likelihood_nats": sequences.mean_log_likelihood,
+        "standard_error_tokens_nats": sequences.token_error,
+        "standard_error_sequences_nats": sequences.clustered_error,
+    }
+    for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
+        if lengths is not None:
+            values[f"bits_per_{unit}"] = sequences.bits_per(lengths)
+    return values
 
 
 def finite_or_none(value: Any) -> Any:

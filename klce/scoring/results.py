@@ -24,17 +24,20 @@ _ROWS_IN_GROUP = 1 << 17
 """Rows of a row group of Parquet and of a batch of Arrow."""
 
 
-def row_dtype(dtype: DTypeLike, *, labelled: bool) -> np.dtype[Any]:
+def row_dtype(dtype: DTypeLike, *, labelled: bool, pictured: bool = False) -> np.dtype[Any]:
     """Return the columns of per-row results, in nats, for logits of `dtype`.
 
     ``target`` is the label as the file has it and ``nll`` is 0 where that is ignored; both are
-    there only when there are labels. ``argmax`` is the first class of the largest logit.
+    there only when there are labels. ``argmax`` is the first class of the largest logit. For a page
+    of pictures there are its probability ``top`` and, of labels, the ``rank``, which is 1 for a
+    label whose logit exceeds all others and 0 where it is ignored.
     """
     real = np.dtype(dtype)
-    columns = [("argmax", np.int64), ("entropy", real), ("logsumexp", real)]
+    columns: list[tuple[str, Any]] = [("argmax", np.int64), ("entropy", real), ("logsumexp", real)]
     if labelled:
-        columns = [("target", np.int64), ("nll", real), *columns]
-    return np.dtype(columns)
+        rank = [("rank", np.int64)] if pictured else []
+        columns = [("target", np.int64), ("nll", real), *rank, *columns]
+    return np.dtype([*columns, *([("top", real)] if pictured else [])])
 
 
 class Writer(Protocol):

@@ -12,15 +12,23 @@ from numpy.typing import NDArray
 
 import klce
 from klce._arrays import computed
-from klce.scoring.blocks import MEMORY, Progress, fingerprint, plan_blocks, run_blocks
+from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.inputs import Labels, Logits, check_ignore_index
-from klce.scoring.journal import Journal
-from klce.scoring.readers import Location, Reader, StrPath, absolute, open_file, open_reader
+from klce.scoring.inputs import (
+    Labels,
+    Logits,
+    check_ignore_index,
+    local_files,
+    open_targets,
+)
+from klce.scoring.journal import check_outputs, open_rows
+from klce.scoring.page import check_page
+from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.report import Report
 from klce.scoring.results import check_results_path, open_results, row_dtype
+from klce.scoring.score_page import write_score_page
 from klce.scoring.summary import Summarizer, counted
 
 
@@ -29,6 +37,7 @@ def score_file(
     targets: StrPath | None = None,
     *,
     out: StrPath | None = None,
+    report: StrPath | None = None,
     ignore_index: int = -100,
     groups: StrPath | None = None,
     bytes_file: StrPath | None = None,
@@ -54,6 +63,8 @@ def score_file(
         ``targets`` of the file of logits, if it has one.
     out : path, optional
         File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+    report : path, optional
+        File for a page of pictures (``.html``). What it takes of each row is in `out` too.
     ignore_index : int
         Label of rows that do not count.
     groups : path or URL, optional
@@ -91,7 +102,7 @@ def score_file(
     Interrupted
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
     """
-    scorer = Scoring(logits, targets, ignore_index).open()
+    scorer = Scoring(logits, targets, ignore_index, pictured=report is not None).open()
     rows, labels = scorer.logits, scorer.labels
     plan = plan_blocks([rows], memory=memory, block_rows=block_rows)
     inputs = {
@@ -99,6 +110,8 @@ def score_file(
         "bytes": bytes_file, "words": words_file,
     }  # fmt: skip
     check_outputs(out, resume, inputs)
+    if report is not None:
+        check_page(Path(report), local_files(inputs))
     if labels is not None:
         labels.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
@@ -114,39 +127,42 @@ def score_file(
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
-        journal = None
-        if out is not None:
-            run = {name: fingerprint(place) for name, place in inputs.items()}
-            run |= {"command": "score", "ignore_index": ignore_index, "shape": rows.leading_shape}
+        store = None
+        if out is not None or report is not None:
+            run = {"command": "score", "ignore_index": ignore_index}
             run |= {"arithmetic": opened.arithmetic}
-            journal = stack.enter_context(
-                Journal(Path(out), rows.leading_shape, scorer.columns, run, resume=resume)
-            )
+            shape, columns = rows.leading_shape, scorer.columns
+            store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
         begin = time.perf_counter()
-        resumed = 0 if journal is None else journal.finished
-        run_blocks(plan, opened, scorer, consumers, journal, progress)
-        if journal is not None:
-            journal.finish()
-    seconds = time.perf_counter() - begin
-    found = None if sequences is None else sequences.finish()
-    if found is not None and sequences_out is not None:
-        with open_results(Path(sequences_out), found.labels.shape, found.table().dtype) as writer:
-            writer.write(found.table())
-    return Report(
-        logits=os.fspath(logits),
-        targets=None if labels is None else str(targets or labels.path),
-        out=None if out is None else os.fspath(out),
-        shape=scorer.shape,
-        dtype=rows.dtype.name,
-        engine=engine,
-        isas=opened.isas,
-        ignore_index=ignore_index,
-        summary=summarizer.finish(),
-        sequences=found,
-        seconds=seconds,
-        resumed_rows=resumed,
-        read_bytes=(rows.rows - resumed) * rows.row_bytes,
-    )
+        resumed = 0 if store is None else store.finished
+        run_blocks(plan, opened, scorer, consumers, store, progress)
+        seconds = time.perf_counter() - begin
+        found = Report(
+            logits=os.fspath(logits),
+            targets=None if labels is None else str(targets or labels.path),
+            out=None if out is None else os.fspath(out),
+            shape=scorer.shape,
+            dtype=rows.dtype.name,
+            engine=engine,
+            isas=opened.isas,
+            ignore_index=ignore_index,
+            summary=summarizer.finish(),
+            sequences=None if sequences is None else sequences.finish(),
+            seconds=seconds,
+            resumed_rows=resumed,
+            read_bytes=(rows.rows - resumed) * rows.row_bytes,
+        )
+        if report is not None and store is not None:
+            write_score_page(
+                Path(report), found, store.rows(), None if sequences is None else sequences.groups
+            )
+        if found.sequences is not None and sequences_out is not None:
+            table = found.sequences.table()
+            with open_results(Path(sequences_out), table.shape, table.dtype) as writer:
+                writer.write(table)
+        if store is not None:
+            store.finish()
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +172,16 @@ class Scoring:
     logits: StrPath
     targets: StrPath | None
     ignore_index: int
+    pictured: bool = False
 
     def absolute(self) -> "Scoring":
         """Return the task for a process in another folder."""
         targets = self.targets and absolute(self.targets)
         return replace(self, logits=absolute(self.logits), targets=targets)
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs."""
+        return (self.logits,) if self.targets is None else (self.logits, self.targets)
 
     def open(self) -> "Scorer":
         """Open the files."""
@@ -177,42 +198,19 @@ class Scorer:
         check_ignore_index(task.ignore_index)
         reader = open_targets(task.targets, task.logits)
         self.labels = None if reader is None else Labels(reader, self.logits, task.ignore_index)
-        self.columns = row_dtype(self.logits.dtype, labelled=reader is not None)
+        self.columns = row_dtype(
+            self.logits.dtype, labelled=reader is not None, pictured=task.pictured
+        )
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Score rows `start` to `stop`."""
         target = None if self.labels is None else self.labels.block(start, stop)
-        return score_block(self.logits.block(start, stop), target, self.task.ignore_index)
-
-
-def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
-    """Refuse results that cannot be written, or a run to resume that has none."""
-    if resume and out is None:
-        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
-    if out is not None:
-        check_results_path(Path(out), local_files(inputs))
-
-
-def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
-    """Return the paths of those inputs that are on this machine."""
-    locations = [Location.parse(place) for place in inputs.values() if place is not None]
-    return [location.path for location in locations if not location.remote]
-
-
-def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
-    """Open the labels: those that are named, or those that the file of logits has beside them."""
-    if targets is not None:
-        return open_reader(targets, ("targets",))
-    return open_beside(logits, "targets")
-
-
-def open_beside(logits: StrPath, name: str) -> Reader | None:
-    """Open the array called `name` of the file of logits, if it has one."""
-    location = Location.parse(logits)
-    if location.name == name:
-        return None
-    file = open_file(location)
-    return file.array(name) if name in file.names else None
+        return score_block(
+            self.logits.block(start, stop),
+            target,
+            self.task.ignore_index,
+            pictured=self.task.pictured,
+        )
 
 
 class _Sequences:
@@ -221,7 +219,7 @@ class _Sequences:
     def __init__(
         self, groups: Groups, bytes_file: StrPath | None, words_file: StrPath | None
     ) -> None:
-        self._groups, self._sums = groups, GroupSums(groups)
+        self.groups, self._sums = groups, GroupSums(groups)
         self._bytes = _lengths(bytes_file, "bytes", groups)
         self._words = _lengths(words_file, "words", groups)
 
@@ -233,7 +231,7 @@ class _Sequences:
 
     def finish(self) -> Sequences:
         return Sequences(
-            labels=self._groups.labels,
+            labels=self.groups.labels,
             tokens=self._sums.counts,
             correct=self._sums.of("correct").astype(np.int64),
             nll=self._sums.of("nll"),
@@ -269,14 +267,23 @@ def _lengths(place: StrPath | None, name: str, groups: Groups) -> NDArray[np.flo
 
 
 def score_block(
-    x: NDArray[Any], target: NDArray[np.int64] | None, ignore_index: int
+    x: NDArray[Any],
+    target: NDArray[np.int64] | None,
+    ignore_index: int,
+    *,
+    pictured: bool = False,
 ) -> NDArray[Any]:
     """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
-    table = np.empty(len(x), dtype=row_dtype(computed(x.dtype), labelled=target is not None))
-    own = () if target is None else ("nll",)
-    want = ("entropy", "logsumexp", "argmax", *own)
-    for name, column in klce.score(x, target, want=want, ignore_index=ignore_index).items():
-        table[name] = column
+    columns = row_dtype(computed(x.dtype), labelled=target is not None, pictured=pictured)
+    table = np.empty(len(x), columns)
+    of_column = {"target": None, "top": "max_log_prob"}
+    want = [of_column.get(name, name) for name in columns.names or ()]
+    scored = klce.score(x, target, want=filter(None, want), ignore_index=ignore_index)
+    for name, column in scored.items():
+        if name == "max_log_prob":
+            table["top"] = np.exp(column, dtype=np.float64)
+        else:
+            table[name] = column
     if target is not None:
         table["target"] = target
     return table

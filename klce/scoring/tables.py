@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from klce.scoring.compare import Comparison
-from klce.scoring.comparison import QUANTILES
+from klce.scoring.distribution import QUANTILES
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
-from klce.scoring.report import Report
+from klce.scoring.report import Report, Run
 
 
 def score_table(report: Report) -> Table:
@@ -61,7 +61,7 @@ def comparison_table(comparison: Comparison) -> Table:
     found = summary.estimates
     table = _empty(f"{comparison.p} against {comparison.q}")
     table.add_row("rows", f"{summary.rows:,}")
-    table.add_row("classes", f"{comparison.shape[-1]:,}")
+    table.add_row("classes", f"{comparison.classes:,}")
     if "nll" in found:
         skipped = f"ignore_index {comparison.ignore_index}"
         table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
@@ -72,7 +72,7 @@ def comparison_table(comparison: Comparison) -> Table:
     if summary.infinite:
         table.add_row("rows of infinite KL", f"{summary.infinite:,}", "Q gives 0 where P does not")
     if summary.floor_classes is not None:
-        entries = summary.counted * comparison.shape[-1]
+        entries = summary.counted * comparison.classes
         share = 100 * summary.floor_classes / entries if entries else math.nan
         table.add_row("classes cut off in P", _number(share, ".2f"), "%")
     if summary.saturated is not None:
@@ -164,7 +164,7 @@ def _empty(title: str) -> Table:
     return table
 
 
-def _add_speed(table: Table, run: Report | Comparison) -> None:
+def _add_speed(table: Table, run: Run) -> None:
     table.add_section()
     table.add_row("speed", f"{run.rows_per_second:,.0f}", "rows/s")
     table.add_row("", f"{run.gigabytes_per_second:.3g}", "GB/s")

@@ -96,6 +96,18 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
         )
 
 
+@pytest.mark.parametrize("noise", [1e-5, 1e-3, 1e-2])
+def test_near_rows_keep_their_digits(files, tmp_path, noise):
+    rng = np.random.default_rng(1)
+    p = 3 * rng.standard_normal((50, 300)).astype(np.float32)
+    q = p + (noise * rng.standard_normal(p.shape)).astype(np.float32)
+    compare_file(*files(p, q), out=tmp_path / "out.npy")
+    table, expected = np.load(tmp_path / "out.npy"), specification(p, q)
+    np.testing.assert_allclose(table["total_variation"], expected["total_variation"], rtol=1e-6)
+    # The specification takes the difference of logarithms: of a small divergence it keeps less.
+    np.testing.assert_allclose(table["kl"], expected["kl"], rtol=1e-6, atol=1e-15)
+
+
 def test_real_logits():
     p, q, target = (np.load(path) for path in (P, Q, TARGETS))
     comparison = compare_file(P, Q, TARGETS)

@@ -1,9 +1,11 @@
 """Runs on Dask distributed: files and summary of a local run, whatever becomes of workers."""
 
 import contextlib
+import functools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,14 +17,20 @@ from pathlib import Path
 
 import distributed
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from klce import _ufuncs, cli
-from klce.scoring import InputError, Interrupted, compare_file, engines, score_file
+from klce.scoring import InputError, Interrupted, engines, score_file
 from klce.scoring.engines import Arithmetic, open_engine
+from klce.scoring.identity import Identity
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
+from tests.scoring import runs
+from tests.scoring.runs import said, stop_after
+
+run = functools.partial(runs.run, block_rows=50)
 
 KILLS = int(os.environ.get("KLCE_TEST_KILLS", "3"))
 """Runs that are killed at random moments."""
@@ -47,39 +55,6 @@ def processes():
     """A cluster of two worker processes."""
     with start_cluster(n_workers=2, threads_per_worker=1, silence_logs=50) as cluster:
         yield cluster
-
-
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("targets.npy", rng.integers(0, 20, 1000))
-    np.save("groups.npy", np.arange(1000) // 30)
-    return tmp_path
-
-
-def run(command, out=None, **options):
-    options = {"groups": "groups.npy", "out": out, "block_rows": 50} | options
-    if command == "score":
-        return score_file("logits.npy", "targets.npy", **options)
-    compat = "llama.cpp" if command == "compat" else None
-    return compare_file("logits.npy", "q.npy", "targets.npy", compat=compat, **options)
-
-
-def said(report):
-    differ = ("seconds", "rows_per_second", "gigabytes_per_second", "out", "engine")
-    return {name: value for name, value in report.to_dict().items() if name not in differ}
-
-
-def stop_after(rows):
-    def progress(done, total):
-        if done >= total * rows // 1000:
-            raise KeyboardInterrupt
-
-    return progress
 
 
 # --- the same results -----------------------------------------------------------------------------
@@ -126,14 +101,15 @@ def test_results_come_in_the_order_of_the_rows(scheduler):
 class _Slow:
     """A computation whose first blocks are the last to be finished; its own task."""
 
-    shape, columns = (30, 1), np.dtype("i8")
-
     @property
     def task(self):
         return self
 
     def absolute(self):
         return self
+
+    def places(self):
+        return ()
 
     def open(self):
         return self
@@ -240,22 +216,42 @@ def test_killed_at_random_moments(files, processes, seed):
 
 @pytest.mark.slow
 def test_a_cluster_of_its_own(files):
-    run("score", "local.parquet", groups=None)
-    command = ["score", "logits.npy", "targets.npy", "--engine", "dask", "--out", "out.parquet"]
-    done = subprocess.run(
-        [sys.executable, "-m", "klce", *command, "--json"],
-        env=os.environ | {"KLCE_NUM_THREADS": "2"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
-    assert json.loads(done.stdout)["engine"] == "dask"
-    assert (files / "out.parquet").read_bytes() == (files / "local.parquet").read_bytes()
+    """Ctrl-C, which a terminal sends to the workers too, ends it with one line; a run ends well."""
+    np.save("many.npy", np.random.default_rng(1).normal(size=(200_000, 20)).astype(np.float32))
+    score_file("many.npy", out="local.npy")
+    command = [sys.executable, "-m", "klce", "score", "many.npy", "--engine", "dask"]
+    command += ["--out", "out.npy", "--json"]
+    options = {"env": os.environ | {"KLCE_NUM_THREADS": "2"}, "stderr": subprocess.PIPE}
+    with subprocess.Popen(
+        [*command, "--memory", "8kB"],  # blocks of 51 rows
+        start_new_session=True, **options,
+    ) as process:  # fmt: skip
+        rows = files / ".out.npy.rows.npy"
+        while not rows.exists() or rows.stat().st_size < 1000:
+            assert process.poll() is None
+            time.sleep(0.01)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        assert len(workers) >= 2
+        begin = time.monotonic()
+        os.killpg(process.pid, signal.SIGINT)
+        complaint = process.stderr.read().decode()
+        assert process.wait() == 130
+    assert time.monotonic() - begin < 20
+    assert re.fullmatch(r"klce: interrupted: .* of 200,000 rows are finished; go .*\n", complaint)
+    assert psutil.wait_procs(workers, timeout=20)[1] == []
+
+    done = subprocess.run([*command, "--resume"], stdout=subprocess.PIPE, check=True, **options)
+    assert done.stderr == b""
+    report = json.loads(done.stdout)
+    assert (report["engine"], report["counted_rows"]) == ("dask", 200_000)
+    assert (files / "out.npy").read_bytes() == (files / "local.npy").read_bytes()
 
 
 # --- refused --------------------------------------------------------------------------------------
 
 
 def complains(message, *options):
-    result = CliRunner().invoke(cli.app, ["score", "logits.npy", "--out", "out.npy", *options])
+    result = CliRunner().invoke(cli.app, ["score", "logits.npy", *options, "--out", "out.npy"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr.startswith("klce: ")
     assert result.stderr.count("\n") == 1
@@ -288,11 +284,48 @@ def test_a_worker_without_the_file(files, scheduler, monkeypatch):
     complains("/nowhere.npy", "--engine", "dask", "--scheduler", scheduler)
 
 
-def test_a_worker_with_another_file(files, scheduler, monkeypatch):
-    np.save("other.npy", np.zeros((1000, 21), np.float32))
-    other = os.path.abspath("other.npy")
-    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, logits=other))
-    complains("finds logits of shape (1000, 21)", "--engine", "dask", "--scheduler", scheduler)
+@pytest.mark.parametrize("which", ["logits", "targets"])
+def test_a_worker_with_another_file(files, scheduler, monkeypatch, which):
+    there = files / "there"
+    there.mkdir()
+    other = there / f"{which}.npy"
+    monkeypatch.setattr(Scoring, "absolute", lambda task: replace(task, **{which: str(other)}))
+    options = ("--engine", "dask", "--scheduler", scheduler)
+    array = np.load(f"{which}.npy")
+
+    np.save(other, array[:-1])
+    complains(f"{other}: another file of that name: ", "targets.npy", *options)
+    array[700:] = array[700:][::-1]
+    np.save(other, array)
+    complains(
+        f"{other}: another file of that name: as many bytes as in the run, but other ones",
+        "targets.npy", *options,
+    )  # fmt: skip
+    shutil.copy(f"{which}.npy", other)
+    assert score_file("logits.npy", "targets.npy", engine="dask", scheduler=scheduler).rows == 1000
+
+
+def test_identities(files):
+    (files / "folder").mkdir()
+    for i in range(3):
+        shutil.copy("logits.npy", f"folder/part-{i}.npy")
+    for place, changed in (
+        ("logits.npy", "logits.npy"),
+        ("folder", "folder/part-1.npy"),
+        ("folder/*.npy::x", "folder/part-2.npy"),
+        (f"file://{files}/folder", "folder/part-0.npy"),
+        (f"file://{files}/folder/*.npy", "folder/part-0.npy"),
+    ):
+        before = Identity.of(place)
+        assert before == Identity.of(place)
+        data = Path(changed).read_bytes()
+        if "://" not in place:  # of which only the store could tell
+            Path(changed).write_bytes(data[:-1] + b"x")
+            assert "other ones" in before.difference(Identity.of(place))
+        Path(changed).write_bytes(data + b"x")
+        assert f"{before.size + 1:,} bytes, where" in before.difference(Identity.of(place))
+        Path(changed).write_bytes(data)
+        assert before.difference(Identity.of(place)) is None
 
 
 def test_a_worker_that_joins_with_other_bits(files, scheduler, monkeypatch):

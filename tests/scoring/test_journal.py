@@ -11,49 +11,18 @@ import time
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, Interrupted, compare_file, score_file
+from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
-from klce.scoring.blocks import fingerprint
+from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS, row_dtype
+from tests.scoring.runs import run, said, stop_after
 
 SUFFIXES = sorted(WRITERS)
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
-    """Work in a folder with logits of two models, labels and groups of 1000 rows."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    np.save("logits.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("q.npy", rng.normal(size=(1000, 20)).astype(np.float32))
-    np.save("targets.npy", rng.integers(0, 20, 1000))
-    np.save("groups.npy", np.arange(1000) // 30)
-    return tmp_path
-
-
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-def stop_after(rows):
-    def progress(done, total):
-        if done >= total * rows // 1000:
-            raise KeyboardInterrupt
-
-    return progress
-
-
-def run(command, out, **options):
-    if command == "score":
-        return score_file("logits.npy", "targets.npy", groups="groups.npy", out=out, **options)
-    return compare_file("logits.npy", "q.npy", "targets.npy", groups="groups.npy", out=out,
-                        compat="llama.cpp" if command == "compat" else None, **options)  # fmt: skip
-
-
-def said(report):
-    speed = ("seconds", "rows_per_second", "gigabytes_per_second", "out")
-    return {name: value for name, value in report.to_dict().items() if name not in speed}
 
 
 @pytest.mark.parametrize("command", ["score", "compare", "compat"])
@@ -78,9 +47,9 @@ def test_finished_rows_are_not_computed_again(files, monkeypatch):
         run("score", "out.csv", block_rows=100, progress=stop_after(400))
     computed = []
 
-    def score_block(x, *arguments):
+    def score_block(x, *arguments, **options):
         computed.append(len(x))
-        return real(x, *arguments)
+        return real(x, *arguments, **options)
 
     real = score_module.score_block
     monkeypatch.setattr(score_module, "score_block", score_block)
@@ -102,7 +71,7 @@ def test_without_resume_a_run_starts_anew(files):
 def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
     before = names(files)
 
-    def score_block(*arguments):
+    def score_block(*arguments, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(score_module, "score_block", score_block)
@@ -110,6 +79,21 @@ def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
         run("score", "out.npy")
     assert not isinstance(caught.value, Interrupted)
     assert names(files) == before
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_an_interrupt_of_the_report_keeps_all_rows(files, monkeypatch, command):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    options = {"out": "out.csv", "report": "report.html"}
+    monkeypatch.setattr(page, "_image", stop)
+    with pytest.raises(Interrupted, match=r"^1,000 of 1,000 rows are finished$"):
+        run(command, **options)
+    assert not {"out.csv", "report.html"} & set(names(files))
+    monkeypatch.setattr(page, "_image", lambda *arguments: "data:,")
+    assert run(command, resume=True, **options).resumed_rows == 1000
+    assert {"out.csv", "report.html"} < set(names(files))
 
 
 def test_an_error_keeps_what_is_finished(files):
@@ -173,9 +157,9 @@ from klce.scoring import score_file
 
 def progress(done, total):
     print(done, flush=True)
-    time.sleep(0.002)
+    time.sleep(0.01)
 
-score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=20, resume=True,
+score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=50, resume=True,
            progress=progress)
 """
 

@@ -1,7 +1,6 @@
 """The report page, as it is written and as a browser shows it."""
 
 import html.parser
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,19 +8,40 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klce.scoring import compare_file
-from klce.scoring.histograms import Calibration, gather
+import klce
+from klce.scoring import InputError, Interrupted, compare_file, page, score_file
+from klce.scoring.compare_page import gather
+from klce.scoring.histograms import Calibration
+from klce.scoring.readers import open_reader
+from klce.scoring.score_page import gather as gather_scores
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
+GROUPS = f"{EXAMPLE / 'base.kld'}::groups"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    path = tmp_path_factory.mktemp("page") / "report.html"
-    compare_file(EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", report=path)
-    return path
+def pages(tmp_path_factory):
+    """The pages of a comparison and of a scored file, by the commands."""
+    folder = tmp_path_factory.mktemp("pages")
+    paths = {name: folder / f"{name}.html" for name in ("compare", "score")}
+    compare_file(EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", report=paths["compare"])
+    score_file(EXAMPLE / "base.kld", groups=GROUPS, report=paths["score"])
+    return paths
+
+
+@pytest.fixture
+def one_theme(monkeypatch):
+    """Draw each picture once: the themes differ in colours alone."""
+    real, drawn = page._image, {}
+
+    def image(draw, colours):
+        if draw not in drawn:
+            drawn[draw] = real(draw, colours)
+        return drawn[draw]
+
+    monkeypatch.setattr(page, "_image", image)
 
 
 class Parser(html.parser.HTMLParser):
@@ -49,32 +69,45 @@ def parse(path):
     return parser
 
 
-def test_page_holds_everything_itself(page):
-    parser = parse(page)
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("compare", ("KL(P||Q)", "Calibration", "The worst rows", "base.kld", "q4_logits.npy")),
+        ("score", ("NLL", "Calibration", "Accuracy of the top k", "The worst rows", "base.kld")),
+    ],
+)
+def test_page_holds_everything_itself(pages, command, said):
+    parser = parse(pages[command])
     assert parser.tags.count("picture") == 5
     assert len(parser.urls) == 10
     assert all(url.startswith("data:image/svg+xml;base64,") for url in parser.urls)
     assert "script" not in parser.tags
-    assert "url(" not in page.read_text()
+    assert "url(" not in pages[command].read_text()
     text = " ".join(" ".join(parser.text).split())
-    for words in ("KL(P||Q)", "Calibration", "The worst rows", "base.kld", "q4_logits.npy"):
+    for words in said:
         assert words in text
 
 
-def test_same_rows_give_the_same_page(page, tmp_path):
+def test_same_rows_give_the_same_page(pages, tmp_path):
     compare_file(
-        EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", report=tmp_path / "r.html", block_rows=10
+        EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", report=tmp_path / "c.html", block_rows=10
     )
-    assert (tmp_path / "r.html").read_bytes() == page.read_bytes()
+    assert (tmp_path / "c.html").read_bytes() == pages["compare"].read_bytes()
+    score_file(EXAMPLE / "base.kld", groups=GROUPS, report=tmp_path / "s.html", block_rows=10)
+    assert (tmp_path / "s.html").read_bytes() == pages["score"].read_bytes()
 
 
-def test_without_targets(tmp_path):
+@pytest.mark.parametrize(("command", "pictures"), [("compare", 3), ("score", 2)])
+def test_without_targets(tmp_path, one_theme, command, pictures):
     rng = np.random.default_rng(0)
     np.save(tmp_path / "<p>.npy", rng.normal(size=(4, 9, 7)))
     np.save(tmp_path / "q.npy", rng.normal(size=(4, 9, 7)))
-    compare_file(tmp_path / "<p>.npy", tmp_path / "q.npy", report=tmp_path / "r.html")
+    if command == "compare":
+        compare_file(tmp_path / "<p>.npy", tmp_path / "q.npy", report=tmp_path / "r.html")
+    else:
+        score_file(tmp_path / "<p>.npy", report=tmp_path / "r.html")
     parser = parse(tmp_path / "r.html")  # the name is text, not a tag
-    assert parser.tags.count("picture") == 3
+    assert parser.tags.count("picture") == pictures
     text = " ".join(parser.text)
     assert "<p>.npy" in text
     assert "label" not in text
@@ -82,7 +115,7 @@ def test_without_targets(tmp_path):
 
 
 @pytest.mark.parametrize("case", ["equal", "infinite", "nan", "none", "one"])
-def test_rows_that_are_hard_to_draw(tmp_path, case):
+def test_rows_that_are_hard_to_draw(tmp_path, one_theme, case):
     rng = np.random.default_rng(0)
     p = rng.normal(size=(0 if case == "none" else 1 if case == "one" else 20, 7))
     q = p.copy()
@@ -93,9 +126,73 @@ def test_rows_that_are_hard_to_draw(tmp_path, case):
     np.save(tmp_path / "p.npy", p)
     np.save(tmp_path / "q.npy", q)
     np.save(tmp_path / "t.npy", np.ones(len(p), int))
-    paths = [tmp_path / name for name in ("p.npy", "q.npy", "t.npy")]
-    compare_file(*paths, report=tmp_path / "r.html")
-    assert parse(tmp_path / "r.html").tags.count("picture") == 5
+    compare_file(*(tmp_path / f"{name}.npy" for name in "pqt"), report=tmp_path / "c.html")
+    # The first class is impossible, where it can be.
+    np.save(tmp_path / "t.npy", np.zeros(len(p), int))
+    scored = tmp_path / ("p.npy" if case == "nan" else "q.npy")
+    score_file(scored, tmp_path / "t.npy", report=tmp_path / "s.html")
+    for name in ("c.html", "s.html"):
+        assert parse(tmp_path / name).tags.count("picture") == 5
+
+
+def test_a_score_page_is_refused_before_any_work(tmp_path):
+    with pytest.raises(InputError, match=r"x\.pdf: a report is a page"):
+        score_file(EXAMPLE / "base.kld", report=tmp_path / "x.pdf", out=tmp_path / "o.npy")
+    with pytest.raises(InputError, match="no folder"):
+        score_file(EXAMPLE / "base.kld", report=tmp_path / "a" / "x.html")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_the_page_takes_of_a_row_is_in_the_results(tmp_path, one_theme):
+    plain, pictured = tmp_path / "plain.npy", tmp_path / "pictured.npy"
+    score_file(EXAMPLE / "base.kld", out=plain)
+    score_file(EXAMPLE / "base.kld", out=pictured, report=tmp_path / "r.html")
+    rows, more = np.load(plain), np.load(pictured)
+    assert set(more.dtype.names) == {*rows.dtype.names, "rank", "top"}
+    for name in rows.dtype.names:
+        assert rows[name].tobytes() == more[name].tobytes()
+    x = open_reader(EXAMPLE / "base.kld").read(0, len(rows), 1).astype(np.float64)
+    own = x[np.arange(len(x)), rows["target"]]
+    assert more["rank"].tolist() == (x >= own[:, None]).sum(1).tolist()
+    np.testing.assert_allclose(more["top"], klce.softmax(x).max(1), rtol=1e-6)
+
+
+def test_a_page_of_a_resumed_run(pages, tmp_path):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    options = {"groups": GROUPS, "out": tmp_path / "o.npy", "report": tmp_path / "r.html"}
+    with pytest.raises(Interrupted):
+        score_file(EXAMPLE / "base.kld", block_rows=10, progress=stop, **options)
+    assert not (tmp_path / "r.html").exists()
+    assert score_file(EXAMPLE / "base.kld", resume=True, **options).resumed_rows == 10
+    assert (tmp_path / "r.html").read_bytes() == pages["score"].read_bytes()
+
+
+def test_pictures_of_scores_count_the_rows_that_count(tmp_path, one_theme, monkeypatch):
+    monkeypatch.setattr("klce.scoring.distribution.ROWS_AT_ONCE", 32)
+    rng = np.random.default_rng(0)
+    logits, targets = 3 * rng.normal(size=(200, 30)), rng.integers(0, 30, 200)
+    targets[::7], logits[5, 2], logits[8, targets[8]] = -100, np.nan, -np.inf
+    np.save(tmp_path / "x.npy", logits)
+    np.save(tmp_path / "y.npy", targets)
+    paths = {"out": tmp_path / "out.npy", "report": tmp_path / "r.html"}
+    summary = score_file(tmp_path / "x.npy", tmp_path / "y.npy", **paths).summary
+    rows = np.load(tmp_path / "out.npy")
+    found = gather_scores(rows, (200, 30), -100, None)
+    assert summary.infinite == 1
+    for counts in (found.nll.counts, found.entropy.counts, found.by_position.counts,
+                   found.calibration.counts):  # fmt: skip
+        assert counts.sum() == summary.counted < 200
+    counted = rows[(targets != -100) & ~np.isnan(rows["entropy"])]
+    for k, share in zip(found.ranks.k, found.ranks.share, strict=True):
+        assert share == pytest.approx(np.mean(counted["rank"] <= k))
+    assert found.ranks.share[0] == pytest.approx(summary.accuracy)
+    assert found.ranks.k[[0, -1]].tolist() == [1, 30]
+    assert found.worst[0] == 8
+    assert np.all(np.diff(rows["nll"][found.worst]) <= 0)
+    right = np.nansum(found.calibration.accuracy * found.calibration.counts)
+    assert right == pytest.approx(summary.correct)
 
 
 def test_pictures_count_all_rows(tmp_path):
@@ -103,8 +200,8 @@ def test_pictures_count_all_rows(tmp_path):
     summary = compare_file(*paths, out=tmp_path / "out.npy").summary
     rows = np.load(tmp_path / "out.npy")
     found = gather(rows, (105,), -100, None, (summary.kl_quantiles[0], summary.kl_quantiles[-1]))
-    assert found.kl_counts.sum() == 105
-    assert found.change_counts.sum() == 105
+    assert found.kl.counts.sum() == 105
+    assert found.change.counts.sum() == 105
     for density in (found.by_entropy, found.by_position):
         assert density.counts.sum() == 105
         weights = density.counts.sum(1)
@@ -124,35 +221,51 @@ def test_expected_calibration_error():
     assert calibration.error == pytest.approx((2 * 0.3 + 6 * 0.2) / 8)
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_page_in_a_browser(page, tmp_path, theme):
-    """The paper and the pictures are of the theme, and nothing is wider than the window."""
-    matplotlib_image = pytest.importorskip("matplotlib.image")
-    shot = tmp_path / "shot.png"
-    probe = tmp_path / "probe.html"
-    script = (
-        "<script>addEventListener('load', () => { document.title = ['loaded',"
-        "document.documentElement.scrollWidth <= innerWidth,"
-        "[...document.images].every(i => i.complete && i.naturalWidth > 0),"
-        "document.images.length].join(' ') })</script></body>"
+PROBE = """
+<script>addEventListener('load', () => {
+  const fits = document.documentElement.scrollWidth <= innerWidth;
+  const drawn = [...document.images].every(i => i.complete && i.naturalWidth > 0);
+  if (!fits || !drawn || document.images.length != 5) document.body.replaceChildren();
+})</script></body>
+"""
+"""Empties a page that is wider than its window, or has not all of its pictures."""
+
+WIDTH, HEIGHT = 1000, 1400
+
+
+@pytest.fixture(scope="module", params=["light", "dark"])
+def shot(pages, request, tmp_path_factory):
+    """A theme, and the pages side by side in it as a browser shows them."""
+    image = pytest.importorskip("matplotlib.image")
+    folder = tmp_path_factory.mktemp("shot")
+    frames = ""
+    for name, path in pages.items():
+        (folder / f"{name}.html").write_text(path.read_text().replace("</body>", PROBE))
+        frames += f"<iframe src={name}.html width={WIDTH} height={HEIGHT} frameborder=0></iframe>"
+    both = folder / "both.html"
+    both.write_text(
+        f"<meta name=color-scheme content='light dark'><body style='margin:0;display:flex'>{frames}"
     )
-    probe.write_text(page.read_text().replace("</body>", script))
-    command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=1000,1400",
-        f"--blink-settings=preferredColorScheme={0 if theme == 'dark' else 1}",
-    ]  # fmt: skip
     done = subprocess.run(
-        [*command, "--dump-dom", probe.as_uri()], capture_output=True, check=True, timeout=120
-    )
-    assert re.search(rb"<title>(.*?)</title>", done.stdout)[1] == b"loaded true true 5"
-    subprocess.run(
-        [*command, f"--screenshot={shot}", page.as_uri()],
+        [
+            CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+            f"--user-data-dir={folder / 'profile'}", f"--window-size={2 * WIDTH},{HEIGHT}",
+            f"--blink-settings=preferredColorScheme={0 if request.param == 'dark' else 1}",
+            f"--screenshot={folder / 'shot.png'}", both.as_uri(),
+        ],
         capture_output=True, check=True, timeout=120,
     )  # fmt: skip
-    image = matplotlib_image.imread(shot)[..., :3]
-    brightness = image.mean(axis=2)
+    assert b"written to file" in done.stderr + done.stdout
+    pixels = image.imread(folder / "shot.png")[..., :3]
+    return request.param, {"compare": pixels[:, :WIDTH], "score": pixels[:, WIDTH:]}
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("command", ["compare", "score"])
+def test_page_in_a_browser(shot, command):
+    """The paper and the pictures are of the theme, and nothing is wider than the window."""
+    theme, shown = shot
+    brightness = shown[command].mean(axis=2)
     paper = np.median(brightness)
     assert (paper < 0.15) if theme == "dark" else (paper > 0.95)
     # Bars, lines and text stand out against the paper.

@@ -1,6 +1,4 @@
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -265,50 +263,3 @@ def test_digits():
     summary = score_file(folder / "logits.npy", folder / "targets.npy").summary
     assert summary.accuracy == np.mean(logits.argmax(-1) == targets)
     assert summary.mean_nll == pytest.approx(specification(logits, targets)["nll"].mean(), rel=1e-7)
-
-
-ANONYMOUS_MEMORY = """
-import re, sys, threading
-from pathlib import Path
-from klce.scoring import score_file
-
-def anonymous():
-    return int(re.search(r"RssAnon:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
-
-samples, done = [anonymous()], threading.Event()
-def sample():
-    while not done.wait(0.002):
-        samples.append(anonymous())
-
-sampler = threading.Thread(target=sample)
-sampler.start()
-score_file(sys.argv[1], out=sys.argv[2])
-done.set()
-sampler.join()
-print(len(samples), samples[0] / 1024, max(samples) / 1024)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("shape", "dtype", "fortran_order"),
-    [
-        ((500_000, 1000), "<f4", False),  # 2 GB
-        ((130_000, 1000), "<f4", True),
-        ((65_000, 1000), ">f8", False),
-        ((1_000, 128_256), "<f4", False),
-        ((6_000_000, 2), "<f4", False),
-    ],
-)
-def test_memory_is_bounded_by_the_block(tmp_path, shape, dtype, fortran_order):
-    path = tmp_path / "logits.npy"
-    with path.open("wb") as file:
-        header = {"descr": dtype, "fortran_order": fortran_order, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)  # all zeros
-    command = [sys.executable, "-c", ANONYMOUS_MEMORY, path, tmp_path / "out.npy"]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    count, begin, peak = map(float, done.stdout.split())
-    assert count > 10
-    assert peak < 300, f"of {path.stat().st_size / 2**20:.0f} MB"
-    assert peak - begin < 150, "the block, its conversion and its results"

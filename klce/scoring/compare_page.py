@@ -1,0 +1,310 @@
+"""The page of a comparison: what it shows, and the counts that its pictures are drawn from."""
+
+import functools
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.comparison import (
+    MEASURES,
+    ComparisonSummary,
+    Estimate,
+    counted_rows,
+    probability_change,
+)
+from klce.scoring.distribution import QUANTILES, pieces
+from klce.scoring.groups import Groups
+from klce.scoring.histograms import (
+    BINS,
+    Calibration,
+    CalibrationSums,
+    Density,
+    DensitySums,
+    Histogram,
+    HistogramSums,
+    Positions,
+    Worst,
+    position_edges,
+)
+from klce.scoring.page import (
+    Colours,
+    Figure,
+    Table,
+    draw,
+    draw_calibration,
+    draw_density,
+    draw_histogram,
+    number,
+    quantile_name,
+    worst_table,
+    write_page,
+)
+
+if TYPE_CHECKING:
+    from klce.scoring.compare import Comparison  # which writes pages
+    from klce.scoring.page import (
+        Cell,
+    )
+
+LEAST_KL = 1e-12
+"""Divergences below it are shown at it: they are 0, or the last digits of the logits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The data of all pictures; of the labels None where there are none.
+
+    Attributes
+    ----------
+    kl : Histogram
+        Rows by KL(P||Q), in bins that are equally wide on a logarithmic scale.
+    by_entropy, by_position : Density
+        KL(P||Q) against the entropy of P and along the position.
+    change : Histogram or None
+        Rows by the label's change of probability.
+    calibration : tuple of Calibration or None
+        Of P and of Q.
+    worst : ndarray
+        The numbers of the rows of the largest KL(P||Q), in descending order.
+    positions : str
+        What a position is.
+    """
+
+    kl: Histogram
+    by_entropy: Density
+    by_position: Density
+    change: Histogram | None
+    calibration: tuple[Calibration, Calibration] | None
+    worst: NDArray[np.int64]
+    positions: str
+
+
+def gather(
+    rows: NDArray[Any],
+    leading_shape: tuple[int, ...],
+    ignore_index: int,
+    groups: Groups | None,
+    kl_range: tuple[float, float],
+) -> Pictures:
+    """Count rows of a comparison, whose KL(P||Q) has a range, into the bins of all pictures."""
+    smallest_kl, largest_kl = kl_range
+    labelled = "target" in (rows.dtype.names or ())
+    counting = functools.partial(counted_rows, ignore_index=ignore_index)
+
+    positions, worst = Positions(leading_shape, groups), Worst()
+    entropy_top = change_top = 0.0
+    last = 0
+    for start, table, counts in pieces(rows, counting):
+        places = positions.block(start, start + len(table))
+        last = max(last, int(places.max(initial=0)))
+        entropy_top = max(entropy_top, float(table["entropy"][counts].max(initial=0)))
+        if labelled:
+            change = np.abs(probability_change(table)[counts])
+            change_top = max(change_top, float(change.max(initial=0)))
+        worst.add(start + np.flatnonzero(counts), table["kl"][counts])
+
+    top = largest_kl if LEAST_KL < largest_kl < math.inf else 1.0
+    least = smallest_kl if LEAST_KL < smallest_kl < top / 10 else min(LEAST_KL, top / 10)
+    kl_edges = np.geomspace(least, top, BINS + 1)
+    change_top = change_top or 1.0
+
+    kl = HistogramSums(kl_edges)
+    entropy = DensitySums(np.linspace(0, entropy_top or 1.0, BINS + 1), kl_edges)
+    position = DensitySums(position_edges(last), kl_edges)
+    changes = HistogramSums(np.linspace(-change_top, change_top, 2 * BINS + 2))
+    calibrations = CalibrationSums(), CalibrationSums()
+    positions = Positions(leading_shape, groups)
+    for start, table, counts in pieces(rows, counting):
+        places = positions.block(start, start + len(table))[counts]
+        table = table[counts]
+        kl.add(table["kl"])
+        entropy.add(table["entropy"], table["kl"])
+        position.add(places, table["kl"])
+        if labelled:
+            changes.add(probability_change(table))
+            for sums, suffix in zip(calibrations, ("", "_q"), strict=True):
+                sums.add(table["top" + suffix], table["argmax" + suffix] == table["target"])
+    return Pictures(
+        kl=kl.finish(),
+        by_entropy=entropy.finish(),
+        by_position=position.finish(),
+        change=changes.finish() if labelled else None,
+        calibration=(calibrations[0].finish(), calibrations[1].finish()) if labelled else None,
+        worst=worst.rows,
+        positions=positions.name,
+    )
+
+
+def write_comparison_page(
+    path: Path, comparison: "Comparison", rows: NDArray[Any], groups: Groups | None
+) -> None:
+    """Write the page of a comparison, given its rows and their sequences, if there are any."""
+    summary = comparison.summary
+    assert summary is not None
+    pictures = gather(
+        rows,
+        comparison.shape[:-1],
+        comparison.ignore_index,
+        groups,
+        (summary.kl_quantiles[0], summary.kl_quantiles[-1]),
+    )
+    write_page(
+        path,
+        heading="How far Q is from P",
+        places=[("P", comparison.p), ("Q", comparison.q), ("labels", comparison.targets)],
+        counts=_counts(comparison, summary),
+        figures=_figures(summary, pictures),
+        tables=[_means(summary, comparison.groups is not None), _quantiles(summary)],
+        worst=_worst(rows, pictures.worst, groups),
+        dtype=comparison.dtype,
+    )
+
+
+def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[str, str]]:
+    counts = [
+        ("rows", f"{summary.rows:,}"),
+        ("classes", f"{comparison.classes:,}"),
+        ("rows that count", f"{summary.counted:,}"),
+    ]
+    if comparison.groups is not None:
+        counts.append(("sequences", f"{comparison.groups:,}"))
+    if summary.nan:
+        counts.append(("rows of nan", f"{summary.nan:,}"))
+    if summary.infinite:
+        counts.append(("rows of infinite KL", f"{summary.infinite:,}"))
+    if summary.saturated is not None:
+        counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
+    if "nll" in summary.estimates:
+        counts.append(("perplexity of P", number(summary.perplexity("nll"))))
+        counts.append(("perplexity of Q", number(summary.perplexity("nll_q"))))
+    return counts
+
+
+def _means(summary: ComparisonSummary, grouped: bool) -> Table:
+    def line(label: str, estimate: Estimate) -> tuple[str, ...]:
+        errors = [number(estimate.error, ".2g")]
+        if estimate.clustered_error is not None:
+            errors.append(number(estimate.clustered_error, ".2g"))
+        return (label, number(estimate.mean), *errors)
+
+    return Table(
+        "Means",
+        "With their standard errors"
+        + (", as if rows were independent and clustered by sequence." if grouped else "."),
+        ("value of a row", "mean", "error", *(["clustered"] if grouped else [])),
+        [
+            line(label, summary.estimates[name])
+            for name, label in MEASURES.items()
+            if name in summary.estimates and name != "squared_probability_change"
+        ],
+    )
+
+
+def _quantiles(summary: ComparisonSummary) -> Table:
+    heading: tuple[str, ...] = ("percentile", "KL(P||Q), nats")
+    lines: list[tuple[str, ...]] = [
+        (quantile_name(fraction), number(kl))
+        for fraction, kl in zip(QUANTILES, summary.kl_quantiles, strict=True)
+    ]
+    if summary.change_quantiles is not None:
+        heading += ("change of the label's probability",)
+        lines = [
+            (*line, number(change, "+.4f"))
+            for line, change in zip(lines, summary.change_quantiles, strict=True)
+        ]
+    return Table("Percentiles", "Over rows that count, linear between values.", heading, lines)
+
+
+def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) -> Table:
+    columns: dict[str, Cell] = {
+        "KL(P||Q)": lambda values: number(float(values["kl"])),
+        "KL(Q||P)": lambda values: number(float(values["reverse_kl"])),
+        "entropy of P": lambda values: number(float(values["entropy"])),
+        "argmax of P": lambda values: f"{values['argmax']} ({100 * values['top']:.1f} %)",
+        "argmax of Q": lambda values: f"{values['argmax_q']} ({100 * values['top_q']:.1f} %)",
+    }
+    if "target" in (rows.dtype.names or ()):
+        columns |= {
+            "label": lambda values: str(values["target"]),
+            "NLL of P": lambda values: number(float(values["nll"])),
+            "NLL of Q": lambda values: number(float(values["nll_q"])),
+        }
+    return worst_table("The worst rows", "The largest KL(P||Q).", columns, rows, worst, groups)
+
+
+def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
+    found = [
+        draw(
+            "How far apart the rows are",
+            "Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.",
+            lambda axes, colours: _draw_kl(axes, colours, pictures.kl, summary),
+        ),
+        draw(
+            "Divergence against entropy",
+            "KL(P||Q) by the entropy of P: is Q wrong where P is sure, or where P is in doubt? "
+            "The line is the mean.",
+            lambda axes, colours: _draw_density(
+                axes, colours, pictures.by_entropy, "entropy of P (nats)"
+            ),
+        ),
+        draw(
+            "Divergence along the position",
+            f"KL(P||Q) by the {pictures.positions}. The line is the mean.",
+            lambda axes, colours: _draw_density(
+                axes, colours, pictures.by_position, pictures.positions
+            ),
+        ),
+    ]
+    change, quantiles = pictures.change, summary.change_quantiles
+    if change is not None and quantiles is not None:
+        found.append(
+            draw(
+                "Change of the label's probability",
+                "Rows by the label's probability in Q less that in P, and its percentiles. The "
+                "number of rows is on a logarithmic scale.",
+                lambda axes, colours: _draw_change(axes, colours, change, quantiles),
+            )
+        )
+    if pictures.calibration is not None:
+        p, q = pictures.calibration
+        found.append(
+            draw(
+                "Calibration",
+                "How often the most probable class is the label, by its probability; below the "
+                "line a model is too sure. The expected calibration error is "
+                f"{100 * p.error:.2f} % for P and {100 * q.error:.2f} % for Q.",
+                lambda axes, colours: draw_calibration(axes, colours, {"P": p, "Q": q}),
+            )
+        )
+    return found
+
+
+def _draw_kl(axes: Any, colours: Colours, kl: Histogram, summary: ComparisonSummary) -> None:
+    axes.set_xscale("log")
+    draw_histogram(
+        axes, colours, kl, "KL(P||Q) (nats)", summary.kl_quantiles, (0.5, 0.9, 0.99, 0.999)
+    )
+
+
+def _draw_change(
+    axes: Any, colours: Colours, change: Histogram, quantiles: tuple[float, ...]
+) -> None:
+    axes.set_ylim(0.5, 1.5 * max(1, int(change.counts.max())))
+    axes.set_yscale("log")
+    draw_histogram(
+        axes,
+        colours,
+        Histogram(100 * change.edges, change.counts),
+        "probability of the label in Q - in P (percentage points)",
+        [100 * value for value in quantiles],
+        (0.01, 0.5, 0.99),
+    )
+
+
+def _draw_density(axes: Any, colours: Colours, density: Density, label: str) -> None:
+    axes.set_yscale("log")
+    draw_density(axes, colours, density, label, "KL(P||Q) (nats)")

@@ -1,0 +1,103 @@
+"""Whether an input is still the same when a run goes on, and the same in another process."""
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from klce.scoring.readers import Location, StrPath
+
+_SAMPLE_BYTES = 4096
+_SAMPLES = 16
+_FILES = 64
+
+
+def fingerprint(place: StrPath | None) -> Any:
+    """Return what tells whether an input is still the same: path, size and time of its files."""
+    if place is None:
+        return None
+    location = Location.parse(place)
+    if location.remote:
+        return str(location)
+    stats = [(os.fspath(file.resolve()), file.stat()) for file in _files(location)]
+    return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells an input from another of the same name on another machine.
+
+    Attributes
+    ----------
+    size : int
+        Bytes in all.
+    digest : str
+        Of the sizes of its files and of pieces of them: the first and the last bytes and some
+        between. Of a URL, of the sizes and of what the store says of the content.
+    """
+
+    size: int
+    digest: str
+
+    @classmethod
+    def of(cls, place: StrPath) -> "Identity":
+        """Return that of an input as this process finds it."""
+        location = Location.parse(place)
+        size, digest = 0, hashlib.sha256()
+        parts = _remote_parts(location) if location.remote else _local_parts(location)
+        for part_size, content in parts:
+            size += part_size
+            digest.update(part_size.to_bytes(8, "little") + content)
+        return cls(size, digest.hexdigest())
+
+    def difference(self, other: "Identity") -> str | None:
+        """Return how another one differs, or None."""
+        if self.size != other.size:
+            return f"{other.size:,} bytes, where the run has {self.size:,}"
+        return None if self == other else "as many bytes as in the run, but other ones"
+
+
+def _files(location: Location) -> list[Path]:
+    path = Path(location.file)
+    found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
+    files: list[Path] = []
+    for entry in found:
+        files += filter(Path.is_file, entry.rglob("*")) if entry.is_dir() else [entry]
+    return sorted(files)
+
+
+def _local_parts(location: Location) -> Iterator[tuple[int, bytes]]:
+    files = _files(location) or [Path(location.file)]  # which says that it is missing
+    sampled = {int(i) for i in np.linspace(0, len(files) - 1, _FILES)}
+    for i, path in enumerate(files):
+        size = path.stat().st_size
+        content = b""
+        if i in sampled:
+            with path.open("rb") as file:
+                content = b"".join(_samples(file, size))
+        yield size, content
+
+
+def _samples(file: BinaryIO, size: int) -> Iterator[bytes]:
+    for offset in np.linspace(0, max(0, size - _SAMPLE_BYTES), _SAMPLES).astype(np.int64).tolist():
+        file.seek(offset)
+        yield file.read(_SAMPLE_BYTES)
+
+
+def _remote_parts(location: Location) -> Iterator[tuple[int, bytes]]:
+    system, path = location.filesystem()
+    if glob.has_magic(path):
+        files = system.glob(path)
+    elif location.suffix in ("", ".zarr"):
+        files = system.find(path)
+    else:
+        files = [path]  # over HTTP, looking whether it is a folder would read all of it
+    for file in sorted(files):
+        info = system.info(file)
+        content = [str(info.get(key)) for key in ("ETag", "etag", "md5Hash", "content_md5")]
+        yield int(info.get("size") or 0), "".join(content).encode()

@@ -1,0 +1,305 @@
+"""The page of a scored file: what it shows, and the counts that its pictures are drawn from."""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.distribution import QUANTILES, in_order, pieces, quantiles
+from klce.scoring.groups import Groups
+from klce.scoring.histograms import (
+    BINS,
+    Calibration,
+    CalibrationSums,
+    Density,
+    DensitySums,
+    Histogram,
+    HistogramSums,
+    Positions,
+    Worst,
+    position_edges,
+)
+from klce.scoring.page import (
+    Colours,
+    Figure,
+    Table,
+    draw,
+    draw_calibration,
+    draw_density,
+    draw_histogram,
+    number,
+    quantile_name,
+    worst_table,
+    write_page,
+)
+from klce.scoring.report import Report
+from klce.scoring.summary import counted
+
+if TYPE_CHECKING:
+    from klce.scoring.page import (
+        Cell,
+    )
+
+TOP = (1, 2, 3, 5, 10, 20, 50, 100)
+"""The k of the top-k accuracies that are given in numbers, as far as there are classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """How often the label is among the k largest logits.
+
+    Attributes
+    ----------
+    k : ndarray
+        Numbers of classes, from 1 to all of them.
+    share : ndarray
+        The share of rows whose label's rank is at most that; nan without rows.
+    """
+
+    k: NDArray[np.int64]
+    share: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, k: NDArray[np.int64], counts: NDArray[np.int64]) -> "Ranks":
+        """Return those of the counts of rows whose rank is at most k, but above the k before."""
+        total = counts.sum()
+        with np.errstate(invalid="ignore"):
+            return cls(k, np.cumsum(counts) / total)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """The data of all pictures; of the labels None where there are none.
+
+    Attributes
+    ----------
+    entropy, nll : Histogram
+        Rows by entropy and by NLL.
+    by_position : Density
+        NLL along the position; entropy, where there are no labels.
+    ranks : Ranks or None
+        Accuracy of the top k.
+    calibration : Calibration or None
+        Of the largest probability.
+    worst : ndarray
+        The numbers of the rows of the largest NLL, or entropy, in descending order.
+    positions : str
+        What a position is.
+    """
+
+    entropy: Histogram
+    nll: Histogram | None
+    by_position: Density
+    ranks: Ranks | None
+    calibration: Calibration | None
+    worst: NDArray[np.int64]
+    positions: str
+
+
+def gather(
+    rows: NDArray[Any],
+    shape: tuple[int, ...],
+    ignore_index: int,
+    groups: Groups | None,
+) -> Pictures:
+    """Count scored rows of logits of a shape into the bins of all pictures."""
+    labelled = "target" in (rows.dtype.names or ())
+    measure = "nll" if labelled else "entropy"
+    counting = functools.partial(counted, ignore_index=ignore_index)
+
+    positions, worst = Positions(shape[:-1], groups), Worst()
+    tops = {"entropy": 0.0, "nll": 0.0}
+    last = 0
+    for start, table, counts in pieces(rows, counting):
+        last = max(last, int(positions.block(start, start + len(table)).max(initial=0)))
+        for name in {"entropy", measure}:
+            values = table[name][counts]
+            tops[name] = max(tops[name], float(values[np.isfinite(values)].max(initial=0)))
+        worst.add(start + np.flatnonzero(counts), table[measure][counts])
+
+    edges = {name: np.linspace(0, top or 1.0, BINS + 1) for name, top in tops.items()}
+    histograms = {name: HistogramSums(edges[name]) for name in edges}
+    position = DensitySums(position_edges(last), edges[measure])
+    calibration = CalibrationSums()
+    k = np.unique(np.rint(np.geomspace(1, shape[-1], BINS)).astype(np.int64))
+    k = np.union1d(k, [top for top in TOP if top < shape[-1]])
+    by_rank = np.zeros(len(k), np.int64)
+    positions = Positions(shape[:-1], groups)
+    for start, table, counts in pieces(rows, counting):
+        places = positions.block(start, start + len(table))[counts]
+        table = table[counts]
+        for name in {"entropy", measure}:
+            histograms[name].add(table[name])
+        position.add(places, table[measure])
+        if labelled:
+            by_rank += np.bincount(np.searchsorted(k, table["rank"]), minlength=len(k))
+            calibration.add(table["top"], table["argmax"] == table["target"])
+    return Pictures(
+        entropy=histograms["entropy"].finish(),
+        nll=histograms["nll"].finish() if labelled else None,
+        by_position=position.finish(),
+        ranks=Ranks.of(k, by_rank) if labelled else None,
+        calibration=calibration.finish() if labelled else None,
+        worst=worst.rows,
+        positions=positions.name,
+    )
+
+
+def write_score_page(path: Path, report: Report, rows: NDArray[Any], groups: Groups | None) -> None:
+    """Write the page of a scored file, given its rows and their sequences, if there are any."""
+    labelled = report.targets is not None
+    pictures = gather(rows, report.shape, report.ignore_index, groups)
+    found = {
+        name: _quantiles(rows, name, report.ignore_index)
+        for name in (["nll"] if labelled else []) + ["entropy"]
+    }
+    tables = [_percentiles(found)]
+    if pictures.ranks is not None:
+        tables.append(_top(pictures.ranks))
+    write_page(
+        path,
+        heading="How well the labels were predicted" if labelled else "How sure the rows are",
+        places=[("logits", report.logits), ("labels", report.targets)],
+        counts=_counts(report),
+        figures=_figures(pictures, found),
+        tables=tables,
+        worst=_worst(rows, pictures.worst, groups),
+        dtype=report.dtype,
+    )
+
+
+def _quantiles(rows: NDArray[Any], name: str, ignore_index: int) -> list[float]:
+    def column(table: NDArray[Any]) -> NDArray[Any]:
+        values: NDArray[Any] = table[name][counted(table, ignore_index)]
+        return values
+
+    with in_order(rows, column, rows.dtype[name]) as ordered:
+        return quantiles(ordered, QUANTILES)
+
+
+def _counts(report: Report) -> list[tuple[str, str]]:
+    summary = report.summary
+    counts = [
+        ("rows", f"{summary.rows:,}"),
+        ("classes", f"{report.classes:,}"),
+        ("rows that count", f"{summary.counted:,}"),
+    ]
+    if report.sequences is not None:
+        counts.append(("sequences", f"{len(report.sequences.labels):,}"))
+    if summary.nan:
+        counts.append(("rows of nan", f"{summary.nan:,}"))
+    if summary.infinite:
+        counts.append(("rows of infinite NLL", f"{summary.infinite:,}"))
+    if report.targets is not None:
+        counts += [
+            ("mean NLL, nats", number(summary.mean_nll)),
+            ("perplexity", number(summary.perplexity)),
+            ("accuracy, %", number(100 * summary.accuracy, ".2f")),
+        ]
+    if report.sequences is not None:
+        counts += [
+            ("error of the mean NLL by token", number(report.sequences.token_error, ".2g")),
+            ("by sequence", number(report.sequences.clustered_error, ".2g")),
+        ]
+    counts.append(("mean entropy, nats", number(summary.mean_entropy)))
+    return counts
+
+
+def _percentiles(found: dict[str, list[float]]) -> Table:
+    names = {"nll": "NLL, nats", "entropy": "entropy, nats"}
+    lines = [
+        (quantile_name(fraction), *map(number, values))
+        for fraction, *values in zip(QUANTILES, *found.values(), strict=True)
+    ]
+    heading = ("percentile", *(names[name] for name in found))
+    return Table("Percentiles", "Over rows that count, linear between values.", heading, lines)
+
+
+def _top(ranks: Ranks) -> Table:
+    lines = [
+        (f"{k:,}", number(100 * share, ".2f"))
+        for k, share in zip(ranks.k.tolist(), ranks.share.tolist(), strict=True)
+        if k in TOP
+    ]
+    return Table(
+        "Accuracy of the top k",
+        "How often the label is among the k largest logits. Classes that tie with it count "
+        "against it.",
+        ("k", "accuracy, %"),
+        [*lines],
+    )
+
+
+def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) -> Table:
+    columns: dict[str, Cell] = {}
+    labelled = "target" in (rows.dtype.names or ())
+    if labelled:
+        columns |= {
+            "NLL": lambda values: number(float(values["nll"])),
+            "label": lambda values: str(values["target"]),
+            "its rank": lambda values: f"{values['rank']:,}",
+        }
+    columns |= {
+        "entropy": lambda values: number(float(values["entropy"])),
+        "argmax": lambda values: f"{values['argmax']} ({100 * values['top']:.1f} %)",
+    }
+    title, measure = ("The worst rows", "NLL") if labelled else ("The least sure rows", "entropy")
+    return worst_table(title, f"The largest {measure}.", columns, rows, worst, groups)
+
+
+def _figures(pictures: Pictures, found: dict[str, list[float]]) -> list[Figure]:
+    figures = []
+    if pictures.nll is not None:
+        figures.append(_distribution("NLL", pictures.nll, found["nll"]))
+    figures.append(_distribution("entropy", pictures.entropy, found["entropy"]))
+    measure = "entropy" if pictures.nll is None else "NLL"
+    figures.append(
+        draw(
+            f"{measure[0].upper()}{measure[1:]} along the position",
+            f"{measure[0].upper()}{measure[1:]} by the {pictures.positions}. The line is the mean.",
+            lambda axes, colours: draw_density(
+                axes, colours, pictures.by_position, pictures.positions, f"{measure} (nats)"
+            ),
+        )
+    )
+    ranks, calibration = pictures.ranks, pictures.calibration
+    if ranks is not None:
+        figures.append(
+            draw(
+                "Accuracy of the top k",
+                "How often the label is among the k largest logits.",
+                lambda axes, colours: _draw_ranks(axes, colours, ranks),
+            )
+        )
+    if calibration is not None:
+        figures.append(
+            draw(
+                "Calibration",
+                "How often the most probable class is the label, by its probability; below the "
+                "line the model is too sure. The expected calibration error is "
+                f"{100 * calibration.error:.2f} %.",
+                lambda axes, colours: draw_calibration(axes, colours, {"": calibration}),
+            )
+        )
+    return figures
+
+
+def _distribution(name: str, histogram: Histogram, values: list[float]) -> Figure:
+    def picture(axes: Any, colours: Colours) -> None:
+        draw_histogram(axes, colours, histogram, f"{name} (nats)", values, (0.5, 0.9, 0.99))
+
+    return draw(f"Rows by {name}", f"Rows by their {name}, and its percentiles.", picture)
+
+
+def _draw_ranks(axes: Any, colours: Colours, ranks: Ranks) -> None:
+    axes.plot(ranks.k, 100 * ranks.share, color=colours["p"], linewidth=1.5, marker="o",
+              markersize=3)  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.set_minor_formatter("")
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("k")
+    axes.set_ylabel("accuracy (%)")
