@@ -105,21 +105,42 @@ def _split(x: Array, temperature: float = 1.0) -> _Split:
     return _Split(maximum, offset, weight, others.sum(axis=-1, keepdims=True))
 
 
+def _series(t: Array, within: Array, coefficients: Array) -> Array:
+    """c0 + c1*t + c2*t^2 + ... by Horner's scheme; where it does not hold c0.
+
+    Only numbers that it holds for go in: longdouble arithmetic is slow on nan and infinities.
+    """
+    t = np.where(within, t, 0)
+    total = np.zeros_like(t)
+    for c in coefficients[::-1]:
+        total *= t
+        total += c
+    return total
+
+
+# Each goes as far as 2^-70 of its first term.
+_LOG1P = 2 / np.arange(3, 45, 2, dtype=np.longdouble)
+_EXPM1 = 1 / np.cumprod(np.arange(1, 23, dtype=np.longdouble))[1:]
+_JS = 1 / np.array([k * (2 * k - 1) for k in range(1, 31)], np.longdouble)
+
+
 def _minus_log1p(u: Array) -> Array:
     """Without cancellation u - log1p(u): t*u - 2*(t^3/3 + t^5/5 + ...) with t = u/(2 + u)."""
+    near = np.abs(u) < 0.5
     t = u / (2 + u)
-    series = np.zeros_like(t)
-    for k in range(41, 1, -2):
-        series = t * t * (series + np.longdouble(2) / k)
-    return np.where(np.abs(u) < 0.5, t * (u - series), u - np.log1p(u))
+    return np.where(near, t * (u - t * t * _series(t * t, near, _LOG1P)), u - np.log1p(u))
 
 
 def _expm1_minus(d: Array) -> Array:
     """Without cancellation expm1(d) - d: the series d^2/2! + d^3/3! + ... where abs(d) < 1."""
-    series = np.zeros_like(d)
-    for k in range(34, 2, -1):
-        series = d / k * (1 + series)
-    return np.where(np.abs(d) < 1, d * d / 2 * (1 + series), np.expm1(d) - d)
+    near = np.abs(d) < 1
+    return np.where(near, d * d * _series(d, near, _EXPM1), np.expm1(d) - d)
+
+
+def _js_series(v: Array) -> Array:
+    """v^2 + v^4/6 + v^6/15 + ..., term k over k(2k - 1), where abs(v) < 1/2."""
+    square = v * v
+    return square * _series(square, np.abs(v) < 0.5, _JS)
 
 
 def _at_target(values: Array, target: Array, ignore_index: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -534,11 +555,8 @@ def _js_of_shares(a: _Shares, b: _Shares, normalize: bool) -> Float64:
     difference = np.where(np.abs(d) < 1, a.p * np.expm1(d), b.p - a.p)
     total = a.p + b.p
     v = np.where(total == 0, 0, difference / np.where(total == 0, 1, total))
-    series = np.zeros_like(v)
-    for k in range(40, 0, -1):
-        series = v * v * (series + np.longdouble(1) / (k * (2 * k - 1)))
     parts = [np.where(x == 0, 0, x * np.log(2 * x / total)) for x in (a.p, b.p)]
-    term = np.where(np.abs(v) < 0.5, total * series / 4, (parts[0] + parts[1]) / 2)
+    term = np.where(np.abs(v) < 0.5, total * _js_series(v) / 4, (parts[0] + parts[1]) / 2)
     result = np.where(total == 0, total, term).sum(axis=-1)
     return _float64(np.minimum(result, np.log(np.longdouble(2))) if normalize else result)
 
@@ -680,15 +698,12 @@ def _score(
 def _js_terms(p: Wide, q: Wide, difference: Wide) -> Wide:
     """Twice p log(2p/(p + q)) + q log(2q/(p + q)), without cancellation.
 
-    With v = (q - p)/(q + p): (p + q)(v^2 + v^4/6 + v^6/15 + ...), term k over k(2k - 1).
+    With v = (q - p)/(q + p): (p + q)(v^2 + v^4/6 + v^6/15 + ...).
     """
     v = difference / (p + q)
-    series = np.zeros_like(v)
-    for k in range(40, 0, -1):
-        series = v * v * (np.longdouble(1) / (k * (2 * k - 1)) + series)
     logs = np.where(p == 0, 0, p * np.log(2 * (p / (p + q))))
     logs = logs + np.where(q == 0, 0, q * np.log(2 * (q / (p + q))))
-    result: Wide = np.where(np.abs(v) < 0.5, (p + q) * series, 2 * logs)
+    result: Wide = np.where(np.abs(v) < 0.5, (p + q) * _js_series(v), 2 * logs)
     return np.where(p + q == 0, 0, result)
 
 
