@@ -397,7 +397,10 @@ def _entropy_log_probs(log_probs: Array) -> Float64:
 @_silent
 def _entropy_logits(x: Array, temperature: float = 1.0) -> Float64:
     """log1p(rest) - sum w*d / (1 + rest) with d = (x - max)/T, w = exp(d): no negative term."""
-    s = _split(x, temperature)
+    return _entropy_of_split(_split(x, temperature))
+
+
+def _entropy_of_split(s: _Split) -> Float64:
     if not s.weight.shape[-1]:
         return np.full(s.weight.shape[:-1], np.nan)
     mean = np.where(s.weight == 0, 0, s.weight * s.offset).sum(axis=-1) / s.total[..., 0]
@@ -446,9 +449,12 @@ def _kl_logits(x: Array, y: Array, temperature: float = 1.0) -> Float64:
     c is the difference of the two logsumexps; y - x is exact where they are near.
     """
     x, y = np.broadcast_arrays(_wide(x), _wide(y))
+    return _kl_of_splits(x, y, _split(x, temperature), _split(y, temperature), temperature)
+
+
+def _kl_of_splits(x: Wide, y: Wide, a: _Split, b: _Split, temperature: float) -> Float64:
     if not x.shape[-1]:
         return np.full(x.shape[:-1], np.nan)
-    a, b = _split(x, temperature), _split(y, temperature)
     p, q = a.weight / a.total, b.weight / b.total
     shift = ((y - x) - (b.maximum - a.maximum)) / np.longdouble(temperature)
     d = np.where((x == -np.inf) & (y == -np.inf), 0, shift - (np.log1p(b.rest) - np.log1p(a.rest)))
@@ -622,7 +628,12 @@ def _statistics(
     x: Array, target: Array, ignore_index: int = -100, temperature: float = 1.0
 ) -> dict[str, Array]:
     """Every statistic of score, by name."""
-    s = _split(x, temperature)
+    return _statistics_of_split(x, _split(x, temperature), target, ignore_index, temperature)
+
+
+def _statistics_of_split(
+    x: Array, s: _Split, target: Array, ignore_index: int, temperature: float
+) -> dict[str, Array]:
     t = np.longdouble(temperature)
     log_p = s.offset - np.log1p(s.rest)
     own, counts = _at_target(_wide(x), target, ignore_index)
@@ -630,7 +641,7 @@ def _statistics(
     best = x.argmax(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], -1)
     nothing = np.full((*x.shape[:-1], 2), -np.inf, np.longdouble)
     first, second = np.moveaxis(
-        np.sort(np.concatenate([nothing, _wide(x)], axis=-1), axis=-1)[..., -2:], -1, 0
+        np.partition(np.concatenate([nothing, _wide(x)], axis=-1), -2, axis=-1)[..., -2:], -1, 0
     )[::-1]
     # Of a row that is no distribution nan, like log p of its first class.
     none = np.log1p(s.rest[..., 0]) * 0 + s.maximum[..., 0] - s.maximum[..., 0]
@@ -644,7 +655,7 @@ def _statistics(
         "max_log_prob": _float64(-np.log1p(s.rest[..., 0]) + none),
         "margin": _float64((first - second) / t + none),
         "logsumexp": _float64(lse[..., 0]),
-        "entropy": _entropy_logits(x, temperature),
+        "entropy": _entropy_of_split(s),
         "varentropy": _float64(
             (s.weight * (away - mean) ** 2).sum(axis=-1) / s.total[..., 0] + none
         ),
@@ -677,22 +688,31 @@ def _score(
     top_k: int = 0,
 ) -> tuple[Array, ...]:
     """Statistics that are wanted; log p of candidates; the largest, in a stable order, less nan."""
-    numbers, integers = _columns(_statistics(x, target, ignore_index, temperature), want)
     s = _split(x, temperature)
+    found = _statistics_of_split(x, s, target, ignore_index, temperature)
+    numbers, integers = _columns(found, want)
     log_p = s.offset - np.log1p(s.rest)
     chosen = np.asarray(candidates, dtype=np.int64)
     chosen = np.broadcast_to(chosen, (*x.shape[:-1], chosen.shape[-1]))
-    order = np.argsort(np.where(np.isnan(x), np.inf, -_wide(x)), axis=-1, kind="stable")
+    ids = _top(x, top_k)
+    logs = np.full(ids.shape, np.nan)
+    there = slice(x.shape[-1])
+    # A row with nan, where an index may be -1, has no other logarithm.
+    logs[..., there] = np.take_along_axis(log_p, np.maximum(ids[..., there], 0), axis=-1)
+    given = np.take_along_axis(log_p, chosen, axis=-1) if chosen.size else np.empty(chosen.shape)
+    return numbers, integers, _float64(given), ids, _float64(logs)
+
+
+def _top(x: Array, top_k: int) -> Array:
+    """Give the indices of the largest, in a stable order; -1 where only nan or nothing is left."""
+    order = np.argsort(np.where(np.isnan(x), np.inf, -x.astype(np.float64)), axis=-1, kind="stable")
     # Of a row with nan, its infinities may stand behind them.
     behind = np.take_along_axis(np.isnan(x), order, axis=-1).argsort(axis=-1, kind="stable")
     order = np.take_along_axis(order, behind, axis=-1)[..., :top_k]
     left_over = np.take_along_axis(np.isnan(x), order, axis=-1)
     ids = np.full((*x.shape[:-1], top_k), -1)
-    logs = np.full(ids.shape, np.nan)
     ids[..., : order.shape[-1]] = np.where(left_over, -1, order)
-    logs[..., : order.shape[-1]] = np.take_along_axis(log_p, order, axis=-1)
-    given = np.take_along_axis(log_p, chosen, axis=-1) if chosen.size else np.empty(chosen.shape)
-    return numbers, integers, _float64(given), ids, _float64(logs)
+    return ids
 
 
 def _js_terms(p: Wide, q: Wide, difference: Wide) -> Wide:
@@ -712,20 +732,19 @@ def _comparison(
     x: Array, y: Array, target: Array, ignore_index: int, temperature: float, top_k: int
 ) -> dict[str, Array]:
     """Every statistic of compare, by name."""
-    x, y = np.broadcast_arrays(x, y)
+    x, y = np.broadcast_arrays(_wide(x), _wide(y))
     a, b = _split(x, temperature), _split(y, temperature)
     p, q = a.weight / a.total, b.weight / b.total
-    shift = ((_wide(y) - _wide(x)) - (b.maximum - a.maximum)) / np.longdouble(temperature)
+    shift = ((y - x) - (b.maximum - a.maximum)) / np.longdouble(temperature)
     d = shift - (np.log1p(b.rest) - np.log1p(a.rest))
     difference = np.where(np.abs(d) < 1, p * np.expm1(d), q - p)
     none = p.sum(axis=-1) + q.sum(axis=-1)
     none = none - none if x.shape[-1] else none * np.nan
-    kl, reverse = _kl_logits(x, y, temperature), _kl_logits(y, x, temperature)
-    h_p, h_q = _entropy_logits(x, temperature), _entropy_logits(y, temperature)
+    kl, reverse = _kl_of_splits(x, y, a, b, temperature), _kl_of_splits(y, x, b, a, temperature)
+    h_p, h_q = _entropy_of_split(a), _entropy_of_split(b)
     log_change, counts = _at_target(d, target, ignore_index)
     prob_change, _ = _at_target(difference, target, ignore_index)
-    args = np.zeros(x.shape[:-1], np.int64), 0, 1.0, 0, (), top_k
-    tops = [_score(z, *args)[3] for z in (x, y)]
+    tops = [_top(z, top_k) for z in (x, y)]
     shared = (tops[0][..., :, np.newaxis] == tops[1][..., np.newaxis, :]) & (
         tops[0][..., :, np.newaxis] >= 0
     )
