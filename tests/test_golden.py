@@ -43,6 +43,7 @@ ULP = {
 # Divergences are bounded relatively.
 RELATIVE = {"float32": 1e-6, "float64": 1e-13}
 
+
 def test_golden_data_covers_every_kernel():
     assert {case.kernel for case in load()} == set(_ufuncs.OPS)
 

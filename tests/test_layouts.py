@@ -83,7 +83,7 @@ def assert_same(kernel, args, actual, expected, about):
 
 @lru_cache(maxsize=1)
 def cases(kernel, dtype):
-    """A call of each shape, and its operands by their layout; made once for all instruction sets."""
+    """A call of each shape and its operands by layout, made once for all instruction sets."""
     return [
         (args, {layout: laid_out(kernel, args, layout) for layout in LAYOUTS})
         for args in operands_in_turn(kernel, SHAPES, dtype)

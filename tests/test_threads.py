@@ -30,8 +30,8 @@ KERNEL = pytest.mark.parametrize("kernel", KERNELS)
 ISA = pytest.mark.parametrize("isa", ISAS)
 
 THREADS = (1, 2, 3, 7)
-# Just above 2^16 elements, below which a second thread does not pay: many rows, in several chunks; few
-# long ones, which are split by segments of 2^14.
+# Just above 2^16 elements, below which a second thread does not pay: many rows, in several chunks;
+# few long ones, which are split by segments of 2^14.
 SHAPES = [(66_001, 1), (8201, 9), (67, 1000), (1, 65537), (2, 32769), (4, 16385)]
 # Of many rows few are drawn, and come again in turn.
 DISTINCT = 997
@@ -67,7 +67,7 @@ def test_the_number_of_threads_changes_no_bit(kernel, dtype, isa):
 @DTYPE
 @KERNEL
 def test_a_split_row_is_that_row_among_many(kernel, dtype):
-    # One row of 2^16 elements or fewer is not split; rows in number, four to a thread, are not either.
+    # A row is split that has more than 2^16 elements and is alone; four rows to a thread are not.
     for drawn in operands_in_turn(kernel, [(2, 65537), (2, 70000)], dtype):
         args = take_rows(kernel, drawn, np.arange(12) % 2)
         with klce.threads(3):
