@@ -13,6 +13,7 @@ from klce import _ufuncs
 from tests.kernels import (
     DTYPES,
     EXTENTS,
+    HALVES,
     ISAS,
     KERNELS,
     call,
@@ -40,10 +41,12 @@ DISTINCT = 997
 @functools.lru_cache(maxsize=1)
 def calls(kernel, dtype):
     """A call of each shape, the parameters in turn."""
-    drawn = operands_in_turn(kernel, [(min(count, DISTINCT), n) for count, n in SHAPES], dtype)
+    # 16-bit elements are computed in float32, which sees every shape.
+    shapes = SHAPES[::2] if dtype in HALVES else SHAPES
+    drawn = operands_in_turn(kernel, [(min(count, DISTINCT), n) for count, n in shapes], dtype)
     return [
         take_rows(kernel, args, np.arange(count) % DISTINCT)
-        for args, (count, _) in zip(drawn, SHAPES, strict=True)
+        for args, (count, _) in zip(drawn, shapes, strict=True)
     ]
 
 
