@@ -11,7 +11,7 @@ import argparse
 import importlib
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -698,19 +698,26 @@ def contestant(name: str) -> Any | None:
 
 
 def measure(
-    *, quick: bool = False, ops: tuple[Op, ...] = OPS, names: tuple[str, ...] = tuple(CONTESTANTS)
+    *,
+    quick: bool = False,
+    ops: tuple[Op, ...] = OPS,
+    names: tuple[str, ...] = tuple(CONTESTANTS),
+    only: Kind | None = None,
+    draw: Callable[[Kind, np.dtype[Any], bool], Iterable[Sample]] = samples,
 ) -> Cells:
-    """Measure the contestants that are installed."""
+    """Measure the contestants that are installed, on one kind of rows or on all."""
     cells: Cells = {}
     present = {name: lib for name in names if (lib := contestant(name))}
     for kinds in (LOGITS, PAIRS):
         for kind in kinds:
+            if only not in (None, kind):
+                continue
             asked = [op for op in ops if op.kinds is kinds and op.takes(kind)]
             for dtype in DTYPES:
                 for op in asked:
                     for name in present if dtype in op.dtypes else ():
                         cells[op.name, kind.name, dtype, name] = Cell()
-                for sample in samples(kind, DTYPES[dtype], quick) if asked else ():
+                for sample in draw(kind, DTYPES[dtype], quick) if asked else ():
                     for op in asked:
                         for name, lib in present.items() if dtype in op.dtypes else ():
                             errors = op.errors(sample, lib, DTYPES[dtype])

@@ -107,21 +107,42 @@ def _split(x: Array, temperature: float = 1.0) -> _Split:
     return _Split(maximum, offset, weight, others.sum(axis=-1, keepdims=True))
 
 
+def _series(t: Array, within: Array, coefficients: Array) -> Array:
+    """c0 + c1*t + c2*t^2 + ... by Horner's scheme; where it does not hold c0.
+
+    Only numbers that it holds for go in: longdouble arithmetic is slow on nan and infinities.
+    """
+    t = np.where(within, t, 0)
+    total = np.zeros_like(t)
+    for c in coefficients[::-1]:
+        total *= t
+        total += c
+    return total
+
+
+# Each goes as far as 2^-70 of its first term.
+_LOG1P = 2 / np.arange(3, 45, 2, dtype=np.longdouble)
+_EXPM1 = 1 / np.cumprod(np.arange(1, 23, dtype=np.longdouble))[1:]
+_JS = 1 / np.array([k * (2 * k - 1) for k in range(1, 31)], np.longdouble)
+
+
 def _minus_log1p(u: Array) -> Array:
     """Without cancellation u - log1p(u): t*u - 2*(t^3/3 + t^5/5 + ...) with t = u/(2 + u)."""
+    near = np.abs(u) < 0.5
     t = u / (2 + u)
-    series = np.zeros_like(t)
-    for k in range(41, 1, -2):
-        series = t * t * (series + np.longdouble(2) / k)
-    return np.where(np.abs(u) < 0.5, t * (u - series), u - np.log1p(u))
+    return np.where(near, t * (u - t * t * _series(t * t, near, _LOG1P)), u - np.log1p(u))
 
 
 def _expm1_minus(d: Array) -> Array:
     """Without cancellation expm1(d) - d: the series d^2/2! + d^3/3! + ... where abs(d) < 1."""
-    series = np.zeros_like(d)
-    for k in range(34, 2, -1):
-        series = d / k * (1 + series)
-    return np.where(np.abs(d) < 1, d * d / 2 * (1 + series), np.expm1(d) - d)
+    near = np.abs(d) < 1
+    return np.where(near, d * d * _series(d, near, _EXPM1), np.expm1(d) - d)
+
+
+def _js_series(v: Array) -> Array:
+    """v^2 + v^4/6 + v^6/15 + ..., term k over k(2k - 1), where abs(v) < 1/2."""
+    square = v * v
+    return square * _series(square, np.abs(v) < 0.5, _JS)
 
 
 def _at_target(values: Array, target: Array, ignore_index: int) -> tuple[Array, Mask]:
@@ -378,7 +399,10 @@ def _entropy_log_probs(log_probs: Array) -> Float64:
 @_silent
 def _entropy_logits(x: Array, temperature: float = 1.0) -> Float64:
     """log1p(rest) - sum w*d / (1 + rest) with d = (x - max)/T, w = exp(d): no negative term."""
-    s = _split(x, temperature)
+    return _entropy_of_split(_split(x, temperature))
+
+
+def _entropy_of_split(s: _Split) -> Float64:
     if not s.weight.shape[-1]:
         return np.full(s.weight.shape[:-1], np.nan)
     mean = np.where(s.weight == 0, 0, s.weight * s.offset).sum(axis=-1) / s.total[..., 0]
@@ -427,9 +451,12 @@ def _kl_logits(x: Array, y: Array, temperature: float = 1.0) -> Float64:
     c is the difference of the two logsumexps; y - x is exact where they are near.
     """
     x, y = np.broadcast_arrays(_wide(x), _wide(y))
+    return _kl_of_splits(x, y, _split(x, temperature), _split(y, temperature), temperature)
+
+
+def _kl_of_splits(x: Wide, y: Wide, a: _Split, b: _Split, temperature: float) -> Float64:
     if not x.shape[-1]:
         return np.full(x.shape[:-1], np.nan)
-    a, b = _split(x, temperature), _split(y, temperature)
     p, q = a.weight / a.total, b.weight / b.total
     shift = ((y - x) - (b.maximum - a.maximum)) / np.longdouble(temperature)
     d = np.where((x == -np.inf) & (y == -np.inf), 0, shift - (np.log1p(b.rest) - np.log1p(a.rest)))
@@ -536,11 +563,8 @@ def _js_of_shares(a: _Shares, b: _Shares, normalize: bool) -> Float64:
     difference = np.where(np.abs(d) < 1, a.p * np.expm1(d), b.p - a.p)
     total = a.p + b.p
     v = np.where(total == 0, 0, difference / np.where(total == 0, 1, total))
-    series = np.zeros_like(v)
-    for k in range(40, 0, -1):
-        series = v * v * (series + np.longdouble(1) / (k * (2 * k - 1)))
     parts = [np.where(x == 0, 0, x * np.log(2 * x / total)) for x in (a.p, b.p)]
-    term = np.where(np.abs(v) < 0.5, total * series / 4, (parts[0] + parts[1]) / 2)
+    term = np.where(np.abs(v) < 0.5, total * _js_series(v) / 4, (parts[0] + parts[1]) / 2)
     result = np.where(total == 0, total, term).sum(axis=-1)
     return _float64(np.minimum(result, np.log(np.longdouble(2))) if normalize else result)
 
@@ -606,7 +630,12 @@ def _statistics(
     x: Array, target: Array, ignore_index: int = -100, temperature: float = 1.0
 ) -> dict[str, Array]:
     """Every statistic of score, by name."""
-    s = _split(x, temperature)
+    return _statistics_of_split(x, _split(x, temperature), target, ignore_index, temperature)
+
+
+def _statistics_of_split(
+    x: Array, s: _Split, target: Array, ignore_index: int, temperature: float
+) -> dict[str, Array]:
     t = np.longdouble(temperature)
     log_p = s.offset - np.log1p(s.rest)
     own, counts = _at_target(_wide(x), target, ignore_index)
@@ -614,7 +643,7 @@ def _statistics(
     best = x.argmax(axis=-1) if x.shape[-1] else np.full(x.shape[:-1], -1)
     nothing = np.full((*x.shape[:-1], 2), -np.inf, np.longdouble)
     first, second = np.moveaxis(
-        np.sort(np.concatenate([nothing, _wide(x)], axis=-1), axis=-1)[..., -2:], -1, 0
+        np.partition(np.concatenate([nothing, _wide(x)], axis=-1), -2, axis=-1)[..., -2:], -1, 0
     )[::-1]
     # Of a row that is no distribution nan, like log p of its first class.
     none = np.log1p(s.rest[..., 0]) * 0 + s.maximum[..., 0] - s.maximum[..., 0]
@@ -628,7 +657,7 @@ def _statistics(
         "max_log_prob": _float64(-np.log1p(s.rest[..., 0]) + none),
         "margin": _float64((first - second) / t + none),
         "logsumexp": _float64(lse[..., 0]),
-        "entropy": _entropy_logits(x, temperature),
+        "entropy": _entropy_of_split(s),
         "varentropy": _float64(
             (s.weight * (away - mean) ** 2).sum(axis=-1) / s.total[..., 0] + none
         ),
@@ -661,36 +690,42 @@ def _score(
     top_k: int = 0,
 ) -> tuple[Array, ...]:
     """Statistics that are wanted; log p of candidates; the largest, in a stable order, less nan."""
-    numbers, integers = _columns(_statistics(x, target, ignore_index, temperature), want)
     s = _split(x, temperature)
+    found = _statistics_of_split(x, s, target, ignore_index, temperature)
+    numbers, integers = _columns(found, want)
     log_p = s.offset - np.log1p(s.rest)
     chosen = np.asarray(candidates, dtype=np.int64)
     chosen = np.broadcast_to(chosen, (*x.shape[:-1], chosen.shape[-1]))
-    order = np.argsort(np.where(np.isnan(x), np.inf, -_wide(x)), axis=-1, kind="stable")
+    ids = _top(x, top_k)
+    logs = np.full(ids.shape, np.nan)
+    there = slice(x.shape[-1])
+    # A row with nan, where an index may be -1, has no other logarithm.
+    logs[..., there] = np.take_along_axis(log_p, np.maximum(ids[..., there], 0), axis=-1)
+    given = np.take_along_axis(log_p, chosen, axis=-1) if chosen.size else np.empty(chosen.shape)
+    return numbers, integers, _float64(given), ids, _float64(logs)
+
+
+def _top(x: Array, top_k: int) -> Array:
+    """Give the indices of the largest, in a stable order; -1 where only nan or nothing is left."""
+    order = np.argsort(np.where(np.isnan(x), np.inf, -x.astype(np.float64)), axis=-1, kind="stable")
     # Of a row with nan, its infinities may stand behind them.
     behind = np.take_along_axis(np.isnan(x), order, axis=-1).argsort(axis=-1, kind="stable")
     order = np.take_along_axis(order, behind, axis=-1)[..., :top_k]
     left_over = np.take_along_axis(np.isnan(x), order, axis=-1)
     ids = np.full((*x.shape[:-1], top_k), -1)
-    logs = np.full(ids.shape, np.nan)
     ids[..., : order.shape[-1]] = np.where(left_over, -1, order)
-    logs[..., : order.shape[-1]] = np.take_along_axis(log_p, order, axis=-1)
-    given = np.take_along_axis(log_p, chosen, axis=-1) if chosen.size else np.empty(chosen.shape)
-    return numbers, integers, _float64(given), ids, _float64(logs)
+    return ids
 
 
 def _js_terms(p: Wide, q: Wide, difference: Wide) -> Wide:
     """Twice p log(2p/(p + q)) + q log(2q/(p + q)), without cancellation.
 
-    With v = (q - p)/(q + p): (p + q)(v^2 + v^4/6 + v^6/15 + ...), term k over k(2k - 1).
+    With v = (q - p)/(q + p): (p + q)(v^2 + v^4/6 + v^6/15 + ...).
     """
     v = difference / (p + q)
-    series = np.zeros_like(v)
-    for k in range(40, 0, -1):
-        series = v * v * (np.longdouble(1) / (k * (2 * k - 1)) + series)
     logs = np.where(p == 0, 0, p * np.log(2 * (p / (p + q))))
     logs = logs + np.where(q == 0, 0, q * np.log(2 * (q / (p + q))))
-    result: Wide = np.where(np.abs(v) < 0.5, (p + q) * series, 2 * logs)
+    result: Wide = np.where(np.abs(v) < 0.5, (p + q) * _js_series(v), 2 * logs)
     return np.where(p + q == 0, 0, result)
 
 
@@ -699,20 +734,19 @@ def _comparison(
     x: Array, y: Array, target: Array, ignore_index: int, temperature: float, top_k: int
 ) -> dict[str, Array]:
     """Every statistic of compare, by name."""
-    x, y = np.broadcast_arrays(x, y)
+    x, y = np.broadcast_arrays(_wide(x), _wide(y))
     a, b = _split(x, temperature), _split(y, temperature)
     p, q = a.weight / a.total, b.weight / b.total
-    shift = ((_wide(y) - _wide(x)) - (b.maximum - a.maximum)) / np.longdouble(temperature)
+    shift = ((y - x) - (b.maximum - a.maximum)) / np.longdouble(temperature)
     d = shift - (np.log1p(b.rest) - np.log1p(a.rest))
     difference = np.where(np.abs(d) < 1, p * np.expm1(d), q - p)
     none = p.sum(axis=-1) + q.sum(axis=-1)
     none = none - none if x.shape[-1] else none * np.nan
-    kl, reverse = _kl_logits(x, y, temperature), _kl_logits(y, x, temperature)
-    h_p, h_q = _entropy_logits(x, temperature), _entropy_logits(y, temperature)
+    kl, reverse = _kl_of_splits(x, y, a, b, temperature), _kl_of_splits(y, x, b, a, temperature)
+    h_p, h_q = _entropy_of_split(a), _entropy_of_split(b)
     log_change, counts = _at_target(d, target, ignore_index)
     prob_change, _ = _at_target(difference, target, ignore_index)
-    args = np.zeros(x.shape[:-1], np.int64), 0, 1.0, 0, (), top_k
-    tops = [_score(z, *args)[3] for z in (x, y)]
+    tops = [_top(z, top_k) for z in (x, y)]
     shared = (tops[0][..., :, np.newaxis] == tops[1][..., np.newaxis, :]) & (
         tops[0][..., :, np.newaxis] >= 0
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -221,6 +221,15 @@ def operands(
         yield tuple(next(given[letter in "id"]) for letter in inputs)
 
 
+def operands_in_turn(
+    kernel: str, shapes: Iterable[tuple[int, int]], dtype: np.dtype[Any], seed: int = 0
+) -> Iterator[tuple[Array | float, ...]]:
+    """Yield the operands of one call of each shape, with the sets of parameters in turn."""
+    for i, shape in enumerate(shapes):
+        choice = list(operands(kernel, *shape, dtype, seed))
+        yield choice[i % len(choice)]
+
+
 def call(kernel: str, args: tuple[Any, ...], **kwargs: Any) -> tuple[Array, ...]:
     """Call a kernel; its outputs as a tuple."""
     if kernel in EXTENTS and "out" not in kwargs:
@@ -378,11 +387,14 @@ def assert_as_specified(
 ) -> None:
     """Check the outputs of a call against the specification's, within the contract's bounds."""
     double = args[0].dtype == np.float64
+
+    def where() -> str:
+        return f"{about} {describe(kernel, args)}: output {k}"
+
     for k, (got, want) in enumerate(zip(actual, expected, strict=True)):
-        where = f"{about} {describe(kernel, args)}: output {k}"
         dtype = args[0].dtype if letters(kernel)[1][k] in "ve" else computed(args[0].dtype)
-        assert got.shape == want.shape, where
-        assert got.dtype == (want.dtype if want.dtype.kind == "i" else dtype), where
+        assert got.shape == want.shape, where()
+        assert got.dtype == (want.dtype if want.dtype.kind == "i" else dtype), where()
         scale = scale_of(kernel, args, k, want)
         relative = is_divergence(kernel) or (kernel == "compare" and k == 0)
         if relative:
@@ -404,7 +416,7 @@ def assert_as_specified(
             i = np.unravel_index(np.argmin(right), right.shape)
             what = "of the bound" if relative else "ULP"
             raise AssertionError(
-                f"{where} at {tuple(map(int, i))} is {got[i]!r}, not {want[i]!r}: "
+                f"{where()} at {tuple(map(int, i))} is {got[i]!r}, not {want[i]!r}: "
                 f"{error[i]:.2f} {what}; {np.sum(~right)} of {right.size} wrong"
             )
 

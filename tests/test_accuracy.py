@@ -1,5 +1,7 @@
 """The rows of docs/accuracy.md within the bounds, and the truth that they are held against."""
 
+from functools import lru_cache
+
 import mpmath
 import numpy as np
 import pytest
@@ -77,18 +79,25 @@ def test_truth_of_measures(scale):
         assert worst(probs[k], a, abs) < 2.0**-95
 
 
-@pytest.fixture(scope="module", params=_ufuncs.available_isas())
-def cells(request):
-    with on_isa(request.param), klce.threads(1):
-        return accuracy.measure(quick=True, names=("klce",))
+@lru_cache(maxsize=len(accuracy.DTYPES))
+def drawn(kind, dtype, quick):
+    """The rows of a kind, which keep their truth for all operations and instruction sets."""
+    return list(accuracy.samples(kind, dtype, quick))
 
 
-@pytest.mark.parametrize("op", accuracy.OPS, ids=[op.name for op in accuracy.OPS])
-def test_bounds(cells, op):
-    own = {key: cell for key, cell in cells.items() if key[0] == op.name}
-    assert {key[2] for key in own} == set(op.dtypes)
-    assert all(cell.count for cell in own.values())
-    assert accuracy.missed(own) == []
+KINDS = [(kinds, kind) for kinds in (accuracy.LOGITS, accuracy.PAIRS) for kind in kinds]
+
+
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
+@pytest.mark.parametrize(("kinds", "kind"), KINDS, ids=[kind.name for _, kind in KINDS])
+def test_bounds(kinds, kind, isa):
+    with on_isa(isa), klce.threads(1):
+        cells = accuracy.measure(quick=True, names=("klce",), only=kind, draw=drawn)
+    measured = {(op, dtype) for op, _, dtype, _ in cells}
+    asked = [op for op in accuracy.OPS if op.kinds is kinds and op.takes(kind)]
+    assert measured == {(op.name, dtype) for op in asked for dtype in op.dtypes}
+    assert all(cell.count for cell in cells.values())
+    assert accuracy.missed(cells) == []
 
 
 @pytest.mark.parametrize("isa", _ufuncs.available_isas())

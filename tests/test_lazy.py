@@ -79,21 +79,22 @@ def in_this_thread():
 
 def operands(dtype, chunks):
     """The same operands lazy and in memory."""
-    x = X.astype(dtype)
-    p = np.abs(X / 20).astype(dtype)
+    x = X[:4, :3].astype(dtype)
+    p = np.abs(X[:4, :3] / 20).astype(dtype)
     return (
         [da.from_array(x, chunks=(*chunks, -1)), da.from_array(p, chunks=(*chunks, -1))],
         [x, p],
     )
 
 
-@pytest.mark.parametrize("chunks", [(10, 6), (3, 4), (1, 1)])
+@pytest.mark.parametrize("chunks", [(4, 3), (3, 2), (1, 1)])
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
 @pytest.mark.parametrize("name", CALLS)
 def test_lazy_is_the_same(name, dtype, chunks):
     lazy, eager = operands(dtype, chunks)
-    expected = CALLS[name](*eager, LABELS)
-    for labels in (LABELS, da.from_array(LABELS, chunks=(5, 6)), LABELS.tolist()):
+    own = LABELS[:4, :3]
+    expected = CALLS[name](*eager, own)
+    for labels in (own, da.from_array(own, chunks=(3, 3)), own.tolist()):
         result = CALLS[name](*lazy, labels)
         assert isinstance(result, da.Array)
         values = result.compute()

@@ -1,5 +1,5 @@
 """True results of the kernels, to a small fraction of a ULP (see README.md)."""
 
-from .cases import Case, load
+from .cases import Case, calls, load
 
-__all__ = ["Case", "load"]
+__all__ = ["Case", "calls", "load"]

@@ -126,6 +126,17 @@ def load() -> tuple[Case, ...]:
     return tuple(case for file in sorted(FOLDER.glob("*.npz")) for case in load_file(file))
 
 
+@cache
+def calls(kernel: str, dtype: np.dtype[Any]) -> tuple[tuple[Case, ...], ...]:
+    """Return the golden cases of a kernel, those of one call together: they are for its outputs."""
+    found: dict[Any, list[Case]] = {}
+    for case in load():
+        if (case.kernel, case.dtype) == (kernel, dtype):
+            same = (tuple(map(id, case.inputs)), json.dumps(case.params, sort_keys=True))
+            found.setdefault(same, []).append(case)
+    return tuple(map(tuple, found.values()))
+
+
 def load_file(file: Path) -> list[Case]:
     """Return the cases of one file."""
     with np.load(file) as stored:
