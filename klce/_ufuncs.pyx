@@ -65,7 +65,7 @@ cdef extern from "klce.h" nogil:
     const klce_isa *klce_active_isa()
     int klce_select_isa(const char *name)
     int klce_run(const klce_call *call)
-    Py_ssize_t klce_check_labels(const char *labels, Py_ssize_t count, Py_ssize_t step,
+    Py_ssize_t klce_check_labels(const int64_t *labels, Py_ssize_t count,
                                  int64_t classes, int64_t ignore, int64_t *counted)
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
     int atomic_load(atomic_int *value)
@@ -396,9 +396,9 @@ def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
     """The index of the first label out of range (-1: none), and how many count before it."""
     cdef int64_t counted = 0
     cdef Py_ssize_t count = labels.shape[0], bad
-    cdef const char *start = <const char *>&labels[0] if count else NULL
+    cdef const int64_t *start = &labels[0] if count else NULL
     with nogil:
-        bad = klce_check_labels(start, count, sizeof(int64_t), classes, ignore, &counted)
+        bad = klce_check_labels(start, count, classes, ignore, &counted)
     return bad, counted
 
 

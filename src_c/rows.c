@@ -385,8 +385,8 @@ klce_status klce_run(const klce_call *call)
 /* By stretches, so that where all is well no branch hangs on a label; in the sign bits of 64-bit
  * integers, since SSE2 cannot compare those.  Fast enough that the pool's threads, which look for work
  * for some 50 us, are still awake when the kernel follows. */
-ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step, int64_t classes,
-                            int64_t ignore, int64_t *counted)
+ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
+                            int64_t *counted)
 {
     enum { STRETCH = 1024 };
     *counted = 0;
@@ -394,18 +394,16 @@ ptrdiff_t klce_check_labels(const char *labels, ptrdiff_t count, ptrdiff_t step,
         ptrdiff_t high = low + STRETCH < count ? low + STRETCH : count;
         uint64_t seen = 0, bad = 0;
         for (ptrdiff_t i = low; i < high; i++) {
-            uint64_t label = *(const uint64_t *)(labels + i * step),
-                     other = label ^ (uint64_t)ignore;
+            uint64_t label = (uint64_t)labels[i], other = label ^ (uint64_t)ignore;
             uint64_t counts = other | (0 - other), inside = ~label & (label - (uint64_t)classes);
             seen += counts >> 63;
             bad |= counts & ~inside;
         }
         if (bad >> 63)
             for (ptrdiff_t i = low; i < high; i++) {
-                int64_t label = *(const int64_t *)(labels + i * step);
-                if (label != ignore && (label < 0 || label >= classes))
+                if (labels[i] != ignore && (labels[i] < 0 || labels[i] >= classes))
                     return i;
-                *counted += label != ignore;
+                *counted += labels[i] != ignore;
             }
         *counted += (int64_t)seen;
     }
