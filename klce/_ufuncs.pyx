@@ -5,6 +5,7 @@ Python objects.  Users call the functions of the ``klce`` package, which validat
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from libc.math cimport NAN
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 
@@ -308,6 +309,7 @@ OPS = {klce_op_names[i].decode(): klce_op_signatures[i].decode() for i in range(
 FILLS = {klce_op_names[i].decode(): klce_op_fills[i].decode() for i in range(KLCE_OP_COUNT)}
 #: The dtypes that the kernels come in.
 DTYPES = tuple(klce_dtype_names[i].decode() for i in range(KLCE_DTYPE_COUNT))
+cdef int F16 = DTYPES.index("f16"), F32 = DTYPES.index("f32"), F64 = DTYPES.index("f64")
 #: Every instruction set compiled in, worst first.
 ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
 #: Letter by statistic, of the ops that can tell several, as in src_c/statistics.def.
@@ -390,6 +392,137 @@ def raise_trouble():
     if what == BAD_LABEL:
         raise IndexError("target holds a label out of range that was not there when the call "
                          "checked it")
+
+
+cdef int element_of(cnp.ndarray array) noexcept:
+    """The row in dtypes.def of an array that kernels take as it stands; -1 for any other."""
+    cdef int number = cnp.PyArray_TYPE(array) if cnp.PyArray_ISCARRAY_RO(array) else cnp.NPY_NOTYPE
+    return (F32 if number == cnp.NPY_FLOAT32 else F64 if number == cnp.NPY_FLOAT64
+            else F16 if number == cnp.NPY_FLOAT16 else -1)
+
+
+cdef class Plain:
+    """Calls of an op, with parameters that stay, on whole arrays that its kernel takes as they are.
+
+    ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, of a loss the
+    mean, at a fraction of what NumPy does around a gufunc; None for arguments of any other kind:
+    not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
+    different shapes, or with a label out of range.
+    """
+    cdef int op
+    cdef Py_ssize_t arrays, operands
+    cdef char letter[KLCE_MAX_ARGS + 1]
+    cdef double number[KLCE_MAX_ARGS]
+    cdef int64_t integer[KLCE_MAX_ARGS]
+
+    def __cinit__(self, str name, *parameters):
+        inputs, output = OPS[name].split(">")
+        given = iter(parameters)
+        self.op = list(OPS).index(name)
+        self.operands = len(inputs) + 1
+        for k, letter in enumerate(inputs + output):
+            self.letter[k] = <char>ord(letter)
+            if letter == "i":
+                self.integer[k] = next(given)
+            elif letter == "d":
+                self.number[k] = next(given)
+            elif k < len(inputs):
+                self.arrays += 1
+
+    def __call__(self, tuple args not None):
+        if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
+            return None
+        cdef cnp.ndarray first = args[0], array, result = None
+        cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
+        cdef Py_ssize_t size = cnp.PyArray_SIZE(first), i, k, next_array = 0
+        if dtype < 0 or axes == 0 or size == 0:
+            return None
+        cdef int element = cnp.PyArray_TYPE(first)
+        cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
+        cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
+        cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[axes - 1]
+        cdef int64_t counted = -1
+        cdef bint elementwise = self.letter[0] == b"e"
+        cdef char letter
+        cdef atomic_int bad_label
+        cdef klce_call call
+        atomic_init(&bad_label, 0)
+        call.op = self.op
+        call.dtype = dtype
+        call.n = size if elementwise else n
+        call.rows = 1 if elementwise else size // n
+        call.bad_label = &bad_label
+        call.mask = NULL
+        for k in range(KLCE_MAX_ARGS):
+            call.arg[k] = NULL
+            call.step[k] = call.core[k] = 0
+            call.extent[k] = 1
+        for k in range(self.operands):
+            letter = self.letter[k]
+            if letter == b"i":
+                call.arg[k] = <char *>&self.integer[k]
+                continue
+            if letter == b"d":
+                call.arg[k] = <char *>&self.number[k]
+                continue
+            if k == self.operands - 1:
+                if letter == b"s":
+                    result = cnp.PyArray_EMPTY(axes - 1, shape, real, 0)
+                else:
+                    result = cnp.PyArray_EMPTY(axes, shape, element, 0)
+                array = result
+            else:
+                if not cnp.PyArray_CheckExact(args[next_array]):
+                    return None
+                array = args[next_array]
+                next_array += 1
+                if (not cnp.PyArray_ISCARRAY_RO(array)
+                        or cnp.PyArray_NDIM(array) != axes - (letter == b"l")
+                        or cnp.PyArray_TYPE(array) != (cnp.NPY_INT64 if letter == b"l" else element)):
+                    return None
+                for i in range(cnp.PyArray_NDIM(array)):
+                    if cnp.PyArray_DIM(array, <int>i) != shape[i]:
+                        return None
+            call.arg[k] = <char *>cnp.PyArray_DATA(array)
+            if letter == b"l":
+                call.step[k] = sizeof(int64_t)
+                if klce_check_labels(<const int64_t *>call.arg[k], call.rows, n, self.integer[k + 1],
+                                     &counted) >= 0:
+                    return None
+            elif letter == b"s":
+                call.step[k] = klce_real_sizes[dtype]
+            else:
+                call.core[k] = item
+                call.step[k] = 0 if elementwise else n * item
+        return self.run(&call, result, counted)
+
+    cdef run(self, klce_call *call, cnp.ndarray result, int64_t counted):
+        """The result, or the mean of so many losses; -1 for what is no loss."""
+        cdef PyThreadState *state = NULL
+        cdef int status
+        cdef double mean
+        cdef float rounded
+        if call.rows > GIL_THRESHOLD // (call.n + 1):
+            state = PyEval_SaveThread()
+        status = klce_run(call)
+        if status == KLCE_OK and counted >= 0:
+            mean = klce_sum(0 if klce_real_sizes[call.dtype] == 4 else 1,
+                            <const char *>cnp.PyArray_DATA(result), call.rows,
+                            klce_real_sizes[call.dtype])
+        if state != NULL:
+            PyEval_RestoreThread(state)
+        if status != KLCE_OK:
+            klce_set_trouble(NO_MEMORY)
+        elif atomic_load(call.bad_label):
+            klce_set_trouble(BAD_LABEL)
+        raise_trouble()
+        if counted < 0:
+            return result if cnp.PyArray_NDIM(result) else result[()]
+        mean = mean / counted if counted else NAN
+        rounded = <float>mean
+        if klce_real_sizes[call.dtype] == 4:
+            return cnp.PyArray_ToScalar(&rounded, result)
+        return cnp.PyArray_ToScalar(&mean, result)
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):

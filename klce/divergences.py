@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _axes, _ufuncs, _validate
-from klce._entry import entry, of_array, of_pair
+from klce._entry import entry
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, Axis, Form
@@ -42,7 +42,7 @@ def _elementwise(
     return out
 
 
-@entry("elements", "p", plain=of_array(_ufuncs.information))
+@entry("elements", "p", plain=_ufuncs.Plain("information"))
 def information(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -77,7 +77,7 @@ def information(
     return _elementwise(_ufuncs.information, (_validate.floats(p, "p"),), base, out)
 
 
-@entry("elements", "p", plain=of_array(_ufuncs.binary_entropy))
+@entry("elements", "p", plain=_ufuncs.Plain("binary_entropy"))
 def binary_entropy(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -112,7 +112,7 @@ def binary_entropy(
     return _elementwise(_ufuncs.binary_entropy, (_validate.floats(p, "p"),), base, out)
 
 
-@entry("elements", "p", "q", plain=of_pair(_ufuncs.rel_entr))
+@entry("elements", "p", "q", plain=_ufuncs.Plain("rel_entr"))
 def rel_entr(
     p: ArrayLike,
     q: ArrayLike,
@@ -160,7 +160,7 @@ def rel_entr(
     return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
 
-@entry("rows", "p", plain=of_array(_ufuncs.entropy_probs, 1))
+@entry("rows", "p", plain=_ufuncs.Plain("entropy_probs", 1))
 def entropy(
     p: ArrayLike,
     axis: Axis = -1,
@@ -329,7 +329,7 @@ def _pair_axis(axis: Any, a: Array, b: Array) -> int:
     return axis_p
 
 
-@entry("rows", "p", "q", plain=of_pair(_ufuncs.kl_probs, 1))
+@entry("rows", "p", "q", plain=_ufuncs.Plain("kl_probs", 1))
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -429,7 +429,7 @@ def kl_divergence(
     )
 
 
-@entry("rows", "p", "q", plain=of_pair(_ufuncs.js_probs_probs, 1, 1.0, 1.0))
+@entry("rows", "p", "q", plain=_ufuncs.Plain("js_probs_probs", 1, 1.0, 1.0))
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _axes, _ufuncs, _validate
-from klce._entry import entry, mean_of_losses
+from klce._entry import entry
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, Form, Mask
@@ -113,7 +113,7 @@ def _loss(
     return _validate.reduced(losses, how, total, nats, out)
 
 
-@entry("rows", "log_probs", "target", plain=mean_of_losses(_ufuncs.nll, _IGNORED))
+@entry("rows", "log_probs", "target", plain=_ufuncs.Plain("nll", _IGNORED))
 def nll_loss(
     log_probs: ArrayLike,
     target: ArrayLike,
@@ -212,7 +212,7 @@ def nll_loss(
     "rows",
     "q",
     "target",
-    plain=mean_of_losses(_ufuncs.cross_entropy, _IGNORED, 1.0, 0.0),
+    plain=_ufuncs.Plain("cross_entropy", _IGNORED, 1.0, 0.0),
 )
 def cross_entropy(
     q: ArrayLike,

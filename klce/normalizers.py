@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from klce import _axes, _ufuncs, _validate
-from klce._entry import entry, of_array
+from klce._entry import entry
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, Axis, DTypeLike
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
-@entry("rows", "x", plain=of_array(_ufuncs.logsumexp))
+@entry("rows", "x", plain=_ufuncs.Plain("logsumexp"))
 def logsumexp(
     x: ArrayLike,
     axis: Axis = -1,
@@ -145,7 +145,7 @@ def _map(
     return result if given is not None else result[()]
 
 
-@entry("map", "x", plain=of_array(_ufuncs.softmax, 1.0))
+@entry("map", "x", plain=_ufuncs.Plain("softmax", 1.0))
 def softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -205,7 +205,7 @@ def softmax(
     return _map(_ufuncs.softmax, x, axis, temperature, where, dtype, out)
 
 
-@entry("map", "x", plain=of_array(_ufuncs.log_softmax, 1.0))
+@entry("map", "x", plain=_ufuncs.Plain("log_softmax", 1.0))
 def log_softmax(
     x: ArrayLike,
     axis: Axis = -1,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import klce
-from klce import _entry
+from klce import _ufuncs
 from tests.kernels import same_bits
 
 P = np.random.default_rng(3).random((4, 6)) + 0.1
@@ -94,13 +94,13 @@ def test_no_argument_and_no_classes():
 
 def test_plain_calls_are_taken():
     """Or the tests above would hold a way against itself."""
-    plain = _entry.of_array(klce._ufuncs.logsumexp)
+    plain = _ufuncs.Plain("logsumexp")
     assert plain((P,)) is not None
     assert plain((P[:, ::2],)) is None
-    loss = _entry.mean_of_losses(klce._ufuncs.nll, -100)
+    loss = _ufuncs.Plain("nll", -100)
     assert loss((P, LABELS)) is not None
     assert loss((P, LABELS.astype(np.int32))) is None
-    pair = _entry.of_pair(klce._ufuncs.kl_probs, 1)
+    pair = _ufuncs.Plain("kl_probs", 1)
     assert pair((P, P)) is not None
     assert pair((P, P[:1])) is None
     assert pair((P, P.astype(np.float32))) is None
