@@ -437,7 +437,7 @@ cdef class Plain:
         cdef Py_ssize_t size = cnp.PyArray_SIZE(first), i, k, next_array = 0
         if dtype < 0 or axes == 0 or size == 0:
             return None
-        cdef int element = cnp.PyArray_TYPE(first)
+        cdef int element = cnp.PyArray_TYPE(first), wanted
         cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
         cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[axes - 1]
@@ -476,9 +476,9 @@ cdef class Plain:
                     return None
                 array = args[next_array]
                 next_array += 1
-                if (not cnp.PyArray_ISCARRAY_RO(array)
-                        or cnp.PyArray_NDIM(array) != axes - (letter == b"l")
-                        or cnp.PyArray_TYPE(array) != (cnp.NPY_INT64 if letter == b"l" else element)):
+                wanted = cnp.NPY_INT64 if letter == b"l" else element
+                if (not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_TYPE(array) != wanted
+                        or cnp.PyArray_NDIM(array) != axes - (letter == b"l")):
                     return None
                 for i in range(cnp.PyArray_NDIM(array)):
                     if cnp.PyArray_DIM(array, <int>i) != shape[i]:
@@ -486,8 +486,8 @@ cdef class Plain:
             call.arg[k] = <char *>cnp.PyArray_DATA(array)
             if letter == b"l":
                 call.step[k] = sizeof(int64_t)
-                if klce_check_labels(<const int64_t *>call.arg[k], call.rows, n, self.integer[k + 1],
-                                     &counted) >= 0:
+                if klce_check_labels(<const int64_t *>call.arg[k], call.rows, n,
+                                     self.integer[k + 1], &counted) >= 0:
                     return None
             elif letter == b"s":
                 call.step[k] = klce_real_sizes[dtype]
