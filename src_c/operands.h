@@ -29,22 +29,23 @@ KLCE_INLINE void K(mask_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-/* A tile's labels as numbers, -1 for one that is out of range; the values there, nan for such a one;
- * and 1 for each that counts, 0 for each that is ignored. */
+/* The labels of up to a tile of rows as numbers, -1 for one that is out of range; the values there, nan
+ * for such a one; and 1 for each that counts, 0 for each that is ignored. */
 typedef struct {
     double label[KLCE_TILE], value[KLCE_TILE], counted[KLCE_TILE];
 } K(labels);
 
-/* The labels of a tile of few classes, whose values are then picked from columns. */
-KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, K(labels) *read)
+/* The labels alone.  No branch hangs on one. */
+KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                K(labels) *read)
 {
     double raw[KLCE_TILE]; /* int64 */
     const char *labels = call->arg[1] + row * call->step[1];
-    if (call->step[1] == sizeof *raw)
+    if (call->step[1] == sizeof *raw && count == KLCE_TILE)
         memcpy(raw, labels, sizeof raw);
     else
-        for (int i = 0; i < KLCE_TILE; i++)
-            memcpy(raw + i, labels + i * call->step[1], sizeof *raw);
+        for (int i = 0; i < KLCE_TILE; i++) /* beyond the rows the last one again */
+            memcpy(raw + i, labels + KLCE_LESSER(i, count - 1) * call->step[1], sizeof *raw);
     b_f64 ignored = set_bits_f64(*(const int64_t *)call->arg[2]);
     v_f64 zero = set_f64(0), one = set_f64(1), n = set_f64((double)call->n);
     int bad = 0;
@@ -63,29 +64,18 @@ KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, K(labels) 
         atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
 }
 
-/* The values at the labels of rows [row, row + count), whose classes may lie apart or be masked, and 1
- * for each that counts, 0 for each that is ignored; nan at a label that is out of range.  No branch hangs on a
- * label. */
-KLCE_INLINE void K(at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *values,
-                              double *counted)
+/* And the values there, which may lie apart or be masked. */
+KLCE_INLINE void K(read_at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                   K(labels) *read)
 {
     static const elem none; /* read in the place of a label's element that there is not */
-    const char *x = call->arg[0] + row * call->step[0],
-               *labels = call->arg[1] + row * call->step[1];
-    ptrdiff_t step = call->step[0], label_step = call->step[1], core = call->core[0];
-    int64_t ignored = *(const int64_t *)call->arg[2];
-    uint64_t n = (uint64_t)call->n;
-    int bad = 0;
-    for (ptrdiff_t i = 0; i < count; i++, x += step, labels += label_step) {
-        int64_t label = *(const int64_t *)labels;
-        int counts = label != ignored, inside = (uint64_t)label < n;
-        bad |= counts & !inside;
-        real value = K(value)(*(inside ? (const elem *)(x + label * core) : &none));
-        values[i] = inside ? value : (real)NAN;
-        counted[i] = counts;
+    const char *x = call->arg[0] + row * call->step[0];
+    K(read_labels)(call, row, count, read);
+    for (ptrdiff_t i = 0; i < count; i++, x += call->step[0]) {
+        ptrdiff_t label = (ptrdiff_t)read->label[i];
+        real value = K(value)(*(label < 0 ? &none : (const elem *)(x + label * call->core[0])));
+        read->value[i] = label < 0 ? (real)NAN : value;
     }
     if (call->mask)
-        K(mask_labels)(call, row, count, values);
-    if (bad)
-        atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+        K(mask_labels)(call, row, count, read->value);
 }

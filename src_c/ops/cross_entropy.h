@@ -32,7 +32,7 @@ static void K(cross_entropy_finish)(const klce_call *call, ptrdiff_t row, ptrdif
                                     double *state)
 {
     K(labels) labels = {.value = {0}};
-    K(at_labels)(call, row, count, labels.value, labels.counted);
+    K(read_at_labels)(call, row, count, &labels);
     K(cross_entropy_at)(call, row, count, state, &labels);
 }
 
@@ -40,7 +40,7 @@ static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(labels) labels;
-    K(read_labels)(call, row, &labels);
+    K(read_labels)(call, row, KLCE_TILE, &labels);
     K(sum_exp_at_labels_few)(call, row, state, &labels);
     K(cross_entropy_at)(call, row, KLCE_TILE, state, &labels);
 }

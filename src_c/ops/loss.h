@@ -158,30 +158,84 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
         sums[f * KLCE_TILE] = K(total)(&lanes[f]);
 }
 
-/* What is at the labels of a tile: q, and the weight of the class; 0 and 1 without labels.  And which
- * rows count. */
+/* The same of a tile of rows of few classes, whose maxima stand in `max`; NULL for none. */
+KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const double *max,
+                                 ptrdiff_t row, double *sums)
+{
+    K(mix) mix = K(mix_of)(call);
+    K(v) q[FEW], target[FEW], sum[K(LOSS_SUMS)][LANES], zero = K(set)(0);
+    K(v) infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
+    const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
+    ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    memset(sums, 0, K(LOSS_SUMS) *KLCE_TILE * sizeof *sums);
+    for (int i = 0; i < KLCE_TILE && (mix.soft || mix.smooth); i += WIDTH) {
+        K(v) top = max ? K(load_field)(max + i) : zero;
+        top = K(select)(K(eq)(top, -infinite), zero, top);
+        K(load_columns)(call, 0, row + i, q);
+        if (mix.soft)
+            V(load_columns)(call, K(TARGET), row + i, target);
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            ptrdiff_t j = group + l;
+            K(v) distance = K(distance)(form, top, q[j]), w = K(set)(weight[j * one]);
+            if (mix.soft) {
+                K(m)
+                proper = K (and)(K(not)(K(lt)(target[j], zero)), K(lt)(target[j], infinite));
+                K(v) t = w * K(select)(proper, target[j], no_number), own = K(weigh)(t, distance);
+                sum[K(BY_TARGET)][l] = group ? sum[K(BY_TARGET)][l] + own : own;
+                sum[K(MASS_BY_TARGET)][l] = group ? sum[K(MASS_BY_TARGET)][l] + t : t;
+            }
+            if (mix.smooth) {
+                K(v) t = w * K(set)((real)mix.scale), own = K(weigh)(t, distance);
+                sum[K(BY_ALL)][l] = group ? sum[K(BY_ALL)][l] + own : own;
+                sum[K(MASS_BY_ALL)][l] = group ? sum[K(MASS_BY_ALL)][l] + t : t;
+            }
+        }
+        for (int f = 0; f < K(LOSS_SUMS); f++)
+            if (f == K(BY_TARGET) || f == K(MASS_BY_TARGET) ? mix.soft : mix.smooth)
+                K(sum_columns)(sum[f], call->n, sums + f * KLCE_TILE + i);
+    }
+}
+
+/* Whether rows may lie side by side: those share their weights, and no class is masked. */
+KLCE_INLINE int K(loss_has_few)(const klce_call *call)
+{
+    int spread = call->core[K(TARGET)] == 0 && *(const int64_t *)call->arg[K(INDEXED)] == 0;
+    return !call->mask && call->step[K(CLASS_WEIGHT)] == 0 && !spread;
+}
+
+/* What is at the labels of a tile, 0 and a weight of 1 without labels, and which rows count. */
 typedef struct {
-    double q[KLCE_TILE], class_weight[KLCE_TILE], counted[KLCE_TILE];
+    K(labels) at;
+    double class_weight[KLCE_TILE];
 } K(picked);
+
+/* Of labels that were read. */
+KLCE_INLINE void K(pick_weights)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                 K(picked) *picked)
+{
+    ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        ptrdiff_t label = (ptrdiff_t)picked->at.label[i];
+        real weight = K(weights_in)(call, K(CLASS_WEIGHT), row + i)[label < 0 ? 0 : label * one];
+        picked->class_weight[i] = label < 0 ? (real)NAN : weight;
+    }
+}
 
 KLCE_INLINE void K(pick_tile)(const klce_call *call, int indexed, ptrdiff_t row, ptrdiff_t count,
                               K(picked) *picked)
 {
     int64_t ignored = *(const int64_t *)call->arg[2];
-    if (indexed)
-        K(at_labels)(call, row, count, picked->q, picked->counted);
+    if (indexed) {
+        K(read_at_labels)(call, row, count, &picked->at);
+        K(pick_weights)(call, row, count, picked);
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i++) {
         int64_t label = *(const int64_t *)(call->arg[1] + (row + i) * call->step[1]);
-        if (!indexed) {
-            picked->q[i] = 0;
-            picked->class_weight[i] = 1;
-            picked->counted[i] = label != ignored;
-        } else if (label >= 0 && label < call->n) {
-            ptrdiff_t at = label * (call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real));
-            picked->class_weight[i] = K(weights_in)(call, K(CLASS_WEIGHT), row + i)[at];
-        } else {
-            picked->class_weight[i] = NAN;
-        }
+        picked->at.value[i] = 0;
+        picked->at.counted[i] = label != ignored;
+        picked->class_weight[i] = 1;
     }
 }
 
@@ -189,12 +243,11 @@ KLCE_INLINE void K(pick_tile)(const klce_call *call, int indexed, ptrdiff_t row,
 KLCE_INLINE void K(distance_at_labels)(K(form) form, const K(picked) *picked, ptrdiff_t count,
                                        double *distance)
 {
-    double q[KLCE_TILE] = {0};
-    memcpy(q, picked->q, (size_t)count * sizeof *q);
-    if (form == K(PROBS))
-        EACH_STATE(i, count) store_f64(q + i, log_f64(load_f64(q + i)));
-    for (ptrdiff_t i = 0; i < count; i++)
-        distance[i] = -q[i];
+    EACH_STATE(i, count)
+    {
+        v_f64 q = load_f64(picked->at.value + i);
+        store_f64(distance + i, -(form == K(PROBS) ? log_f64(q) : q));
+    }
 }
 
 /* A tile, as far as it differs by form: distances at the labels are divided by t, then log is added;
@@ -204,28 +257,43 @@ typedef struct {
     const double *distance, *log, *extra, *sums;
 } K(loss_tile);
 
+/* As add_weighed. */
+KLCE_INLINE v_f64 K(add_weighed_states)(v_f64 sum, v_f64 coefficient, v_f64 value)
+{
+    m_f64 nothing = and_f64(eq_f64(coefficient, set_f64(0)), eq_f64(value, value));
+    return select_f64(nothing, sum, fma_f64(coefficient, value, sum));
+}
+
 /* The losses and weights of a tile's rows, to operands k and k + 1.  Coefficients are multiplied
  * first: distances may be near the largest number. */
 KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
                                const K(mix) *mix, const K(picked) *picked, const K(loss_tile) *of)
 {
-    double loss[KLCE_TILE], weight[KLCE_TILE];
-    for (ptrdiff_t i = 0; i < count; i++) {
-        const double *sums = of->sums + i;
-        double s = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
-        int counts = picked->counted[i] != 0 && s != 0;
-        weight[i] = counts ? s * picked->class_weight[i] : 0;
-        double own = mix->soft ? 0 : (1 - mix->e) * weight[i];
-        double by_target = s * (1 - mix->e);
+    double loss[KLCE_TILE], weight[KLCE_TILE], row_weight[KLCE_TILE] = {0}, share[KLCE_TILE] = {0};
+    for (ptrdiff_t i = 0; i < count; i++)
+        row_weight[i] = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
+    /* Of the sum over all classes. */
+    for (ptrdiff_t i = 0; i < count && mix->smooth; i++) {
         double n = call->mask ? (double)K(classes_in)(call, row + i) : (double)call->n;
-        double by_all = mix->smooth && n > 0 ? s * mix->e / (n * mix->scale) : 0;
-        double mass = fma(by_target, sums[FIELD(MASS_BY_TARGET)], own);
-        mass = fma(by_all, sums[FIELD(MASS_BY_ALL)], mass);
-        double sum = fma(mass, of->log[i], s * of->extra[i]);
-        sum = K(add_weighed)(sum, by_all / of->t, sums[FIELD(BY_ALL)]);
-        sum = K(add_weighed)(sum, by_target / of->t, sums[FIELD(BY_TARGET)]);
-        sum = K(add_weighed)(sum, own / of->t, of->distance[i]);
-        loss[i] = counts ? sum : 0;
+        share[i] = n > 0 ? mix->e / (n * mix->scale) : 0;
+    }
+    v_f64 zero = set_f64(0), t = set_f64(of->t);
+    EACH_STATE(i, count)
+    {
+        const double *sums = of->sums + i;
+        v_f64 s = load_f64(row_weight + i), counted = load_f64(picked->at.counted + i);
+        m_f64 ignored = or_f64(eq_f64(counted, zero), eq_f64(s, zero));
+        v_f64 total = select_f64(ignored, zero, s * load_f64(picked->class_weight + i));
+        v_f64 by_target = s * set_f64(1 - mix->e), by_all = s * load_f64(share + i);
+        v_f64 own = mix->soft ? zero : set_f64(1 - mix->e) * total;
+        v_f64 mass = fma_f64(by_target, load_f64(sums + FIELD(MASS_BY_TARGET)), own);
+        mass = fma_f64(by_all, load_f64(sums + FIELD(MASS_BY_ALL)), mass);
+        v_f64 sum = fma_f64(mass, load_f64(of->log + i), s * load_f64(of->extra + i));
+        sum = K(add_weighed_states)(sum, by_all / t, load_f64(sums + FIELD(BY_ALL)));
+        sum = K(add_weighed_states)(sum, by_target / t, load_f64(sums + FIELD(BY_TARGET)));
+        sum = K(add_weighed_states)(sum, own / t, load_f64(of->distance + i));
+        store_f64(loss + i, select_f64(ignored, zero, sum));
+        store_f64(weight + i, total);
     }
     K(put)(call, k, row, count, loss);
     K(put)(call, k + 1, row, count, weight);

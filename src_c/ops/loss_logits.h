@@ -37,27 +37,62 @@ static void K(loss_logits_merge)(const klce_call *call, double *into, const doub
     K(expsum_merge)(call, into, from);
 }
 
+KLCE_INLINE void K(put_losses_of_logits)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                         const K(mix) *mix, const K(picked) *picked,
+                                         const double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double z_loss = *(const double *)call->arg[K(Z_LOSS)];
+    double distance[KLCE_TILE], log[KLCE_TILE], extra[KLCE_TILE];
+    EACH_STATE(i, count)
+    {
+        v_f64 max = K(state)(state, K(MAX), i), rest = K(log_of_rest)(c, state, i);
+        /* An infinite maximum leaves no distribution: inf - inf is nan. */
+        v_f64 penalty = max - max, lse = max / set_f64(c->t) + rest;
+        if (z_loss != 0)
+            penalty = penalty + set_f64(z_loss) * lse * lse;
+        store_f64(log + i, rest);
+        store_f64(distance + i, max - load_f64(picked->at.value + i));
+        store_f64(extra + i, penalty);
+    }
+    const K(loss_tile) tile = {c->t, distance, log, extra, state + FIELD(SUMS)};
+    K(put_losses)(call, K(LOGITS_OUT), row, count, mix, picked, &tile);
+}
+
 static void K(loss_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                   double *state)
 {
-    const K(expsum_context) *c = K(context)(call);
     K(mix) mix = K(mix_of)(call);
     K(picked) picked;
-    double z_loss = *(const double *)call->arg[K(Z_LOSS)];
-    double distance[KLCE_TILE], log[KLCE_TILE], extra[KLCE_TILE];
     K(pick_tile)(call, !mix.soft, row, count, &picked);
-    EACH_STATE(i, count) store_f64(log + i, K(log_of_rest)(c, state, i));
-    for (ptrdiff_t i = 0; i < count; i++) {
-        double max = state[FIELD(MAX) + i], lse = max / c->t + log[i];
-        distance[i] = max - picked.q[i];
-        /* An infinite maximum leaves no distribution: inf - inf is nan. */
-        extra[i] = (max - max) + (z_loss != 0 ? z_loss * lse * lse : 0);
+    K(put_losses_of_logits)(call, row, count, &mix, &picked, state);
+}
+
+static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
+{
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(mix) mix = K(mix_of)(call);
+    K(picked) picked;
+    if (!K(loss_has_few)(call)) {
+        for (int i = 0; i < KLCE_TILE; i++)
+            K(loss_logits_sweep)(call, row + i, 0, call->n, state + i);
+        K(loss_logits_finish)(call, row, KLCE_TILE, state);
+        return;
     }
-    const K(loss_tile) tile = {c->t, distance, log, extra, state + FIELD(SUMS)};
-    K(put_losses)(call, K(LOGITS_OUT), row, count, &mix, &picked, &tile);
+    if (mix.soft) {
+        K(sum_exp_few)(call, 0, row, state);
+        K(pick_tile)(call, 0, row, KLCE_TILE, &picked);
+    } else {
+        K(read_labels)(call, row, KLCE_TILE, &picked.at);
+        K(sum_exp_at_labels_few)(call, row, state, &picked.at);
+        K(pick_weights)(call, row, KLCE_TILE, &picked);
+    }
+    K(sum_loss_few)(call, K(LOGITS), state + FIELD(MAX), row, state + FIELD(SUMS));
+    K(put_losses_of_logits)(call, row, KLCE_TILE, &mix, &picked, state);
 }
 
 static const klce_kernel K(loss_logits_kernel) = {
     .prepare = K(loss_logits_prepare),
     .pass = {{K(loss_logits_sweep), K(loss_logits_merge), K(loss_logits_finish)}},
+    .few = K(loss_logits_few),
 };

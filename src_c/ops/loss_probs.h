@@ -12,6 +12,12 @@ static void K(loss_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t
     K(plain_loss_finish)(call, K(PROBS), row, count, state);
 }
 
+static void K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
+{
+    K(plain_loss_few)(call, K(PROBS), row);
+}
+
 static const klce_kernel K(loss_probs_kernel) = {
     .pass = {{K(loss_probs_sweep), K(plain_loss_merge), K(loss_probs_finish)}},
+    .few = K(loss_probs_few),
 };

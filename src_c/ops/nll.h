@@ -2,13 +2,17 @@
 
 static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
-    double value[KLCE_TILE], counted[KLCE_TILE];
+    K(labels) labels = {.value = {0}};
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        K(at_labels)(call, row, count, value, counted);
-        for (ptrdiff_t i = 0; i < count; i++)
-            value[i] = counted[i] != 0 ? -value[i] : 0;
-        K(put)(call, 3, row, count, value);
+        K(read_at_labels)(call, row, count, &labels);
+        EACH_STATE(i, count)
+        {
+            m_f64 ignored = eq_f64(load_f64(labels.counted + i), set_f64(0));
+            v_f64 loss = -load_f64(labels.value + i);
+            store_f64(labels.value + i, select_f64(ignored, set_f64(0), loss));
+        }
+        K(put)(call, 3, row, count, labels.value);
     }
 }
 

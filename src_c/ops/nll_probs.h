@@ -2,15 +2,18 @@
 
 static void K(nll_probs_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
-    double result[KLCE_TILE] = {0}, counted[KLCE_TILE];
+    K(labels) labels = {.value = {0}};
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        K(at_labels)(call, row, count, result, counted);
-        for (ptrdiff_t i = 0; i < count; i++)
-            result[i] = counted[i] != 0 ? result[i] : 1;
-        /* 0 - log 1 is 0, where -log 1 would be -0. */
-        EACH_STATE(i, count) store_f64(result + i, set_f64(0) - log_f64(load_f64(result + i)));
-        K(put)(call, 3, row, count, result);
+        K(read_at_labels)(call, row, count, &labels);
+        EACH_STATE(i, count)
+        {
+            m_f64 ignored = eq_f64(load_f64(labels.counted + i), set_f64(0));
+            v_f64 p = select_f64(ignored, set_f64(1), load_f64(labels.value + i));
+            /* 0 - log 1 is 0, where -log 1 would be -0. */
+            store_f64(labels.value + i, set_f64(0) - log_f64(p));
+        }
+        K(put)(call, 3, row, count, labels.value);
     }
 }
 

@@ -198,18 +198,18 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
 {
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(SCORE_WANT));
-    double at_label[KLCE_TILE] = {0}, counted[KLCE_TILE] = {0};
+    K(labels) labels = {.value = {0}};
     double step[KLCE_TILE], mass[KLCE_TILE], log[KLCE_TILE];
     double value[KLCE_SCORE_COUNT][KLCE_TILE];
     v_f64 inverse = set_f64(1 / c->t), zero = set_f64(0), nan = set_f64(NAN);
-    K(at_labels)(call, row, count, at_label, counted);
+    K(read_at_labels)(call, row, count, &labels);
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
         /* An infinite maximum leaves no distribution: inf - inf is nan. */
         v_f64 none = max - max, log1p = K(log_of_rest)(c, state, i), all = set_f64(1) + rest;
-        m_f64 ignored = eq_f64(load_f64(counted + i), zero);
-        v_f64 loss = (max - load_f64(at_label + i)) * inverse + log1p + none;
+        m_f64 ignored = eq_f64(load_f64(labels.counted + i), zero);
+        v_f64 loss = (max - load_f64(labels.value + i)) * inverse + log1p + none;
         store_f64(step + i, K(to_maximum)(c, state, i));
         store_f64(mass + i, all + none);
         store_f64(log + i, log1p + none);
@@ -235,10 +235,11 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
                                                   (row + i) * call->step[K(SCORE_TARGET)]);
         value[KLCE_score_rank][i] = state[FIELD(RANK) + i];
         value[KLCE_score_argmax][i] = best;
-        value[KLCE_score_greedy_match][i] = counted[i] && best == label;
+        value[KLCE_score_greedy_match][i] = labels.counted[i] != 0 && best == label;
         if (WANTS(want, score_target_prob))
             value[KLCE_score_target_prob][i] =
-                counted[i] ? K(prob_of)(c, at_label[i], step[i], mass[i], state + i) : NAN;
+                labels.counted[i] != 0 ? K(prob_of)(c, labels.value[i], step[i], mass[i], state + i)
+                                       : NAN;
     }
     K(put_columns)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters, KLCE_SCORE_COUNT,
                    value);
