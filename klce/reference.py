@@ -920,7 +920,8 @@ def _row_losses(
             raise ValueError(f"ignore_index belongs to class indices, not {ignore_index}")
         index, target, indexed = np.where(kept, 0, -100), np.moveaxis(target, axis, -1), 0
     elif target.dtype.kind in "iu":
-        index, target, indexed = np.where(kept, target, ignore_index), np.zeros(()), 1
+        index = np.where(kept, target.astype(np.int64), ignore_index)
+        target, indexed = np.zeros(()), 1
     else:
         raise TypeError(f"target must hold integers, not {target.dtype}")
     x = np.moveaxis(x, axis, -1)

@@ -22,6 +22,8 @@ STANDARD = {
     "collections.abc",
     "functools",
     "importlib",
+    "importlib._bootstrap",
+    "importlib._bootstrap_external",
     "itertools",
     "math",
     "operator",

@@ -21,10 +21,15 @@ def local_cluster(workers: int) -> Iterator[str]:
     """Start a scheduler in this process and workers in processes of a thread each.
 
     Yields the scheduler's address. The workers may still be on their way. If the block ends by an
-    exception, Ctrl-C above all, they are killed: asked to close, each would finish its block.
+    exception, Ctrl-C above all, they are killed: asked to close, each would finish its block; and
+    Dask stays silent.
     """
     distributed = library("distributed", "engine dask")
     nannies: list[Any] = []
+    # A cluster that is closed lets its loggers speak again, of connections that it is about to lose.
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
 
     class Nanny(distributed.Nanny):  # type: ignore[misc, name-defined]
         def __init__(self, *args: Any, **options: Any) -> None:
@@ -40,7 +45,7 @@ def local_cluster(workers: int) -> Iterator[str]:
             memory_limit=0,
             dashboard_address="localhost:0",  # a free port, for the server of pages without them
             scheduler_kwargs={"dashboard": False},
-            silence_logs=logging.CRITICAL,
+            silence_logs=logging.CRITICAL,  # of the workers too
         )
     try:
         cluster.scale(workers)
@@ -53,6 +58,7 @@ def local_cluster(workers: int) -> Iterator[str]:
             closing.join(_LOOK_AGAIN_SECONDS)
         raise
     cluster.close()
+    logger.setLevel(level)
 
 
 @contextlib.contextmanager
