@@ -146,3 +146,16 @@ KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
 {
     K(sum_column_pairs)(column, NULL, n, field);
 }
+
+/* The same of columns that are doubles, of KLCE_WIDTH_f64 rows. */
+KLCE_INLINE void K(sum_double_columns)(const v_f64 *column, ptrdiff_t n, double *field)
+{
+#if KLCE_REAL_IS_F64
+    K(sum_columns)(column, n, field);
+#else
+    v_f64 zero = set_f64(0), four[4] = {zero, zero, zero, zero};
+    for (ptrdiff_t j = 0; j < KLCE_LESSER(n, LANES); j++)
+        four[j % 4] = four[j % 4] + column[j];
+    store_f64(field, (four[0] + four[2]) + (four[1] + four[3]));
+#endif
+}

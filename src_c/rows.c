@@ -325,7 +325,7 @@ static klce_status run_rows(klce_call *call)
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)
-        n = 8; /* whatever the classes, a row costs a cache miss or two */
+        n = n < 16 ? 8 : 32; /* whatever the classes, a row costs a cache miss or a part of one */
     call->whole_rows = 0;
     if (j.kernel->prepare) {
         klce_environment saved = klce_enter();

@@ -26,7 +26,7 @@ def local_cluster(workers: int) -> Iterator[str]:
     """
     distributed = library("distributed", "engine dask")
     nannies: list[Any] = []
-    # A cluster that is closed lets its loggers speak again, of connections that it is about to lose.
+    # A cluster that is closed lets its loggers speak again, of connections it has yet to lose.
     logger = logging.getLogger("distributed")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -221,6 +221,65 @@ KLCE_INLINE void K(pair_sweep)(const klce_call *call, K(forms) form, K(pair_term
     state[FIELD(PAIR_DRIFT)] = K(total)(&drift);
 }
 
+/* The first sweep of a tile of rows of few classes. */
+KLCE_INLINE void K(side_few)(const klce_call *call, int side, int form, ptrdiff_t row,
+                             double *state)
+{
+    if (form) {
+        klce_call own = *call;
+        memcpy(own.context, K(side_context)(call, side), sizeof(K(expsum_context)));
+        K(sum_exp_few)(&own, side, row, state);
+        return;
+    }
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) x[FEW], sum[LANES];
+        K(load_columns)(call, side, row + i, x);
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            sum[l] = group ? sum[l] + x[group + l] : x[l];
+        }
+        K(sum_columns)(sum, call->n, state + FIELD(SIDE_SUM) + i);
+    }
+}
+
+/* The sides of rows that lie side by side, from row i of a tile. */
+KLCE_INLINE K(side) K(sides_of)(const klce_call *call, int side, const double *state, int i)
+{
+    K(side) by = K(side_of)(call, side, state);
+    by.first = K(state)(state, K(SIDE_SCALE), i);
+    by.log = K(state)(state, K(SIDE_LOG), i);
+    return by;
+}
+
+/* The second sweep, as many rows at a time as a vector has doubles. */
+KLCE_INLINE void K(pair_few)(const klce_call *call, K(forms) form, K(pair_term) term_of,
+                             ptrdiff_t row, double *state)
+{
+    int normalize = K(pair_normalizes)(call);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) p[FEW], q[FEW];
+        K(load_columns)(call, 0, row + i, p);
+        K(load_columns)(call, 1, row + i, q);
+        for (int h = 0; h < HALVES; h++) {
+            int at = i + h * KLCE_WIDTH_f64;
+            K(side) p_by = K(sides_of)(call, 0, state, at);
+            K(side) q_by = K(sides_of)(call, 1, state + FIELD(OTHER), at);
+            v_f64 terms[LANES], drift[LANES];
+            EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+            {
+                v_f64 x = K(doubles)(p[group + l], h), y = K(doubles)(q[group + l], h);
+                K(share) a = K(share_of)(&p_by, form.p, x), b = K(share_of)(&q_by, form.q, y);
+                v_f64 d = (b.p.high - a.p.high) + (b.p.low - a.p.low);
+                v_f64 term = term_of(&a, &b, d, form, normalize);
+                terms[l] = group ? terms[l] + term : term;
+                drift[l] = group ? drift[l] + d : d;
+            }
+            K(sum_double_columns)(terms, call->n, state + FIELD(PAIR_TERMS) + at);
+            K(sum_double_columns)(drift, call->n, state + FIELD(PAIR_DRIFT) + at);
+        }
+    }
+}
+
 static void K(pair_add)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
@@ -257,8 +316,19 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
     {                                                                                              \
         K(pair_sweep)(call, (K(forms)){form_p, form_q}, K(term_of), row, low, high, state);        \
     }                                                                                              \
+    static void K(name##_few)(const klce_call *call, ptrdiff_t row)                                \
+    {                                                                                              \
+        const K(forms) form = {form_p, form_q};                                                    \
+        double state[KLCE_FIELDS * KLCE_TILE];                                                     \
+        K(side_few)(call, 0, form_p, row, state);                                                  \
+        K(side_few)(call, 1, form_q, row, state + FIELD(OTHER));                                   \
+        K(pair_sides)(call, form, KLCE_TILE, state);                                               \
+        K(pair_few)(call, form, K(term_of), row, state);                                           \
+        K(finish)(call, row, KLCE_TILE, state);                                                    \
+    }                                                                                              \
     static const klce_kernel K(name##_kernel) = {                                                  \
         .prepare = K(pairs_prepare),                                                               \
         .pass = {{K(name##_normalizers), K(name##_merge), K(name##_sides)},                        \
                  {K(name##_sweep), K(pair_add), K(finish)}},                                       \
+        .few = K(name##_few),                                                                      \
     };
