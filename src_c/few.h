@@ -10,7 +10,7 @@
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
  * written: what stands in those beyond the classes is no row's.  The last ones may be read twice. */
-KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
+static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);
     ptrdiff_t step = call->step[k], n = call->n;
@@ -38,7 +38,8 @@ KLCE_INLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(
 }
 
 /* Writes columns to operand k; what they held is lost. */
-KLCE_INLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
+static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row,
+                                           K(v) *column)
 {
     char *first = (char *)K(row_out)(call, k, row);
     ptrdiff_t step = call->step[k], n = call->n, j = 0;
@@ -142,7 +143,7 @@ KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdi
     }
 }
 
-KLCE_INLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
+static KLCE_NOINLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
 {
     K(sum_column_pairs)(column, NULL, n, field);
 }

@@ -36,8 +36,8 @@ typedef struct {
 } K(labels);
 
 /* The labels alone.  No branch hangs on one. */
-KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                K(labels) *read)
+static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                         K(labels) *read)
 {
     double raw[KLCE_TILE]; /* int64 */
     const char *labels = call->arg[1] + row * call->step[1];
@@ -65,8 +65,8 @@ KLCE_INLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 }
 
 /* And the values there, which may lie apart or be masked. */
-KLCE_INLINE void K(read_at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                   K(labels) *read)
+static KLCE_NOINLINE void K(read_at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                            K(labels) *read)
 {
     static const elem none; /* read in the place of a label's element that there is not */
     const char *x = call->arg[0] + row * call->step[0];

@@ -392,25 +392,46 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
     *counted = 0;
     for (ptrdiff_t low = 0; low < count; low += STRETCH) {
         ptrdiff_t high = low + STRETCH < count ? low + STRETCH : count;
-        uint64_t seen = 0, bad = 0;
-        for (ptrdiff_t i = low; i < high; i++) {
-            uint64_t label = (uint64_t)labels[i], other = label ^ (uint64_t)ignore;
-            uint64_t counts = other | (0 - other), inside = ~label & (label - (uint64_t)classes);
-            seen += counts >> 63;
-            bad |= counts & ~inside;
-        }
-        if (bad >> 63)
+        uint64_t outside = 0, out = 0, ignored = 0;
+        for (ptrdiff_t i = low; i < high; i++) /* 3 instructions a vector */
+            outside |= (uint64_t)labels[i] | ((uint64_t)classes - 1 - (uint64_t)labels[i]);
+        if (outside >> 63 || (ignore >= 0 && ignore < classes))
+            for (ptrdiff_t i = low; i < high; i++) {
+                uint64_t label = (uint64_t)labels[i], other = label ^ (uint64_t)ignore;
+                uint64_t counts = other | (0 - other);
+                ignored += ~counts >> 63;
+                out |= counts & (label | ((uint64_t)classes - 1 - label));
+            }
+        if (out >> 63)
             for (ptrdiff_t i = low; i < high; i++) {
                 if (labels[i] != ignore && (labels[i] < 0 || labels[i] >= classes))
                     return i;
                 *counted += labels[i] != ignore;
             }
-        *counted += (int64_t)seen;
+        *counted += high - low - (ptrdiff_t)ignored;
     }
     return -1;
 }
 
-/* Chunks of 256 in eight chains, chunk sums by Neumaier's compensated sum: the error stays below a
+/* One chunk of a sum, in eight chains. */
+#define SUM_CHUNK(real)                                                                            \
+    static double sum_chunk_##real(const char *values, ptrdiff_t count, ptrdiff_t step)            \
+    {                                                                                              \
+        double chain[8] = {0};                                                                     \
+        ptrdiff_t i = 0;                                                                           \
+        if (step == sizeof(real))                                                                  \
+            for (; i + 8 <= count; i += 8)                                                         \
+                for (int k = 0; k < 8; k++)                                                        \
+                    chain[k] += ((const real *)values)[i + k];                                     \
+        for (; i < count; i++)                                                                     \
+            chain[i % 8] += *(const real *)(values + i * step);                                    \
+        return ((chain[0] + chain[1]) + (chain[2] + chain[3])) +                                   \
+               ((chain[4] + chain[5]) + (chain[6] + chain[7]));                                    \
+    }
+SUM_CHUNK(float)
+SUM_CHUNK(double)
+
+/* Chunks of 256, chunk sums by Neumaier's compensated sum: the error stays below a
  * few units of a float64 for any count. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
 {
@@ -418,13 +439,9 @@ double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t
     double sum = 0, lost = 0;
     for (ptrdiff_t low = 0; low < count; low += 256) {
         ptrdiff_t high = low + 256 < count ? low + 256 : count;
-        double chain[8] = {0}, chunk;
-        for (ptrdiff_t i = low; i < high; i++) {
-            const char *p = values + i * step;
-            chain[i % 8] += dtype == KLCE_DTYPE_f32 ? *(const float *)p : *(const double *)p;
-        }
-        chunk = ((chain[0] + chain[1]) + (chain[2] + chain[3])) +
-                ((chain[4] + chain[5]) + (chain[6] + chain[7]));
+        const char *first = values + low * step;
+        double chunk = dtype == KLCE_DTYPE_f32 ? sum_chunk_float(first, high - low, step)
+                                               : sum_chunk_double(first, high - low, step);
         double next = sum + chunk;
         double big = sum, small = chunk;
         if ((chunk < 0 ? -chunk : chunk) > (sum < 0 ? -sum : sum))

@@ -222,8 +222,8 @@ KLCE_INLINE void K(pick_weights)(const klce_call *call, ptrdiff_t row, ptrdiff_t
     }
 }
 
-KLCE_INLINE void K(pick_tile)(const klce_call *call, int indexed, ptrdiff_t row, ptrdiff_t count,
-                              K(picked) *picked)
+static KLCE_NOINLINE void K(pick_tile)(const klce_call *call, int indexed, ptrdiff_t row,
+                                       ptrdiff_t count, K(picked) *picked)
 {
     int64_t ignored = *(const int64_t *)call->arg[2];
     if (indexed) {
@@ -266,8 +266,9 @@ KLCE_INLINE v_f64 K(add_weighed_states)(v_f64 sum, v_f64 coefficient, v_f64 valu
 
 /* The losses and weights of a tile's rows, to operands k and k + 1.  Coefficients are multiplied
  * first: distances may be near the largest number. */
-KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
-                               const K(mix) *mix, const K(picked) *picked, const K(loss_tile) *of)
+static KLCE_NOINLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row,
+                                        ptrdiff_t count, const K(mix) *mix, const K(picked) *picked,
+                                        const K(loss_tile) *of)
 {
     double loss[KLCE_TILE], weight[KLCE_TILE], row_weight[KLCE_TILE] = {0}, share[KLCE_TILE] = {0};
     for (ptrdiff_t i = 0; i < count; i++)
@@ -277,6 +278,7 @@ KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrd
         double n = call->mask ? (double)K(classes_in)(call, row + i) : (double)call->n;
         share[i] = n > 0 ? mix->e / (n * mix->scale) : 0;
     }
+    int sweeps = mix->soft || mix->smooth;
     v_f64 zero = set_f64(0), t = set_f64(of->t);
     EACH_STATE(i, count)
     {
@@ -284,13 +286,17 @@ KLCE_INLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row, ptrd
         v_f64 s = load_f64(row_weight + i), counted = load_f64(picked->at.counted + i);
         m_f64 ignored = or_f64(eq_f64(counted, zero), eq_f64(s, zero));
         v_f64 total = select_f64(ignored, zero, s * load_f64(picked->class_weight + i));
+        v_f64 own = mix->soft ? zero : set_f64(1 - mix->e) * total, mass = own;
         v_f64 by_target = s * set_f64(1 - mix->e), by_all = s * load_f64(share + i);
-        v_f64 own = mix->soft ? zero : set_f64(1 - mix->e) * total;
-        v_f64 mass = fma_f64(by_target, load_f64(sums + FIELD(MASS_BY_TARGET)), own);
-        mass = fma_f64(by_all, load_f64(sums + FIELD(MASS_BY_ALL)), mass);
+        if (sweeps) {
+            mass = fma_f64(by_target, load_f64(sums + FIELD(MASS_BY_TARGET)), mass);
+            mass = fma_f64(by_all, load_f64(sums + FIELD(MASS_BY_ALL)), mass);
+        }
         v_f64 sum = fma_f64(mass, load_f64(of->log + i), s * load_f64(of->extra + i));
-        sum = K(add_weighed_states)(sum, by_all / t, load_f64(sums + FIELD(BY_ALL)));
-        sum = K(add_weighed_states)(sum, by_target / t, load_f64(sums + FIELD(BY_TARGET)));
+        if (sweeps) {
+            sum = K(add_weighed_states)(sum, by_all / t, load_f64(sums + FIELD(BY_ALL)));
+            sum = K(add_weighed_states)(sum, by_target / t, load_f64(sums + FIELD(BY_TARGET)));
+        }
         sum = K(add_weighed_states)(sum, own / t, load_f64(of->distance + i));
         store_f64(loss + i, select_f64(ignored, zero, sum));
         store_f64(weight + i, total);

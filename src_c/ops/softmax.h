@@ -108,7 +108,8 @@ KLCE_INLINE void K(softmax_add_group)(const K(expsum_context) *c, const K(measur
 KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                 double *state, int keep)
 {
-    const K(expsum_context) *c = K(context)(call);
+    /* A copy: what is stored might change the call's, for all that the compiler knows. */
+    const K(expsum_context) context = *K(context)(call), *c = &context;
     const elem *x = K(row_in)(call, 0, row);
     elem *kept = K(row_out)(call, 2, row);
     const K(measure) from = K(lifted_from)(call, state);
@@ -247,7 +248,7 @@ KLCE_INLINE void K(softmax_quotient_group)(const K(expsum_context) *c, const K(m
 KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                       ptrdiff_t high, const double *state, int kept)
 {
-    const K(expsum_context) *c = K(context)(call);
+    const K(expsum_context) context = *K(context)(call), *c = &context;
     const elem *x = K(row_in)(call, kept ? 2 : 0, row);
     elem *y = K(row_out)(call, 2, row);
     K(factor) plain = K(factor_of)(state, 0, 0, UNLIFT), lifted = K(factor_of)(state, 0, 0, 1);
