@@ -215,6 +215,15 @@ KLCE_INLINE void K(pick_weights)(const klce_call *call, ptrdiff_t row, ptrdiff_t
                                  K(picked) *picked)
 {
     ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    if (one == 0 && call->step[K(CLASS_WEIGHT)] == 0) { /* no class weights, as a rule */
+        v_f64 weight = set_f64((double)*K(weights_in)(call, K(CLASS_WEIGHT), row));
+        EACH_STATE(i, count)
+        {
+            m_f64 bad = lt_f64(load_f64(picked->at.label + i), set_f64(0));
+            store_f64(picked->class_weight + i, select_f64(bad, set_f64(NAN), weight));
+        }
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i++) {
         ptrdiff_t label = (ptrdiff_t)picked->at.label[i];
         real weight = K(weights_in)(call, K(CLASS_WEIGHT), row + i)[label < 0 ? 0 : label * one];
@@ -264,22 +273,33 @@ KLCE_INLINE v_f64 K(add_weighed_states)(v_f64 sum, v_f64 coefficient, v_f64 valu
     return select_f64(nothing, sum, fma_f64(coefficient, value, sum));
 }
 
+KLCE_INLINE v_f64 K(over)(v_f64 coefficient, double t)
+{
+    return t == 1 ? coefficient : coefficient / set_f64(t);
+}
+
 /* The losses and weights of a tile's rows, to operands k and k + 1.  Coefficients are multiplied
  * first: distances may be near the largest number. */
 static KLCE_NOINLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t row,
                                         ptrdiff_t count, const K(mix) *mix, const K(picked) *picked,
                                         const K(loss_tile) *of)
 {
-    double loss[KLCE_TILE], weight[KLCE_TILE], row_weight[KLCE_TILE] = {0}, share[KLCE_TILE] = {0};
-    for (ptrdiff_t i = 0; i < count; i++)
+    double loss[KLCE_TILE], weight[KLCE_TILE], row_weight[KLCE_TILE], share[KLCE_TILE];
+    int shared = call->step[K(ROW_WEIGHT)] == 0;
+    double all = mix->smooth ? mix->e / ((double)call->n * mix->scale) : 0;
+    double of_all = shared ? (double)*K(weights_in)(call, K(ROW_WEIGHT), row) : 0;
+    for (int i = 0; i < KLCE_TILE; i++) {
+        row_weight[i] = of_all;
+        share[i] = all; /* of the sum over all classes */
+    }
+    for (ptrdiff_t i = 0; i < count && !shared; i++)
         row_weight[i] = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
-    /* Of the sum over all classes. */
-    for (ptrdiff_t i = 0; i < count && mix->smooth; i++) {
-        double n = call->mask ? (double)K(classes_in)(call, row + i) : (double)call->n;
+    for (ptrdiff_t i = 0; i < count && mix->smooth && call->mask; i++) {
+        double n = (double)K(classes_in)(call, row + i);
         share[i] = n > 0 ? mix->e / (n * mix->scale) : 0;
     }
     int sweeps = mix->soft || mix->smooth;
-    v_f64 zero = set_f64(0), t = set_f64(of->t);
+    v_f64 zero = set_f64(0);
     EACH_STATE(i, count)
     {
         const double *sums = of->sums + i;
@@ -294,10 +314,12 @@ static KLCE_NOINLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t 
         }
         v_f64 sum = fma_f64(mass, load_f64(of->log + i), s * load_f64(of->extra + i));
         if (sweeps) {
-            sum = K(add_weighed_states)(sum, by_all / t, load_f64(sums + FIELD(BY_ALL)));
-            sum = K(add_weighed_states)(sum, by_target / t, load_f64(sums + FIELD(BY_TARGET)));
+            sum =
+                K(add_weighed_states)(sum, K(over)(by_all, of->t), load_f64(sums + FIELD(BY_ALL)));
+            sum = K(add_weighed_states)(sum, K(over)(by_target, of->t),
+                                        load_f64(sums + FIELD(BY_TARGET)));
         }
-        sum = K(add_weighed_states)(sum, own / t, load_f64(of->distance + i));
+        sum = K(add_weighed_states)(sum, K(over)(own, of->t), load_f64(of->distance + i));
         store_f64(loss + i, select_f64(ignored, zero, sum));
         store_f64(weight + i, total);
     }
