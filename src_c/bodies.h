@@ -38,6 +38,7 @@
 #include "ops/pairs.h"
 #include "ops/kl_pairs.h"
 #include "ops/js_pairs.h"
+#include "ops/js_probs.h"
 #include "ops/rel_entr.h"
 
 #include "ops/score.h"

@@ -98,6 +98,15 @@ def main() -> None:
     )
     report("log1p s-form f64", fit, 18)
 
+    # (1 - v) log(1 - v) + (1 + v) log(1 + v) = w q(w), w = v^2: js_probs.h
+    def even(w: mp.mpf) -> mp.mpf:
+        v = mp.sqrt(w)
+        series = 1 + w / 6 + w * w / 15
+        return series if w < 1e-9 else ((1 - v) * mp.log(1 - v) + (1 + v) * mp.log(1 + v)) / w
+
+    fit = remez(even, lambda w: mp.mpf(1), lambda w: 1 / even(w), 5, mp.mpf(0), mp.mpf(1) / 4)
+    report("js f32", fit, 10)
+
 
 if __name__ == "__main__":
     main()

@@ -48,9 +48,7 @@ static void K(js_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     K(put)(call, 5, row, count, result);
 }
 
-PAIR_KERNEL(js_probs_probs, 0, 0, js_pair_term, js_pair_finish)
 PAIR_KERNEL(js_probs_logits, 0, 1, js_pair_term, js_pair_finish)
 PAIR_KERNEL(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
 #undef JS_NEAR
-#undef PAIR_KERNEL

@@ -294,8 +294,9 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
     return K(state)(state, K(PAIR_TERMS), i) + (p - p) + (q - q);
 }
 
-/* The kernel NAME of a pair of forms, by its term and its finish. */
-#define PAIR_KERNEL(name, form_p, form_q, term_of, finish)                                         \
+/* For a pair of forms, by its term and its finish: the passes NAME_..., the tile of rows of few classes,
+ * and the kernel of both. */
+#define PAIR_PASSES(name, form_p, form_q, term_of)                                                 \
     static void K(name##_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,         \
                                       ptrdiff_t high, double *state)                               \
     {                                                                                              \
@@ -315,7 +316,8 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
                                 ptrdiff_t high, double *state)                                     \
     {                                                                                              \
         K(pair_sweep)(call, (K(forms)){form_p, form_q}, K(term_of), row, low, high, state);        \
-    }                                                                                              \
+    }
+#define PAIR_FEW(name, form_p, form_q, term_of, finish)                                            \
     static void K(name##_few)(const klce_call *call, ptrdiff_t row)                                \
     {                                                                                              \
         const K(forms) form = {form_p, form_q};                                                    \
@@ -325,10 +327,15 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
         K(pair_sides)(call, form, KLCE_TILE, state);                                               \
         K(pair_few)(call, form, K(term_of), row, state);                                           \
         K(finish)(call, row, KLCE_TILE, state);                                                    \
-    }                                                                                              \
+    }
+#define PAIR_TABLE(name, second_sweep, tile, finish)                                               \
     static const klce_kernel K(name##_kernel) = {                                                  \
         .prepare = K(pairs_prepare),                                                               \
         .pass = {{K(name##_normalizers), K(name##_merge), K(name##_sides)},                        \
-                 {K(name##_sweep), K(pair_add), K(finish)}},                                       \
-        .few = K(name##_few),                                                                      \
+                 {K(second_sweep), K(pair_add), K(finish)}},                                       \
+        .few = K(tile),                                                                            \
     };
+#define PAIR_KERNEL(name, form_p, form_q, term_of, finish)                                         \
+    PAIR_PASSES(name, form_p, form_q, term_of)                                                     \
+    PAIR_FEW(name, form_p, form_q, term_of, finish)                                                \
+    PAIR_TABLE(name, name##_sweep, name##_few, finish)

@@ -1,0 +1,147 @@
+/* js_probs_probs: JS divergence of probabilities.  Those of float32 and of 16 bits need no doubles for a
+ * class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two pieces, so
+ * that q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a
+ * few units of float32 off.  Rows whose sums are far from 1 take the passes of js_pairs.h.
+ */
+PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
+
+#if KLCE_FMA && !KLCE_REAL_IS_F64
+
+/* What brings q to the scale of p. */
+typedef struct {
+    K(v) high, low;
+} K(js_ratio);
+
+KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state, int i, int step)
+{
+    real high[WIDTH], low[WIDTH];
+    for (int k = 0; k < WIDTH; k++) {
+        const double *row = state + i + k * step;
+        double ratio = row[FIELD(OTHER) + FIELD(SIDE_SCALE)] / row[FIELD(SIDE_SCALE)];
+        high[k] = (real)ratio;
+        low[k] = (real)(ratio - high[k]);
+    }
+    return (K(js_ratio)){V(load)(high), V(load)(low)};
+}
+
+/* Whether a row's scales leave room for all that is done with them. */
+KLCE_INLINE int K(js_is_plain)(const double *state)
+{
+    double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
+    return 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
+}
+
+/* Below the normal numbers there is nothing to lose, and below 0 no probability. */
+KLCE_INLINE K(v) K(js_probability)(K(v) x)
+{
+    K(v) zero = K(set)(0), no_number = K(set)((real)NAN);
+    K(v) low = K(select)(K(lt)(x, zero), no_number, zero);
+    return K(select)(K(lt)(x, K(set)(0x1p-126f)), low, x);
+}
+
+/* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector with
+ * one division, and 50 more where a class is far. */
+KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v) *d)
+{
+    K(v) two = K(set)(2), least = K(set)(0x1p-100f);
+    p = K(js_probability)(p);
+    q = K(js_probability)(q);
+    *d = K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p));
+    K(v) inverse = K(set)(1) / K(max)(K(set)(0x1p-126f), K(fma)(q, ratio->high, p));
+    K(v) v = *d * inverse, square = v * v;
+    /* As the series, to 2^-28 of it up to v^2 = 1/4 (tools/minimax.py). */
+    K(v) even = K(fma)(K(set)(0.027629270f), square, K(set)(0.018234583f));
+    even = K(fma)(even, square, K(set)(0.036266925f));
+    even = K(fma)(even, square, K(set)(0.066632830f));
+    even = K(fma)(even, square, K(set)(0.16666742f));
+    even = K(fma)(even, square, K(set)(1));
+    K(v) term = *d * v * even;
+    K(m) far = K(lt)(K(set)(0.25f), square);
+    if (K(any)(far)) {
+        /* p log(p/m) + q log(q/m); at 2^-100 of m it adds nothing that shows. */
+        q = q * ratio->high;
+        K(v) of_p = p * K(log_normal)(K(max)(least, two * p * inverse));
+        K(v) of_q = q * K(log_normal)(K(max)(least, two * q * inverse));
+        term = K(select)(far, two * (of_p + of_q), term);
+    }
+    return term;
+}
+
+static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state)
+{
+    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    const K(js_ratio) ratio = K(js_ratio_of)(state, 0, 0);
+    double scale = state[FIELD(SIDE_SCALE)];
+    K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
+    K(v) p_group[VECTORS], q_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], d;
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(p + j, end - j, 0, p_group);
+            K(load_group)(q + j, end - j, 0, q_group);
+            EACH_VECTOR(v)
+            {
+                term_sum[v] = term_sum[v] + K(js_probs_term)(p_group[v], q_group[v], &ratio, &d);
+                drift_sum[v] = drift_sum[v] + d;
+            }
+        }
+        K(add_lanes)(&terms, term_sum);
+        K(add_lanes)(&drift, drift_sum);
+    }
+    state[FIELD(PAIR_TERMS)] = K(total)(&terms) * scale;
+    state[FIELD(PAIR_DRIFT)] = K(total)(&drift) * scale;
+}
+
+static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state)
+{
+    if (K(js_is_plain)(state))
+        K(js_plain_sweep)(call, row, low, high, state);
+    else
+        K(js_probs_probs_sweep)(call, row, low, high, state);
+}
+
+static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
+{
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(v) p[FEW], q[FEW], terms[LANES], drift[LANES], d;
+    int plain = 1;
+    K(side_few)(call, 0, 0, row, state);
+    K(side_few)(call, 1, 0, row, state + FIELD(OTHER));
+    K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
+    for (int i = 0; i < KLCE_TILE; i++)
+        plain &= K(js_is_plain)(state + i);
+    for (int i = 0; i < KLCE_TILE && !plain; i++)
+        K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
+    for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
+        K(js_ratio) ratio = K(js_ratio_of)(state, i, 1);
+        K(load_columns)(call, 0, row + i, p);
+        K(load_columns)(call, 1, row + i, q);
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            K(v) term = K(js_probs_term)(p[group + l], q[group + l], &ratio, &d);
+            terms[l] = group ? terms[l] + term : term;
+            drift[l] = group ? drift[l] + d : d;
+        }
+        K(sum_columns)(terms, call->n, state + FIELD(PAIR_TERMS) + i);
+        K(sum_columns)(drift, call->n, state + FIELD(PAIR_DRIFT) + i);
+        for (int k = i; k < i + WIDTH; k++) {
+            state[FIELD(PAIR_TERMS) + k] *= state[FIELD(SIDE_SCALE) + k];
+            state[FIELD(PAIR_DRIFT) + k] *= state[FIELD(SIDE_SCALE) + k];
+        }
+    }
+    K(js_pair_finish)(call, row, KLCE_TILE, state);
+}
+
+PAIR_TABLE(js_probs_probs, js_probs_sweep, js_probs_few, js_pair_finish)
+#else
+PAIR_FEW(js_probs_probs, 0, 0, js_pair_term, js_pair_finish)
+PAIR_TABLE(js_probs_probs, js_probs_probs_sweep, js_probs_probs_few, js_pair_finish)
+#endif
+
+#undef PAIR_PASSES
+#undef PAIR_FEW
+#undef PAIR_TABLE
+#undef PAIR_KERNEL
