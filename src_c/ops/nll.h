@@ -5,6 +5,7 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
     K(labels) labels = {.value = {0}};
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
+        K(prefetch_at_labels)(call, row + KLCE_TILE, high);
         K(read_at_labels)(call, row, count, &labels);
         EACH_STATE(i, count)
         {

@@ -9,6 +9,7 @@ KLCE_INLINE void K(weighted_nll)(const klce_call *call, ptrdiff_t low, ptrdiff_t
     const K(loss_tile) tile = {1, distance, none, none, no_sums};
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
+        K(prefetch_at_labels)(call, row + KLCE_TILE, high);
         K(pick_tile)(call, 1, row, count, &picked);
         K(distance_at_labels)(form, &picked, count, distance);
         K(put_losses)(call, K(ROW_WEIGHT) + 1, row, count, &mix, &picked, &tile);
