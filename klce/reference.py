@@ -883,7 +883,8 @@ def _reduce(values: Float64, counts: Array, reduction: str, *, batch: bool) -> F
     if reduction == "sum":
         return _float64(total)
     if reduction == "mean":
-        return _float64(total / counts.astype(np.longdouble).sum())
+        weight = counts.astype(np.longdouble).sum()
+        return _float64(total / weight if weight else np.longdouble(np.nan))
     if reduction == "batchmean" and batch:
         return _float64(total / (values.shape[0] if values.ndim else 1))
     allowed = "'none', 'mean', 'sum' or 'batchmean'" if batch else "'none', 'mean' or 'sum'"

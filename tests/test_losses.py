@@ -77,6 +77,14 @@ def calls(draw):
     return q, target, options
 
 
+def test_a_mean_over_no_weight_is_nan():
+    """Also where smoothing leaves a loss to divide: torch's 0/0 is in it as well."""
+    options = {"weight": np.array([1.0, 0.0]), "label_smoothing": 0.1}
+    for f in (klce.cross_entropy, reference.cross_entropy):
+        assert f(np.array([[1.0, 0.0]]), np.array([1]), reduction="sum", **options) > 0
+        assert np.isnan(f(np.array([[1.0, 0.0]]), np.array([1]), **options))
+
+
 @given(calls())
 def test_every_combination(call):
     q, target, options = call
