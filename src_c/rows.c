@@ -392,7 +392,7 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
     *counted = 0;
     for (ptrdiff_t low = 0; low < count; low += STRETCH) {
         ptrdiff_t high = low + STRETCH < count ? low + STRETCH : count;
-        uint64_t outside = 0, out = 0, ignored = 0;
+        uint64_t outside = 0, bad = 0, ignored = 0;
         for (ptrdiff_t i = low; i < high; i++) /* 3 instructions a vector */
             outside |= (uint64_t)labels[i] | ((uint64_t)classes - 1 - (uint64_t)labels[i]);
         if (outside >> 63 || (ignore >= 0 && ignore < classes))
@@ -400,9 +400,9 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
                 uint64_t label = (uint64_t)labels[i], other = label ^ (uint64_t)ignore;
                 uint64_t counts = other | (0 - other);
                 ignored += ~counts >> 63;
-                out |= counts & (label | ((uint64_t)classes - 1 - label));
+                bad |= counts & (label | ((uint64_t)classes - 1 - label));
             }
-        if (out >> 63)
+        if (bad >> 63)
             for (ptrdiff_t i = low; i < high; i++) {
                 if (labels[i] != ignore && (labels[i] < 0 || labels[i] >= classes))
                     return i;
@@ -431,8 +431,8 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
 SUM_CHUNK(float)
 SUM_CHUNK(double)
 
-/* Chunks of 256, chunk sums by Neumaier's compensated sum: the error stays below a
- * few units of a float64 for any count. */
+/* Chunks of 256, and their sums by Neumaier's compensated sum: the error stays below a few units of a
+ * float64 for any count. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
 {
     klce_environment saved = klce_enter();

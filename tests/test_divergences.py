@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import klce
+from klce import reference
 from tests.kernels import DTYPES, ISAS, RELATIVE, computed, on_isa, same_bits
 
 FORMS = ["probs", "log_probs", "logits"]
@@ -120,6 +121,19 @@ def test_one_against_many(forms, dtype):
             assert same_bits(table[0], expected)
             kept = f(p[0], q, form=forms, where=where, keepdims=True)
             assert same_bits(kept, expected[:, np.newaxis])
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-20, 1e20, 1e38])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("classes", [5, 300])
+def test_sums_far_from_one(classes, normalize, scale):
+    """Where a JS divergence normalises, its rows' scale is no matter; elsewhere it is a factor."""
+    p, q = np.random.default_rng(0).uniform(0.1, 1, size=(2, 20, classes)) / classes
+    p, q = (p * scale).astype(np.float32), (q * scale).astype(np.float32)
+    expected = reference.js_divergence(p, q, normalize=normalize)
+    found = klce.js_divergence(p, q, normalize=normalize)
+    # A result may be subnormal, and then is as good as their spacing.
+    np.testing.assert_allclose(found, expected, rtol=RELATIVE[0], atol=0 if normalize else 1e-45)
 
 
 @pytest.mark.parametrize("f", [klce.kl_divergence, klce.js_divergence])

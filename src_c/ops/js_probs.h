@@ -1,7 +1,8 @@
 /* js_probs_probs: JS divergence of probabilities.  Those of float32 and of 16 bits need no doubles for a
  * class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two pieces, so
  * that q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a
- * few units of float32 off.  Rows whose sums are far from 1 take the passes of js_pairs.h.
+ * few units of float32 off.  Rows that are not normalised, or whose sums are far from 1, take the passes of
+ * pairs.h, as float64 does.
  */
 PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
 
@@ -24,11 +25,11 @@ KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state, int i, int step)
     return (K(js_ratio)){V(load)(high), V(load)(low)};
 }
 
-/* Whether a row's scales leave room for all that is done with them. */
-KLCE_INLINE int K(js_is_plain)(const double *state)
+/* Whether a row's sums leave room in float32 for all that is done with its classes. */
+KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
 {
     double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
-    return 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
+    return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
 /* Below the normal numbers there is nothing to lose, and below 0 no probability. */
@@ -97,7 +98,7 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    if (K(js_is_plain)(state))
+    if (K(js_is_plain)(call, state))
         K(js_plain_sweep)(call, row, low, high, state);
     else
         K(js_probs_probs_sweep)(call, row, low, high, state);
@@ -112,7 +113,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     K(side_few)(call, 1, 0, row, state + FIELD(OTHER));
     K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
-        plain &= K(js_is_plain)(state + i);
+        plain &= K(js_is_plain)(call, state + i);
     for (int i = 0; i < KLCE_TILE && !plain; i++)
         K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
