@@ -34,10 +34,12 @@
 
 #include "ops/kl_probs.h"
 #include "ops/kl_log_probs.h"
+#include "ops/logit_pairs.h"
 #include "ops/kl_logits.h"
 #include "ops/pairs.h"
 #include "ops/kl_pairs.h"
 #include "ops/js_pairs.h"
+#include "ops/js_logits.h"
 #include "ops/js_probs.h"
 #include "ops/rel_entr.h"
 
@@ -54,6 +56,9 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef UNBOOST
 #undef FLOOR
 #undef DIRECT
+#undef PAIR_BOOST
+#undef PAIR_UNBOOST
+#undef STEEPEST
 #undef EACH_STATE
 #undef EACH_GROUP
 #undef EACH_LANE

@@ -74,10 +74,16 @@ typedef struct {
 } K(measure);
 
 KLCE_INLINE K(measure)
+    K(measure_of)(const K(expsum_context) *c, K(v) origin, K(v) ref, int boost, int floor)
+{
+    return (K(measure)){origin, (ref + K(set)(floor)) * K(set)(c->e.ln2_hi),
+                        K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost)) - ref};
+}
+
+KLCE_INLINE K(measure)
     K(measure_from)(const K(expsum_context) *c, real origin, real ref, int boost, int floor)
 {
-    return (K(measure)){K(set)(origin), K(set)((ref + floor) * c->e.ln2_hi),
-                        K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost) - ref)};
+    return K(measure_of)(c, K(set)(origin), K(set)(ref), boost, floor);
 }
 
 /* 14 instructions in float32 with the polynomial's constants in registers. */
@@ -285,9 +291,7 @@ KLCE_INLINE K(references)
     K(references) r;
     r.origin = K(select)(finite, K(select)(large, max, zero), zero);
     r.ref = K(select)(finite, K(select)(large, zero, ref), zero);
-    r.from.origin = r.origin;
-    r.from.floor = (r.ref + K(set)(floor)) * K(set)(c->e.ln2_hi);
-    r.from.magic = K(set)(K(KLCE_MAGIC) + (K(KLCE_BIAS) + boost)) - r.ref;
+    r.from = K(measure_of)(c, r.origin, r.ref, boost, floor);
     return r;
 }
 

@@ -81,13 +81,39 @@ KLCE_INLINE void K(store_field)(double *field, K(v) value)
         store_f64(field + h * KLCE_WIDTH_f64, K(doubles)(value, h));
 }
 
-KLCE_INLINE K(v) K(load_field)(const double *field)
+KLCE_INLINE K(v) K(joined_halves)(const v_f64 *halves)
 {
 #if KLCE_REAL_IS_F64
-    return load_f64(field);
+    return halves[0];
 #else
-    return narrow(load_f64(field), load_f64(field + (HALVES - 1) * KLCE_WIDTH_f64));
+    return narrow(halves[0], halves[HALVES - 1]);
 #endif
+}
+
+KLCE_INLINE void K(load_halves)(const double *field, v_f64 *halves)
+{
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++) halves[h] = load_f64(field + h * KLCE_WIDTH_f64);
+}
+
+KLCE_INLINE K(v) K(load_field)(const double *field)
+{
+    v_f64 halves[HALVES];
+    K(load_halves)(field, halves);
+    return K(joined_halves)(halves);
+}
+
+/* WIDTH doubles, with what `rest` has of them beyond a double (NULL: nothing), in two pieces. */
+KLCE_INLINE void K(split_halves)(const v_f64 *halves, const v_f64 *rest, K(v) *high, K(v) *low)
+{
+    v_f64 left[HALVES];
+    *high = K(joined_halves)(halves);
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+        left[h] = halves[h] - K(doubles)(*high, h);
+        if (rest)
+            left[h] = left[h] + rest[h];
+    }
+    *low = K(joined_halves)(left);
 }
 
 /* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total); of

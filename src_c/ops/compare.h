@@ -2,16 +2,16 @@
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
  * The first sweep takes both rows' sums and their maxima; the second, over the rows in cache, adds up
- * each class's terms, all of them of d = log(q/p) and w ~ p as kl_logits.h has them:
- *     KL(p||q)    w (exp(d) - 1 - d)
- *     KL(q||p)    w (d exp(d) - (exp(d) - 1))
- *     JS          (w + q)/4 f(v), v = (q - w)/(q + w), f(v) = (1 - v) log(1 - v) + (1 + v) log(1 + v)
+ * each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
+ *     KL(p||q)    as kl_logits.h
+ *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
+ *     JS          as js_logits.h
  * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and an
  * entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p, is
  * taken out of the divergences at the end. */
 
-/* Fields: 0 to 3 and OFFSET as in kl_logits.h; before there is an OFFSET, 0 to 4 are x's of expsum.h
- * and 5 to 9 y's. */
+/* Fields: 0 to 7 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5 to 9
+ * y's. */
 enum {
     K(COMPARE_Q) = 5,
     K(BEST_P) = 10,
@@ -35,9 +35,6 @@ enum {
     K(COMPARE_NUMBERS),
     K(COMPARE_INTEGERS)
 };
-
-/* The square of v beyond which JS takes the logarithms themselves. */
-#define JS_FAR 0.08
 
 static void K(compare_prepare)(klce_call *call)
 {
@@ -76,97 +73,54 @@ static void K(compare_merge)(const klce_call *call, double *into, const double *
     }
 }
 
-/* The entropies, and OFFSET as kl_logits.h has it. */
+/* The entropies, and what logit_pairs.h relates the rows by. */
 static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    double *other = state + FIELD(COMPARE_Q);
+    const double *other = state + FIELD(COMPARE_Q);
     (void)row;
     EACH_STATE(i, count)
     {
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
-        v_f64 log_x = log1p_f64(K(rest_of)(c, state, i));
-        v_f64 log_y = log1p_f64(K(rest_of)(c, other, i));
-        v_f64 step = K(state)(other, K(MAX), i) - K(state)(state, K(MAX), i);
-        v_f64 offset = step + set_f64(c->t) * (log_y - log_x);
-        store_f64(state + FIELD(OFFSET) + i, offset + (offset - offset));
+        K(relate_logits)(c, state, other, i);
     }
 }
 
 /* The sums of the second sweep, in the order of their fields. */
 enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 
-/* JS's term, not yet halved.  Beyond JS_FAR by -log1p((exp(d) - 1)/2), the logarithm of 2p/(p + q). */
-KLCE_INLINE K(v) K(js_term)(const K(kl_parts) *parts, int careful)
+/* Of a class whose parts are known. */
+KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(logit_pair) *pair, K(v) x, K(v) y)
 {
-    K(v) one = K(set)(1), two = K(set)(2), log_2 = K(set)((real)0x1.62e42fefa39efp-1);
-    /* moved/w, but for a w that is next to nothing, where only |v| = 1 counts. */
-    K(v) v = parts->moved / (parts->moved + two * parts->w), square = v * v;
-    K(v) even = K(set)((real)(1 / 28.0));
-#if KLCE_REAL_IS_F64
-    static const double series[] = {1 / 325.0, 1 / 276.0, 1 / 231.0, 1 / 190.0, 1 / 153.0,
-                                    1 / 120.0, 1 / 91.0,  1 / 66.0,  1 / 45.0};
-    even = K(set)(series[0]);
-    for (int k = 1; k < 9; k++)
-        even = K(fma)(even, square, K(set)(series[k]));
-    even = K(fma)(even, square, K(set)(1 / 28.0));
-#else
-    even = K(fma)(K(set)((real)(1 / 45.0)), square, even);
-#endif
-    even = K(fma)(even, square, K(set)((real)(1 / 15.0)));
-    even = K(fma)(even, square, K(set)((real)(1 / 6.0)));
-    K(v) half = K(set)(0.5), result = half * (parts->moved * v) * K(fma)(even, square, one);
-    K(m) far = K(not)(K(lt)(square, K(set)((real)JS_FAR)));
-    if (K(any)(far)) {
-        K(v) log = K(log1p)(half * parts->gain);
-        K(v) term = parts->w * K(fma)(parts->ratio, parts->slope - log, -log);
-        result = K(select)(far, term, result);
+    K(v) term = K(fma)(pair->slope, pair->moved, -pair->bend);
+    if (pair->any_far) {
+        /* A q of 0 leaves p; a p of 0 beside some q, infinity. */
+        K(v) least = K(set)((real)-INFINITY), steep = K(set)(-STEEPEST);
+        K(v) far = K(fma)(K(max)(pair->slope, steep), pair->q, -pair->moved);
+        K(m) no_p = K (and)(K(eq)(x, least), K(lt)(least, y));
+        term = K(select)(pair->far, K(select)(no_p, -least, far), term);
     }
-    if (careful) {
-        /* log(2q/(p + q)) is log 2 less log1p(p/q), and p/q is at most exp(-8). */
-        K(v) rest = K(log1p)(K(select)(parts->is_far, parts->w / parts->q, K(set)(0)));
-        K(v) of_p = parts->w * ((log_2 - parts->slope) - rest), of_q = parts->q * (log_2 - rest);
-        result = K(select)(parts->is_far, of_p + of_q, result);
-        result = K(select)(parts->no_p, parts->q * log_2, result);
-        result = K(select)(parts->no_q, parts->w * log_2, result);
-    }
-    return result;
+    return term;
 }
 
 /* One class's terms. */
-KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(kl_measure) *by, int64_t want,
-                                  int careful, K(v) x, K(v) y, int *beyond, K(v) *term)
+KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measure) *by,
+                                  int64_t want, K(v) x, K(v) y, K(v) *term)
 {
-    K(v) zero = K(set)(0), one = K(set)(1);
-    K(kl_parts) parts = K(kl_logits_term)(c, by, careful, x, y, beyond);
-    K(v) slope = parts.slope, moved = parts.w * parts.gain;
-    /* That of KL's terms has lost q - p where d is large: there the term is all that counts. */
-    if (careful)
-        moved = K(select)(K(or)(K(or)(parts.is_far, parts.no_p), parts.no_q), parts.moved, moved);
-    parts.moved = moved;
-    term[0] = parts.term;
-    term[K(COMPARE_DRIFT) - K(KL)] = parts.moved;
-    if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy)) {
-        /* Each difference where it does not cancel. */
-        K(v) near = slope * parts.moved - parts.term;
-        K(v) apart = K(fma)(slope, parts.q, -parts.moved);
-        K(v) reverse = K(select)(K(lt)(K(max)(slope, -slope), one), near, apart);
-        if (careful) {
-            K(v) own = parts.q * (slope - one);
-            own = K(select)(K(eq)(parts.q, zero), zero, own);
-            reverse = K(select)(parts.is_far, own + parts.w, reverse);
-            reverse = K(select)(parts.no_p, own, reverse);
-            reverse = K(select)(parts.no_q, parts.w, reverse);
-        }
-        term[1] = reverse;
-    }
+    K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
+    term[0] = K(kl_of_pair)(&pair, x, y);
+    term[K(COMPARE_DRIFT) - K(KL)] = pair.moved;
+    if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy))
+        term[1] = K(reverse_kl_of_pair)(&pair, x, y);
     if (WANTS(want, compare_js_divergence))
-        term[2] = K(js_term)(&parts, careful);
+        term[2] = K(js_of_pair)(&pair);
     if (WANTS(want, compare_total_variation))
-        term[3] = K(max)(parts.moved, -parts.moved);
-    if (WANTS(want, compare_expected_agreement))
-        term[4] = parts.q * (parts.w * K(set)((real)UNBOOST));
+        term[3] = K(max)(pair.moved, -pair.moved);
+    if (WANTS(want, compare_expected_agreement)) {
+        K(v) q = K(select)(pair.far, pair.q, pair.w + pair.moved);
+        term[4] = q * (pair.w * K(set)((real)PAIR_UNBOOST));
+    }
 }
 
 /* Whether the second sweep is for anything. */
@@ -185,9 +139,7 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    K(measure) from =
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
-    K(kl_measure) by = K(kl_measure_of)(from, state, 0, 0);
+    const K(pair_measure) by = K(pair_measure_of)(c, state);
     K(lanes) sums[K(COMPARE_SUMS)];
     K(v) x_group[VECTORS], y_group[VECTORS];
     K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][VECTORS];
@@ -204,10 +156,7 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
             K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
             K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
             for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
-                int beyond = 0;
-                K(compare_terms)(c, &by, want, 0, x_group[v], y_group[v], &beyond, term);
-                if (beyond)
-                    K(compare_terms)(c, &by, want, 1, x_group[v], y_group[v], &beyond, term);
+                K(compare_terms)(c, &by, want, x_group[v], y_group[v], term);
                 KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][v] =
                     sum[k][v] + term[k];
             }
@@ -296,7 +245,7 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     {
         v_f64 mass = one + K(rest_of)(c, state, i);
         v_f64 at_reference = (one + K(to_maximum)(c, state, i)) / mass;
-        v_f64 scale = at_reference * set_f64(UNBOOST);
+        v_f64 scale = at_reference * set_f64(PAIR_UNBOOST);
         v_f64 s = K(state)(state, K(COMPARE_DRIFT), i) * scale;
         v_f64 none = K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
         v_f64 kl = K(state)(state, K(KL), i) * scale - log1p_gap_f64(s);
@@ -340,5 +289,3 @@ static const klce_kernel K(compare_kernel) = {
     .pass = {{K(compare_normalizers), K(compare_merge), K(compare_offset)},
              {K(compare_sweep), K(compare_add), K(compare_finish)}},
 };
-
-#undef JS_FAR

@@ -39,7 +39,7 @@ static void K(js_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     EACH_STATE(i, count)
     {
         v_f64 js = K(pair_total)(state, i) * set_f64(0.25);
-        v_f64 drift = K(state)(state, K(PAIR_DRIFT), i);
+        v_f64 drift = K(state)(state, K(DRIFT), i);
         /* Rounding may leave less than nothing, or more than log 2. */
         v_f64 normalized = max_f64(set_f64(0), js - drift * drift * set_f64(0.125));
         normalized = min_f64(set_f64(0x1.62e42fefa39efp-1), normalized);
@@ -49,6 +49,5 @@ static void K(js_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 }
 
 PAIR_KERNEL(js_probs_logits, 0, 1, js_pair_term, js_pair_finish)
-PAIR_KERNEL(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
 #undef JS_NEAR

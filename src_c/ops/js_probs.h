@@ -13,16 +13,21 @@ typedef struct {
     K(v) high, low;
 } K(js_ratio);
 
-KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state, int i, int step)
+KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state)
 {
-    real high[WIDTH], low[WIDTH];
-    for (int k = 0; k < WIDTH; k++) {
-        const double *row = state + i + k * step;
-        double ratio = row[FIELD(OTHER) + FIELD(SIDE_SCALE)] / row[FIELD(SIDE_SCALE)];
-        high[k] = (real)ratio;
-        low[k] = (real)(ratio - high[k]);
-    }
-    return (K(js_ratio)){V(load)(high), V(load)(low)};
+    double ratio = state[FIELD(OTHER) + FIELD(SIDE_SCALE)] / state[FIELD(SIDE_SCALE)];
+    return (K(js_ratio)){K(set)((real)ratio), K(set)((real)(ratio - (real)ratio))};
+}
+
+KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
+{
+    K(js_ratio) ratio;
+    v_f64 p[HALVES], q[HALVES];
+    K(load_halves)(state + FIELD(SIDE_SCALE) + i, p);
+    K(load_halves)(state + FIELD(OTHER) + FIELD(SIDE_SCALE) + i, q);
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++) q[h] = q[h] / p[h];
+    K(split_halves)(q, NULL, &ratio.high, &ratio.low);
+    return ratio;
 }
 
 /* Whether a row's sums leave room in float32 for all that is done with its classes. */
@@ -72,7 +77,7 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
                               double *state)
 {
     const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
-    const K(js_ratio) ratio = K(js_ratio_of)(state, 0, 0);
+    const K(js_ratio) ratio = K(js_ratio_of)(state);
     double scale = state[FIELD(SIDE_SCALE)];
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(v) p_group[VECTORS], q_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], d;
@@ -91,8 +96,8 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         K(add_lanes)(&terms, term_sum);
         K(add_lanes)(&drift, drift_sum);
     }
-    state[FIELD(PAIR_TERMS)] = K(total)(&terms) * scale;
-    state[FIELD(PAIR_DRIFT)] = K(total)(&drift) * scale;
+    state[FIELD(TERMS)] = K(total)(&terms) * scale;
+    state[FIELD(DRIFT)] = K(total)(&drift) * scale;
 }
 
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -117,7 +122,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     for (int i = 0; i < KLCE_TILE && !plain; i++)
         K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
-        K(js_ratio) ratio = K(js_ratio_of)(state, i, 1);
+        K(js_ratio) ratio = K(js_ratios_of)(state, i);
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
@@ -126,11 +131,11 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
             terms[l] = group ? terms[l] + term : term;
             drift[l] = group ? drift[l] + d : d;
         }
-        K(sum_columns)(terms, call->n, state + FIELD(PAIR_TERMS) + i);
-        K(sum_columns)(drift, call->n, state + FIELD(PAIR_DRIFT) + i);
+        K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
+        K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
         for (int k = i; k < i + WIDTH; k++) {
-            state[FIELD(PAIR_TERMS) + k] *= state[FIELD(SIDE_SCALE) + k];
-            state[FIELD(PAIR_DRIFT) + k] *= state[FIELD(SIDE_SCALE) + k];
+            state[FIELD(TERMS) + k] *= state[FIELD(SIDE_SCALE) + k];
+            state[FIELD(DRIFT) + k] *= state[FIELD(SIDE_SCALE) + k];
         }
     }
     K(js_pair_finish)(call, row, KLCE_TILE, state);

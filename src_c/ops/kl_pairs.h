@@ -27,7 +27,7 @@ static void K(kl_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     double result[KLCE_TILE];
     EACH_STATE(i, count)
     {
-        v_f64 kl = K(pair_total)(state, i), drift = K(state)(state, K(PAIR_DRIFT), i);
+        v_f64 kl = K(pair_total)(state, i), drift = K(state)(state, K(DRIFT), i);
         /* Rounding may leave less than nothing. */
         v_f64 normalized = max_f64(set_f64(0), kl - log1p_gap_f64(drift));
         store_f64(result + i, normalize ? normalized : kl);

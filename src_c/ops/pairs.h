@@ -11,14 +11,12 @@
  */
 
 /* The fields of a side, p's and then q's, after the first sweep: of probabilities the sum; of logits
- * those of expsum.h.  Then finish makes of them: */
+ * those of expsum.h.  Then finish makes of them, before TERMS and DRIFT of logit_pairs.h: */
 enum {
     K(SIDE_SUM) = 0,   /* (before) */
     K(SIDE_SCALE) = 0, /* probabilities: what they are multiplied by */
     K(SIDE_SHIFT) = 0, /* logits: what is subtracted first, without error, */
-    K(SIDE_LOG) = 1,   /* and after, over T; probabilities: the scale's logarithm */
-    K(PAIR_TERMS) = 8,
-    K(PAIR_DRIFT)
+    K(SIDE_LOG) = 1    /* and after, over T; probabilities: the scale's logarithm */
 };
 
 /* The operands' forms, known to the compiler. */
@@ -53,6 +51,7 @@ KLCE_INLINE double K(plain_sum)(const elem *x, ptrdiff_t n)
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
         EACH_VECTOR(v) sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(prefetch_group)(x + j, BLOCK);
             K(load_group)(x + j, end - j, 0, group);
             EACH_VECTOR(v) sum[v] = sum[v] + group[v];
         }
@@ -217,8 +216,8 @@ KLCE_INLINE void K(pair_sweep)(const klce_call *call, K(forms) form, K(pair_term
         K(add_wide)(&terms, term_sum);
         K(add_wide)(&drift, drift_sum);
     }
-    state[FIELD(PAIR_TERMS)] = K(total)(&terms);
-    state[FIELD(PAIR_DRIFT)] = K(total)(&drift);
+    state[FIELD(TERMS)] = K(total)(&terms);
+    state[FIELD(DRIFT)] = K(total)(&drift);
 }
 
 /* The first sweep of a tile of rows of few classes. */
@@ -274,8 +273,8 @@ KLCE_INLINE void K(pair_few)(const klce_call *call, K(forms) form, K(pair_term) 
                 terms[l] = group ? terms[l] + term : term;
                 drift[l] = group ? drift[l] + d : d;
             }
-            K(sum_double_columns)(terms, call->n, state + FIELD(PAIR_TERMS) + at);
-            K(sum_double_columns)(drift, call->n, state + FIELD(PAIR_DRIFT) + at);
+            K(sum_double_columns)(terms, call->n, state + FIELD(TERMS) + at);
+            K(sum_double_columns)(drift, call->n, state + FIELD(DRIFT) + at);
         }
     }
 }
@@ -283,15 +282,15 @@ KLCE_INLINE void K(pair_few)(const klce_call *call, K(forms) form, K(pair_term) 
 static void K(pair_add)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
-    into[FIELD(PAIR_TERMS)] += from[FIELD(PAIR_TERMS)];
-    into[FIELD(PAIR_DRIFT)] += from[FIELD(PAIR_DRIFT)];
+    into[FIELD(TERMS)] += from[FIELD(TERMS)];
+    into[FIELD(DRIFT)] += from[FIELD(DRIFT)];
 }
 
 /* The sum of the terms; nan where a side of no classes is no distribution. */
 KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
 {
     v_f64 p = K(state)(state, 0, i), q = K(state)(state + FIELD(OTHER), 0, i);
-    return K(state)(state, K(PAIR_TERMS), i) + (p - p) + (q - q);
+    return K(state)(state, K(TERMS), i) + (p - p) + (q - q);
 }
 
 /* For a pair of forms, by its term and its finish: the passes NAME_..., the tile of rows of few classes,

@@ -164,7 +164,7 @@ static void K(softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         v_f64 max = K(state)(state, K(MAX), i), one = set_f64(1);
         v_f64 sum = K(state)(state, K(SUM), i) * set_f64(UNLIFT);
         v_f64 factor = one / sum + (max - max);
-        v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, one) / sum : set_f64(0);
+        v_f64 low = KLCE_FMA ? fma_f64(-factor, sum, one) * factor : set_f64(0);
         store_f64(state + FIELD(FACTOR) + i, factor);
         store_f64(state + FIELD(FACTOR_LOW) + i, low);
     }
@@ -180,27 +180,37 @@ typedef struct {
 #endif
 } K(factor);
 
-/* The factors of the rows whose lanes these are: `step` 1 for neighbours, 0 for one row. */
-KLCE_INLINE K(factor) K(factor_of)(const double *state, int i, int step, double lift)
+/* The factors of WIDTH rows, as doubles: `full`, and what it is short of. */
+KLCE_INLINE K(factor) K(factor_of)(const v_f64 *full, const v_f64 *rest, double lift)
 {
-    real high[WIDTH], low[WIDTH];
-    double full[WIDTH];
     K(factor) factor;
-    for (int k = 0; k < WIDTH; k++) {
-        full[k] = state[FIELD(FACTOR) + i + k * step] * lift;
-        high[k] = (real)full[k];
-        low[k] = (real)((full[k] - high[k]) + state[FIELD(FACTOR_LOW) + i + k * step] * lift);
-        if (fabs((double)low[k]) < full[k] * NEGLIGIBLE)
-            low[k] = 0;
+    v_f64 wide[HALVES], left[HALVES];
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+        wide[h] = full[h] * set_f64(lift);
+        left[h] = rest[h] * set_f64(lift);
     }
-    factor.high = V(load)(high);
-    factor.low = V(load)(low);
+    K(split_halves)(wide, left, &factor.high, &factor.low);
+    K(v) size = K(max)(factor.low, -factor.low), least = factor.high * K(set)((real)NEGLIGIBLE);
+    factor.low = K(select)(K(lt)(size, least), K(set)(0), factor.low);
     factor.limit = K(set)((real)(lift / UNLIFT));
 #if !KLCE_FMA && !KLCE_REAL_IS_F64
-    factor.wide[0] = load_f64(full);
-    factor.wide[1] = load_f64(full + WIDTH / 2);
+    factor.wide[0] = wide[0];
+    factor.wide[1] = wide[HALVES - 1];
 #endif
     return factor;
+}
+
+/* Of one row. */
+KLCE_INLINE K(factor) K(row_factor)(const double *state, double lift)
+{
+    v_f64 full[HALVES], rest[HALVES];
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+        full[h] = set_f64(state[FIELD(FACTOR)]);
+        rest[h] = set_f64(state[FIELD(FACTOR_LOW)]);
+    }
+    return K(factor_of)(full, rest, lift);
 }
 
 KLCE_INLINE K(v) K(times)(K(v) e, const K(factor) *factor)
@@ -251,7 +261,7 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     const K(expsum_context) context = *K(context)(call), *c = &context;
     const elem *x = K(row_in)(call, kept ? 2 : 0, row);
     elem *y = K(row_out)(call, 2, row);
-    K(factor) plain = K(factor_of)(state, 0, 0, UNLIFT), lifted = K(factor_of)(state, 0, 0, 1);
+    K(factor) plain = K(row_factor)(state, UNLIFT), lifted = K(row_factor)(state, 1);
     const K(measure) from = K(lifted_from)(call, state);
     K(v) group[VECTORS];
     ptrdiff_t i = low;
@@ -307,8 +317,11 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
-        K(factor) plain = K(factor_of)(state, w * WIDTH, 1, UNLIFT);
-        K(factor) lifted = K(factor_of)(state, w * WIDTH, 1, 1);
+        v_f64 full[HALVES], rest[HALVES];
+        K(load_halves)(state + FIELD(FACTOR) + w * WIDTH, full);
+        K(load_halves)(state + FIELD(FACTOR_LOW) + w * WIDTH, rest);
+        K(factor) plain = K(factor_of)(full, rest, UNLIFT);
+        K(factor) lifted = K(factor_of)(full, rest, 1);
         for (ptrdiff_t j = 0; j < call->n; j++)
             e[w][j] = K(any)(K(lt)(e[w][j], small)) ? K(unlifted)(K(times)(e[w][j], &lifted))
                                                     : K(times)(e[w][j], &plain);

@@ -1,0 +1,148 @@
+/* js_logits_logits: JS divergence of logits, which at one temperature come down to w ~ p, q and
+ * d = log(q/p) as logit_pairs.h has them.  Twice a class's part is
+ *     p log(2p/(p + q)) + q log(2q/(p + q)) = w (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2)),
+ * a polynomial for |d| < 1; beyond, with t the smaller over the larger of w and q,
+ *     (w + q) log(2/(1 + t)) - |d| t max(w, q),
+ * which cancels to no less than a sixth.  Log-probabilities that are not to be normalised, and logits at two
+ * temperatures, take the passes of pairs.h.
+ */
+PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
+PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
+
+/* The larger part of a class where |d| < 1, over w d^2, to 2^-28 (2^-57) of itself. */
+KLCE_INLINE K(v) K(js_near)(K(v) d)
+{
+#if KLCE_REAL_IS_F64
+    static const double series[] = {
+        3.00423456047303921e-13, 4.35094940674419641e-12,  -4.50324729925334028e-12,
+        -7.4375747506384328e-11, 6.19377588070589712e-11,  9.79924525650775394e-10,
+        -9.04561754720965115e-10, -1.2654122548463368e-8,  1.57883776584171903e-8,
+        1.89455647607999564e-7,  -5.16700923880989079e-8,  -5.16699527837390674e-7,
+        0.0000217013889125485475, 0.000173611111085785577, 0.000868055555553218948,
+        0.00520833333333473537,  0.0312500000000000882,    0.124999999999999977,
+        0.249999999999999999};
+#else
+    static const float series[] = {-5.107231451e-8f, -1.345700915e-7f, 2.174126512e-5f,
+                                   0.0001733385336f, 0.00086802266f,   0.005208406005f,
+                                   0.03125000728f,   0.1249999948f,    0.2499999998f};
+#endif
+    K(v) sum = K(set)(series[0]);
+    KLCE_UNROLL for (int k = 1; k < (int)(sizeof series / sizeof *series); k++) sum =
+        K(fma)(sum, d, K(set)(series[k]));
+    return sum;
+}
+
+/* log(2/(1 + t)) for t from 0 to 1/e, to 2^-29 (2^-56) of what it serves. */
+KLCE_INLINE K(v) K(js_log)(K(v) t)
+{
+#if KLCE_REAL_IS_F64
+    static const double series[] = {
+        0.00688752186779601308, -0.0269903590671882582, 0.054337247073884271,
+        -0.0784666361635836017, 0.0960539671292892212,  -0.110185028663857549,
+        0.124839677543432711,   -0.142836874532205745,  0.166664830865112999,
+        -0.199999884541908641,  0.249999995200591267,   -0.333333333211511924,
+        0.499999999998352694,   -0.999999999999990978,  0.693147180559945301};
+#else
+    static const float series[] = {-0.04320432997f, 0.1182942381f, -0.1859303695f, 0.2475718448f,
+                                   -0.3330951163f,  0.4999880387f, -0.9999997594f, 0.6931471797f};
+#endif
+    K(v) sum = K(set)(series[0]);
+    KLCE_UNROLL for (int k = 1; k < (int)(sizeof series / sizeof *series); k++) sum =
+        K(fma)(sum, t, K(set)(series[k]));
+    return sum;
+}
+
+/* Twice the part of a class whose parts are known. */
+KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
+{
+    K(v) slope = pair->slope, term = pair->w * (slope * slope * K(js_near)(slope));
+    if (pair->any_far) {
+        /* Of an infinite x or y the slope is nan, and the smaller of w and q next to nothing. */
+        K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST));
+        K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
+        K(v) far = K(fma)(-size, low, (high + low) * K(js_log)(low / high));
+        term = K(select)(pair->far, far, term);
+    }
+    return term;
+}
+
+KLCE_INLINE void K(js_logits_term)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
+                                   K(v) y, K(v) *term, K(v) *moved)
+{
+    K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
+    *term = K(js_of_pair)(&pair);
+    /* In float32 the drift serves only where all is near, see below. */
+    K(v) line = pair.w * pair.slope;
+    *moved = KLCE_REAL_IS_F64 ? pair.moved : K(select)(pair.far, pair.q - pair.w, line);
+}
+
+/* A drift s has added s^2/8.  In float32 s is at most 1e-7 and shows below 2^-27 alone; there the sum of
+ * w d, which falls short of q - w by 4 JS or so, is good enough: 2 JS of itself. */
+static void K(js_logits_plain_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                      double *state)
+{
+    double result[KLCE_TILE];
+    v_f64 most = set_f64(0x1.62e42fefa39efp-1), zero = set_f64(0); /* log 2 */
+    v_f64 small = set_f64(KLCE_REAL_IS_F64 ? 1 : 0x1p-27);
+    EACH_STATE(i, count)
+    {
+        v_f64 scale = K(of_probabilities)(K(context)(call), state, i);
+        v_f64 s = K(state)(state, K(DRIFT), i) * scale;
+        v_f64 js = K(state)(state, K(TERMS), i) * scale * set_f64(0.5);
+        js = js - select_f64(lt_f64(js, small), s * s * set_f64(0.125), zero);
+        js = js + K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
+        store_f64(result + i, min_f64(most, max_f64(zero, js)) + zero); /* of -0, 0 */
+    }
+    K(put)(call, 5, row, count, result);
+}
+
+KLCE_INLINE int K(js_logits_plain)(const klce_call *call)
+{
+    return K(pair_normalizes)(call) &&
+           *(const double *)call->arg[3] == *(const double *)call->arg[4];
+}
+
+static void K(js_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                double *state)
+{
+    if (K(js_logits_plain)(call))
+        K(logits_relate)(call, row, count, state);
+    else
+        K(js_logits_logits_sides)(call, row, count, state);
+}
+
+static void K(js_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                               double *state)
+{
+    if (K(js_logits_plain)(call))
+        K(logits_second)(call, K(js_logits_term), row, low, high, state);
+    else
+        K(js_logits_logits_sweep)(call, row, low, high, state);
+}
+
+static void K(js_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                double *state)
+{
+    if (K(js_logits_plain)(call))
+        K(js_logits_plain_finish)(call, row, count, state);
+    else
+        K(js_pair_finish)(call, row, count, state);
+}
+
+static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
+{
+    double state[KLCE_FIELDS * KLCE_TILE];
+    if (!K(js_logits_plain)(call)) {
+        K(js_logits_logits_few)(call, row);
+        return;
+    }
+    K(logits_few)(call, K(js_logits_term), row, state);
+    K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
+}
+
+static const klce_kernel K(js_logits_logits_kernel) = {
+    .prepare = K(pairs_prepare),
+    .pass = {{K(js_logits_logits_normalizers), K(js_logits_logits_merge), K(js_logits_relate)},
+             {K(js_logits_sweep), K(pair_add), K(js_logits_finish)}},
+    .few = K(js_logits_few),
+};

@@ -1,0 +1,244 @@
+/* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h, js_logits.h and
+ * compare.h share.
+ *
+ * The first sweep takes both normalisers; the second, over the rows in cache, measures each class by
+ *     w = exp(x/T), q = exp(y/T), both to the scale of x's reference, and slope = log(q/p) = d/T,
+ * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a term is w times
+ * a polynomial of the slope, whose digits are those of a small divergence; beyond, it is of w and q
+ * themselves, which by then are far enough apart.  q is exponentiated only in vectors that need it.
+ *
+ * d is right to the last place, but for what rounding of the offset leaves, which is common to all
+ * classes and shows in the drift, the sum of q - w: that q has the same offset.
+ */
+
+/* After the first sweep 0 to 3 are x's MAX, REST, ORIGIN, REF and 4 to 7 y's; then 4 on are: */
+enum {
+    K(OTHER) = 4,
+    K(OFFSET) = 4, /* T log(Q/P) of the normalisers, in the units of the logits, */
+    K(OFFSET_LOW), /* and what rounding took from it */
+    K(RATIO),      /* what brings exponentials to y's reference to x's, at that offset */
+    K(Q_ORIGIN),
+    K(Q_REF),
+    K(TERMS),
+    K(DRIFT)
+};
+
+/* Exponentials are boosted so far that those at the floor, times any ratio, are normal numbers.  No
+ * slope of a class whose p counts is beyond STEEPEST. */
+#if KLCE_REAL_IS_F64
+#define PAIR_BOOST 512
+#define PAIR_UNBOOST 0x1p-512
+#define STEEPEST 2048
+#else
+#define PAIR_BOOST 90
+#define PAIR_UNBOOST 0x1p-90
+#define STEEPEST 256
+#endif
+
+static void K(logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                  ptrdiff_t high, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    K(sum_exp)(c, K(row_in)(call, 0, row) + low, high - low, state);
+    K(sum_exp)(c, K(row_in)(call, 1, row) + low, high - low, state + FIELD(OTHER));
+}
+
+static void K(logits_merge)(const klce_call *call, double *into, const double *from)
+{
+    K(expsum_merge)(call, into, from);
+    K(expsum_merge)(call, into + FIELD(OTHER), from + FIELD(OTHER));
+}
+
+/* OFFSET to Q_REF of rows i on, whose y stands at `other`.  The offset, and the ratio with it, is nan
+ * where a row is no distribution. */
+KLCE_INLINE void K(relate_logits)(const K(expsum_context) *c, double *state, const double *other,
+                                  int i)
+{
+    v_f64 log_x = log1p_f64(K(rest_of)(c, state, i)), log_y = log1p_f64(K(rest_of)(c, other, i));
+    twofold step = two_sum(K(state)(other, K(MAX), i), -K(state)(state, K(MAX), i));
+    twofold offset = two_sum(step.high, set_f64(c->t) * (log_y - log_x));
+    offset.low = offset.low + step.low;
+    /* T log(ratio) = (origin_y - origin_x) - offset + (ref_y - ref_x) T ln2.  The sums cancel, so
+     * nothing may be lost on the way; a reference times ln2_hi is exact. */
+    v_f64 origin = K(state)(other, K(ORIGIN), i), ref = K(state)(other, K(REF), i);
+    v_f64 steps = ref - K(state)(state, K(REF), i);
+    twofold apart = two_sum(origin, -K(state)(state, K(ORIGIN), i));
+    twofold rest = two_sum(apart.high, -offset.high);
+    v_f64 z = fma_f64(steps, set_f64(c->f.ln2_hi), rest.high) +
+              fma_f64(steps, set_f64(c->f.ln2_mid), rest.low + (apart.low - offset.low));
+    v_f64 none = offset.high - offset.high;
+    store_f64(state + FIELD(OFFSET) + i, offset.high + none);
+    store_f64(state + FIELD(OFFSET_LOW) + i, offset.low);
+    store_f64(state + FIELD(RATIO) + i, exp_f64(&c->f, z, c->t) + none);
+    store_f64(state + FIELD(Q_ORIGIN) + i, origin);
+    store_f64(state + FIELD(Q_REF) + i, ref);
+}
+
+static void K(logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    (void)row;
+    EACH_STATE(i, count) K(relate_logits)(K(context)(call), state, state + FIELD(OTHER), i);
+}
+
+/* What the second sweep measures a pair by. */
+typedef struct {
+    K(measure) p, q;
+    K(v) offset, offset_low, ratio, ratio_low; /* each in two pieces */
+} K(pair_measure);
+
+/* Of one row. */
+KLCE_INLINE K(pair_measure) K(pair_measure_of)(const K(expsum_context) *c, const double *state)
+{
+    K(pair_measure) by;
+    by.p = K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], PAIR_BOOST,
+                           FLOOR);
+    by.q = K(measure_from)(c, (real)state[FIELD(Q_ORIGIN)], (real)state[FIELD(Q_REF)], PAIR_BOOST,
+                           FLOOR);
+    double offset = state[FIELD(OFFSET)], ratio = state[FIELD(RATIO)];
+    by.offset = K(set)((real)offset);
+    by.offset_low = K(set)((real)((offset - (real)offset) + state[FIELD(OFFSET_LOW)]));
+    by.ratio = K(set)((real)ratio);
+    by.ratio_low = K(set)((real)(ratio - (real)ratio));
+    return by;
+}
+
+/* Of the rows from i on, a lane each. */
+KLCE_INLINE K(pair_measure)
+    K(pair_measures_of)(const K(expsum_context) *c, const double *state, int i)
+{
+    K(pair_measure) by;
+    by.p = K(measure_of)(c, K(load_field)(state + FIELD(ORIGIN) + i),
+                         K(load_field)(state + FIELD(REF) + i), PAIR_BOOST, FLOOR);
+    by.q = K(measure_of)(c, K(load_field)(state + FIELD(Q_ORIGIN) + i),
+                         K(load_field)(state + FIELD(Q_REF) + i), PAIR_BOOST, FLOOR);
+    v_f64 wide[HALVES], rest[HALVES];
+    K(load_halves)(state + FIELD(OFFSET) + i, wide);
+    K(load_halves)(state + FIELD(OFFSET_LOW) + i, rest);
+    K(split_halves)(wide, rest, &by.offset, &by.offset_low);
+    K(load_halves)(state + FIELD(RATIO) + i, wide);
+    K(split_halves)(wide, NULL, &by.ratio, &by.ratio_low);
+    return by;
+}
+
+/* A class: w, the slope, and exp(slope) - 1 - slope and q - w, the first of them where the slope is below 1 and
+ * both times w.  Where it is beyond, or is no number since x or y is infinite, `far` is set; q is given
+ * if any is. */
+typedef struct {
+    K(v) w, q, slope, bend, moved;
+    K(m) far;
+    int any_far;
+} K(logit_pair);
+
+/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself (tools/minimax.py). */
+KLCE_INLINE K(v) K(bend_of)(K(v) s)
+{
+#if KLCE_REAL_IS_F64
+    static const double series[] = {
+        4.79885884506818325e-14, 7.75286640701371625e-13, 1.14712406667444713e-11,
+        1.60574622616974636e-10, 2.08767448285079548e-9,  2.50521204130555024e-8,
+        2.75573193249091181e-7,  2.75573191750780495e-6,  0.0000248015873011971339,
+        0.000198412698413717537, 0.00138888888888895785,  0.00833333333333323991,
+        0.0416666666666666622,   0.166666666666666669,    0.5};
+#else
+    static const float series[] = {2.772283453e-6f, 2.535482926e-5f, 0.0001984402361f,
+                                   0.001388545199f, 0.008333310275f, 0.04166673454f,
+                                   0.1666666701f,   0.4999999979f};
+#endif
+    K(v) sum = K(set)(series[0]);
+    KLCE_UNROLL for (int k = 1; k < (int)(sizeof series / sizeof *series); k++) sum =
+        K(fma)(sum, s, K(set)(series[k]));
+    return sum;
+}
+
+/* About 35 instructions a vector in float32, and 20 more where one is far. */
+KLCE_INLINE K(logit_pair)
+    K(logit_pair_of)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x, K(v) y)
+{
+    K(logit_pair) pair;
+    K(v) w = K(exp_measured)(c, &by->p, K(max)(by->p.floor, x - by->p.origin));
+    /* y - x without error (Knuth's two-sum), then less the offset. */
+    K(v) s = y - x, t = s - y, error = (y - (s - t)) - (x + t);
+    K(v) d = (s - by->offset) + (error - by->offset_low), slope = d * K(set)(c->e.c1);
+    pair.w = w;
+    pair.slope = slope;
+    pair.bend = w * (slope * slope * K(bend_of)(slope));
+    pair.moved = K(fma)(w, slope, pair.bend);
+    pair.far = K(not)(K(lt)(K(max)(slope, -slope), K(set)(1)));
+    pair.any_far = K(any)(pair.far);
+    pair.q = w;
+    if (pair.any_far) {
+        K(v) q = K(exp_measured)(c, &by->q, K(max)(by->q.floor, y - by->q.origin));
+        pair.q = K(fma)(q, by->ratio, q * by->ratio_low);
+        pair.moved = K(select)(pair.far, pair.q - w, pair.moved);
+    }
+    return pair;
+}
+
+/* A class's term and q - p, both to the scale of w. */
+typedef void (*K(logit_term))(const K(expsum_context) *, const K(pair_measure) *, K(v) x, K(v) y,
+                              K(v) *term, K(v) *moved);
+
+KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_term) term_of, ptrdiff_t row,
+                                  ptrdiff_t low, ptrdiff_t high, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    const K(pair_measure) by = K(pair_measure_of)(c, state);
+    K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
+    K(v) x_group[VECTORS], y_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], term, moved;
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
+            K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
+            for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
+                term_of(c, &by, x_group[v], y_group[v], &term, &moved);
+                term_sum[v] = term_sum[v] + term;
+                drift_sum[v] = drift_sum[v] + moved;
+            }
+        }
+        K(add_lanes)(&terms, term_sum);
+        K(add_lanes)(&drift, drift_sum);
+    }
+    state[FIELD(TERMS)] = K(total)(&terms);
+    state[FIELD(DRIFT)] = K(total)(&drift);
+}
+
+static void K(logits_add)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    into[FIELD(TERMS)] += from[FIELD(TERMS)];
+    into[FIELD(DRIFT)] += from[FIELD(DRIFT)];
+}
+
+/* What makes of a sum at the scale of w one of probabilities. */
+KLCE_INLINE v_f64 K(of_probabilities)(const K(expsum_context) *c, const double *state, int i)
+{
+    v_f64 one = set_f64(1), mass = one + K(rest_of)(c, state, i);
+    return (one + K(to_maximum)(c, state, i)) * set_f64(PAIR_UNBOOST) / mass;
+}
+
+/* A tile of rows of few classes, up to their sums. */
+KLCE_INLINE void K(logits_few)(const klce_call *call, K(logit_term) term_of, ptrdiff_t row,
+                               double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    K(v) x[FEW], y[FEW], terms[LANES], drift[LANES], term, moved;
+    K(sum_exp_few)(call, 0, row, state);
+    K(sum_exp_few)(call, 1, row, state + FIELD(OTHER));
+    K(logits_relate)(call, row, KLCE_TILE, state);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        const K(pair_measure) by = K(pair_measures_of)(c, state, i);
+        K(load_columns)(call, 0, row + i, x);
+        K(load_columns)(call, 1, row + i, y);
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            term_of(c, &by, x[group + l], y[group + l], &term, &moved);
+            terms[l] = group ? terms[l] + term : term;
+            drift[l] = group ? drift[l] + moved : moved;
+        }
+        K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
+        K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
+    }
+}
