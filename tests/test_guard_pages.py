@@ -112,6 +112,7 @@ def main(name):
 SCRIPT = "import sys; from tests.test_guard_pages import main; main(sys.argv[1])"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_kernels_keep_within_their_operands(dtype):
     process = run_script(SCRIPT, dtype.name)
