@@ -42,6 +42,7 @@
 #define KLCE_IN_VOCABULARY_exp_pair ~, C
 #define KLCE_IN_VOCABULARY_exp_pair_of ~, C
 #define KLCE_IN_VOCABULARY_log ~, C
+#define KLCE_IN_VOCABULARY_series ~, C
 #define KLCE_IN_VOCABULARY_exp_tail ~, C
 #define KLCE_IN_VOCABULARY_log1p ~, C
 #define KLCE_IN_VOCABULARY_log1p_for ~, C

@@ -10,57 +10,51 @@ PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
 PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
 /* The larger part of a class where |d| < 1, over w d^2, to 2^-28 (2^-57) of itself. */
-KLCE_INLINE K(v) K(js_near)(K(v) d)
+KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
 {
 #if KLCE_REAL_IS_F64
     static const double series[] = {
-        3.00423456047303921e-13, 4.35094940674419641e-12,  -4.50324729925334028e-12,
-        -7.4375747506384328e-11, 6.19377588070589712e-11,  9.79924525650775394e-10,
-        -9.04561754720965115e-10, -1.2654122548463368e-8,  1.57883776584171903e-8,
-        1.89455647607999564e-7,  -5.16700923880989079e-8,  -5.16699527837390674e-7,
-        0.0000217013889125485475, 0.000173611111085785577, 0.000868055555553218948,
-        0.00520833333333473537,  0.0312500000000000882,    0.124999999999999977,
-        0.249999999999999999};
+        0.249999999999999999,     0.124999999999999977,     0.0312500000000000882,
+        0.00520833333333473537,   0.000868055555553218948,  0.000173611111085785577,
+        0.0000217013889125485475, -5.16699527837390674e-7,  -5.16700923880989079e-8,
+        1.89455647607999564e-7,   1.57883776584171903e-8,   -1.2654122548463368e-8,
+        -9.04561754720965115e-10, 9.79924525650775394e-10,  6.19377588070589712e-11,
+        -7.4375747506384328e-11,  -4.50324729925334028e-12, 4.35094940674419641e-12,
+        3.00423456047303921e-13};
 #else
-    static const float series[] = {-5.107231451e-8f, -1.345700915e-7f, 2.174126512e-5f,
-                                   0.0001733385336f, 0.00086802266f,   0.005208406005f,
-                                   0.03125000728f,   0.1249999948f,    0.2499999998f};
+    static const float series[] = {0.2499999998f,   0.1249999948f,    0.03125000728f,
+                                   0.005208406005f, 0.00086802266f,   0.0001733385336f,
+                                   2.174126512e-5f, -1.345700915e-7f, -5.107231451e-8f};
 #endif
-    K(v) sum = K(set)(series[0]);
-    KLCE_UNROLL for (int k = 1; k < (int)(sizeof series / sizeof *series); k++) sum =
-        K(fma)(sum, d, K(set)(series[k]));
-    return sum;
+    return K(series)(series, (int)(sizeof series / sizeof *series) - 1, d, square);
 }
 
 /* log(2/(1 + t)) for t from 0 to 1/e, to 2^-29 (2^-56) of what it serves. */
-KLCE_INLINE K(v) K(js_log)(K(v) t)
+KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
 {
 #if KLCE_REAL_IS_F64
     static const double series[] = {
-        0.00688752186779601308, -0.0269903590671882582, 0.054337247073884271,
-        -0.0784666361635836017, 0.0960539671292892212,  -0.110185028663857549,
-        0.124839677543432711,   -0.142836874532205745,  0.166664830865112999,
-        -0.199999884541908641,  0.249999995200591267,   -0.333333333211511924,
-        0.499999999998352694,   -0.999999999999990978,  0.693147180559945301};
+        0.693147180559945301, -0.999999999999990978,  0.499999999998352694,  -0.333333333211511924,
+        0.249999995200591267, -0.199999884541908641,  0.166664830865112999,  -0.142836874532205745,
+        0.124839677543432711, -0.110185028663857549,  0.0960539671292892212, -0.0784666361635836017,
+        0.054337247073884271, -0.0269903590671882582, 0.00688752186779601308};
 #else
-    static const float series[] = {-0.04320432997f, 0.1182942381f, -0.1859303695f, 0.2475718448f,
-                                   -0.3330951163f,  0.4999880387f, -0.9999997594f, 0.6931471797f};
+    static const float series[] = {0.6931471797f, -0.9999997594f, 0.4999880387f, -0.3330951163f,
+                                   0.2475718448f, -0.1859303695f, 0.1182942381f, -0.04320432997f};
 #endif
-    K(v) sum = K(set)(series[0]);
-    KLCE_UNROLL for (int k = 1; k < (int)(sizeof series / sizeof *series); k++) sum =
-        K(fma)(sum, t, K(set)(series[k]));
-    return sum;
+    return K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, square);
 }
 
 /* Twice the part of a class whose parts are known. */
 KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
 {
-    K(v) slope = pair->slope, term = pair->w * (slope * slope * K(js_near)(slope));
+    K(v) slope = pair->slope;
+    K(v) term = pair->w * (pair->square * K(js_near)(slope, pair->square));
     if (pair->any_far) {
         /* Of an infinite x or y the slope is nan, and the smaller of w and q next to nothing. */
         K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST));
         K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
-        K(v) far = K(fma)(-size, low, (high + low) * K(js_log)(low / high));
+        K(v) t = low / high, far = K(fma)(-size, low, (high + low) * K(js_log)(t, t * t));
         term = K(select)(pair->far, far, term);
     }
     return term;
@@ -90,7 +84,7 @@ static void K(js_logits_plain_finish)(const klce_call *call, ptrdiff_t row, ptrd
         v_f64 s = K(state)(state, K(DRIFT), i) * scale;
         v_f64 js = K(state)(state, K(TERMS), i) * scale * set_f64(0.5);
         js = js - select_f64(lt_f64(js, small), s * s * set_f64(0.125), zero);
-        js = js + K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
+        js = js + K(state)(state, K(OFFSET), i) * zero;                 /* nan: no distribution */
         store_f64(result + i, min_f64(most, max_f64(zero, js)) + zero); /* of -0, 0 */
     }
     K(put)(call, 5, row, count, result);

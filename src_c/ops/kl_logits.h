@@ -42,7 +42,7 @@ static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
         v_f64 scale = K(of_probabilities)(K(context)(call), state, i);
         v_f64 s = K(state)(state, K(DRIFT), i) * scale;
         v_f64 kl = K(state)(state, K(TERMS), i) * scale - log1p_gap_f64(s);
-        kl = kl + K(state)(state, K(OFFSET), i) * set_f64(0); /* nan: no distribution */
+        kl = kl + K(state)(state, K(OFFSET), i) * set_f64(0);        /* nan: no distribution */
         store_f64(result + i, max_f64(set_f64(0), kl) + set_f64(0)); /* of -0, 0 */
     }
     K(put)(call, 3, row, count, result);

@@ -16,7 +16,8 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
     int64_t label[KLCE_TILE], ignored = *(const int64_t *)call->arg[2];
     ptrdiff_t step = call->step[0], core = call->core[0];
     /* Where no label in range is ignored or masked, most tiles need no more than the values. */
-    int plain = !call->mask && call->step[1] == sizeof *label && (ignored < 0 || ignored >= call->n);
+    int plain =
+        !call->mask && call->step[1] == sizeof *label && (ignored < 0 || ignored >= call->n);
     int apart = step >= 256 || step <= -256; /* nearer rows are what the hardware fetches itself */
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
