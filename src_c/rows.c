@@ -8,16 +8,18 @@
 #include <string.h>
 
 #include "float_environment.h"
+#include "pack.h"
 #include "pool.h"
 
 enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
     THRESHOLD = 1 << 16,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
-    PACK_ROWS = 16,       /* rows packed together: a cache line's worth of a transposed array */
-    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
-    FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (see kernels.h) */
-    PACK_LIMIT = 1 << 22  /* bytes of one packed operand, unless a single row is longer */
+    PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
+    ALIGNMENT = 64,            /* of what they are packed into */
+    TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
+    FEW_BYTES = 1024,          /* of `real`, in a row of few classes: FEW of them (see kernels.h) */
+    PACK_LIMIT = 1 << 22       /* bytes of one packed operand, unless a single row is longer */
 };
 
 /* An op's operands, from its signature: the letter of each, what it holds where it is masked (see
@@ -120,96 +122,6 @@ static void run_chunk(void *context, ptrdiff_t index)
     run_rows_of_kernel(j->call, j->kernel, low, high < j->call->rows ? high : j->call->rows);
 }
 
-/* dst[i*n + k] = the element k of row i.  The inner loop follows the smaller step. */
-static void pack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
-                 ptrdiff_t core, size_t size)
-{
-    if (core == (ptrdiff_t)size) {
-        for (ptrdiff_t i = 0; i < rows; i++)
-            memcpy(dst + i * n * core, src + i * step, (size_t)n * size);
-        return;
-    }
-#define PACK(type)                                                                                 \
-    do {                                                                                           \
-        if (labs(step) < labs(core))                                                               \
-            for (ptrdiff_t k = 0; k < n; k++)                                                      \
-                for (ptrdiff_t i = 0; i < rows; i++)                                               \
-                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);         \
-        else                                                                                       \
-            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
-                for (ptrdiff_t k = 0; k < n; k++)                                                  \
-                    ((type *)dst)[i * n + k] = *(const type *)(src + i * step + k * core);         \
-    } while (0)
-    if (size == 2)
-        PACK(uint16_t);
-    else if (size == 4)
-        PACK(uint32_t);
-    else
-        PACK(uint64_t);
-#undef PACK
-}
-
-static void unpack(char *dst, const char *src, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
-                   ptrdiff_t core, size_t size)
-{
-#define UNPACK(type)                                                                               \
-    do {                                                                                           \
-        if (labs(step) < labs(core))                                                               \
-            for (ptrdiff_t k = 0; k < n; k++)                                                      \
-                for (ptrdiff_t i = 0; i < rows; i++)                                               \
-                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];         \
-        else                                                                                       \
-            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
-                for (ptrdiff_t k = 0; k < n; k++)                                                  \
-                    *(type *)(dst + i * step + k * core) = ((const type *)src)[i * n + k];         \
-    } while (0)
-    if (size == 2)
-        UNPACK(uint16_t);
-    else if (size == 4)
-        UNPACK(uint32_t);
-    else
-        UNPACK(uint64_t);
-#undef UNPACK
-}
-
-/* The bits of minus infinity. */
-static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
-    [KLCE_DTYPE_f32] = 0xff800000,
-    [KLCE_DTYPE_f64] = 0xfff0000000000000,
-    [KLCE_DTYPE_f16] = 0xfc00,
-    [KLCE_DTYPE_bf16] = 0xff80,
-};
-
-/* Puts the fill where packed rows are masked.  The inner loop follows the mask's smaller step. */
-static void fill_masked(char *dst, const char *mask, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t step,
-                        ptrdiff_t core, klce_dtype dtype, char fill)
-{
-    uint64_t bits = fill == '0' ? 0 : lowest[dtype];
-#define FILL(type)                                                                                 \
-    do {                                                                                           \
-        type filler = (type)bits, *x = (type *)dst;                                                \
-        if (core == 1)                                                                             \
-            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
-                for (ptrdiff_t k = 0; k < n; k++) /* vectorised */                                 \
-                    x[i * n + k] = mask[i * step + k] ? x[i * n + k] : filler;                     \
-        else if (labs(step) < labs(core))                                                          \
-            for (ptrdiff_t k = 0; k < n; k++)                                                      \
-                for (ptrdiff_t i = 0; i < rows; i++)                                               \
-                    x[i * n + k] = mask[i * step + k * core] ? x[i * n + k] : filler;              \
-        else                                                                                       \
-            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
-                for (ptrdiff_t k = 0; k < n; k++)                                                  \
-                    x[i * n + k] = mask[i * step + k * core] ? x[i * n + k] : filler;              \
-    } while (0)
-    if (klce_elem_sizes[dtype] == 2)
-        FILL(uint16_t);
-    else if (klce_elem_sizes[dtype] == 4)
-        FILL(uint32_t);
-    else
-        FILL(uint64_t);
-#undef FILL
-}
-
 /* Whether a kernel wants these classes brought together: one value for all of them is left alone. */
 static int is_strided(const job *j, int k)
 {
@@ -246,26 +158,29 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
         /* A row that serves all rows of the chunk is packed once. */
         ptrdiff_t distinct =
             call.step[k] == 0 && (!masked || call.mask_step == 0) && rows ? 1 : rows;
-        size_t bytes = (size_t)distinct * (size_t)call.n * size;
-        scratch[k] = malloc(bytes ? bytes : 1);
+        ptrdiff_t row_step = klce_packed_step(call.n, size);
+        scratch[k] = malloc((size_t)(distinct * row_step) + ALIGNMENT);
         if (!scratch[k]) {
             atomic_store(&j->failed, 1);
             goto done;
         }
+        char *packed = scratch[k] + (-(uintptr_t)scratch[k] & (ALIGNMENT - 1));
         if (k < j->operands.outputs_from)
-            pack(scratch[k], call.arg[k], distinct, call.n, call.step[k], call.core[k], size);
+            klce_pack(packed, row_step, call.arg[k], call.step[k], call.core[k], distinct, call.n,
+                      size);
         if (masked)
-            fill_masked(scratch[k], call.mask, distinct, call.n, call.mask_step, call.mask_core,
-                        call.dtype, j->operands.fill[k]);
-        call.arg[k] = scratch[k];
-        call.step[k] = distinct < rows ? 0 : call.n * (ptrdiff_t)size;
+            klce_fill_masked(packed, row_step, call.mask, call.mask_step, call.mask_core, distinct,
+                             call.n, call.dtype, j->operands.fill[k]);
+        call.arg[k] = packed;
+        call.step[k] = distinct < rows ? 0 : row_step;
         call.core[k] = (ptrdiff_t)size;
     }
     run_rows_of_kernel(&call, j->kernel, 0, rows);
     for (int k = j->operands.outputs_from; k < j->operands.count; k++)
         if (scratch[k])
-            unpack(j->call->arg[k] + low * j->call->step[k], scratch[k], rows, call.n,
-                   j->call->step[k], j->call->core[k], size_of(j->operands.letter[k], call.dtype));
+            klce_unpack(j->call->arg[k] + low * j->call->step[k], j->call->step[k],
+                        j->call->core[k], call.arg[k], call.step[k], rows, call.n,
+                        size_of(j->operands.letter[k], call.dtype));
 done:
     for (int k = 0; k < KLCE_MAX_ARGS; k++)
         free(scratch[k]);
@@ -343,7 +258,7 @@ static klce_status run_rows(klce_call *call)
     if (packed) {
         /* Rows that are only masked share no cache lines: as many as stay in L2. */
         ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
-        j.chunk = fit < 1 ? 1 : fit < PACK_ROWS ? fit : PACK_ROWS * (1 + 1024 / n);
+        j.chunk = fit < 1 ? 1 : fit < PACK_ROWS ? fit : PACK_ROWS * (1 + 512 / n);
     } else {
         j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;

@@ -1,0 +1,172 @@
+/* Packing: where the rows of an array lie side by side (classes on another axis than the last), it is
+ * transposed by squares of 16-byte vectors; otherwise element by element. */
+#include "pack.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1)
+#if __has_builtin(__builtin_shufflevector)
+#define BY_SQUARES 1
+#endif
+#endif
+
+enum { LINE = 64 };
+
+ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
+{
+    ptrdiff_t bytes = n * (ptrdiff_t)size;
+    /* An odd number of cache lines, where there are several: the lines of one class are then spread. */
+    return bytes <= 16 * LINE ? bytes : ((bytes + LINE - 1) / LINE | 1) * LINE;
+}
+
+#if BY_SQUARES
+#define LOW_PAIRS_16 0, 8, 1, 9, 2, 10, 3, 11
+#define HIGH_PAIRS_16 4, 12, 5, 13, 6, 14, 7, 15
+#define LOW_PAIRS_32 0, 4, 1, 5
+#define HIGH_PAIRS_32 2, 6, 3, 7
+#define LOW_PAIRS_64 0, 2
+#define HIGH_PAIRS_64 1, 3
+
+/* Packs, or with packing = 0 unpacks, an array whose rows lie side by side.  The squares of a few classes
+ * come one after another, so that a cache line of the array is used while it is there.  A square is
+ * transposed by log2 rounds that interleave vector i with vector i + half. */
+#define MOVE_SQUARES(bits, side)                                                                   \
+    typedef uint##bits##_t vector_##bits __attribute__((vector_size(16)));                         \
+    static void move_squares_##bits(char *packed, ptrdiff_t row_step, char *array, ptrdiff_t core, \
+                                    ptrdiff_t rows, ptrdiff_t n, int packing)                      \
+    {                                                                                              \
+        const ptrdiff_t size = sizeof(uint##bits##_t);                                             \
+        ptrdiff_t whole = n - n % side, whole_rows = rows - rows % side;                           \
+        for (ptrdiff_t k = 0; k < whole; k += side)                                                \
+            for (ptrdiff_t i = 0; i < whole_rows; i += side) {                                     \
+                vector_##bits square[side], next[side];                                            \
+                char *row = packed + i * row_step + k * size,                                      \
+                     *class = array + k * core + i * size;                                         \
+                for (int j = 0; j < side; j++)                                                     \
+                    memcpy(&square[j], packing ? class + j * core : row + j * row_step, 16);       \
+                for (int round = 1; round < side; round *= 2) {                                    \
+                    for (int j = 0; j < side / 2; j++) {                                           \
+                        vector_##bits a = square[j], b = square[j + side / 2];                     \
+                        next[2 * j] = __builtin_shufflevector(a, b, LOW_PAIRS_##bits);             \
+                        next[2 * j + 1] = __builtin_shufflevector(a, b, HIGH_PAIRS_##bits);        \
+                    }                                                                              \
+                    memcpy(square, next, sizeof square);                                           \
+                }                                                                                  \
+                for (int j = 0; j < side; j++)                                                     \
+                    memcpy(packing ? row + j * row_step : class + j * core, &square[j], 16);       \
+            }                                                                                      \
+        for (ptrdiff_t k = 0; k < n; k++) /* what no square covers */                              \
+            for (ptrdiff_t i = k < whole ? whole_rows : 0; i < rows; i++) {                        \
+                char *row = packed + i * row_step + k * size,                                      \
+                     *class = array + k * core + i * size;                                         \
+                memcpy(packing ? row : class, packing ? class : row, sizeof(uint##bits##_t));      \
+            }                                                                                      \
+    }
+MOVE_SQUARES(16, 8)
+MOVE_SQUARES(32, 4)
+MOVE_SQUARES(64, 2)
+#endif
+
+/* The same for any steps; the inner loop follows the array's smaller one. */
+#define MOVE_ELEMENTS(bits)                                                                        \
+    static void move_elements_##bits(char *packed, ptrdiff_t row_step, char *array,                \
+                                     ptrdiff_t step, ptrdiff_t core, ptrdiff_t rows, ptrdiff_t n,  \
+                                     int packing)                                                  \
+    {                                                                                              \
+        const ptrdiff_t size = sizeof(uint##bits##_t);                                             \
+        int by_class = labs(step) < labs(core);                                                    \
+        for (ptrdiff_t a = 0; a < (by_class ? n : rows); a++)                                      \
+            for (ptrdiff_t b = 0; b < (by_class ? rows : n); b++) {                                \
+                ptrdiff_t i = by_class ? b : a, k = by_class ? a : b;                              \
+                char *row = packed + i * row_step + k * size;                                      \
+                char *element = array + i * step + k * core;                                       \
+                memcpy(packing ? row : element, packing ? element : row, sizeof(uint##bits##_t));  \
+            }                                                                                      \
+    }
+MOVE_ELEMENTS(16)
+MOVE_ELEMENTS(32)
+MOVE_ELEMENTS(64)
+
+static void move(char *packed, ptrdiff_t row_step, char *array, ptrdiff_t step, ptrdiff_t core,
+                 ptrdiff_t rows, ptrdiff_t n, size_t size, int packing)
+{
+#define MOVE_BY(move, ...)                                                                         \
+    do {                                                                                           \
+        if (size == 2)                                                                             \
+            move##_16(__VA_ARGS__);                                                                \
+        else if (size == 4)                                                                        \
+            move##_32(__VA_ARGS__);                                                                \
+        else                                                                                       \
+            move##_64(__VA_ARGS__);                                                                \
+    } while (0)
+#if BY_SQUARES
+    if (step == (ptrdiff_t)size && rows > 1) {
+        MOVE_BY(move_squares, packed, row_step, array, core, rows, n, packing);
+        return;
+    }
+#endif
+    MOVE_BY(move_elements, packed, row_step, array, step, core, rows, n, packing);
+#undef MOVE_BY
+}
+
+void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step, ptrdiff_t core,
+               ptrdiff_t rows, ptrdiff_t n, size_t size)
+{
+    if (core == (ptrdiff_t)size)
+        for (ptrdiff_t i = 0; i < rows; i++)
+            memcpy(packed + i * row_step, array + i * step, (size_t)n * size);
+    else
+        move(packed, row_step, (char *)array, step, core, rows, n, size, 1);
+}
+
+void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed,
+                 ptrdiff_t row_step, ptrdiff_t rows, ptrdiff_t n, size_t size)
+{
+    move((char *)packed, row_step, array, step, core, rows, n, size, 0);
+}
+
+/* The bits of minus infinity. */
+static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
+    [KLCE_DTYPE_f32] = 0xff800000,
+    [KLCE_DTYPE_f64] = 0xfff0000000000000,
+    [KLCE_DTYPE_f16] = 0xfc00,
+    [KLCE_DTYPE_bf16] = 0xff80,
+};
+
+/* The inner loop follows the mask's smaller step. */
+void klce_fill_masked(char *packed, ptrdiff_t row_step, const char *mask, ptrdiff_t mask_step,
+                      ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n, klce_dtype dtype, char fill)
+{
+    uint64_t bits = fill == '0' ? 0 : lowest[dtype];
+#define FILL(type)                                                                                 \
+    do {                                                                                           \
+        type filler = (type)bits;                                                                  \
+        if (mask_core == 1)                                                                        \
+            for (ptrdiff_t i = 0; i < rows; i++) {                                                 \
+                type *x = (type *)(packed + i * row_step);                                         \
+                const char *counts = mask + i * mask_step;                                         \
+                for (ptrdiff_t k = 0; k < n; k++) /* vectorised */                                 \
+                    x[k] = counts[k] ? x[k] : filler;                                              \
+            }                                                                                      \
+        else if (labs(mask_step) < labs(mask_core))                                                \
+            for (ptrdiff_t k = 0; k < n; k++)                                                      \
+                for (ptrdiff_t i = 0; i < rows; i++) {                                             \
+                    type *x = (type *)(packed + i * row_step) + k;                                 \
+                    *x = mask[i * mask_step + k * mask_core] ? *x : filler;                        \
+                }                                                                                  \
+        else                                                                                       \
+            for (ptrdiff_t i = 0; i < rows; i++) {                                                 \
+                type *x = (type *)(packed + i * row_step);                                         \
+                for (ptrdiff_t k = 0; k < n; k++)                                                  \
+                    x[k] = mask[i * mask_step + k * mask_core] ? x[k] : filler;                    \
+            }                                                                                      \
+    } while (0)
+    if (klce_elem_sizes[dtype] == 2)
+        FILL(uint16_t);
+    else if (klce_elem_sizes[dtype] == 4)
+        FILL(uint32_t);
+    else
+        FILL(uint64_t);
+#undef FILL
+}

@@ -1,0 +1,22 @@
+/* Bringing the classes of rows together in scratch memory, and back.  Row i stands at packed + i*row_step;
+ * element k of row i of the array at array + i*step + k*core. */
+#ifndef KLCE_PACK_H
+#define KLCE_PACK_H
+
+#include "klce.h"
+
+/* Where an array's rows begin one after the other, in bytes; and of rows that are to be packed, such that
+ * not all of them fall into the same places of a cache. */
+ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size);
+
+void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step, ptrdiff_t core,
+               ptrdiff_t rows, ptrdiff_t n, size_t size);
+void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed,
+                 ptrdiff_t row_step, ptrdiff_t rows, ptrdiff_t n, size_t size);
+
+/* Puts what stands for a class that is left out, see ops.def, where packed rows are masked. */
+void klce_fill_masked(char *packed, ptrdiff_t row_step, const char *mask, ptrdiff_t mask_step,
+                      ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n, klce_dtype dtype,
+                      char fill);
+
+#endif
