@@ -11,7 +11,10 @@
 #endif
 #endif
 
-enum { LINE = 64 };
+enum {
+    LINE = 64,  /* bytes of a cache line */
+    AHEAD = 16, /* classes that are asked for before they are moved: each is on a page of its own */
+};
 
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
 {
@@ -38,7 +41,10 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
     {                                                                                              \
         const ptrdiff_t size = sizeof(uint##bits##_t);                                             \
         ptrdiff_t whole = n - n % side, whole_rows = rows - rows % side;                           \
-        for (ptrdiff_t k = 0; k < whole; k += side)                                                \
+        for (ptrdiff_t k = 0; k < whole; k += side) {                                              \
+            for (int j = 0; packing && j < side; j++)                                              \
+                for (ptrdiff_t i = 0; i < rows * size; i += LINE)                                  \
+                    __builtin_prefetch((void *)((uintptr_t)array + (k + AHEAD + j) * core + i));   \
             for (ptrdiff_t i = 0; i < whole_rows; i += side) {                                     \
                 vector_##bits square[side], next[side];                                            \
                 char *row = packed + i * row_step + k * size,                                      \
@@ -56,6 +62,7 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
                 for (int j = 0; j < side; j++)                                                     \
                     memcpy(packing ? row + j * row_step : class + j * core, &square[j], 16);       \
             }                                                                                      \
+        }                                                                                          \
         for (ptrdiff_t k = 0; k < n; k++) /* what no square covers */                              \
             for (ptrdiff_t i = k < whole ? whole_rows : 0; i < rows; i++) {                        \
                 char *row = packed + i * row_step + k * size,                                      \
