@@ -127,6 +127,19 @@ def test_packed_rows_on_several_threads(kernel, dtype):
 
 
 @DTYPE
+def test_squares_and_what_they_leave(dtype):
+    """Rows that lie side by side are packed, and unpacked, by squares of 2, 4 or 8."""
+    whole = np.random.default_rng(5).standard_normal((65, 1031)).astype(dtype)
+    for n in (*range(1, 19), 255, 1024, 1031):
+        for count in (*range(2, 19), 33, 65):
+            x = whole[:count, :n].copy()
+            y = np.asfortranarray(x)
+            out = np.empty_like(y)
+            klce.log_softmax(y, out=out)
+            assert same_bits(out, klce.log_softmax(x)), (count, n)
+
+
+@DTYPE
 @KERNEL
 def test_other_operands(kernel, dtype):
     """Labels and parameters: strided, reversed, of a smaller or foreign integer type."""

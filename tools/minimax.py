@@ -107,6 +107,31 @@ def main() -> None:
     fit = remez(even, lambda w: mp.mpf(1), lambda w: 1 / even(w), 5, mp.mpf(0), mp.mpf(1) / 4)
     report("js f32", fit, 10)
 
+    # The terms of logit_pairs.h and js_logits.h, of a slope up to 1 or of a ratio up to exp(-1).
+    def one(_: mp.mpf) -> mp.mpf:
+        return mp.mpf(1)
+
+    def bend(d: mp.mpf) -> mp.mpf:  # (exp(d) - 1 - d)/d^2
+        return (mp.expm1(d) - d) / d**2 if abs(d) > 1e-9 else mp.mpf(1) / 2 + d / 6
+
+    def near(d: mp.mpf) -> mp.mpf:  # (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2))/d^2
+        e = mp.exp(d)
+        far = (d * e - (1 + e) * mp.log((1 + e) / 2)) / d**2 if d else mp.mpf(0)
+        return far if abs(d) > 1e-9 else mp.mpf(1) / 4 + d / 8
+
+    def log(t: mp.mpf) -> mp.mpf:  # log(2/(1 + t))
+        return mp.log(2 / (1 + t))
+
+    def served(t: mp.mpf) -> mp.mpf:  # what log(t) serves, relative to it
+        return (1 + t) / ((1 + t) * log(t) + (t * mp.log(t) if t > 0 else 0))
+
+    for dtype, digits, degrees in (("f32", 10, (7, 8, 7)), ("f64", 18, (14, 18, 14))):
+        for f, degree in zip((bend, near), degrees[:2], strict=True):
+            fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-1), mp.mpf(1))
+            report(f"{f.__name__} {dtype}", fit, digits)
+        fit = remez(log, one, served, degrees[2], mp.mpf(0), mp.exp(-1) * mp.mpf("1.00001"))
+        report(f"log {dtype}", fit, digits)
+
 
 if __name__ == "__main__":
     main()
