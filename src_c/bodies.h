@@ -58,6 +58,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef DIRECT
 #undef PAIR_BOOST
 #undef PAIR_UNBOOST
+#undef LOWEST
 #undef STEEPEST
 #undef EACH_STATE
 #undef EACH_GROUP

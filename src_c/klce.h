@@ -116,7 +116,7 @@ typedef struct {
 
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high) whole
  * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole
- * rows of 1 class to 128 bytes of `real` from start to end, with the same bits as the passes. */
+ * rows of 1 class to FEW_BYTES of `real` (rows.c) from start to end, with the same bits as the passes. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];

@@ -2,7 +2,6 @@
  * that are packed first because their classes are not contiguous, or masked. */
 #include "klce.h"
 
-#include <limits.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
@@ -258,7 +257,13 @@ static klce_status run_rows(klce_call *call)
     if (packed) {
         /* Rows that are only masked share no cache lines: as many as stay in L2. */
         ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
-        j.chunk = fit < 1 ? 1 : fit < PACK_ROWS ? fit : PACK_ROWS * (1 + 512 / n);
+        ptrdiff_t most = PACK_ROWS * (1 + 512 / n), share = call->rows / threads;
+        j.chunk = fit < most ? fit : most;
+        j.chunk = j.chunk < share ? j.chunk : share;
+        if (j.chunk > KLCE_TILE) /* whole tiles */
+            j.chunk -= j.chunk % KLCE_TILE;
+        else if (j.chunk < 1)
+            j.chunk = 1;
     } else {
         j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;

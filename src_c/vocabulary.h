@@ -36,7 +36,6 @@
 #define KLCE_IN_VOCABULARY_exp_constants_of ~, C
 #define KLCE_IN_VOCABULARY_exp_parts ~, C
 #define KLCE_IN_VOCABULARY_exp_reduce ~, C
-#define KLCE_IN_VOCABULARY_exp_poly ~, C
 #define KLCE_IN_VOCABULARY_exp_poly_for ~, C
 #define KLCE_IN_VOCABULARY_exp_mantissa ~, C
 #define KLCE_IN_VOCABULARY_exp_pair ~, C

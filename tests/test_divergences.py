@@ -136,6 +136,58 @@ def test_sums_far_from_one(classes, normalize, scale):
     np.testing.assert_allclose(found, expected, rtol=RELATIVE[0], atol=0 if normalize else 1e-45)
 
 
+@ISA
+def test_two_classes_of_any_slope(isa):
+    """Where a class is neither near nor far, terms cancel most; with two there is no average."""
+    rng = np.random.default_rng(8)
+    for scale, temperature in itertools.product((0.5, 2, 6), (1.0, 0.6)):
+        x, y = (rng.normal(size=(2, 20000, 2)) * scale).astype(np.float32)
+        wide = x.astype(float), y.astype(float)
+        with on_isa(isa):
+            options = {"form": "logits", "temperature": temperature}
+            kl, js = klce.kl_divergence(x, y, **options), klce.js_divergence(x, y, **options)
+            found = klce.compare(x, y, want=["reverse_kl_divergence"], temperature=temperature)
+        expected = reference.kl_divergence(*wide, **options)
+        np.testing.assert_allclose(kl, expected, rtol=1e-6, atol=1e-18)
+        expected = reference.js_divergence(*wide, **options)
+        np.testing.assert_allclose(js, expected, rtol=1e-6, atol=1e-18)
+        expected = reference.kl_divergence(*wide[::-1], **options)
+        np.testing.assert_allclose(found["reverse_kl_divergence"], expected, rtol=1e-6, atol=1e-18)
+
+
+@ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_logits_that_are_as_low_as_numbers_go(dtype, isa):
+    """Masks by finite numbers, which may differ, and differences beyond the dtype."""
+    least = np.finfo(dtype).min
+    large, inf = -least / 1.7, math.inf
+    cases = [
+        # logits of p and of q; KL of p and q, KL of q and p, and JS, all over log 2
+        ([0, -1e9], [0, least], 0, 0, 0),
+        ([0, -1000], [0, -1e30], 0, 0, 0),
+        ([0, 0], [0, -1e12], 5e11 / math.log(2), 1, None),
+        ([0, 0], [0, -1e18], 5e17 / math.log(2), 1, None),
+        ([large, large], [large, -large], inf, 1, None),
+        ([large, large], [large, -inf], inf, 1, None),
+        ([0, -1e9], [0, -inf], inf, 0, 0),
+    ]
+    for p, q, kl, reverse, js in cases:
+        for x, y, there, back in ((p, q, kl, reverse), (q, p, reverse, kl)):
+            x, y = np.array([x], dtype), np.array([y], dtype)
+            want = ["kl_divergence", "reverse_kl_divergence", "js_divergence"]
+            with on_isa(isa):
+                found = [
+                    klce.kl_divergence(x, y, form="logits"),
+                    klce.js_divergence(x, y, form="logits"),
+                    *(klce.compare(x, y, want=want)[name] for name in want),
+                ]
+            share = 0.75 * math.log2(4 / 3) if js is None else js  # 1/2 and 1/2 against 1 and 0
+            units = np.ravel(found) / math.log(2)
+            np.testing.assert_allclose(
+                units, [there, share, there, back, share], rtol=1e-6, atol=1e-30
+            )
+
+
 @pytest.mark.parametrize("f", [klce.kl_divergence, klce.js_divergence])
 def test_plain_and_scaled(f):
     """Without normalize the scale counts; with it, it does not."""

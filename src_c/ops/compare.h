@@ -10,7 +10,7 @@
  * entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p, is
  * taken out of the divergences at the end. */
 
-/* Fields: 0 to 7 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5 to 9
+/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5 to 9
  * y's. */
 enum {
     K(COMPARE_Q) = 5,
@@ -91,17 +91,13 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 
 /* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(logit_pair) *pair, K(v) x, K(v) y)
+KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(logit_pair) *pair)
 {
-    K(v) term = K(fma)(pair->slope, pair->moved, -pair->bend);
-    if (pair->any_far) {
-        /* A q of 0 leaves p; a p of 0 beside some q, infinity. */
-        K(v) least = K(set)((real)-INFINITY), steep = K(set)(-STEEPEST);
-        K(v) far = K(fma)(K(max)(pair->slope, steep), pair->q, -pair->moved);
-        K(m) no_p = K (and)(K(eq)(x, least), K(lt)(least, y));
-        term = K(select)(pair->far, K(select)(no_p, -least, far), term);
-    }
-    return term;
+    K(v) near = K(fma)(pair->slope, pair->moved, -pair->bend);
+    if (!pair->any_far)
+        return near;
+    K(v) far = K(kl_of_far)(pair->q, pair->w - pair->q, -pair->slope, pair->no_q);
+    return K(select)(pair->far, far, near);
 }
 
 /* One class's terms. */
@@ -109,10 +105,10 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measu
                                   int64_t want, K(v) x, K(v) y, K(v) *term)
 {
     K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    term[0] = K(kl_of_pair)(&pair, x, y);
+    term[0] = K(kl_of_pair)(&pair);
     term[K(COMPARE_DRIFT) - K(KL)] = pair.moved;
     if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy))
-        term[1] = K(reverse_kl_of_pair)(&pair, x, y);
+        term[1] = K(reverse_kl_of_pair)(&pair);
     if (WANTS(want, compare_js_divergence))
         term[2] = K(js_of_pair)(&pair);
     if (WANTS(want, compare_total_variation))

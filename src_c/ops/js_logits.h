@@ -1,15 +1,24 @@
 /* js_logits_logits: JS divergence of logits, which at one temperature come down to w ~ p, q and
  * d = log(q/p) as logit_pairs.h has them.  Twice a class's part is
  *     p log(2p/(p + q)) + q log(2q/(p + q)) = w (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2)),
- * a polynomial for |d| < 1; beyond, with t the smaller over the larger of w and q,
+ * a polynomial for |d| < JS_NEAR; beyond, with t the smaller over the larger of w and q,
  *     (w + q) log(2/(1 + t)) - |d| t max(w, q),
- * which cancels to no less than a sixth.  Log-probabilities that are not to be normalised, and logits at two
+ * which cancels.  Log-probabilities that are not to be normalised, and logits at two
  * temperatures, take the passes of pairs.h.
  */
+#if KLCE_REAL_IS_F64
+#define JS_NEAR 1
+#define SLIGHT 0x1p-60 /* a ratio that shows nowhere, while its square is a normal number */
+#else
+#define JS_NEAR 1.5f /* what cancels beyond is a third, and would be a sixth from 1 on */
+#define SLIGHT 0x1p-36f
+#endif
+
 PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
 PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
-/* The larger part of a class where |d| < 1, over w d^2, to 2^-28 (2^-57) of itself. */
+/* Twice a class's part where |d| < JS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for the rounding of the
+ * coefficients. */
 KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -22,14 +31,15 @@ KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
         -7.4375747506384328e-11,  -4.50324729925334028e-12, 4.35094940674419641e-12,
         3.00423456047303921e-13};
 #else
-    static const float series[] = {0.2499999998f,   0.1249999948f,    0.03125000728f,
-                                   0.005208406005f, 0.00086802266f,   0.0001733385336f,
-                                   2.174126512e-5f, -1.345700915e-7f, -5.107231451e-8f};
+    static const float series[] = {0.2499999997f,   0.1249999961f,    0.03125000732f,
+                                   0.005208371595f, 0.0008680306702f, 0.0001735076716f,
+                                   2.172880614e-5f, -4.018877885e-7f, -6.121277806e-8f,
+                                   1.314265971e-7f, 1.476176274e-8f};
 #endif
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, d, square);
 }
 
-/* log(2/(1 + t)) for t from 0 to 1/e, to 2^-29 (2^-56) of what it serves. */
+/* log(2/(1 + t)) for t from 0 to exp(-JS_NEAR), to 2^-30 (2^-56) of what it serves, likewise. */
 KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -39,8 +49,8 @@ KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
         0.124839677543432711, -0.110185028663857549,  0.0960539671292892212, -0.0784666361635836017,
         0.054337247073884271, -0.0269903590671882582, 0.00688752186779601308};
 #else
-    static const float series[] = {0.6931471797f, -0.9999997594f, 0.4999880387f, -0.3330951163f,
-                                   0.2475718448f, -0.1859303695f, 0.1182942381f, -0.04320432997f};
+    static const float series[] = {0.6931471801f, -0.9999998415f, 0.499989671f,  -0.3330709265f,
+                                   0.2467178607f, -0.1780282472f, 0.08770288915f};
 #endif
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, square);
 }
@@ -51,11 +61,11 @@ KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
     K(v) slope = pair->slope;
     K(v) term = pair->w * (pair->square * K(js_near)(slope, pair->square));
     if (pair->any_far) {
-        /* Of an infinite x or y the slope is nan, and the smaller of w and q next to nothing. */
-        K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST));
+        K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST)); /* of nan, the steepest */
         K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
-        K(v) t = low / high, far = K(fma)(-size, low, (high + low) * K(js_log)(t, t * t));
-        term = K(select)(pair->far, far, term);
+        K(v) t = K(max)(low, high * K(set)(SLIGHT)) / high;
+        K(v) far = K(fma)(-size, low, (high + low) * K(js_log)(t, t * t));
+        term = K(select)(K(lt)(size, K(set)(JS_NEAR)), term, far);
     }
     return term;
 }
@@ -137,6 +147,9 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
 static const klce_kernel K(js_logits_logits_kernel) = {
     .prepare = K(pairs_prepare),
     .pass = {{K(js_logits_logits_normalizers), K(js_logits_logits_merge), K(js_logits_relate)},
-             {K(js_logits_sweep), K(pair_add), K(js_logits_finish)}},
+             {K(js_logits_sweep), K(divergence_add), K(js_logits_finish)}},
     .few = K(js_logits_few),
 };
+
+#undef JS_NEAR
+#undef SLIGHT

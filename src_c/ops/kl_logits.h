@@ -5,25 +5,30 @@
  * offset left, and its effect is taken out.
  */
 
-/* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(kl_of_pair)(const K(logit_pair) *pair, K(v) x, K(v) y)
+/* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it is
+ * infinite like any other. */
+KLCE_INLINE K(v) K(kl_of_far)(K(v) w, K(v) less, K(v) slope, K(m) none)
 {
-    K(v) term = pair->bend;
-    if (pair->any_far) {
-        /* A p of 0 leaves q; a q of 0 beside some p, infinity. */
-        K(v) least = K(set)((real)-INFINITY), steep = K(set)(STEEPEST);
-        K(v) far = K(fma)(-K(min)(pair->slope, steep), pair->w, pair->q - pair->w);
-        K(m) no_q = K (and)(K(eq)(y, least), K(lt)(least, x));
-        term = K(select)(pair->far, K(select)(no_q, -least, far), term);
-    }
-    return term;
+    K(v) least = K(set)((real)-INFINITY), steep = K(set)(STEEPEST);
+    K(v) low = K(select)(none, -steep, least);
+    K(v) within = K(max)(low, K(min)(slope, steep)); /* of nan, the steepest */
+    return K(select)(K(eq)(slope, least), -least, K(fma)(-within, w, less));
+}
+
+/* Of a class whose parts are known. */
+KLCE_INLINE K(v) K(kl_of_pair)(const K(logit_pair) *pair)
+{
+    if (!pair->any_far)
+        return pair->bend;
+    K(v) far = K(kl_of_far)(pair->w, pair->q - pair->w, pair->slope, pair->no_p);
+    return K(select)(pair->far, far, pair->bend);
 }
 
 KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
                                    K(v) y, K(v) *term, K(v) *moved)
 {
     K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    *term = K(kl_of_pair)(&pair, x, y);
+    *term = K(kl_of_pair)(&pair);
     *moved = pair.moved;
 }
 
@@ -63,6 +68,6 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(kl_logits_prepare),
     .pass = {{K(logits_normalizers), K(logits_merge), K(logits_relate)},
-             {K(kl_logits_sweep), K(logits_add), K(kl_logits_finish)}},
+             {K(kl_logits_sweep), K(divergence_add), K(kl_logits_finish)}},
     .few = K(kl_logits_few),
 };

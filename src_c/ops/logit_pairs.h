@@ -23,15 +23,19 @@ enum {
     K(DRIFT)
 };
 
-/* Exponentials are boosted so far that those at the floor, times any ratio, are normal numbers.  No
- * slope of a class whose p counts is beyond STEEPEST. */
+/* Exponentials below LOWEST, in powers of two under the reference, are taken to be there: boosted by
+ * PAIR_BOOST they are normal numbers then, a ratio's low piece times them too, and what they add is far below
+ * what a divergence of 1e-12 shows.  No slope of a class whose p (or for -slope, q) counts is beyond
+ * STEEPEST. */
 #if KLCE_REAL_IS_F64
 #define PAIR_BOOST 512
 #define PAIR_UNBOOST 0x1p-512
+#define LOWEST (-1000)
 #define STEEPEST 2048
 #else
-#define PAIR_BOOST 90
-#define PAIR_UNBOOST 0x1p-90
+#define PAIR_BOOST 64
+#define PAIR_UNBOOST 0x1p-64
+#define LOWEST (-150)
 #define STEEPEST 256
 #endif
 
@@ -91,9 +95,9 @@ KLCE_INLINE K(pair_measure) K(pair_measure_of)(const K(expsum_context) *c, const
 {
     K(pair_measure) by;
     by.p =
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], PAIR_BOOST, FLOOR);
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], PAIR_BOOST, LOWEST);
     by.q = K(measure_from)(c, (real)state[FIELD(Q_ORIGIN)], (real)state[FIELD(Q_REF)], PAIR_BOOST,
-                           FLOOR);
+                           LOWEST);
     double offset = state[FIELD(OFFSET)], ratio = state[FIELD(RATIO)];
     by.offset = K(set)((real)offset);
     by.offset_low = K(set)((real)((offset - (real)offset) + state[FIELD(OFFSET_LOW)]));
@@ -108,9 +112,9 @@ KLCE_INLINE K(pair_measure)
 {
     K(pair_measure) by;
     by.p = K(measure_of)(c, K(load_field)(state + FIELD(ORIGIN) + i),
-                         K(load_field)(state + FIELD(REF) + i), PAIR_BOOST, FLOOR);
+                         K(load_field)(state + FIELD(REF) + i), PAIR_BOOST, LOWEST);
     by.q = K(measure_of)(c, K(load_field)(state + FIELD(Q_ORIGIN) + i),
-                         K(load_field)(state + FIELD(Q_REF) + i), PAIR_BOOST, FLOOR);
+                         K(load_field)(state + FIELD(Q_REF) + i), PAIR_BOOST, LOWEST);
     v_f64 wide[HALVES], rest[HALVES];
     K(load_halves)(state + FIELD(OFFSET) + i, wide);
     K(load_halves)(state + FIELD(OFFSET_LOW) + i, rest);
@@ -120,16 +124,17 @@ KLCE_INLINE K(pair_measure)
     return by;
 }
 
-/* A class: w, the slope and its square, and exp(slope) - 1 - slope and q - w, the first of them where the slope is below 1 and
- * both times w.  Where it is beyond, or is no number since x or y is infinite, `far` is set; q is given
- * if any is. */
+/* A class: w, the slope and its square, w (exp(slope) - 1 - slope) where |slope| < 1, and q - w.
+ * Where the slope is beyond, or x or y is infinite, `far` is set; if any is, q is given, and where x or y
+ * is below the lowest.  The slope is infinite if y - x is, and nan where both are -inf. */
 typedef struct {
     K(v) w, q, slope, square, bend, moved;
-    K(m) far;
+    K(m) far, no_p, no_q;
     int any_far;
 } K(logit_pair);
 
-/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself (tools/minimax.py). */
+/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself but for the rounding of the coefficients
+ * (tools/minimax.py). */
 KLCE_INLINE K(v) K(bend_of)(K(v) s, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -156,7 +161,7 @@ KLCE_INLINE K(v) K(bend_of)(K(v) s, K(v) square)
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, s, square);
 }
 
-/* About 35 instructions a vector in float32, and 20 more where one is far. */
+/* Some 40 instructions a vector in float32, and 25 more where one is far. */
 KLCE_INLINE K(logit_pair)
     K(logit_pair_of)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x, K(v) y)
 {
@@ -173,7 +178,12 @@ KLCE_INLINE K(logit_pair)
     pair.far = K(not)(K(lt)(K(max)(slope, -slope), K(set)(1)));
     pair.any_far = K(any)(pair.far);
     pair.q = w;
+    pair.no_p = pair.no_q = pair.far;
     if (pair.any_far) {
+        K(m) finite = K(lt)(K(max)(s, -s), K(set)((real)INFINITY));
+        pair.slope = K(select)(finite, slope, s);
+        pair.no_p = K(lt)(x - by->p.origin, by->p.floor);
+        pair.no_q = K(lt)(y - by->q.origin, by->q.floor);
         K(v) q = K(exp_measured)(c, &by->q, K(max)(by->q.floor, y - by->q.origin));
         pair.q = K(fma)(q, by->ratio, q * by->ratio_low);
         pair.moved = K(select)(pair.far, pair.q - w, pair.moved);
@@ -212,7 +222,7 @@ KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_term) term_of, 
     state[FIELD(DRIFT)] = K(total)(&drift);
 }
 
-static void K(logits_add)(const klce_call *call, double *into, const double *from)
+static void K(divergence_add)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
     into[FIELD(TERMS)] += from[FIELD(TERMS)];

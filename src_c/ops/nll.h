@@ -18,11 +18,9 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
     /* Where no label in range is ignored or masked, most tiles need no more than the values. */
     int plain =
         !call->mask && call->step[1] == sizeof *label && (ignored < 0 || ignored >= call->n);
-    int apart = step >= 256 || step <= -256; /* nearer rows are what the hardware fetches itself */
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        if (apart)
-            K(prefetch_at_labels)(call, row + KLCE_TILE, high);
+        K(prefetch_at_labels)(call, row + KLCE_TILE, high);
         if (plain && count == KLCE_TILE && K(read_inside)(call, row, label)) {
             const char *x = call->arg[0] + row * step;
             char *y = call->arg[3] + row * call->step[3];

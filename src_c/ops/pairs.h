@@ -278,13 +278,6 @@ KLCE_INLINE void K(pair_few)(const klce_call *call, K(forms) form, K(pair_term) 
     }
 }
 
-static void K(pair_add)(const klce_call *call, double *into, const double *from)
-{
-    (void)call;
-    into[FIELD(TERMS)] += from[FIELD(TERMS)];
-    into[FIELD(DRIFT)] += from[FIELD(DRIFT)];
-}
-
 /* The sum of the terms; nan where a side of no classes is no distribution. */
 KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
 {
@@ -330,7 +323,7 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
     static const klce_kernel K(name##_kernel) = {                                                  \
         .prepare = K(pairs_prepare),                                                               \
         .pass = {{K(name##_normalizers), K(name##_merge), K(name##_sides)},                        \
-                 {K(second_sweep), K(pair_add), K(finish)}},                                       \
+                 {K(second_sweep), K(divergence_add), K(finish)}},                                 \
         .few = K(tile),                                                                            \
     };
 #define PAIR_KERNEL(name, form_p, form_q, term_of, finish)                                         \
