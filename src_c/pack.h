@@ -5,8 +5,8 @@
 
 #include "klce.h"
 
-/* Where an array's rows begin one after the other, in bytes; and of rows that are to be packed, such that
- * not all of them fall into the same places of a cache. */
+/* The bytes from one packed row to the next, such that long rows do not all fall into the same places of
+ * a cache. */
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size);
 
 void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step, ptrdiff_t core,
