@@ -107,7 +107,8 @@ def main() -> None:
     fit = remez(even, lambda w: mp.mpf(1), lambda w: 1 / even(w), 5, mp.mpf(0), mp.mpf(1) / 4)
     report("js f32", fit, 10)
 
-    # The terms of logit_pairs.h and js_logits.h: of a slope up to 1, or JS_NEAR, and of a ratio beyond.
+    # The terms of logit_pairs.h and js_logits.h: of a slope up to 1, or JS_NEAR, and of a ratio
+    # beyond.
     def one(_: mp.mpf) -> mp.mpf:
         return mp.mpf(1)
 
@@ -125,7 +126,8 @@ def main() -> None:
     def served(t: mp.mpf) -> mp.mpf:  # what log(t) serves, relative to it
         return (1 + t) / ((1 + t) * log(t) + (t * mp.log(t) if t > 0 else 0))
 
-    for dtype, digits, degrees, most in (("f32", 10, (7, 10, 6), 1.5), ("f64", 18, (14, 18, 14), 1)):
+    kinds = (("f32", 10, (7, 10, 6), 1.5), ("f64", 18, (14, 18, 14), 1))
+    for dtype, digits, degrees, most in kinds:
         for f, degree, end in zip((bend, near), degrees[:2], (1, most), strict=True):
             fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-end), mp.mpf(end))
             report(f"{f.__name__} {dtype}", fit, digits)
