@@ -23,6 +23,10 @@
 #define KLCE_SECOND(...) KLCE_SECOND_(__VA_ARGS__)
 #define K(name) KLCE_PASTE(name, KLCE_SECOND(KLCE_IN_VOCABULARY_##name, R, ~))
 #define V(name) KLCE_PASTE(name, C)
+/* A kernel's function for rows of few classes: none of 16-bit elements, which are widened (widen.c). */
+#define TILE_OF(name) (sizeof(elem) == sizeof(real) ? K(name) : NULL)
+/* A function that sees no element, for a table: 16-bit ones have that of float32. */
+#define SHARED(name) (sizeof(elem) == sizeof(real) ? K(name) : V(name))
 #define WIDTH K(KLCE_WIDTH)
 #define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
 #define FEW FLUSH                         /* classes, at most, of rows that lie side by side */
@@ -97,6 +101,18 @@ const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .kernels =
         {
 #define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = kernels_##name,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+        },
+    .widen =
+        {
+#define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = widen_##name,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+        },
+    .narrow =
+        {
+#define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = narrow_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
         },

@@ -67,12 +67,13 @@ typedef enum {
 
 enum {
     KLCE_MAX_ARGS = 16,
-    KLCE_TILE = 16,       /* rows whose states are finished together, across vector lanes */
-    KLCE_FIELDS = 20,     /* doubles of state a row */
-    KLCE_PASSES = 3,      /* at most, over a row */
-    KLCE_CONTEXT = 40,    /* doubles of a temperature's constants */
-    KLCE_SEGMENT = 16384, /* a long row is split at multiples of this, for any thread count */
-    KLCE_TOP = 1024       /* the most that the top of a row may be asked for */
+    KLCE_TILE = 16,        /* rows whose states are finished together, across vector lanes */
+    KLCE_FIELDS = 20,      /* doubles of state a row */
+    KLCE_PASSES = 3,       /* at most, over a row */
+    KLCE_CONTEXT = 40,     /* doubles of a temperature's constants */
+    KLCE_FEW_BYTES = 1024, /* of `real`, in a row of few classes: FEW of them (kernels.h) */
+    KLCE_SEGMENT = 16384,  /* a long row is split at multiples of this, for any thread count */
+    KLCE_TOP = 1024        /* the most that the top of a row may be asked for */
 };
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
@@ -115,8 +116,9 @@ typedef struct {
 } klce_pass;
 
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high) whole
- * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole
- * rows of 1 class to FEW_BYTES of `real` (rows.c) from start to end, with the same bits as the passes. */
+ * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole rows of
+ * 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that
+ * is computed in another has none, and its rows of few classes are widened for the other's (widen.c). */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
@@ -129,6 +131,9 @@ typedef struct {
     int vector_bytes;
     int (*supported)(void);
     const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
+    /* n elements as `real`, and those rounded back. */
+    void (*widen[KLCE_DTYPE_COUNT])(const void *elems, void *reals, ptrdiff_t n);
+    void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, void *elems, ptrdiff_t n);
 } klce_isa;
 
 /* klce_isa_baseline, klce_isa_avx2, ... */

@@ -16,6 +16,29 @@ KLCE_INLINE real *K(result)(const klce_call *call, int k, ptrdiff_t row)
     return (real *)(call->arg[k] + row * call->step[k]);
 }
 
+/* n elements as `real`, and those rounded back. */
+static void K(widen)(const void *elems, void *reals, ptrdiff_t n)
+{
+    const elem *from = elems;
+    real *to = reals;
+    ptrdiff_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        V(store)(to + i, K(load)(from + i));
+    if (i < n)
+        V(store_part)(to + i, (int)(n - i), K(load_part)(from + i, (int)(n - i), K(set)(0)));
+}
+
+static void K(narrow)(const void *reals, void *elems, ptrdiff_t n)
+{
+    const real *from = reals;
+    elem *to = elems;
+    ptrdiff_t i = 0;
+    for (; i + WIDTH <= n; i += WIDTH)
+        K(store)(to + i, V(load)(from + i));
+    if (i < n)
+        K(store_part)(to + i, (int)(n - i), V(load_part)(from + i, (int)(n - i), K(set)(0)));
+}
+
 /* Puts what stands for a masked class where that is the label's. */
 KLCE_INLINE void K(mask_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                 double *values)

@@ -9,6 +9,7 @@
 #include "float_environment.h"
 #include "pack.h"
 #include "pool.h"
+#include "widen.h"
 
 enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
@@ -17,7 +18,6 @@ enum {
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
     ALIGNMENT = 64,            /* of what they are packed into */
     TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
-    FEW_BYTES = 1024,          /* of `real`, in a row of few classes: FEW of them (see kernels.h) */
     PACK_LIMIT = 1 << 22       /* bytes of one packed operand, unless a single row is longer */
 };
 
@@ -90,14 +90,16 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     double state[STATE] = {0};
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
-    int few = call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= FEW_BYTES;
+    int few = call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
     klce_environment saved = klce_enter();
 
     if (kernel->rows) {
         kernel->rows(call, low, high);
         low = high;
     }
-    if (few && kernel->few)
+    if (few && klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
+        low = klce_run_few_widened(call, low, high);
+    else if (few && kernel->few)
         for (; low + KLCE_TILE <= high; low += KLCE_TILE)
             kernel->few(call, low);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;

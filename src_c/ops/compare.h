@@ -282,6 +282,6 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 
 static const klce_kernel K(compare_kernel) = {
     .prepare = K(compare_prepare),
-    .pass = {{K(compare_normalizers), K(compare_merge), K(compare_offset)},
-             {K(compare_sweep), K(compare_add), K(compare_finish)}},
+    .pass = {{K(compare_normalizers), SHARED(compare_merge), SHARED(compare_offset)},
+             {K(compare_sweep), SHARED(compare_add), K(compare_finish)}},
 };

@@ -47,6 +47,6 @@ static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(cross_entropy_kernel) = {
     .prepare = K(cross_entropy_prepare),
-    .pass = {{K(logsumexp_sweep), K(expsum_merge), K(cross_entropy_finish)}},
-    .few = K(cross_entropy_few),
+    .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), K(cross_entropy_finish)}},
+    .few = TILE_OF(cross_entropy_few),
 };

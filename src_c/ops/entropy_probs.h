@@ -183,6 +183,6 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(entropy_probs_kernel) = {
-    .pass = {{K(entropy_probs_sweep), K(entropy_probs_merge), K(entropy_probs_finish)}},
-    .few = K(entropy_probs_few),
+    .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_finish)}},
+    .few = TILE_OF(entropy_probs_few),
 };

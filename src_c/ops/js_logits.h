@@ -146,9 +146,10 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(js_logits_logits_kernel) = {
     .prepare = K(pairs_prepare),
-    .pass = {{K(js_logits_logits_normalizers), K(js_logits_logits_merge), K(js_logits_relate)},
-             {K(js_logits_sweep), K(divergence_add), K(js_logits_finish)}},
-    .few = K(js_logits_few),
+    .pass = {{K(js_logits_logits_normalizers), SHARED(js_logits_logits_merge),
+              SHARED(js_logits_relate)},
+             {K(js_logits_sweep), SHARED(divergence_add), SHARED(js_logits_finish)}},
+    .few = TILE_OF(js_logits_few),
 };
 
 #undef JS_NEAR

@@ -67,7 +67,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(kl_logits_prepare),
-    .pass = {{K(logits_normalizers), K(logits_merge), K(logits_relate)},
-             {K(kl_logits_sweep), K(divergence_add), K(kl_logits_finish)}},
-    .few = K(kl_logits_few),
+    .pass = {{K(logits_normalizers), SHARED(logits_merge), SHARED(logits_relate)},
+             {K(kl_logits_sweep), SHARED(divergence_add), SHARED(kl_logits_finish)}},
+    .few = TILE_OF(kl_logits_few),
 };

@@ -221,8 +221,8 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(kl_probs_kernel) = {
-    .pass = {{K(kl_probs_sweep), K(kl_probs_merge), K(kl_probs_finish)}},
-    .few = K(kl_probs_few),
+    .pass = {{K(kl_probs_sweep), SHARED(kl_probs_merge), K(kl_probs_finish)}},
+    .few = TILE_OF(kl_probs_few),
 };
 
 #undef SMALLEST_NORMAL

@@ -72,7 +72,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(log_softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .pass = {{K(log_softmax_sweep), K(expsum_merge), K(log_softmax_finish)},
+    .pass = {{K(log_softmax_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
-    .few = K(log_softmax_few),
+    .few = TILE_OF(log_softmax_few),
 };

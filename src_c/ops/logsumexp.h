@@ -29,6 +29,6 @@ static void K(logsumexp_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(logsumexp_kernel) = {
     .prepare = K(logsumexp_prepare),
-    .pass = {{K(logsumexp_sweep), K(expsum_merge), K(logsumexp_finish)}},
-    .few = K(logsumexp_few),
+    .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(logsumexp_finish)}},
+    .few = TILE_OF(logsumexp_few),
 };

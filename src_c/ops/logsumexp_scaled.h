@@ -138,5 +138,6 @@ static void K(logsumexp_scaled_finish)(const klce_call *call, ptrdiff_t row, ptr
 
 static const klce_kernel K(logsumexp_scaled_kernel) = {
     .prepare = K(logsumexp_prepare),
-    .pass = {{K(logsumexp_scaled_sweep), K(logsumexp_scaled_merge), K(logsumexp_scaled_finish)}},
+    .pass = {{K(logsumexp_scaled_sweep), SHARED(logsumexp_scaled_merge),
+              SHARED(logsumexp_scaled_finish)}},
 };

@@ -93,6 +93,6 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(loss_logits_kernel) = {
     .prepare = K(loss_logits_prepare),
-    .pass = {{K(loss_logits_sweep), K(loss_logits_merge), K(loss_logits_finish)}},
-    .few = K(loss_logits_few),
+    .pass = {{K(loss_logits_sweep), SHARED(loss_logits_merge), K(loss_logits_finish)}},
+    .few = TILE_OF(loss_logits_few),
 };

@@ -18,6 +18,6 @@ static void K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(loss_probs_kernel) = {
-    .pass = {{K(loss_probs_sweep), K(plain_loss_merge), K(loss_probs_finish)}},
-    .few = K(loss_probs_few),
+    .pass = {{K(loss_probs_sweep), SHARED(plain_loss_merge), K(loss_probs_finish)}},
+    .few = TILE_OF(loss_probs_few),
 };

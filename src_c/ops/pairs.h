@@ -322,9 +322,9 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
 #define PAIR_TABLE(name, second_sweep, tile, finish)                                               \
     static const klce_kernel K(name##_kernel) = {                                                  \
         .prepare = K(pairs_prepare),                                                               \
-        .pass = {{K(name##_normalizers), K(name##_merge), K(name##_sides)},                        \
-                 {K(second_sweep), K(divergence_add), K(finish)}},                                 \
-        .few = K(tile),                                                                            \
+        .pass = {{K(name##_normalizers), SHARED(name##_merge), SHARED(name##_sides)},              \
+                 {K(second_sweep), SHARED(divergence_add), SHARED(finish)}},                       \
+        .few = TILE_OF(tile),                                                                      \
     };
 #define PAIR_KERNEL(name, form_p, form_q, term_of, finish)                                         \
     PAIR_PASSES(name, form_p, form_q, term_of)                                                     \

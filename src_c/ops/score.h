@@ -276,6 +276,6 @@ static void K(score_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(score_kernel) = {
     .prepare = K(score_prepare),
-    .pass = {{K(score_sweep), K(score_merge), K(score_finish)}},
-    .few = K(score_few),
+    .pass = {{K(score_sweep), SHARED(score_merge), K(score_finish)}},
+    .few = TILE_OF(score_few),
 };

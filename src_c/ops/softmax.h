@@ -331,10 +331,10 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(softmax_kernel) = {
     .prepare = K(softmax_prepare),
-    .pass = {{K(softmax_max), K(softmax_merge_max), K(softmax_refer)},
-             {K(softmax_sweep), K(softmax_merge), K(softmax_finish)},
+    .pass = {{K(softmax_max), SHARED(softmax_merge_max), SHARED(softmax_refer)},
+             {K(softmax_sweep), SHARED(softmax_merge), SHARED(softmax_finish)},
              {K(softmax_emit), NULL, NULL}},
-    .few = K(softmax_few),
+    .few = TILE_OF(softmax_few),
 };
 
 #undef KEPT_CLASSES

@@ -1,0 +1,10 @@
+/* Rows of few classes whose elements are computed in another dtype than their own. */
+#ifndef KLCE_WIDEN_H
+#define KLCE_WIDEN_H
+
+#include "klce.h"
+
+/* Runs rows [low, high), of at most KLCE_FEW_BYTES, by whole tiles; returns where the rest begins. */
+ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t high);
+
+#endif
