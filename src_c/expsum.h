@@ -3,8 +3,9 @@
  *
  * The maximum m, the first if there are several, stays out of the sum, so that
  * logsumexp = m/T + log1p(rest) loses nothing of a small rest.  A row is taken in blocks that stay
- * in L1: a look for the block's maximum, then the sum.  Where a block's maximum exceeds all before
- * it, what was summed so far is closed and joins the rest as a row's next segment would.
+ * in L1, whose maximum is known before they are summed: the look for it goes along with the sum of the
+ * block before, so that memory is asked for at an even pace.  Where a block's maximum exceeds all
+ * before it, what was summed so far is closed and joins the rest as a row's next segment would.
  *
  * Exponentials are measured from a reference: an integer n_ref (that of the block's maximum) taken
  * from the exponent, after an origin was subtracted.  The origin is 0 while |m/T| is small enough
@@ -19,8 +20,8 @@
 #define FLOOR (-1400)
 #define DIRECT 4096 /* the largest |m/T| whose origin is 0 */
 #else
-#define BOOST 64
-#define UNBOOST 0x1p-64
+#define BOOST 80
+#define UNBOOST 0x1p-80
 #define FLOOR (-188)
 #define DIRECT 256
 #endif
@@ -208,12 +209,12 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
     K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
     K(v) group[VECTORS];
+    real block_max = K(extent_of)(x, KLCE_LESSER(BLOCK, n), 0).max;
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
-        real block_max = K(extent_of)(x + start, stop - start, 0).max;
         if (block_max > max) {
             if (start) {
                 run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
@@ -234,11 +235,17 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         }
         /* Finite even while all is -inf. */
         K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
+        ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
+        K(v) next_max = K(set)((real)-INFINITY);
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop), j = i;
             K(expsum_parts) parts = K(no_parts)();
             for (; j + LANES <= end; j += LANES) {
-                K(prefetch_group)(x + j, BLOCK);
+                if (j + BLOCK + LANES <= next_stop) {
+                    K(load_group)(x + j + BLOCK, LANES, 0, group);
+                    EACH_VECTOR(v) next_max = K(max)(group[v], next_max);
+                }
+                K(prefetch_group)(x + j, BLOCK + BLOCK / 2);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
                 K(expsum_group)(c, &from, top, group, &parts, want_weighted);
             }
@@ -247,6 +254,12 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
                 K(expsum_group)(c, &from, top, group, &parts, want_weighted);
             }
             K(add_parts)(&lanes, &parts, want_weighted);
+        }
+        if (next_stop > stop) {
+            ptrdiff_t left = (next_stop - stop) % LANES; /* what no group held */
+            K(load_group)(x + next_stop - left, left, (real)-INFINITY, group);
+            EACH_VECTOR(v) next_max = K(max)(group[v], next_max);
+            block_max = K(hmax)(next_max);
         }
     }
     run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
