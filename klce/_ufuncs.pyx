@@ -33,6 +33,8 @@ cdef extern from "klce.h" nogil:
         KLCE_COMPARE_COUNT
         KLCE_TOP
         KLCE_OK
+        KLCE_BAD_LABEL
+        KLCE_IGNORED_LABEL
     ctypedef struct atomic_int:
         pass
     ctypedef struct klce_call:
@@ -47,7 +49,7 @@ cdef extern from "klce.h" nogil:
         Py_ssize_t mask_step
         Py_ssize_t mask_core
         Py_ssize_t *extent
-        atomic_int *bad_label
+        atomic_int *labels_met
     ctypedef struct klce_isa:
         const char *name
         int vector_bytes
@@ -180,16 +182,16 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     """The inner loop of every gufunc: build the call, let other Python threads run, compute."""
     cdef loop_data *what = <loop_data *>data
     cdef klce_call call
-    cdef atomic_int bad_label
+    cdef atomic_int labels_met
     cdef PyThreadState *state = NULL
     # The sizes of NumPy's core dimensions follow that of the loop, in the order of the operands.
     cdef int k, i = 0, core = what.operands, extent = 2 if what.has_classes else 1, status
     cdef bint parameters_vary = False
 
-    atomic_init(&bad_label, 0)
+    atomic_init(&labels_met, 0)
     call.op = what.op
     call.dtype = what.dtype
-    call.bad_label = &bad_label
+    call.labels_met = &labels_met
     call.rows = 1 if what.elementwise else dimensions[0]
     call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
     for k in range(KLCE_MAX_ARGS):
@@ -226,7 +228,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         PyEval_RestoreThread(state)
     if status != KLCE_OK:
         klce_set_trouble(NO_MEMORY)
-    elif atomic_load(&bad_label):
+    elif atomic_load(&labels_met) & KLCE_BAD_LABEL:
         klce_set_trouble(BAD_LABEL)
 
 
@@ -441,17 +443,17 @@ cdef class Plain:
         cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
         cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[axes - 1]
-        cdef int64_t counted = -1
+        cdef const int64_t *labels = NULL
         cdef bint elementwise = self.letter[0] == b"e"
         cdef char letter
-        cdef atomic_int bad_label
+        cdef atomic_int labels_met
         cdef klce_call call
-        atomic_init(&bad_label, 0)
+        atomic_init(&labels_met, 0)
         call.op = self.op
         call.dtype = dtype
         call.n = size if elementwise else n
         call.rows = 1 if elementwise else size // n
-        call.bad_label = &bad_label
+        call.labels_met = &labels_met
         call.mask = NULL
         for k in range(KLCE_MAX_ARGS):
             call.arg[k] = NULL
@@ -486,26 +488,29 @@ cdef class Plain:
             call.arg[k] = <char *>cnp.PyArray_DATA(array)
             if letter == b"l":
                 call.step[k] = sizeof(int64_t)
-                if klce_check_labels(<const int64_t *>call.arg[k], call.rows, n,
-                                     self.integer[k + 1], &counted) >= 0:
-                    return None
+                labels = <const int64_t *>call.arg[k]
             elif letter == b"s":
                 call.step[k] = klce_real_sizes[dtype]
             else:
                 call.core[k] = item
                 call.step[k] = 0 if elementwise else n * item
-        return self.run(&call, result, counted)
+        return self.run(&call, result, labels)
 
-    cdef run(self, klce_call *call, cnp.ndarray result, int64_t counted):
-        """The result, or the mean of so many losses; -1 for what is no loss."""
+    cdef run(self, klce_call *call, cnp.ndarray result, const int64_t *labels):
+        """The result, or of losses at labels the mean; None where a label is bad."""
         cdef PyThreadState *state = NULL
-        cdef int status
+        cdef int status, met
+        cdef int64_t counted = call.rows
         cdef double mean
         cdef float rounded
         if call.rows > GIL_THRESHOLD // (call.n + 1):
             state = PyEval_SaveThread()
+        # Kernels tell what labels they met: most calls need no look at those of their own.
         status = klce_run(call)
-        if status == KLCE_OK and counted >= 0:
+        met = atomic_load(call.labels_met)
+        if labels != NULL and status == KLCE_OK and not met & KLCE_BAD_LABEL:
+            if met & KLCE_IGNORED_LABEL:
+                klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0], &counted)
             mean = klce_sum(0 if klce_real_sizes[call.dtype] == 4 else 1,
                             <const char *>cnp.PyArray_DATA(result), call.rows,
                             klce_real_sizes[call.dtype])
@@ -513,10 +518,10 @@ cdef class Plain:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:
             klce_set_trouble(NO_MEMORY)
-        elif atomic_load(call.bad_label):
-            klce_set_trouble(BAD_LABEL)
-        raise_trouble()
-        if counted < 0:
+            raise_trouble()
+        if met & KLCE_BAD_LABEL:
+            return None
+        if labels == NULL:
             return result if cnp.PyArray_NDIM(result) else result[()]
         mean = mean / counted if counted else NAN
         rounded = <float>mean

@@ -76,6 +76,9 @@ enum {
     KLCE_TOP = 1024        /* the most that the top of a row may be asked for */
 };
 
+/* A label out of range, and one that is ignored. */
+typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
+
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  Kernels see rows whose
  * classes are contiguous, and none that is masked: klce_run packs the others. */
@@ -92,9 +95,9 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
-    /* Set by a kernel that meets a label out of range; the result there is nan.  Callers check
-     * labels first (klce_check_labels), so this says that the array changed under the call. */
-    atomic_int *bad_label;
+    /* What kernels met among the labels: klce_label_kind, or-ed.  The result of a bad one is nan; which
+     * it is, klce_check_labels tells. */
+    atomic_int *labels_met;
     /* What the kernel works out once a call (the constants of exp at one temperature or two). */
     double context[2 * KLCE_CONTEXT];
 } klce_call;

@@ -52,6 +52,13 @@ KLCE_INLINE void K(mask_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
+/* Written once: what is there already costs other threads nothing. */
+KLCE_INLINE void K(meet_label)(const klce_call *call, klce_label_kind kind)
+{
+    if (!(atomic_load_explicit(call->labels_met, memory_order_relaxed) & kind))
+        atomic_fetch_or_explicit(call->labels_met, kind, memory_order_relaxed);
+}
+
 /* The labels of up to a tile of rows as numbers, -1 for one that is out of range; the values there, nan
  * for such a one; and 1 for each that counts, 0 for each that is ignored. */
 typedef struct {
@@ -71,7 +78,7 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
             memcpy(raw + i, labels + KLCE_LESSER(i, count - 1) * call->step[1], sizeof *raw);
     b_f64 ignored = set_bits_f64(*(const int64_t *)call->arg[2]);
     v_f64 zero = set_f64(0), one = set_f64(1), n = set_f64((double)call->n);
-    int bad = 0;
+    int bad = 0, any_ignored = 0;
     for (int i = 0; i < KLCE_TILE; i += KLCE_WIDTH_f64) {
         b_f64 bits = to_bits_f64(load_f64(raw + i));
         /* Added to the bits of 2^52 an integer from 0 to 2^52 is one more in the last place for each.
@@ -80,11 +87,14 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
         m_f64 inside = and_f64(not_f64(lt_f64(label, zero)), lt_f64(label, n));
         m_f64 counts = not_f64(eq_bits_f64(bits, ignored));
         bad |= any_f64(and_f64(counts, not_f64(inside)));
+        any_ignored |= any_f64(not_f64(counts));
         store_f64(read->label + i, select_f64(inside, label, -one));
         store_f64(read->counted + i, select_f64(counts, one, zero));
     }
     if (bad)
-        atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+        K(meet_label)(call, KLCE_BAD_LABEL);
+    if (any_ignored)
+        K(meet_label)(call, KLCE_IGNORED_LABEL);
 }
 
 /* Asks for the values at the labels of a tile ahead, of whatever rows there are up to `end`, and at labels

@@ -201,7 +201,7 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
             continue;
         int inside = (uint64_t)label < (uint64_t)call->n;
         if (!inside)
-            atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+            K(meet_label)(call, KLCE_BAD_LABEL);
         x[i] = inside ? K(value)(K(row_in)(call, 0, row + i)[label]) : (double)NAN;
         y[i] = inside ? K(value)(K(row_in)(call, 1, row + i)[label]) : (double)NAN;
     }

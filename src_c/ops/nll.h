@@ -10,22 +10,27 @@ KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *la
     return !(outside >> 63);
 }
 
+/* Bytes from row to row up to which the processor itself sees what comes next. */
+#define NEAR_ROWS 64
+
 static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
     K(labels) labels = {.value = {0}};
     int64_t label[KLCE_TILE], ignored = *(const int64_t *)call->arg[2];
-    ptrdiff_t step = call->step[0], core = call->core[0];
+    ptrdiff_t step = call->step[0];
     /* Where no label in range is ignored or masked, most tiles need no more than the values. */
-    int plain =
-        !call->mask && call->step[1] == sizeof *label && (ignored < 0 || ignored >= call->n);
+    int plain = !call->mask && call->core[0] == sizeof(elem) && call->step[1] == sizeof *label &&
+                call->step[3] == sizeof(real) && (ignored < 0 || ignored >= call->n);
+    int apart = step > NEAR_ROWS || step < -NEAR_ROWS;
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
         ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        K(prefetch_at_labels)(call, row + KLCE_TILE, high);
+        if (apart)
+            K(prefetch_at_labels)(call, row + KLCE_TILE, high);
         if (plain && count == KLCE_TILE && K(read_inside)(call, row, label)) {
             const char *x = call->arg[0] + row * step;
-            char *y = call->arg[3] + row * call->step[3];
-            for (int i = 0; i < KLCE_TILE; i++, x += step, y += call->step[3])
-                *(real *)y = -K(value)(*(const elem *)(x + label[i] * core));
+            real *y = K(result)(call, 3, row);
+            KLCE_UNROLL for (int i = 0; i < KLCE_TILE; i++) y[i] =
+                -K(value)(((const elem *)(x + i * step))[label[i]]);
             continue;
         }
         K(read_at_labels)(call, row, count, &labels);
@@ -38,5 +43,7 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
         K(put)(call, 3, row, count, labels.value);
     }
 }
+
+#undef NEAR_ROWS
 
 static const klce_kernel K(nll_kernel) = {.rows = K(nll_rows)};

@@ -251,7 +251,7 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
             int inside = (uint64_t)class < (uint64_t)call->n;
             double own = inside ? K(value)(x[class]) : (double)NAN;
             if (!inside)
-                atomic_store_explicit(call->bad_label, 1, memory_order_relaxed);
+                K(meet_label)(call, KLCE_BAD_LABEL);
             *K(number_at)(call, K(SCORE_CANDIDATE_LOGS), row + i, j) =
                 K(number)((own - max) / c->t - log[i]);
         }

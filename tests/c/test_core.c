@@ -912,10 +912,10 @@ static void settle_nan(const problem *p, int k, char *values)
 /* The outputs one after the other, contiguous, for the caller to free. */
 static char *run(const problem *p, layout layout, bool in_place)
 {
-    atomic_int bad_label;
-    atomic_init(&bad_label, 0);
+    atomic_int labels_met;
+    atomic_init(&labels_met, 0);
     klce_call call = {
-        .op = p->op, .dtype = p->dtype, .rows = p->rows, .n = p->n, .bad_label = &bad_label};
+        .op = p->op, .dtype = p->dtype, .rows = p->rows, .n = p->n, .labels_met = &labels_met};
     operand operands[KLCE_MAX_ARGS];
     for (int k = 0; k < p->count; k++) {
         bool parameter = p->letter[k] == 'i' || p->letter[k] == 'd';
@@ -932,7 +932,7 @@ static char *run(const problem *p, layout layout, bool in_place)
         call.extent[k] = p->classes[k];
     }
     CHECK(klce_run(&call) == KLCE_OK);
-    CHECK(!atomic_load(&bad_label));
+    CHECK(!(atomic_load(&labels_met) & KLCE_BAD_LABEL));
     char *results = allocate(output_bytes(p)), *end = results;
     for (int k = p->outputs_from; k < p->count; k++) {
         copy(operands[k], p->rows, p->classes[k], p->size[k], end, true);
@@ -1233,10 +1233,10 @@ static void test_bad_labels(void)
             int64_t want = op == KLCE_OP_compare ? 1 << KLCE_compare_target_log_prob_change : 1;
             for (int j = 0; j < 14; j++)
                 x[j] = 0.5;
-            atomic_int bad_label;
-            atomic_init(&bad_label, 0);
+            atomic_int labels_met;
+            atomic_init(&labels_met, 0);
             klce_call call = {
-                .op = op, .dtype = KLCE_DTYPE_f64, .rows = 2, .n = 7, .bad_label = &bad_label};
+                .op = op, .dtype = KLCE_DTYPE_f64, .rows = 2, .n = 7, .labels_met = &labels_met};
             bool statistics = strchr(signature, 'S') != NULL;
             for (int k = 0, integers = 0; k < (int)strlen(signature) - 1; k++) {
                 char letter = signature[k + (k >= outputs_from)];
@@ -1251,8 +1251,15 @@ static void test_bad_labels(void)
                 call.extent[k] = 1;
             }
             CHECK(klce_run(&call) == KLCE_OK);
-            CHECK(atomic_load(&bad_label) == 1);
+            CHECK(atomic_load(&labels_met) == KLCE_BAD_LABEL);
             CHECK(isfinite(y[outputs_from][0]) && isnan(y[outputs_from][1]));
+            /* So it is with one that is ignored, which is no trouble. */
+            label[1] = i;
+            atomic_init(&labels_met, 0);
+            CHECK(klce_run(&call) == KLCE_OK);
+            CHECK(!(atomic_load(&labels_met) & KLCE_BAD_LABEL));
+            if (signature[outputs_from + 1] == 's')
+                CHECK(atomic_load(&labels_met) == KLCE_IGNORED_LABEL);
         }
 }
 
