@@ -318,9 +318,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
     K(v) x[FEW], sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, operand, row + i, x);
-        K(v) max = K(set)((real)-INFINITY);
-        for (ptrdiff_t j = 0; j < n; j++)
-            max = K(max)(x[j], max);
+        K(v) max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
         K(v) top = max - r.origin, sought = max, at_label = K(set)((real)NAN);
         K(v) label = labels ? K(load_field)(labels->label + i) : zero;

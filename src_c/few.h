@@ -63,6 +63,23 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
     }
 }
 
+/* The largest and the smallest of n columns and of what to start from, nan passed over, in chains that
+ * wait for each other at the end alone. */
+#define OF_COLUMNS(most_of)                                                                        \
+    KLCE_INLINE K(v) K(most_of##_of_columns)(const K(v) *column, ptrdiff_t n, K(v) start)          \
+    {                                                                                              \
+        K(v) most[4] = {start, start, start, start};                                               \
+        ptrdiff_t j = 0;                                                                           \
+        for (; j + 4 <= n; j += 4)                                                                 \
+            KLCE_UNROLL for (int k = 0; k < 4; k++) most[k] = K(most_of)(column[j + k], most[k]);  \
+        for (; j < n; j++)                                                                         \
+            most[0] = K(most_of)(column[j], most[0]);                                              \
+        return K(most_of)(K(most_of)(most[0], most[1]), K(most_of)(most[2], most[3]));             \
+    }
+OF_COLUMNS(max)
+OF_COLUMNS(min)
+#undef OF_COLUMNS
+
 /* The vectors of doubles that WIDTH values make, and one of them. */
 #define HALVES (WIDTH / KLCE_WIDTH_f64)
 KLCE_INLINE v_f64 K(doubles)(K(v) v, int half)

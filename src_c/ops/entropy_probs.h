@@ -145,11 +145,8 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
     K(v) p[FEW], sum[LANES], product[LANES], zero = K(set)(0), one = K(set)(1);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        K(v) max = zero, min = zero, ties = -one, most[LANES], last[LANES];
-        for (ptrdiff_t j = 0; j < call->n; j++) {
-            max = K(max)(p[j], max);
-            min = K(min)(p[j], min);
-        }
+        K(v) max = K(max_of_columns)(p, call->n, zero);
+        K(v) min = K(min_of_columns)(p, call->n, zero), ties = -one, most[LANES], last[LANES];
         K(v) inverse = normalize ? K(select)(K(lt)(zero, max), one / max, one) : one;
         EACH_LANE(l, 0, call->n) most[l] = p[l];
         for (ptrdiff_t group = LANES; group < call->n; group += LANES)

@@ -195,11 +195,10 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     K(v) p[FEW], q[FEW], terms[LANES], mass[LANES], gain[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(v) least = K(set)(SMALLEST_NORMAL);
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            least = K(min)(K(min)(p[j], q[j]), least);
+        K(v) least = K(min_of_columns)(p, call->n, K(set)(SMALLEST_NORMAL));
+        least = K(min_of_columns)(q, call->n, least);
         int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {

@@ -295,9 +295,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
         int i = w * WIDTH;
         K(load_columns)(call, 0, row + i, e[w]);
-        K(v) max = K(set)((real)-INFINITY);
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            max = K(max)(e[w][j], max);
+        K(v) max = K(max_of_columns)(e[w], call->n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
