@@ -26,6 +26,7 @@
 
 #include "ops/entropy_logits.h"
 #include "ops/entropy_log_probs.h"
+#include "ops/raised.h"
 #include "ops/entropy_probs.h"
 #include "ops/information.h"
 #include "ops/binary_entropy.h"
@@ -52,6 +53,15 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
+#undef SMALLEST_NORMAL
+#undef FRACTION_BITS
+#undef INTEGER_BITS
+#undef INTEGER_ONE
+#undef SMALL
+#undef RAISE
+#undef RAISED
+#undef UNRAISED
+#undef RAISED_UNIT
 #undef BOOST
 #undef UNBOOST
 #undef FLOOR

@@ -8,11 +8,19 @@
 /* MAX and MIN are as in expsum.h; REST the plain sum of the others; WEIGHTED that of
  * p log(max/p). */
 
-/* p log(max/p), 20 instructions a vector in float32.  A p of 0, or so small that its quotient is
- * subnormal, gives a finite garbage logarithm times next to nothing. */
-KLCE_INLINE K(v) K(entropy_probs_term)(K(v) p, K(v) inverse)
+/* p log(max/p), 20 instructions a vector in float32.  A p of 0 gives a finite garbage logarithm times
+ * nothing.  `careful` serves vectors with a p that is small. */
+KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, K(v) inverse, int careful)
 {
-    return K(set)(0) - p * K(log_normal)(p * inverse);
+    K(v) zero = K(set)(0);
+    if (!careful)
+        return (K(term)){zero - p * K(log_normal)(p * inverse), zero};
+    K(m) small = K(lt)(p, K(set)(SMALL));
+    K(v) own = K(select)(small, K(raised)(p), p);
+    K(log_parts) parts = K(log_reduce)(own * inverse);
+    K(v) k = K(float_of)(parts.k) - K(select)(small, K(set)(RAISE), zero);
+    K(v) term = zero - own * K(log_join)(k, parts.f);
+    return (K(term)){K(select)(small, zero, term), K(select)(small, term, zero)};
 }
 
 KLCE_INLINE double K(log_quotient)(double a, double b)
@@ -38,8 +46,9 @@ KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int 
 KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int normalize)
 {
     real max = 0, min = (real)INFINITY;
-    K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)();
-    K(v) inverse = K(set)(1), most[VECTORS], sum[VECTORS], product[VECTORS], group[VECTORS];
+    K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)(), raised = K(no_lanes)();
+    K(v) inverse = K(set)(1), most[VECTORS], sum[VECTORS], group[VECTORS];
+    K(v) product[VECTORS], raised_product[VECTORS];
     K(load_group)(p, n, 0, most);
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
@@ -55,20 +64,35 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
         }
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
-            EACH_VECTOR(v) sum[v] = product[v] = K(set)(0);
+            int any_careful = 0;
+            EACH_VECTOR(v) sum[v] = product[v] = raised_product[v] = K(set)(0);
             for (ptrdiff_t j = i ? i : LANES; j < end; j += LANES) {
+                K(v) loser[VECTORS], least = K(set)(SMALL);
                 K(prefetch_group)(p + j, BLOCK);
                 K(load_group)(p + j, end - j, 0, group);
                 EACH_VECTOR(v)
                 {
-                    K(v) loser = K(min)(most[v], group[v]);
+                    loser[v] = K(min)(most[v], group[v]);
                     most[v] = K(max)(group[v], most[v]);
-                    sum[v] = sum[v] + loser;
-                    product[v] = product[v] + K(entropy_probs_term)(loser, inverse);
+                    sum[v] = sum[v] + loser[v];
+                    least = K(min)(loser[v], least);
+                }
+                int careful = K(any)(K(lt)(least, K(set)(SMALL))) && K(any_small)(loser, VECTORS);
+                any_careful |= careful;
+                EACH_VECTOR(v)
+                {
+                    K(term)
+                    term = careful ? K(entropy_probs_term)(loser[v], inverse, 1)
+                                   : K(entropy_probs_term)(loser[v], inverse, 0);
+                    product[v] = product[v] + term.plain;
+                    if (careful)
+                        raised_product[v] = raised_product[v] + term.raised;
                 }
             }
             K(add_lanes)(&rest, sum);
             K(add_lanes)(&weighted, product);
+            if (any_careful)
+                K(add_lanes)(&raised, raised_product);
         }
     }
     /* What the lanes still hold, but for one of the maxima. */
@@ -78,16 +102,19 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     EACH_VECTOR(v)
     {
         sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
-        product[v] = K(entropy_probs_term)(sum[v], inverse);
+        K(term) term = K(entropy_probs_term)(sum[v], inverse, 1);
+        product[v] = term.plain;
+        raised_product[v] = term.raised;
         V(store)(lane + v * WIDTH, most[v]);
     }
     for (int i = 0; i < LANES; i++)
         ties += lane[i] == max;
     K(add_lanes)(&rest, sum);
     K(add_lanes)(&weighted, product);
+    K(add_lanes)(&raised, raised_product);
     state[FIELD(MAX)] = max;
     state[FIELD(REST)] = K(total)(&rest);
-    state[FIELD(WEIGHTED)] = K(total)(&weighted);
+    state[FIELD(WEIGHTED)] = K(total)(&weighted) + K(total)(&raised) * UNRAISED;
     K(entropy_probs_settle)(state, ties, min, normalize);
 }
 
@@ -142,34 +169,46 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[1] != 0;
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[FEW], sum[LANES], product[LANES], zero = K(set)(0), one = K(set)(1);
+    K(v) p[FEW], sum[LANES], product[LANES], raised[LANES];
+    K(v) zero = K(set)(0), one = K(set)(1);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(v) max = K(max_of_columns)(p, call->n, zero);
-        K(v) min = K(min_of_columns)(p, call->n, zero), ties = -one, most[LANES], last[LANES];
+        K(v) min = K(min_of_columns)(p, call->n, K(set)((real)INFINITY)), ties = -one;
+        K(v) most[LANES], last[LANES], last_raised[LANES];
         K(v) inverse = normalize ? K(select)(K(lt)(zero, max), one / max, one) : one;
-        EACH_LANE(l, 0, call->n) most[l] = p[l];
+        int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
+        EACH_LANE(l, 0, call->n)
+        {
+            most[l] = p[l];
+            sum[l] = product[l] = raised[l] = zero;
+        }
         for (ptrdiff_t group = LANES; group < call->n; group += LANES)
             EACH_LANE(l, group, call->n)
             {
                 K(v) own = p[group + l], loser = K(min)(most[l], own);
-                K(v) term = K(entropy_probs_term)(loser, inverse);
+                K(term) term = careful ? K(entropy_probs_term)(loser, inverse, 1)
+                                       : K(entropy_probs_term)(loser, inverse, 0);
                 most[l] = K(max)(own, most[l]);
-                sum[l] = group > LANES ? sum[l] + loser : loser;
-                product[l] = group > LANES ? product[l] + term : term;
+                sum[l] = sum[l] + loser;
+                product[l] = product[l] + term.plain;
+                raised[l] = raised[l] + term.raised;
             }
         EACH_LANE(l, 0, call->n)
         {
             K(m) is_top = K(eq)(most[l], max);
             ties = ties + K(select)(is_top, one, zero);
             most[l] = K(select)(is_top, zero, most[l]);
-            last[l] = K(entropy_probs_term)(most[l], inverse);
-            if (l + LANES >= call->n)
-                sum[l] = product[l] = zero;
+            K(term) term = careful ? K(entropy_probs_term)(most[l], inverse, 1)
+                                   : K(entropy_probs_term)(most[l], inverse, 0);
+            last[l] = term.plain;
+            last_raised[l] = term.raised;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST) + i);
         K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED) + i);
+        if (careful)
+            K(add_raised_columns)(raised, last_raised, call->n, state + FIELD(WEIGHTED) + i);
         real tied[WIDTH], least[WIDTH];
         V(store)(tied, ties);
         V(store)(least, min);

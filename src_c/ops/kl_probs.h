@@ -7,86 +7,100 @@
 enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q - p */
 
 #if KLCE_REAL_IS_F64
-#define SMALLEST_NORMAL 0x1p-1022
-#define INTEGER_BITS 0x4330000000000000 /* or-ed to bits below 2^52: 2^52 + that integer */
-#define INTEGER_ONE 0x1p52
 #define SUBNORMAL_LIFT 54
 #define SMALL_P 0x1p-900         /* d/p stays finite above */
 #define SUBNORMAL_UNIT 0x1p-1020 /* 2^(SUBNORMAL_LIFT - 1074) */
 #define LN2 0x1.62e42fefa39efp-1
 #else
-#define SMALLEST_NORMAL 0x1p-126f
-#define INTEGER_BITS 0x4b000000
-#define INTEGER_ONE 0x1p23f
 #define SUBNORMAL_LIFT 24
 #define SMALL_P 0x1p-149f
 #define SUBNORMAL_UNIT 0x1p-125f
 #define LN2 0x1.62e43p-1f
 #endif
 
-/* About 30 instructions a vector in float32, one of them a division.  `careful` serves vectors
- * with a p or q that is 0, subnormal or negative. */
-KLCE_INLINE K(v) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
+/* About 30 instructions a vector in float32, one of them a division.  `careful` serves vectors with a p
+ * that is small, 0 or negative, or such a q. */
+KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
 {
-    K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) one = K(set)(1), d = q - p, q_normal = q, p_normal = p, lift = zero;
+    K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
+    K(v) d = q - p, q_normal = q, lift = zero, inverse, own = p, other = q;
+    K(m) low_p = K(lt)(p, tiny), is_raised = low_p;
     if (careful) {
-        /* A subnormal q is the integer of its bits: lifted without touching the number, since
-         * arithmetic on it is slow.  A p below the normal numbers counts as 0. */
-        K(v) lifted = K(from_bits)(K(to_bits)(q) | K(set_bits)(INTEGER_BITS));
-        K(m) low = K(lt)(q, tiny);
-        lifted = (lifted - K(set)(INTEGER_ONE)) * K(set)(SUBNORMAL_UNIT);
-        q_normal = K(select)(low, lifted, q);
-        lift = K(select)(low, K(set)(SUBNORMAL_LIFT), zero);
-        p_normal = K(max)(tiny, p);
+        /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the normal
+         * numbers counts as 0. */
+        K(m) low_q = K(lt)(q, tiny);
+        q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
+        lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
+        own = K(max)(tiny, p);
+        inverse = one / own;
+        /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is far
+         * from p, and d is no problem. */
+        is_raised = K (and)(K(lt)(p, K(set)(SMALL)), K(lt)(q, one));
+        K(v) up = K(select)(is_raised, K(set)(RAISED), one);
+        own = own * up;
+        other = q_normal * up;
+        d = K(select)(is_raised, K(raised)(q) - own, d);
+    } else {
+        inverse = one / p;
     }
-    K(v) inverse = one / p_normal;
     K(log_parts) parts = K(log_reduce)(q_normal * inverse);
     K(v) k = K(float_of)(parts.k) - lift;
+    if (careful)
+        inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
     /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
      * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and for
      * k = 1 and -1, where u - log1p(u) takes most of the first digits away. */
     K(v) down = K(from_bits)(K(shift_to_exponent)(K(set_bits)(K(KLCE_BIAS)) - parts.k));
     K(m) near = K(eq)(k, zero), nearby = K(lt)(k * k, K(set)(2));
-    K(v) f = K(select)(nearby, K(fma)(q_normal, down, -p) * inverse, parts.f);
+    K(v) f = K(select)(nearby, K(fma)(other, down, -own) * inverse, parts.f);
     K(v) tail = K(log1p_tail)(f);
     K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
-    K(v)
-    term =
-        normalize ? K(fma)(p, tail, K(select)(near, zero, K(fma)(-p, line, d))) : p * (tail - line);
+    K(term)
+    term = {normalize ? K(fma)(own, tail, K(select)(near, zero, K(fma)(-own, line, d)))
+                      : own * (tail - line),
+            zero};
     if (careful) {
-        K(m) no_q = K(eq)(q, zero);
-        term = K(select)(K(lt)(p, tiny), normalize ? d : zero, term);
-        term = K(select)(K (and)(no_q, K(lt)(zero, p)), K(set)((real)INFINITY), term);
-        term = K(select)(K(or)(K(lt)(p, zero), K(lt)(q, zero)), K(set)((real)NAN), term);
+        K(m) counts = K(not)(K(or)(low_p, K(not)(K(lt)(zero, q))));
+        K(m) no_q = K (and)(K(eq)(q, zero), K(lt)(zero, p));
+        K(m) negative = K(or)(K(lt)(p, zero), K(lt)(q, zero));
+        term.raised = K(select)(K (and)(is_raised, counts), term.plain, zero);
+        term.plain = K(select)(is_raised, zero, term.plain);
+        term.plain = K(select)(low_p, normalize ? q - p : zero, term.plain);
+        term.plain = K(select)(no_q, K(set)((real)INFINITY), term.plain);
+        term.plain = K(select)(negative, K(set)((real)NAN), term.plain);
     }
     /* A nan or inf in either: with normalize the sum of q - p tells. */
     if (!normalize)
-        term = term + ((p - p) + (q - q));
+        term.plain = term.plain + ((p - p) + (q - q));
     return term;
 }
 
 KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *state,
                              int normalize)
 {
-    K(lanes) terms = K(no_lanes)(), mass = K(no_lanes)(), gain = K(no_lanes)();
+    K(lanes) terms = K(no_lanes)(), raised = K(no_lanes)();
+    K(lanes) mass = K(no_lanes)(), gain = K(no_lanes)();
     K(v) p_group[VECTORS], q_group[VECTORS];
-    K(v) term_sum[VECTORS], mass_sum[VECTORS], gain_sum[VECTORS];
+    K(v) term_sum[VECTORS], raised_sum[VECTORS], mass_sum[VECTORS], gain_sum[VECTORS];
     for (ptrdiff_t i = 0; i < n; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
-        EACH_VECTOR(v) term_sum[v] = mass_sum[v] = gain_sum[v] = K(set)(0);
+        int any_careful = 0;
+        EACH_VECTOR(v) term_sum[v] = raised_sum[v] = mass_sum[v] = gain_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(v) least = K(set)(SMALLEST_NORMAL);
+            K(v) least = K(set)(SMALL);
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);
-            int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
+            int careful = K(any)(K(lt)(least, K(set)(SMALL)));
+            any_careful |= careful;
             EACH_VECTOR(v)
             {
-                K(v)
+                K(term)
                 term = careful ? K(kl_probs_term)(p_group[v], q_group[v], 1, normalize)
                                : K(kl_probs_term)(p_group[v], q_group[v], 0, normalize);
-                term_sum[v] = term_sum[v] + term;
+                term_sum[v] = term_sum[v] + term.plain;
+                if (careful)
+                    raised_sum[v] = raised_sum[v] + term.raised;
                 if (normalize) {
                     mass_sum[v] = mass_sum[v] + p_group[v];
                     gain_sum[v] = gain_sum[v] + (q_group[v] - p_group[v]);
@@ -94,12 +108,14 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
             }
         }
         K(add_lanes)(&terms, term_sum);
+        if (any_careful)
+            K(add_lanes)(&raised, raised_sum);
         if (normalize) {
             K(add_lanes)(&mass, mass_sum);
             K(add_lanes)(&gain, gain_sum);
         }
     }
-    state[FIELD(KL_TERMS)] = K(total)(&terms);
+    state[FIELD(KL_TERMS)] = K(total)(&terms) + K(total)(&raised) * UNRAISED;
     state[FIELD(KL_MASS)] = K(total)(&mass);
     state[FIELD(KL_GAIN)] = K(total)(&gain);
 }
@@ -193,28 +209,29 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[FEW], q[FEW], terms[LANES], mass[LANES], gain[LANES];
+    K(v) p[FEW], q[FEW], terms[LANES], raised[LANES], mass[LANES], gain[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
-        K(v) least = K(min_of_columns)(p, call->n, K(set)(SMALLEST_NORMAL));
+        K(v) least = K(min_of_columns)(p, call->n, K(set)(SMALL));
         least = K(min_of_columns)(q, call->n, least);
-        int careful = K(any)(K(lt)(least, K(set)(SMALLEST_NORMAL)));
+        int careful = K(any)(K(lt)(least, K(set)(SMALL)));
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
-            K(v) own = p[group + l], other = q[group + l], term;
-            if (normalize)
-                term = careful ? K(kl_probs_term)(own, other, 1, 1)
-                               : K(kl_probs_term)(own, other, 0, 1);
-            else
-                term = K(kl_probs_term)(own, other, 1, 0);
-            terms[l] = group ? terms[l] + term : term;
+            K(v) own = p[group + l], other = q[group + l];
+            K(term) term = careful     ? K(kl_probs_term)(own, other, 1, normalize)
+                           : normalize ? K(kl_probs_term)(own, other, 0, 1)
+                                       : K(kl_probs_term)(own, other, 0, 0);
+            terms[l] = group ? terms[l] + term.plain : term.plain;
+            raised[l] = group ? raised[l] + term.raised : term.raised;
             mass[l] = group ? mass[l] + own : own;
             gain[l] = group ? gain[l] + (other - own) : other - own;
         }
         K(sum_columns)(terms, call->n, state + FIELD(KL_TERMS) + i);
         K(sum_columns)(mass, call->n, state + FIELD(KL_MASS) + i);
         K(sum_columns)(gain, call->n, state + FIELD(KL_GAIN) + i);
+        if (careful)
+            K(add_raised_columns)(raised, NULL, call->n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }
@@ -224,9 +241,6 @@ static const klce_kernel K(kl_probs_kernel) = {
     .few = TILE_OF(kl_probs_few),
 };
 
-#undef SMALLEST_NORMAL
-#undef INTEGER_BITS
-#undef INTEGER_ONE
 #undef SUBNORMAL_LIFT
 #undef SMALL_P
 #undef SUBNORMAL_UNIT
