@@ -11,7 +11,7 @@ P = np.random.default_rng(3).random((4, 6)) + 0.1
 LABELS = np.array([0, 5, -100, 3])
 
 # Of each function, an option that changes nothing, and how many arrays it takes.
-LOSSES = {"cross_entropy": {"axis": -1}, "nll_loss": {"axis": -1}}
+LOSSES = {"cross_entropy": {"base": None}, "nll_loss": {"base": None}}
 OPTIONS = {
     "logsumexp": {"keepdims": False},
     "softmax": {"temperature": 1.0},
@@ -20,8 +20,8 @@ OPTIONS = {
     "binary_entropy": {"base": None},
     "entropy": {"normalize": True},
     "rel_entr": {"base": None},
-    "kl_divergence": {"axis": -1},
-    "js_divergence": {"axis": -1},
+    "kl_divergence": {"base": None},
+    "js_divergence": {"base": None},
     **LOSSES,
 }
 OF_TWO = ("rel_entr", "kl_divergence", "js_divergence")
@@ -54,11 +54,25 @@ def test_as_with_an_option(name, dtype):
         same(f(*args), f(*args, **OPTIONS[name]))
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_last_axis_by_name(name):
+    """As without it, where there is an axis to choose; one that only looks like -1 is refused."""
+    f = getattr(klce, name)
+    args = [P, np.flip(P, -1).copy()] if name in OF_TWO else [P, LABELS] if name in LOSSES else [P]
+    if name in ("information", "binary_entropy", "rel_entr"):
+        with pytest.raises(TypeError, match=r"unexpected keyword argument 'axis'"):
+            f(*args, axis=-1)
+        return
+    same(f(*args, axis=-1), f(*args, axis=1))
+    with pytest.raises(TypeError, match=r"^axis must be an integer"):
+        f(*args, axis=-1.0)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_targets(name):
     """Whatever holds them; the ignored one does not count."""
     f = getattr(klce, name)
-    expected = f(P, LABELS, axis=-1)
+    expected = f(P, LABELS, base=None)
     for target in (
         LABELS,
         LABELS.tolist(),
