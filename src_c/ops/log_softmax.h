@@ -30,11 +30,21 @@ KLCE_INLINE K(inverse) K(inverse_of)(double inverse)
     return (K(inverse)){K(set)(high), K(set)((real)(inverse - high))};
 }
 
-/* d/T - log; -inf where d is. */
-KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log)
+/* Below, a logarithm may be subnormal, and shows at the maximum alone. */
+#define SLIGHT (KLCE_REAL_IS_F64 ? (real)0x1p-900 : (real)0x1p-100)
+
+/* d/T - log; -inf where d is.  `careful` serves vectors with a log below SLIGHT, which no product must
+ * meet: a subnormal number there costs a hundred cycles. */
+KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log, int careful)
 {
-    K(v) y = K(fma)(d, inverse.high, K(fma)(d, inverse.low, -log));
-    return K(select)(K(eq)(d, K(set)((real)-INFINITY)), d - log, y);
+    K(v) zero = K(set)(0), less = log;
+    K(m) plain = K(eq)(d, K(set)((real)-INFINITY));
+    if (careful) {
+        less = K(select)(K(lt)(log, K(set)(SLIGHT)), zero, log);
+        plain = K(or)(plain, K(eq)(d, zero));
+    }
+    K(v) y = K(fma)(d, inverse.high, K(fma)(d, inverse.low, -less));
+    return K(select)(plain, d - log, y);
 }
 
 static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -46,9 +56,13 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     K(v) log = K(set)((real)state[FIELD(REST)]);
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
     K(v) group[VECTORS];
+    int careful = state[FIELD(REST)] < SLIGHT;
     for (ptrdiff_t i = low; i < high; i += LANES) {
         K(load_group)(x + i, high - i, 0, group);
-        EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log);
+        if (careful)
+            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log, 1);
+        else
+            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log, 0);
         K(store_group)(y + i, high - i, group);
     }
 }
@@ -64,8 +78,10 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
         K(v) max = K(load_field)(state + FIELD(MAX) + i);
         K(v) log = K(load_field)(state + FIELD(REST) + i);
         K(load_columns)(call, 0, row + i, x);
+        int careful = K(any)(K(lt)(log, K(set)(SLIGHT)));
         for (ptrdiff_t j = 0; j < call->n; j++)
-            x[j] = K(scaled_less)(x[j] - max, inverse, log);
+            x[j] = careful ? K(scaled_less)(x[j] - max, inverse, log, 1)
+                           : K(scaled_less)(x[j] - max, inverse, log, 0);
         K(store_columns)(call, 2, row + i, x);
     }
 }
@@ -76,3 +92,5 @@ static const klce_kernel K(log_softmax_kernel) = {
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),
 };
+
+#undef SLIGHT
