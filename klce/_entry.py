@@ -14,7 +14,7 @@ from numpy import ndarray
 from klce._arrays import is_lazy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from klce._dask import Result
     from klce._ufuncs import Plain
@@ -28,30 +28,30 @@ R = TypeVar("R")
 _IN_MEMORY = frozenset({ndarray, type(None), bool, int, float, str, tuple, list})
 
 
-def _says_last_axis(kwargs: Mapping[str, object]) -> bool:
-    """Whether the one keyword is axis=-1, which is what holds without it."""
-    axis = kwargs.get("axis") if len(kwargs) == 1 else None
-    return type(axis) is int and axis == -1
-
-
 def entry(
     result: Result, *names: str, plain: Plain | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take plain calls at once, and Dask arrays for the operands that are named.
 
-    `plain` takes the arguments of a call without keywords, but for axis=-1; None says that there is
-    more to look at.
-    `result` is what the function gives, see ``klce._dask``.
+    `plain` takes the arguments of a call without keywords, but for axis=-1, and `out`; None says
+    that there is more to look at. `result` is what the function gives, see ``klce._dask``.
     """
     takes_axis = result != "elements"
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            if plain is not None and (not kwargs or (takes_axis and _says_last_axis(kwargs))):
-                found: R | None = plain(args)
-                if found is not None:
-                    return found
+            if plain is not None:
+                out = kwargs.get("out")
+                # axis=-1 is what holds without it.
+                options = len(kwargs) - (out is not None)
+                if options == 1 and takes_axis:
+                    axis = kwargs.get("axis")
+                    options -= type(axis) is int and axis == -1
+                if options == 0:
+                    found: R | None = plain(args, out)
+                    if found is not None:
+                        return found
             for value in (*args, *kwargs.values()):
                 if type(value) not in _IN_MEMORY and is_lazy(value):
                     from klce import _dask

@@ -403,13 +403,37 @@ cdef int element_of(cnp.ndarray array) noexcept:
             else F16 if number == cnp.NPY_FLOAT16 else -1)
 
 
+cdef bint is_plain(object array, int number, int ndim, cnp.npy_intp *shape,
+                   bint writable) noexcept:
+    """Whether it is exactly an array, C-contiguous, of this dtype and shape."""
+    cdef int i
+    if not cnp.PyArray_CheckExact(array):
+        return False
+    if not (cnp.PyArray_ISCARRAY(array) if writable else cnp.PyArray_ISCARRAY_RO(array)):
+        return False
+    if cnp.PyArray_TYPE(array) != number or cnp.PyArray_NDIM(array) != ndim:
+        return False
+    for i in range(ndim):
+        if cnp.PyArray_DIM(array, i) != shape[i]:
+            return False
+    return True
+
+
+cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
+    """Whether two C-contiguous arrays have no memory in common."""
+    cdef const char *start = <const char *>cnp.PyArray_DATA(a)
+    cdef const char *other = <const char *>cnp.PyArray_DATA(b)
+    return start + cnp.PyArray_NBYTES(a) <= other or other + cnp.PyArray_NBYTES(b) <= start
+
+
 cdef class Plain:
     """Calls of an op, with parameters that stay, on whole arrays that its kernel takes as they are.
 
     ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, of a loss the
     mean, at a fraction of what NumPy does around a gufunc; None for arguments of any other kind:
     not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
-    different shapes, or with a label out of range.
+    different shapes, or with a label out of range. The result goes to `out`, where that is an array
+    of its very shape and dtype that shares no memory with others, but for a map in place.
     """
     cdef int op
     cdef Py_ssize_t arrays, operands
@@ -431,15 +455,15 @@ cdef class Plain:
             elif k < len(inputs):
                 self.arrays += 1
 
-    def __call__(self, tuple args not None):
+    def __call__(self, tuple args not None, out=None, /):
         if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
             return None
         cdef cnp.ndarray first = args[0], array, result = None
         cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
-        cdef Py_ssize_t size = cnp.PyArray_SIZE(first), i, k, next_array = 0
+        cdef Py_ssize_t size = cnp.PyArray_SIZE(first), k, next_array = 0
         if dtype < 0 or axes == 0 or size == 0:
             return None
-        cdef int element = cnp.PyArray_TYPE(first), wanted
+        cdef int element = cnp.PyArray_TYPE(first), wanted, ndim
         cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
         cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[axes - 1]
@@ -468,23 +492,26 @@ cdef class Plain:
                 call.arg[k] = <char *>&self.number[k]
                 continue
             if k == self.operands - 1:
-                if letter == b"s":
-                    result = cnp.PyArray_EMPTY(axes - 1, shape, real, 0)
+                wanted = real if letter == b"s" else element
+                ndim = axes - (letter == b"s")
+                if out is None:
+                    result = cnp.PyArray_EMPTY(ndim, shape, wanted, 0)
+                elif labels != NULL or not is_plain(out, wanted, ndim, shape, True):
+                    return None
                 else:
-                    result = cnp.PyArray_EMPTY(axes, shape, element, 0)
+                    result = out
+                    for argument in args:
+                        in_place = letter != b"s" and argument is out
+                        if not in_place and not are_apart(result, argument):
+                            return None
                 array = result
             else:
-                if not cnp.PyArray_CheckExact(args[next_array]):
+                wanted = cnp.NPY_INT64 if letter == b"l" else element
+                ndim = axes - (letter == b"l")
+                if not is_plain(args[next_array], wanted, ndim, shape, False):
                     return None
                 array = args[next_array]
                 next_array += 1
-                wanted = cnp.NPY_INT64 if letter == b"l" else element
-                if (not cnp.PyArray_ISCARRAY_RO(array) or cnp.PyArray_TYPE(array) != wanted
-                        or cnp.PyArray_NDIM(array) != axes - (letter == b"l")):
-                    return None
-                for i in range(cnp.PyArray_NDIM(array)):
-                    if cnp.PyArray_DIM(array, <int>i) != shape[i]:
-                        return None
             call.arg[k] = <char *>cnp.PyArray_DATA(array)
             if letter == b"l":
                 call.step[k] = sizeof(int64_t)
@@ -494,7 +521,8 @@ cdef class Plain:
             else:
                 call.core[k] = item
                 call.step[k] = 0 if elementwise else n * item
-        return self.run(&call, result, labels)
+        value = self.run(&call, result, labels)
+        return value if out is None or value is None else out
 
     cdef run(self, klce_call *call, cnp.ndarray result, const int64_t *labels):
         """The result, or of losses at labels the mean; None where a label is bad."""

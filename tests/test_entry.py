@@ -118,3 +118,46 @@ def test_plain_calls_are_taken():
     assert pair((P, P)) is not None
     assert pair((P, P[:1])) is None
     assert pair((P, P.astype(np.float32))) is None
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_out(name):
+    """As with an option beside it: the very array, whatever its layout, also where it overlaps."""
+    f, options = getattr(klce, name), OPTIONS[name]
+    for dtype in (np.float32, np.float64):
+        p = P.astype(dtype)
+        args = (
+            [p, np.flip(p, -1).copy()] if name in OF_TWO else [p, LABELS] if name in LOSSES else [p]
+        )
+        expected = np.asarray(f(*args))
+        spread = np.zeros(tuple(2 * n for n in expected.shape), expected.dtype)
+        for out in (
+            np.zeros_like(expected),
+            spread[(*(slice(None, None, 2) for _ in expected.shape), ...)],
+            np.zeros(expected.shape, np.float64),
+        ):
+            assert f(*args, out=out) is out
+            assert same_bits(out.astype(dtype), expected)
+            assert same_bits(out, f(*args, out=np.zeros_like(out), **options))
+        for wrong in (np.zeros(7, dtype), np.zeros(expected.shape, np.int32), [0.0]):
+            with pytest.raises((TypeError, ValueError), match=r"^out must"):
+                f(*args, out=wrong)
+        frozen = np.zeros_like(expected)
+        frozen.flags.writeable = False
+        with pytest.raises(ValueError, match=r"^out must be writable"):
+            f(*args, out=frozen)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "information", "binary_entropy"])
+def test_out_that_overlaps(name):
+    f = getattr(klce, name)
+    for low in (0, 6, 3):
+        memory = np.concatenate([P.ravel(), P.ravel()])
+        x, out = memory[:24].reshape(4, 6), memory[low : low + 24].reshape(4, 6)
+        expected = f(x.copy())
+        assert f(x, out=out) is out
+        assert same_bits(out, expected)
+    x = P.copy()
+    expected = f(P)
+    assert f(x, out=x) is x
+    assert same_bits(x, expected)
