@@ -77,6 +77,8 @@ KLCE_INLINE v_f32 max_f32(v_f32 a, v_f32 b) { return _mm512_max_ps(a, b); }
 KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm512_max_pd(a, b); }
 KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
 KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LT_OQ); }
+KLCE_INLINE m_f32 le_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+KLCE_INLINE m_f64 le_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
 KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
 KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return _mm512_cmp_pd_mask(a, b, _CMP_EQ_OQ); }
 KLCE_INLINE m_f64 eq_bits_f64(b_f64 a, b_f64 b)
@@ -166,6 +168,8 @@ KLCE_INLINE v_f64 max_f64(v_f64 a, v_f64 b) { return _mm_max_pd(a, b); }
 /* gcc 12 with its sanitizers fails on what it makes of a < b on vectors. */
 KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return (m_f32)_mm_cmplt_ps(a, b); }
 KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return (m_f64)_mm_cmplt_pd(a, b); }
+KLCE_INLINE m_f32 le_f32(v_f32 a, v_f32 b) { return (m_f32)_mm_cmple_ps(a, b); }
+KLCE_INLINE m_f64 le_f64(v_f64 a, v_f64 b) { return (m_f64)_mm_cmple_pd(a, b); }
 KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return (m_f32)_mm_cmpeq_ps(a, b); }
 KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return (m_f64)_mm_cmpeq_pd(a, b); }
 KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b)
@@ -233,6 +237,8 @@ KLCE_INLINE m_f64 not_f64(m_f64 a) { return !a; }
 #if KLCE_VECTOR_BYTES != 16 || !defined(__x86_64__)
 KLCE_INLINE m_f32 lt_f32(v_f32 a, v_f32 b) { return a < b; }
 KLCE_INLINE m_f64 lt_f64(v_f64 a, v_f64 b) { return a < b; }
+KLCE_INLINE m_f32 le_f32(v_f32 a, v_f32 b) { return a <= b; }
+KLCE_INLINE m_f64 le_f64(v_f64 a, v_f64 b) { return a <= b; }
 KLCE_INLINE m_f32 eq_f32(v_f32 a, v_f32 b) { return a == b; }
 KLCE_INLINE m_f64 eq_f64(v_f64 a, v_f64 b) { return a == b; }
 #endif

@@ -75,17 +75,13 @@ static KLCE_NOINLINE real K(second_of)(const elem *x, ptrdiff_t n)
 /* How many of n elements, at most a segment, are not less than `value`; nan is not counted. */
 static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real value)
 {
-    K(v) from = K(set)(value), zero = K(set)(0), one = K(set)(1), group[VECTORS], count[VECTORS];
+    K(v) from = K(set)(value), one = K(set)(1), group[VECTORS], count[VECTORS];
     real lane[LANES];
     ptrdiff_t total = 0;
-    EACH_VECTOR(v) count[v] = zero;
+    EACH_VECTOR(v) count[v] = K(set)(0);
     for (ptrdiff_t i = 0; i < n; i += LANES) {
         K(load_group)(x + i, n - i, (real)NAN, group);
-        EACH_VECTOR(v)
-        {
-            K(m) counts = K(or)(K(lt)(from, group[v]), K(eq)(from, group[v]));
-            count[v] = count[v] + K(select)(counts, one, zero);
-        }
+        EACH_VECTOR(v) { count[v] = K(select)(K(le)(from, group[v]), count[v] + one, count[v]); }
     }
     EACH_VECTOR(v) V(store)(lane + v * WIDTH, count[v]);
     for (int i = 0; i < LANES; i++)
@@ -110,14 +106,19 @@ static KLCE_NOINLINE ptrdiff_t K(first_nan)(const elem *x, ptrdiff_t n)
     return -1;
 }
 
-/* The first x equal to the maximum, or the first nan if there is one; -1 for no classes. */
-KLCE_INLINE ptrdiff_t K(argmax)(const elem *x, ptrdiff_t n, real max, int has_nan)
+/* The first maximum of a row, or its first nan if there is one, is looked for when its state is whole, in
+ * the one segment that holds it; field `best` of the state tells where that begins.  -1 for no classes. */
+KLCE_INLINE ptrdiff_t K(argmax)(const elem *x, ptrdiff_t n, const double *state, int best)
 {
-    return has_nan ? K(first_nan)(x, n) : K(first_equal)(x, n, max);
+    ptrdiff_t low = (ptrdiff_t)state[best * KLCE_TILE];
+    ptrdiff_t length = KLCE_LESSER(n - low, KLCE_SEGMENT);
+    return low + (isnan(state[FIELD(REST)])
+                      ? K(first_nan)(x + low, length)
+                      : K(first_equal)(x + low, length, (real)state[FIELD(MAX)]));
 }
 
-/* Joins the first maximum of a later segment: of a state that holds MAX, and nan in REST where the
- * segment holds one.  Before the maxima are joined. */
+/* Joins a later segment: of a state that holds MAX, and nan in REST where the segment holds one.  Before
+ * the maxima are joined. */
 KLCE_INLINE void K(argmax_join)(double *into, const double *from, int best)
 {
     int had_nan = isnan(into[FIELD(REST)]), has_nan = isnan(from[FIELD(REST)]);

@@ -14,6 +14,7 @@
 #define KLCE_IN_VOCABULARY_min ~, C
 #define KLCE_IN_VOCABULARY_max ~, C
 #define KLCE_IN_VOCABULARY_lt ~, C
+#define KLCE_IN_VOCABULARY_le ~, C
 #define KLCE_IN_VOCABULARY_eq ~, C
 #define KLCE_IN_VOCABULARY_and ~, C
 #define KLCE_IN_VOCABULARY_or ~, C

@@ -57,10 +57,7 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
             K(sum_exp)(K(context)(call), x, high - low, own);
             own[FIELD(WEIGHTED)] = 0;
         }
-        if (WANTS(want, compare_same_argmax)) {
-            ptrdiff_t at = K(argmax)(x, high - low, (real)own[FIELD(MAX)], isnan(own[FIELD(REST)]));
-            state[FIELD(BEST_P) + side * KLCE_TILE] = (double)(low + at);
-        }
+        state[FIELD(BEST_P) + side * KLCE_TILE] = (double)low;
     }
 }
 
@@ -73,12 +70,19 @@ static void K(compare_merge)(const klce_call *call, double *into, const double *
     }
 }
 
-/* The entropies, and what logit_pairs.h relates the rows by. */
+/* The first maxima, the entropies, and what logit_pairs.h relates the rows by. */
 static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     const double *other = state + FIELD(COMPARE_Q);
-    (void)row;
+    if (WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_same_argmax))
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const elem *x = K(row_in)(call, 0, row + i), *y = K(row_in)(call, 1, row + i);
+            ptrdiff_t best_p = K(argmax)(x, call->n, state + i, K(BEST_P));
+            ptrdiff_t best_q = K(argmax)(y, call->n, other + i, K(BEST_Q) - K(COMPARE_Q));
+            state[FIELD(BEST_P) + i] = (double)best_p;
+            state[FIELD(BEST_Q) + i] = (double)best_q;
+        }
     EACH_STATE(i, count)
     {
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
@@ -282,6 +286,6 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 
 static const klce_kernel K(compare_kernel) = {
     .prepare = K(compare_prepare),
-    .pass = {{K(compare_normalizers), SHARED(compare_merge), SHARED(compare_offset)},
+    .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
              {K(compare_sweep), SHARED(compare_add), K(compare_finish)}},
 };

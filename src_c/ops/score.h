@@ -123,10 +123,7 @@ static void K(score_looks)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
         counts &= (uint64_t)label < (uint64_t)call->n;
         state[FIELD(RANK)] = counts ? (double)K(count_from)(x + low, n, K(value)(x[label])) : 0;
     }
-    if (WANTS(want, score_argmax) || WANTS(want, score_greedy_match)) {
-        ptrdiff_t at = K(argmax)(x + low, n, (real)state[FIELD(MAX)], isnan(state[FIELD(REST)]));
-        state[FIELD(BEST)] = (double)(low + at);
-    }
+    state[FIELD(BEST)] = (double)low;
     if (call->extent[K(SCORE_TOP)])
         K(score_top)(call, row, low, high);
 }
@@ -230,8 +227,10 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
         }
     }
     for (int i = 0; i < count; i++) {
-        double best = state[FIELD(BEST) + i],
-               label = (double)*(const int64_t *)(call->arg[K(SCORE_TARGET)] +
+        int seeks = WANTS(want, score_argmax) || WANTS(want, score_greedy_match);
+        double best =
+            seeks ? (double)K(argmax)(K(row_in)(call, 0, row + i), call->n, state + i, K(BEST)) : 0;
+        double label = (double)*(const int64_t *)(call->arg[K(SCORE_TARGET)] +
                                                   (row + i) * call->step[K(SCORE_TARGET)]);
         value[KLCE_score_rank][i] = state[FIELD(RANK) + i];
         value[KLCE_score_argmax][i] = best;
