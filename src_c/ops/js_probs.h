@@ -37,12 +37,13 @@ KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
     return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
-/* Below the normal numbers there is nothing to lose, and below 0 no probability. */
+/* At 2^-110 there is nothing to lose (2^-80 of the sum at most), but products that are subnormal numbers,
+ * which cost a hundred cycles; below 0 there is no probability. */
 KLCE_INLINE K(v) K(js_probability)(K(v) x)
 {
     K(v) zero = K(set)(0), no_number = K(set)((real)NAN);
     K(v) low = K(select)(K(lt)(x, zero), no_number, zero);
-    return K(select)(K(lt)(x, K(set)(0x1p-126f)), low, x);
+    return K(select)(K(lt)(x, K(set)(0x1p-110f)), low, x);
 }
 
 /* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector with
