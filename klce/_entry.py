@@ -45,9 +45,9 @@ def entry(
                 out = kwargs.get("out")
                 # axis=-1 is what holds without it.
                 options = len(kwargs) - (out is not None)
-                if options == 1 and takes_axis:
-                    axis = kwargs.get("axis")
-                    options -= type(axis) is int and axis == -1
+                axis = kwargs.get("axis") if options == 1 and takes_axis else None
+                if type(axis) is int and axis == -1:
+                    options = 0
                 if options == 0:
                     found: R | None = plain(args, out)
                     if found is not None:

@@ -106,13 +106,15 @@ const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
         },
     .widen =
         {
-#define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = widen_##name,
+#define KLCE_DTYPE(name, elem, real)                                                               \
+    [KLCE_DTYPE_##name] = sizeof(elem) == sizeof(real) ? NULL : widen_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
         },
     .narrow =
         {
-#define KLCE_DTYPE(name, elem, real) [KLCE_DTYPE_##name] = narrow_##name,
+#define KLCE_DTYPE(name, elem, real)                                                               \
+    [KLCE_DTYPE_##name] = sizeof(elem) == sizeof(real) ? NULL : narrow_##name,
 #include "dtypes.def"
 #undef KLCE_DTYPE
         },

@@ -95,8 +95,8 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
-    /* What kernels met among the labels: klce_label_kind, or-ed.  The result of a bad one is nan; which
-     * it is, klce_check_labels tells. */
+    /* What kernels met among the labels: klce_label_kind, or-ed (of ignored ones, what losses met).  The
+     * result of a bad one is nan; which it is, klce_check_labels tells. */
     atomic_int *labels_met;
     /* What the kernel works out once a call (the constants of exp at one temperature or two). */
     double context[2 * KLCE_CONTEXT];
@@ -134,7 +134,7 @@ typedef struct {
     int vector_bytes;
     int (*supported)(void);
     const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
-    /* n elements as `real`, and those rounded back. */
+    /* n elements as `real`, and those rounded back; NULL where they are that. */
     void (*widen[KLCE_DTYPE_COUNT])(const void *elems, void *reals, ptrdiff_t n);
     void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, void *elems, ptrdiff_t n);
 } klce_isa;

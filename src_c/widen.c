@@ -4,7 +4,7 @@
 #include "widen.h"
 
 enum {
-    VECTORS = 2, /* operands with classes, at most, of an op that takes few */
+    VECTORS = 2, /* operands with classes; an op with more of them is left to its passes */
     ROOM = KLCE_TILE * KLCE_FEW_BYTES
 };
 
@@ -52,6 +52,8 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
         wide.arg[k] += low * call->step[k];
         from_tile_to_tile[k] = KLCE_TILE * call->step[k];
         if (*letter == 'v') {
+            if (count == VECTORS)
+                return low;
             tiles[count] = (tile){wide.arg[k], call->step[k], room[count]};
             wide.arg[k] = (char *)room[count++];
             wide.step[k] = call->n * (ptrdiff_t)sizeof(float);

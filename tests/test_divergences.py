@@ -216,3 +216,70 @@ def test_a_temperature_belongs_to_the_logits_of_a_pair(f):
 def test_square_of_the_jensen_shannon_distance():
     """What scipy.spatial.distance.jensenshannon gives for [1, 0] and [0, 1] is 0.8326."""
     assert math.sqrt(klce.js_divergence([1.0, 0.0], [0.0, 1.0])) == pytest.approx(0.8326, abs=1e-4)
+
+
+@ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
+@pytest.mark.parametrize("n", [3, 33, 300, 3000])
+def test_tiny_probabilities(n, dtype, isa):
+    """Down to the smallest number there is, beside large ones and alone, in tiles and by rows."""
+    info, rng = np.finfo(dtype), np.random.default_rng(n)
+    lowest = math.log(info.smallest_subnormal)
+    least = rng.choice([0.2, 0.6, 0.97, 1], (40, 1)) * lowest
+    x = rng.uniform(least, 0, (40, n))
+    y = np.minimum(x + rng.choice([1e-3, 0.3, 10], (40, 1)) * rng.normal(size=x.shape), 0)
+    x[:20, 0] = y[:20, 0] = 0
+    x[30:] += lowest - x[30:].max(axis=-1, keepdims=True) + rng.uniform(2, 20)
+    p, q = np.exp(x).astype(dtype), np.maximum(np.exp(y).astype(dtype), info.smallest_subnormal)
+    p[:10, -1] = 0
+    wide = [z.astype(np.longdouble) for z in (p, q)]
+    shares = [z / z.sum(axis=-1, keepdims=True) for z in wide]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log = np.where(shares[0] > 0, np.log(shares[0] / shares[1]), 0)
+        kl = (shares[0] * log - shares[0] + shares[1]).sum(axis=-1)
+        entropy = -np.where(shares[0] > 0, shares[0] * np.log(shares[0]), 0).sum(axis=-1)
+    slack = 30 * np.finfo(np.longdouble).eps  # what the differences of the truth itself are worth
+    with on_isa(isa):
+        found = klce.kl_divergence(p, q), klce.entropy(p)
+        # A subnormal p counts as 0; sums that are subnormal as float64 have few digits.
+        most, rest = slice(30), slice(30 if dtype == np.float64 else None)
+        rtol = RELATIVE[dtype == np.float64]
+        np.testing.assert_allclose(found[0][most], kl[most], rtol=rtol, atol=slack)
+        np.testing.assert_allclose(found[1][rest], entropy[rest], rtol=8 * info.eps, atol=slack)
+        for i in range(len(p)):
+            assert same_bits(klce.kl_divergence(p[i], q[i]), found[0][i])
+            assert same_bits(klce.entropy(p[i]), found[1][i])
+
+
+@ISA
+def test_a_product_that_would_be_subnormal(isa):
+    p = np.array([1, 5.95e-39], np.float32)
+    rest = float(p[1])
+    with on_isa(isa):
+        assert klce.entropy(p) == pytest.approx(rest * (1 - math.log(rest)), rel=1e-6)
+
+
+@ISA
+def test_log_probabilities_masked_by_the_lowest_number(isa):
+    """Plain sums multiply a difference of any size by a probability."""
+    lowest = np.finfo(np.float32).min
+    for p, q in (([0, -46], [-1, lowest]), ([-1, -0.5], [-0.1, -1e15])):
+        x, y = np.array([p], np.float32), np.array([q], np.float32)
+        expected = reference.kl_divergence(x, y, form="log_probs", normalize=False)
+        with on_isa(isa):
+            found = klce.kl_divergence(x, y, form="log_probs", normalize=False)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@ISA
+@DTYPE
+def test_steep_rows_alone_and_among_others(dtype, isa):
+    """What a vector holds beyond a row's classes adds nothing, however little the row has."""
+    rng = np.random.default_rng(4)
+    for n in (2, 5, 40):
+        x, y = (60 * rng.normal(size=(2, 400, n))).astype(computed(dtype)).astype(dtype)
+        with on_isa(isa):
+            for f in (klce.kl_divergence, klce.js_divergence):
+                together = f(x, y, form="logits")
+                alone = [f(x[i : i + 1], y[i : i + 1], form="logits") for i in range(len(x))]
+                assert same_bits(together, np.concatenate(alone))

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import klce
 from klce import _ufuncs, reference
+from tests.kernels import ISAS, on_isa
 
 SCORES = list(_ufuncs.STATISTICS["score"])
 COMPARISONS = list(_ufuncs.STATISTICS["compare"])
@@ -440,3 +441,16 @@ X = np.zeros((3, 4))
 def test_wrong_arguments(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_varentropy_at_the_highest_temperature(isa):
+    """Squares of distances in the logits' own units leave room above."""
+    t = 1e6
+    x = np.full((1, 16384), -5.9 * t)
+    x[0, 16:272:32] = 0
+    x = (x + 0.3465 * t).astype(np.float32)
+    expected = reference.score(x, want=["varentropy"], temperature=t)["varentropy"]
+    with on_isa(isa):
+        found = klce.score(x, want=["varentropy"], temperature=t)["varentropy"]
+    assert_allclose(found, expected, rtol=1e-5)

@@ -8,17 +8,35 @@
 /* MAX and MIN are as in expsum.h; REST the plain sum of the others; WEIGHTED that of
  * p log(max/p). */
 
-/* p log(max/p), 20 instructions a vector in float32.  A p of 0 gives a finite garbage logarithm times
- * nothing.  `careful` serves vectors with a p that is small. */
-KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, K(v) inverse, int careful)
+/* What measures p from the maximum: 1 over it, over RAISED times it where it is small itself; and what
+ * log2 of a raised p over it is too large by. */
+typedef struct {
+    K(v) inverse, shift;
+} K(entropy_measure);
+
+KLCE_INLINE K(entropy_measure) K(entropy_measure_from)(K(v) max, int normalize)
 {
-    K(v) zero = K(set)(0);
+    K(v) zero = K(set)(0), one = K(set)(1), shift = K(set)(RAISE);
+    if (!normalize)
+        return (K(entropy_measure)){one, shift};
+    K(m) small = K(lt)(max, K(set)(SMALL));
+    K(v) whole = max * K(select)(small, K(set)(RAISED), one);
+    return (K(entropy_measure)){K(select)(K(lt)(zero, max), one / whole, one),
+                                K(select)(small, zero, shift)};
+}
+
+/* p log(max/p), 20 instructions a vector in float32.  A p of 0, or so small that its quotient is subnormal,
+ * gives a finite garbage logarithm times next to nothing.  `careful` serves vectors with a p that is
+ * small. */
+KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, const K(entropy_measure) *from, int careful)
+{
+    K(v) zero = K(set)(0), inverse = from->inverse;
     if (!careful)
         return (K(term)){zero - p * K(log_normal)(p * inverse), zero};
     K(m) small = K(lt)(p, K(set)(SMALL));
     K(v) own = K(select)(small, K(raised)(p), p);
     K(log_parts) parts = K(log_reduce)(own * inverse);
-    K(v) k = K(float_of)(parts.k) - K(select)(small, K(set)(RAISE), zero);
+    K(v) k = K(float_of)(parts.k) - K(select)(small, from->shift, zero);
     K(v) term = zero - own * K(log_join)(k, parts.f);
     return (K(term)){K(select)(small, zero, term), K(select)(small, term, zero)};
 }
@@ -47,7 +65,8 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
 {
     real max = 0, min = (real)INFINITY;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)(), raised = K(no_lanes)();
-    K(v) inverse = K(set)(1), most[VECTORS], sum[VECTORS], group[VECTORS];
+    K(entropy_measure) from = K(entropy_measure_from)(K(set)(0), 0);
+    K(v) most[VECTORS], sum[VECTORS], group[VECTORS];
     K(v) product[VECTORS], raised_product[VECTORS];
     K(load_group)(p, n, 0, most);
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
@@ -58,7 +77,7 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
             if (normalize) {
                 if (max > 0)
                     K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(extent.max, max));
-                inverse = K(set)(1 / extent.max);
+                from = K(entropy_measure_from)(K(set)(extent.max), 1);
             }
             max = extent.max;
         }
@@ -82,8 +101,8 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
                 EACH_VECTOR(v)
                 {
                     K(term)
-                    term = careful ? K(entropy_probs_term)(loser[v], inverse, 1)
-                                   : K(entropy_probs_term)(loser[v], inverse, 0);
+                    term = careful ? K(entropy_probs_term)(loser[v], &from, 1)
+                                   : K(entropy_probs_term)(loser[v], &from, 0);
                     product[v] = product[v] + term.plain;
                     if (careful)
                         raised_product[v] = raised_product[v] + term.raised;
@@ -102,7 +121,7 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     EACH_VECTOR(v)
     {
         sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
-        K(term) term = K(entropy_probs_term)(sum[v], inverse, 1);
+        K(term) term = K(entropy_probs_term)(sum[v], &from, 1);
         product[v] = term.plain;
         raised_product[v] = term.raised;
         V(store)(lane + v * WIDTH, most[v]);
@@ -176,7 +195,7 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
         K(v) max = K(max_of_columns)(p, call->n, zero);
         K(v) min = K(min_of_columns)(p, call->n, K(set)((real)INFINITY)), ties = -one;
         K(v) most[LANES], last[LANES], last_raised[LANES];
-        K(v) inverse = normalize ? K(select)(K(lt)(zero, max), one / max, one) : one;
+        const K(entropy_measure) from = K(entropy_measure_from)(max, normalize);
         int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
         EACH_LANE(l, 0, call->n)
         {
@@ -187,8 +206,8 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
             EACH_LANE(l, group, call->n)
             {
                 K(v) own = p[group + l], loser = K(min)(most[l], own);
-                K(term) term = careful ? K(entropy_probs_term)(loser, inverse, 1)
-                                       : K(entropy_probs_term)(loser, inverse, 0);
+                K(term) term = careful ? K(entropy_probs_term)(loser, &from, 1)
+                                       : K(entropy_probs_term)(loser, &from, 0);
                 most[l] = K(max)(own, most[l]);
                 sum[l] = sum[l] + loser;
                 product[l] = product[l] + term.plain;
@@ -199,8 +218,8 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
             K(m) is_top = K(eq)(most[l], max);
             ties = ties + K(select)(is_top, one, zero);
             most[l] = K(select)(is_top, zero, most[l]);
-            K(term) term = careful ? K(entropy_probs_term)(most[l], inverse, 1)
-                                   : K(entropy_probs_term)(most[l], inverse, 0);
+            K(term) term = careful ? K(entropy_probs_term)(most[l], &from, 1)
+                                   : K(entropy_probs_term)(most[l], &from, 0);
             last[l] = term.plain;
             last_raised[l] = term.raised;
         }

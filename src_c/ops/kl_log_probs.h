@@ -1,5 +1,8 @@
 /* KL divergence of log-probabilities as the plain sum of exp(x) (x - y). */
 
+/* Differences of any size are multiplied by what is boosted: no more than w needs, which has no tail. */
+#define PLAIN_BOOST (KLCE_REAL_IS_F64 ? 512 : 64)
+
 enum { K(PLAIN_MAX), K(PLAIN_SUM), K(PLAIN_ORIGIN), K(PLAIN_REF) };
 
 KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) *c, const K(measure) *from,
@@ -21,7 +24,7 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
     const K(expsum_context) *c = K(context)(call);
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     real max = (real)-INFINITY, origin = 0, ref = 0;
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+    K(measure) from = K(measure_from)(c, origin, ref, PLAIN_BOOST, FLOOR);
     K(lanes) lanes = K(no_lanes)();
     K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS];
     for (ptrdiff_t start = low; start < high; start += BLOCK) {
@@ -36,7 +39,7 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
             max = extent.max;
             origin = new_origin;
             ref = new_ref;
-            from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+            from = K(measure_from)(c, origin, ref, PLAIN_BOOST, FLOOR);
         }
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
@@ -86,7 +89,7 @@ static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff
     }
     /* Back from the reference, by an exponent that float64 alone may not have. */
     for (ptrdiff_t i = 0; i < count; i++)
-        result[i] = ldexp(result[i], (int)state[FIELD(PLAIN_REF) + i] - BOOST);
+        result[i] = ldexp(result[i], (int)state[FIELD(PLAIN_REF) + i] - PLAIN_BOOST);
     K(put)(call, 2, row, count, result);
 }
 
@@ -94,3 +97,5 @@ static const klce_kernel K(kl_log_probs_kernel) = {
     .prepare = K(logsumexp_prepare),
     .pass = {{K(kl_log_probs_sweep), SHARED(kl_log_probs_merge), SHARED(kl_log_probs_finish)}},
 };
+
+#undef PLAIN_BOOST

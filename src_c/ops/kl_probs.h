@@ -18,34 +18,41 @@ enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q -
 #define LN2 0x1.62e43p-1f
 #endif
 
-/* About 30 instructions a vector in float32, one of them a division.  `careful` serves vectors with a p
- * that is small, 0 or negative, or such a q. */
-KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
+/* What vectors hold beside probabilities of which nothing special is to be said: some that are 0, or
+ * negative; some that are small. */
+typedef enum { K(NOTHING), K(ZEROS), K(SMALL_ONES) } K(special);
+
+KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, ptrdiff_t n)
+{
+    if (!K(any)(K(lt)(least, K(set)(SMALL))))
+        return K(NOTHING);
+    return K(any_small)(p, n) || K(any_small)(q, n) ? K(SMALL_ONES) : K(ZEROS);
+}
+
+/* About 30 instructions a vector in float32, one of them a division. */
+KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int normalize)
 {
     K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) d = q - p, q_normal = q, lift = zero, inverse, own = p, other = q;
-    K(m) low_p = K(lt)(p, tiny), is_raised = low_p;
-    if (careful) {
+    K(v) d = q - p, q_normal = q, lift = zero, own = p, other = q;
+    K(v) inverse = one / (special ? K(max)(tiny, p) : p);
+    K(m) is_raised = K(lt)(p, K(set)(SMALL));
+    if (special == K(SMALL_ONES)) {
         /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the normal
          * numbers counts as 0. */
         K(m) low_q = K(lt)(q, tiny);
         q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
         lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
-        own = K(max)(tiny, p);
-        inverse = one / own;
         /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is far
          * from p, and d is no problem. */
-        is_raised = K (and)(K(lt)(p, K(set)(SMALL)), K(lt)(q, one));
+        is_raised = K (and)(is_raised, K(lt)(q, one));
         K(v) up = K(select)(is_raised, K(set)(RAISED), one);
-        own = own * up;
+        own = K(max)(tiny, p) * up;
         other = q_normal * up;
         d = K(select)(is_raised, K(raised)(q) - own, d);
-    } else {
-        inverse = one / p;
     }
     K(log_parts) parts = K(log_reduce)(q_normal * inverse);
     K(v) k = K(float_of)(parts.k) - lift;
-    if (careful)
+    if (special == K(SMALL_ONES))
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
     /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
      * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and for
@@ -59,12 +66,14 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, int careful, int normalize)
     term = {normalize ? K(fma)(own, tail, K(select)(near, zero, K(fma)(-own, line, d)))
                       : own * (tail - line),
             zero};
-    if (careful) {
-        K(m) counts = K(not)(K(or)(low_p, K(not)(K(lt)(zero, q))));
+    if (special) {
+        K(m) low_p = K(lt)(p, tiny), counts = K (and)(K(not)(low_p), K(lt)(zero, q));
         K(m) no_q = K (and)(K(eq)(q, zero), K(lt)(zero, p));
         K(m) negative = K(or)(K(lt)(p, zero), K(lt)(q, zero));
-        term.raised = K(select)(K (and)(is_raised, counts), term.plain, zero);
-        term.plain = K(select)(is_raised, zero, term.plain);
+        if (special == K(SMALL_ONES)) {
+            term.raised = K(select)(K (and)(is_raised, counts), term.plain, zero);
+            term.plain = K(select)(is_raised, zero, term.plain);
+        }
         term.plain = K(select)(low_p, normalize ? q - p : zero, term.plain);
         term.plain = K(select)(no_q, K(set)((real)INFINITY), term.plain);
         term.plain = K(select)(negative, K(set)((real)NAN), term.plain);
@@ -84,22 +93,25 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
     K(v) term_sum[VECTORS], raised_sum[VECTORS], mass_sum[VECTORS], gain_sum[VECTORS];
     for (ptrdiff_t i = 0; i < n; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
-        int any_careful = 0;
+        int any_small = 0;
         EACH_VECTOR(v) term_sum[v] = raised_sum[v] = mass_sum[v] = gain_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
             K(v) least = K(set)(SMALL);
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);
-            int careful = K(any)(K(lt)(least, K(set)(SMALL)));
-            any_careful |= careful;
+            K(special) special = K(special_of)(least, p_group, q_group, VECTORS);
+            any_small |= special == K(SMALL_ONES);
             EACH_VECTOR(v)
             {
+                K(v) own = p_group[v], other = q_group[v];
                 K(term)
-                term = careful ? K(kl_probs_term)(p_group[v], q_group[v], 1, normalize)
-                               : K(kl_probs_term)(p_group[v], q_group[v], 0, normalize);
+                term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                       : special == K(ZEROS)
+                           ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                           : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
                 term_sum[v] = term_sum[v] + term.plain;
-                if (careful)
+                if (special == K(SMALL_ONES))
                     raised_sum[v] = raised_sum[v] + term.raised;
                 if (normalize) {
                     mass_sum[v] = mass_sum[v] + p_group[v];
@@ -108,7 +120,7 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
             }
         }
         K(add_lanes)(&terms, term_sum);
-        if (any_careful)
+        if (any_small)
             K(add_lanes)(&raised, raised_sum);
         if (normalize) {
             K(add_lanes)(&mass, mass_sum);
@@ -215,13 +227,14 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
         K(load_columns)(call, 1, row + i, q);
         K(v) least = K(min_of_columns)(p, call->n, K(set)(SMALL));
         least = K(min_of_columns)(q, call->n, least);
-        int careful = K(any)(K(lt)(least, K(set)(SMALL)));
+        K(special) special = K(special_of)(least, p, q, call->n);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
             K(v) own = p[group + l], other = q[group + l];
-            K(term) term = careful     ? K(kl_probs_term)(own, other, 1, normalize)
-                           : normalize ? K(kl_probs_term)(own, other, 0, 1)
-                                       : K(kl_probs_term)(own, other, 0, 0);
+            K(term)
+            term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                   : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                                         : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
             terms[l] = group ? terms[l] + term.plain : term.plain;
             raised[l] = group ? raised[l] + term.raised : term.raised;
             mass[l] = group ? mass[l] + own : own;
@@ -230,7 +243,7 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
         K(sum_columns)(terms, call->n, state + FIELD(KL_TERMS) + i);
         K(sum_columns)(mass, call->n, state + FIELD(KL_MASS) + i);
         K(sum_columns)(gain, call->n, state + FIELD(KL_GAIN) + i);
-        if (careful)
+        if (special == K(SMALL_ONES))
             K(add_raised_columns)(raised, NULL, call->n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);

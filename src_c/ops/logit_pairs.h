@@ -207,10 +207,16 @@ KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_term) term_of, 
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
         EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
-            K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
+            K(load_group)(x + j, end - j, (real)NAN, x_group);
+            K(load_group)(y + j, end - j, (real)NAN, y_group);
             for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
                 term_of(c, &by, x_group[v], y_group[v], &term, &moved);
+                if (end - j <
+                    LANES) { /* what is no class; of a row that holds nan, the offset is that */
+                    K(m) is_class = K(eq)(x_group[v], x_group[v]);
+                    term = K(select)(is_class, term, K(set)(0));
+                    moved = K(select)(is_class, moved, K(set)(0));
+                }
                 term_sum[v] = term_sum[v] + term;
                 drift_sum[v] = drift_sum[v] + moved;
             }

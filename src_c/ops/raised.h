@@ -47,7 +47,7 @@ KLCE_INLINE K(v) K(subnormal_units)(K(v) p)
     return K(from_bits)(fraction | K(set_bits)(INTEGER_BITS)) - K(set)(INTEGER_ONE);
 }
 
-/* 2^RAISE p, of a p below SMALL. */
+/* 2^RAISE p, of a p below 1. */
 KLCE_INLINE K(v) K(raised)(K(v) p)
 {
     K(v) tiny = K(set)(SMALLEST_NORMAL);

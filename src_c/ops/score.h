@@ -36,14 +36,15 @@ KLCE_INLINE double K(mass_at_reference)(const K(expsum_context) *c, const double
     return state[FIELD(REST)] + ldexp(own, BOOST);
 }
 
-/* The boosted sum of exp * (distance of max - x from its mean)^2. */
+/* The boosted sum of exp * (distance of max - x from its mean)^2, which takes room above: at a temperature of
+ * 1e6 a square is 2^54. */
 static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                            const double *state)
 {
     if (!(fabs(state[FIELD(MAX)]) < INFINITY))
         return 0;
     real origin = (real)state[FIELD(ORIGIN)], ref = (real)state[FIELD(REF)];
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST - 16, FLOOR);
     K(v) top = K(set)((real)state[FIELD(MAX)] - origin);
     K(v) mean = K(set)((real)(state[FIELD(WEIGHTED)] / K(mass_at_reference)(c, state)));
     K(v) group[VECTORS], sum[VECTORS];
@@ -62,7 +63,7 @@ static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const ele
         }
         K(add_lanes)(&squares, sum);
     }
-    return K(total)(&squares);
+    return K(total)(&squares) * 0x1p16;
 }
 
 /* Joins the squares of a later segment; before its sums are joined. */
