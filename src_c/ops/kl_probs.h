@@ -220,31 +220,35 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
 static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
+    const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
+    if (n < 1) /* never: for a compiler that would fear sums of nothing below */
+        return;
     K(v) p[FEW], q[FEW], terms[LANES], raised[LANES], mass[LANES], gain[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
-        K(v) least = K(min_of_columns)(p, call->n, K(set)(SMALL));
-        least = K(min_of_columns)(q, call->n, least);
-        K(special) special = K(special_of)(least, p, q, call->n);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        K(v) least = K(min_of_columns)(p, n, K(set)(SMALL));
+        least = K(min_of_columns)(q, n, least);
+        K(special) special = K(special_of)(least, p, q, n);
+        EACH_LANE(l, 0, n) terms[l] = raised[l] = mass[l] = gain[l] = K(set)(0);
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
         {
             K(v) own = p[group + l], other = q[group + l];
             K(term)
             term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
                    : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
                                          : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
-            terms[l] = group ? terms[l] + term.plain : term.plain;
-            raised[l] = group ? raised[l] + term.raised : term.raised;
-            mass[l] = group ? mass[l] + own : own;
-            gain[l] = group ? gain[l] + (other - own) : other - own;
+            terms[l] = terms[l] + term.plain;
+            raised[l] = raised[l] + term.raised;
+            mass[l] = mass[l] + own;
+            gain[l] = gain[l] + (other - own);
         }
-        K(sum_columns)(terms, call->n, state + FIELD(KL_TERMS) + i);
-        K(sum_columns)(mass, call->n, state + FIELD(KL_MASS) + i);
-        K(sum_columns)(gain, call->n, state + FIELD(KL_GAIN) + i);
+        K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
+        K(sum_columns)(mass, n, state + FIELD(KL_MASS) + i);
+        K(sum_columns)(gain, n, state + FIELD(KL_GAIN) + i);
         if (special == K(SMALL_ONES))
-            K(add_raised_columns)(raised, NULL, call->n, state + FIELD(KL_TERMS) + i);
+            K(add_raised_columns)(raised, NULL, n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }
