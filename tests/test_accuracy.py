@@ -11,6 +11,8 @@ from benchmarks import accuracy, truth
 from klce import _ufuncs
 from tests.kernels import on_isa
 
+pytestmark = pytest.mark.slow
+
 mpmath.mp.dps = 60
 
 

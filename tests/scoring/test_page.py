@@ -15,6 +15,8 @@ from klce.scoring.histograms import Calibration
 from klce.scoring.readers import open_reader
 from klce.scoring.score_page import gather as gather_scores
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
 GROUPS = f"{EXAMPLE / 'base.kld'}::groups"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
