@@ -283,3 +283,21 @@ def test_steep_rows_alone_and_among_others(dtype, isa):
                 together = f(x, y, form="logits")
                 alone = [f(x[i : i + 1], y[i : i + 1], form="logits") for i in range(len(x))]
                 assert same_bits(together, np.concatenate(alone))
+
+
+@ISA
+@DTYPE
+def test_a_q_of_next_to_nothing_beside_p(dtype, isa):
+    """Scale is no part of a distribution; only a q of nothing at all is none."""
+    p = np.array([[0.5, 0, 0.25], [0.5, 0, 0.25], [1, 0, 0], [1, 1, 0]]).astype(dtype)
+    q = np.array([[0.5, 0, 0.25], [0.25, 0, 0.5], [1, 0, 0], [1, 0, 0]]).astype(dtype)
+    small = (q.astype(np.float64) * 2.0 ** -(22 if computed(dtype) != np.float64 else 60)).astype(
+        dtype
+    )
+    small[:] = small if dtype == np.float16 else (small.astype(np.float64) * 2.0**-8).astype(dtype)
+    expected = klce.kl_divergence(p.astype(np.float64), q.astype(np.float64))
+    with on_isa(isa):
+        for repeat in (1, 5):  # by rows, and in a tile
+            found = klce.kl_divergence(np.repeat(p, repeat, 0), np.repeat(small, repeat, 0))
+            np.testing.assert_allclose(found[::repeat], expected, rtol=1e-6, atol=1e-12)
+        assert np.isnan(klce.kl_divergence(p, np.zeros_like(q))).all()

@@ -209,11 +209,19 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         }
         store_f64(result + i, kl);
     }
-    for (ptrdiff_t i = 0; normalize && i < count; i++)
-        if (gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY)
-            result[i] = K(kl_probs_rescaled)(
-                K(row_in)(call, 0, row + i), K(row_in)(call, 1, row + i), call->n,
-                state[FIELD(KL_MASS) + i], state[FIELD(KL_MASS) + i] + state[FIELD(KL_GAIN) + i]);
+    for (ptrdiff_t i = 0; normalize && i < count; i++) {
+        const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
+        double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
+        int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
+        /* Beside p a q of next to nothing is lost in q - p. */
+        if (q_sum == 0 && p_sum > 0 && !isnan(state[FIELD(KL_TERMS) + i])) {
+            for (ptrdiff_t k = 0; k < call->n; k++)
+                q_sum += K(value)(q[k]);
+            differ = q_sum > 0;
+        }
+        if (differ)
+            result[i] = K(kl_probs_rescaled)(p, q, call->n, p_sum, q_sum);
+    }
     K(put)(call, 3, row, count, result);
 }
 
