@@ -66,6 +66,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef UNBOOST
 #undef FLOOR
 #undef DIRECT
+#undef SQUARE_BITS
 #undef PAIR_BOOST
 #undef PAIR_UNBOOST
 #undef LOWEST

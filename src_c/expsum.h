@@ -26,13 +26,18 @@
 #define DIRECT 256
 #endif
 
+/* Squares are of distances times 2^SQUARE_BITS, which leaves room above the boosted exponentials: at a
+ * temperature of 1e6 a distance is up to 2^27. */
+#define SQUARE_BITS (-8)
+
 /* The fields of a row's state. */
 enum {
-    K(MAX),     /* the maximum */
-    K(REST),    /* the boosted sum of the others; nan if the row holds one */
-    K(ORIGIN),  /* what the exponentials are measured from */
-    K(REF),     /* the integer, likewise */
-    K(WEIGHTED) /* the sum of exp * (max - x), boosted, if asked for */
+    K(MAX),      /* the maximum */
+    K(REST),     /* the boosted sum of the others; nan if the row holds one */
+    K(ORIGIN),   /* what the exponentials are measured from */
+    K(REF),      /* the integer, likewise */
+    K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
+    K(SQUARES)   /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
 };
 
 /* A call's constants: of the row's type, and in float64 for the states. */
@@ -120,20 +125,34 @@ KLCE_INLINE int K(has_nan)(const elem *x, ptrdiff_t n)
  * 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds less than half
  * as much.  Rows of equal classes need that: their errors are all alike, and add up. */
 typedef struct {
-    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS];
+    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS], squares[VECTORS];
 } K(expsum_parts);
 
 KLCE_INLINE K(expsum_parts) K(no_parts)(void)
 {
     K(expsum_parts) parts;
-    EACH_VECTOR(v) parts.sum[v] = parts.tail[v] = parts.weighted[v] = K(set)(0);
+    EACH_VECTOR(v) parts.sum[v] = parts.tail[v] = parts.weighted[v] = parts.squares[v] = K(set)(0);
     return parts;
 }
 
+/* From where distances are measured: of the weighted sum the top, of the squares a guess of the mean. */
+typedef struct {
+    K(v) top, unit, guess; /* 2^SQUARE_BITS, and the guess times minus that */
+} K(centre);
+
+KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
+{
+    real unit = (real)1 / (1 << -SQUARE_BITS);
+    /* Finite even while all is -inf. */
+    return (K(centre)){K(set)(max == (real)-INFINITY ? 0 : max - origin), K(set)(unit),
+                       K(set)(-guess * unit)};
+}
+
 /* One group: 17 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
- * polynomial, 2 to add, and 1 of the search for the maximum); 3 more with `want_weighted`. */
-KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from, K(v) top,
-                                 const K(v) *x, K(expsum_parts) *into, int want_weighted)
+ * polynomial, 2 to add, and 1 of the search for the maximum); with one moment 3 more, with two 6. */
+KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from,
+                                 const K(centre) *centre, const K(v) *x, K(expsum_parts) *into,
+                                 int moments)
 {
     EACH_VECTOR(v)
     {
@@ -142,51 +161,90 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
         K(v) t = K(exp_tail)(&c->e, parts.r);
         into->sum[v] = into->sum[v] + parts.scale;
         into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
-        if (want_weighted)
-            into->weighted[v] =
-                K(fma)(K(fma)(t, parts.scale, parts.scale), top - z, into->weighted[v]);
+        if (moments) {
+            K(v) e = K(fma)(t, parts.scale, parts.scale);
+            into->weighted[v] = K(fma)(e, centre->top - z, into->weighted[v]);
+            if (moments > 1) {
+                K(v) apart = K(fma)(z, centre->unit, centre->guess);
+                into->squares[v] = K(fma)(e * apart, apart, into->squares[v]);
+            }
+        }
     }
 }
 
 /* The sums under one maximum. */
 typedef struct {
-    K(lanes) rest, weighted;
+    K(lanes) rest, weighted, squares;
 } K(expsum_lanes);
 
 KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
 {
-    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)()};
+    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)(), K(no_lanes)()};
 }
 
-KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts,
-                              int want_weighted)
+KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts, int moments)
 {
     K(add_lanes)(&lanes->rest, parts->sum);
     K(add_lanes)(&lanes->rest, parts->tail);
-    if (want_weighted)
+    if (moments)
         K(add_lanes)(&lanes->weighted, parts->weighted);
+    if (moments > 1)
+        K(add_lanes)(&lanes->squares, parts->squares);
+}
+
+/* A maximum's own exponential at a reference, and a state's mass with it, boosted. */
+KLCE_INLINE double K(own_at_reference)(const K(expsum_context) *c, double max, double origin,
+                                       double ref)
+{
+    return ldexp(K(rescale)(c, max, 0, origin, ref), BOOST);
+}
+
+KLCE_INLINE double K(mass_at_reference)(const K(expsum_context) *c, const double *state)
+{
+    return state[FIELD(REST)] +
+           K(own_at_reference)(c, state[FIELD(MAX)], state[FIELD(ORIGIN)], state[FIELD(REF)]);
+}
+
+/* Joins the squares of a later state; before its sums are joined. */
+KLCE_INLINE void K(squares_join)(const K(expsum_context) *c, double *into, const double *from)
+{
+    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), Q = FIELD(SQUARES) };
+    const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
+    double squares = high[Q];
+    if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
+        double low_mass = K(mass_at_reference)(c, low), high_mass = K(mass_at_reference)(c, high);
+        double low_mean = low[FIELD(WEIGHTED)] / low_mass + (high[M] - low[M]);
+        double apart = low_mean - high[FIELD(WEIGHTED)] / high_mass;
+        double share = factor * low_mass / (factor * low_mass + high_mass);
+        /* A state so far below that it weighs nothing may be at any distance. */
+        if (factor > 0)
+            squares += factor * low[Q] + high_mass * share * apart * apart;
+    }
+    into[Q] = squares;
 }
 
 /* Joins the state `from` to the state `into`; the loser's maximum joins its sum. */
 KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const double *from,
-                                int want_weighted)
+                                int moments)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
     enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
+    if (moments > 1)
+        K(squares_join)(c, into, from);
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double rest, weighted = 0;
     if (!(fabs(low[M]) < INFINITY) || !(fabs(high[M]) < INFINITY)) {
         rest = high[S] + (low[S] == low[S] ? 0 : NAN);
-        if (want_weighted)
+        if (moments)
             weighted = high[B];
     } else {
         /* Scaled before anything multiplies it: far below, the factor is 0 and the distance huge. */
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
-        double own = ldexp(K(rescale)(c, low[M], 0, low[O], low[N]), BOOST);
-        double sum = factor * (low[S] + own);
+        double sum = factor * (low[S] + K(own_at_reference)(c, low[M], low[O], low[N]));
         rest = high[S] + sum;
-        if (want_weighted)
+        if (moments)
             weighted = high[B] + (factor * low[B] + (high[M] - low[M]) * sum);
     }
     double m = high[M], origin = high[O], ref = high[N];
@@ -194,47 +252,152 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
     into[S] = rest;
     into[O] = origin;
     into[N] = ref;
-    if (want_weighted)
+    if (moments)
         into[B] = weighted;
 }
 
+/* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums stand
+ * in a state: by a sweep of its own, where the mean must be known first. */
+static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
+                                           const double *state)
+{
+    if (!(fabs(state[FIELD(MAX)]) < INFINITY))
+        return 0;
+    real origin = (real)state[FIELD(ORIGIN)], ref = (real)state[FIELD(REF)];
+    K(measure) from = K(measure_from)(c, origin, ref, BOOST + 2 * SQUARE_BITS, FLOOR);
+    K(v) top = K(set)((real)state[FIELD(MAX)] - origin);
+    K(v) mean = K(set)((real)(state[FIELD(WEIGHTED)] / K(mass_at_reference)(c, state)));
+    K(v) group[VECTORS], sum[VECTORS];
+    K(lanes) squares = K(no_lanes)();
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
+        EACH_VECTOR(v) sum[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)-INFINITY, group);
+            EACH_VECTOR(v)
+            {
+                K(v) z = K(max)(from.floor, group[v] - from.origin);
+                K(v) apart = (top - z) - mean;
+                sum[v] = K(fma)(K(exp_measured)(c, &from, z) * apart, apart, sum[v]);
+            }
+        }
+        K(add_lanes)(&squares, sum);
+    }
+    return ldexp(K(total)(&squares), -2 * SQUARE_BITS);
+}
+
+/* What is summed under one maximum. */
+typedef struct {
+    real max, origin, ref;
+    real guess;      /* the mean of x - origin, as guessed */
+    ptrdiff_t start; /* of the first block */
+} K(expsum_run);
+
+/* Writes the sums of x[start] to x[stop - 1] as a state.  Squares about a guess of the mean are
+ * turned into those about the mean; where the guess was off by more than the deviation, so that more
+ * than a bit would cancel, they are summed anew. */
+KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *run,
+                              const K(expsum_lanes) *lanes, const elem *x, ptrdiff_t stop,
+                              double *state, int moments)
+{
+    state[FIELD(MAX)] = run->max;
+    state[FIELD(ORIGIN)] = run->origin;
+    state[FIELD(REF)] = run->ref;
+    state[FIELD(REST)] = K(total)(&lanes->rest);
+    if (moments)
+        state[FIELD(WEIGHTED)] = K(total)(&lanes->weighted);
+    if (moments > 1) {
+        double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
+        double mass = state[FIELD(REST)] + own;
+        double guess = ((double)run->max - run->origin) - run->guess; /* of max - x */
+        double about = ldexp(K(total)(&lanes->squares), -2 * SQUARE_BITS) + own * guess * guess;
+        double apart = state[FIELD(WEIGHTED)] / mass - guess, lost = mass * apart * apart;
+        state[FIELD(SQUARES)] = 2 * lost <= about
+                                    ? about - lost
+                                    : K(sum_squares)(c, x + run->start, stop - run->start, state);
+    }
+}
+
+/* Guesses the mean of n elements: from the mass and the weighted sum of `known` of them that are not the
+ * maximum, at the run's reference. */
+KLCE_INLINE real K(guess_mean)(const K(expsum_context) *c, const K(expsum_run) *run, double mass,
+                               double weighted, ptrdiff_t known, ptrdiff_t n)
+{
+    double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
+    double distance = weighted / (mass + own * ((double)known / (double)n));
+    real top = run->max - run->origin;
+    return distance < INFINITY ? (real)((double)top - distance) : top;
+}
+
+/* From what came before the run, of whose elements its maximum is the first to be larger. */
+KLCE_INLINE real K(guess_from)(const K(expsum_context) *c, const K(expsum_run) *run,
+                               const double *state, ptrdiff_t known, ptrdiff_t n)
+{
+    double factor = K(rescale)(c, state[FIELD(ORIGIN)], state[FIELD(REF)], run->origin, run->ref);
+    double mass = factor * K(mass_at_reference)(c, state);
+    double weighted = factor * state[FIELD(WEIGHTED)] + (run->max - state[FIELD(MAX)]) * mass;
+    return K(guess_mean)(c, run, mass, weighted, known, n);
+}
+
+/* From a row's first elements and its first block's maximum, whose group is read from a copy. */
+KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum_run) *run,
+                                      const elem *x, ptrdiff_t skipped, const elem *without_max,
+                                      ptrdiff_t n)
+{
+    K(measure) from = K(measure_from)(c, run->origin, run->ref, BOOST, FLOOR);
+    K(centre) centre = K(centre_of)(run->max, run->origin, 0);
+    K(expsum_parts) parts = K(no_parts)();
+    K(expsum_lanes) lanes = K(no_expsum_lanes)();
+    K(v) group[VECTORS];
+    ptrdiff_t known = KLCE_LESSER(FLUSH, n);
+    for (ptrdiff_t j = 0; j < known; j += LANES) {
+        K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
+        K(expsum_group)(c, &from, &centre, group, &parts, 1);
+    }
+    K(add_parts)(&lanes, &parts, 1);
+    return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
+}
+
 KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t n, double *state,
-                           int want_weighted)
+                           int moments)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
-    enum { N = FIELD(REF), B = FIELD(WEIGHTED) };
-    double run[KLCE_TILE * KLCE_FIELDS]; /* the blocks under one maximum */
-    real max = (real)-INFINITY, origin = 0, ref = 0;
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES) };
+    double closed[KLCE_TILE * KLCE_FIELDS];
+    K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+    K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
     K(v) group[VECTORS];
     real block_max = K(extent_of)(x, KLCE_LESSER(BLOCK, n), 0).max;
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
+    if (moments > 1)
+        state[Q] = 0;
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
-        if (block_max > max) {
+        if (block_max > run.max) {
             if (start) {
-                run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
-                if (want_weighted)
-                    run[B] = K(total)(&lanes.weighted);
+                K(close_run)(c, &run, &lanes, x, start, closed, moments);
                 lanes = K(no_expsum_lanes)();
-                K(expsum_join)(c, state, run, want_weighted);
+                K(expsum_join)(c, state, closed, moments);
             }
-            max = block_max;
-            K(reference_of)(c, max, &origin, &ref);
-            from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+            run.max = block_max;
+            run.start = start;
+            K(reference_of)(c, run.max, &run.origin, &run.ref);
+            from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
             /* The maximum's group is read from a copy that lacks it. */
-            ptrdiff_t first = start + K(first_equal)(x + start, stop - start, max);
+            ptrdiff_t first = start + K(first_equal)(x + start, stop - start, run.max);
             skipped = first - (first - start) % LANES;
             K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, group);
             EACH_VECTOR(v) K(store)(without_max + v * WIDTH, group[v]);
             without_max[first - skipped] = K(rounded)((real)-INFINITY);
+            if (moments > 1)
+                run.guess = start ? K(guess_from)(c, &run, state, start, n)
+                                  : K(guess_from_sample)(c, &run, x, skipped, without_max, n);
         }
-        /* Finite even while all is -inf. */
-        K(v) top = K(set)(max == (real)-INFINITY ? 0 : max - origin);
+        K(centre) centre = K(centre_of)(run.max, run.origin, run.guess);
         ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
         K(v) next_max = K(set)((real)-INFINITY);
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
@@ -247,13 +410,13 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
                 }
                 K(prefetch_group)(x + j, BLOCK + BLOCK / 2);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
-                K(expsum_group)(c, &from, top, group, &parts, want_weighted);
+                K(expsum_group)(c, &from, &centre, group, &parts, moments);
             }
             if (j < end) {
                 K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
-                K(expsum_group)(c, &from, top, group, &parts, want_weighted);
+                K(expsum_group)(c, &from, &centre, group, &parts, moments);
             }
-            K(add_parts)(&lanes, &parts, want_weighted);
+            K(add_parts)(&lanes, &parts, moments);
         }
         if (next_stop > stop) {
             ptrdiff_t left = (next_stop - stop) % LANES; /* what no group held */
@@ -262,15 +425,15 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
             block_max = K(hmax)(next_max);
         }
     }
-    run[M] = max, run[O] = origin, run[N] = ref, run[S] = K(total)(&lanes.rest);
-    if (want_weighted)
-        run[B] = K(total)(&lanes.weighted);
-    K(expsum_join)(c, state, run, want_weighted);
+    K(close_run)(c, &run, &lanes, x, n, closed, moments);
+    K(expsum_join)(c, state, closed, moments);
     if (!(fabs(state[M]) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
         state[S] = K(has_nan)(x, n) ? NAN : 0;
-        if (want_weighted)
+        if (moments)
             state[B] = 0;
+        if (moments > 1)
+            state[Q] = 0;
     }
 }
 
@@ -285,6 +448,12 @@ static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, co
                                                   ptrdiff_t n, double *state)
 {
     K(expsum)(c, x, n, state, 1);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_squares)(const K(expsum_context) *c, const elem *x,
+                                                 ptrdiff_t n, double *state)
+{
+    K(expsum)(c, x, n, state, 2);
 }
 
 /* The references of WIDTH rows, by their maxima: as reference_of and measure_from, lane by lane. */
@@ -311,7 +480,7 @@ KLCE_INLINE K(references)
 /* A tile of rows of few classes: what expsum leaves in their states, to the bit; and, unless labels are
  * NULL, the values at them. */
 KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, double *state,
-                               int want_weighted, K(labels) *labels)
+                               int moments, K(labels) *labels)
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
@@ -336,7 +505,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             K(v) far = top - z, e = K(fma)(t, scale, scale);
             sum[l] = group ? sum[l] + scale : scale;
             tail[l] = group ? K(fma)(t, scale, tail[l]) : t * scale;
-            if (want_weighted)
+            if (moments)
                 weighted[l] = group ? K(fma)(e, far, weighted[l]) : e * far;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
@@ -345,14 +514,14 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, at_label);
-        if (want_weighted)
+        if (moments)
             K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
             for (int k = i; k < i + WIDTH; k++)
                 if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {
                     int nan = K(has_nan)(K(row_in)(call, operand, row + k), n);
                     state[FIELD(REST) + k] = nan ? NAN : 0;
-                    if (want_weighted)
+                    if (moments)
                         state[FIELD(WEIGHTED) + k] = 0;
                 }
     }

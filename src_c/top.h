@@ -117,6 +117,15 @@ KLCE_INLINE ptrdiff_t K(argmax)(const elem *x, ptrdiff_t n, const double *state,
                       : K(first_equal)(x + low, length, (real)state[FIELD(MAX)]));
 }
 
+/* The second largest of a row, when its state is whole: in the segment of the maximum, or the largest of the
+ * others, which field `second` holds. */
+KLCE_INLINE void K(add_second)(const elem *x, ptrdiff_t n, double *state, int second, int best)
+{
+    ptrdiff_t low = (ptrdiff_t)state[best * KLCE_TILE];
+    double beside = K(second_of)(x + low, KLCE_LESSER(n - low, KLCE_SEGMENT));
+    state[second * KLCE_TILE] = fmax(state[second * KLCE_TILE], beside);
+}
+
 /* Joins a later segment: of a state that holds MAX, and nan in REST where the segment holds one.  Before
  * the maxima are joined. */
 KLCE_INLINE void K(argmax_join)(double *into, const double *from, int best)

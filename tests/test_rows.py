@@ -454,3 +454,61 @@ def test_varentropy_at_the_highest_temperature(isa):
     with on_isa(isa):
         found = klce.score(x, want=["varentropy"], temperature=t)["varentropy"]
     assert_allclose(found, expected, rtol=1e-5)
+
+
+def spread(n, kind, rng):
+    """A row whose mean, under its own distribution, is not where its first elements have it."""
+    x = rng.standard_normal(n)
+    match kind:
+        case "ascending":
+            return np.sort(x) * 5
+        case "peaks":
+            x[[n // 2, -1]] = 8, 12
+        case "far ahead":
+            x[: n // 2] -= 50
+        case "masked first":
+            x[: n // 2] = -np.inf
+        case "one level":
+            x[:] = -30
+            x[[n // 3, -1]] = 0, -0.001
+        case "late":
+            x[: n // 4] = -30
+            x[n // 4 :] = x[n // 4 :] * 1e-4 + 9
+            x[5] = 10
+        case "no spread":
+            x[:] = 2.5
+    return x
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "kind", ["ascending", "peaks", "far ahead", "masked first", "one level", "late", "no spread"]
+)
+def test_varentropy_wherever_the_mass_lies(kind, dtype, isa, rng):
+    """Squares are summed about a guess of the mean, and anew where that was wrong."""
+    for n in (300, 3000, 16384, 40000):
+        x = np.array([spread(n, kind, rng)], dtype)
+        expected = reference.score(x, want=["varentropy", "entropy", "max_log_prob"])
+        # The mean that cancels is the entropy's distance from the surprise of the maximum.
+        mean = expected["entropy"] + expected["max_log_prob"]
+        size = np.sqrt(expected["varentropy"] * (expected["varentropy"] + mean**2))
+        with on_isa(isa):
+            found = klce.score(x, want=["varentropy"])["varentropy"]
+        assert abs(found - expected["varentropy"])[0] <= 8 * np.finfo(dtype).eps * size[0] + 1e-30
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_margin_and_rank_over_segments(dtype, rng):
+    """A long row is looked at in parts, most of which need no look."""
+    x = rng.standard_normal((6, 50000)).astype(dtype)
+    x[0, [3, 45000]] = 9, 8
+    x[1, [3, 45000]] = 9, 9
+    x[2, [20000, 20001]] = 8, 9
+    x[3, 40000] = np.inf
+    x[4, 40000] = np.nan
+    target = np.array([45000, 45000, 7, 7, 7, 49999])
+    want = ["margin", "rank", "greedy_match"]
+    found, expected = klce.score(x, target, want=want), reference.score(x, target, want=want)
+    for name in want:
+        assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)

@@ -2,12 +2,12 @@
  * its segment in cache.  Operands: logits, target, ignore_index, temperature, want, candidates >
  * numbers, integers, candidates' log-probabilities, the top's indices, their log-probabilities.
  *
- * varentropy is the variance of (max - x)/T under p.  Each segment takes it about its own mean, by a
- * sweep of its own, and segments join with the square of the distance of their means: sums of
- * positive terms, where the mean of squares less the square of the mean would cancel. */
+ * varentropy is the variance of (max - x)/T under p.  Each segment takes it about its own mean, and
+ * segments join with the square of the distance of their means: sums of positive terms, where the mean of
+ * squares less the square of the mean would cancel. */
 
 /* Fields, after those of expsum.h. */
-enum { K(SQUARES) = 5, K(SECOND), K(RANK), K(BEST) };
+enum { K(SECOND) = K(SQUARES) + 1, K(RANK), K(BEST) };
 
 /* Operands. */
 enum {
@@ -27,62 +27,6 @@ static void K(score_prepare)(klce_call *call)
 {
     K(expsum_prepare)(call, *(const double *)call->arg[K(SCORE_TEMPERATURE)]);
     call->whole_rows = call->extent[K(SCORE_TOP)] > 0;
-}
-
-/* The mass at a state's reference, boosted. */
-KLCE_INLINE double K(mass_at_reference)(const K(expsum_context) *c, const double *state)
-{
-    double own = K(rescale)(c, state[FIELD(MAX)], 0, state[FIELD(ORIGIN)], state[FIELD(REF)]);
-    return state[FIELD(REST)] + ldexp(own, BOOST);
-}
-
-/* The boosted sum of exp * (distance of max - x from its mean)^2, which takes room above: at a temperature of
- * 1e6 a square is 2^54. */
-static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
-                                           const double *state)
-{
-    if (!(fabs(state[FIELD(MAX)]) < INFINITY))
-        return 0;
-    real origin = (real)state[FIELD(ORIGIN)], ref = (real)state[FIELD(REF)];
-    K(measure) from = K(measure_from)(c, origin, ref, BOOST - 16, FLOOR);
-    K(v) top = K(set)((real)state[FIELD(MAX)] - origin);
-    K(v) mean = K(set)((real)(state[FIELD(WEIGHTED)] / K(mass_at_reference)(c, state)));
-    K(v) group[VECTORS], sum[VECTORS];
-    K(lanes) squares = K(no_lanes)();
-    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
-        EACH_VECTOR(v) sum[v] = K(set)(0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(load_group)(x + j, end - j, (real)-INFINITY, group);
-            EACH_VECTOR(v)
-            {
-                K(v) z = K(max)(from.floor, group[v] - from.origin);
-                K(v) apart = (top - z) - mean;
-                sum[v] = K(fma)(K(exp_measured)(c, &from, z) * apart, apart, sum[v]);
-            }
-        }
-        K(add_lanes)(&squares, sum);
-    }
-    return K(total)(&squares) * 0x1p16;
-}
-
-/* Joins the squares of a later segment; before its sums are joined. */
-KLCE_INLINE void K(squares_join)(const K(expsum_context) *c, double *into, const double *from)
-{
-    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), Q = FIELD(SQUARES) };
-    const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
-    double squares = high[Q];
-    if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
-        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
-        double low_mass = K(mass_at_reference)(c, low), high_mass = K(mass_at_reference)(c, high);
-        double low_mean = low[FIELD(WEIGHTED)] / low_mass + (high[M] - low[M]);
-        double apart = low_mean - high[FIELD(WEIGHTED)] / high_mass;
-        double share = factor * low_mass / (factor * low_mass + high_mass);
-        /* A segment so far below that it weighs nothing may be at any distance. */
-        if (factor > 0)
-            squares += factor * low[Q] + high_mass * share * apart * apart;
-    }
-    into[Q] = squares;
 }
 
 /* Adds a segment to the row's top, which stands in the outputs: elements for now. */
@@ -113,15 +57,15 @@ static void K(score_looks)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
     int64_t want = K(wanted)(call, K(SCORE_WANT));
     const elem *x = K(row_in)(call, 0, row);
     ptrdiff_t n = high - low;
-    if (WANTS(want, score_varentropy))
-        state[FIELD(SQUARES)] = K(sum_squares)(K(context)(call), x + low, n, state);
-    if (WANTS(want, score_margin))
-        state[FIELD(SECOND)] = K(second_of)(x + low, n);
+    state[FIELD(SECOND)] = -INFINITY; /* of the maxima of other segments */
     if (WANTS(want, score_rank)) {
         int64_t label =
             *(const int64_t *)(call->arg[K(SCORE_TARGET)] + row * call->step[K(SCORE_TARGET)]);
         int counts = label != *(const int64_t *)call->arg[K(SCORE_IGNORED)];
         counts &= (uint64_t)label < (uint64_t)call->n;
+        /* Most segments hold nothing as large as a likely label's logit. */
+        if (counts && K(value)(x[label]) > state[FIELD(MAX)])
+            counts = 0;
         state[FIELD(RANK)] = counts ? (double)K(count_from)(x + low, n, K(value)(x[label])) : 0;
     }
     state[FIELD(BEST)] = (double)low;
@@ -129,7 +73,7 @@ static void K(score_looks)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
         K(score_top)(call, row, low, high);
 }
 
-/* Whether anything is asked for that takes the sum of the exponentials, and of those by max - x. */
+/* Whether anything is asked for that takes the sum of the exponentials. */
 KLCE_INLINE int K(score_sums)(const klce_call *call)
 {
     const int64_t looks = 1 << KLCE_score_rank | 1 << KLCE_score_argmax |
@@ -138,23 +82,31 @@ KLCE_INLINE int K(score_sums)(const klce_call *call)
            call->extent[K(SCORE_TOP)];
 }
 
-KLCE_INLINE int K(score_weighs)(const klce_call *call)
+/* How many moments of max - x are asked for. */
+KLCE_INLINE int K(score_moments)(const klce_call *call)
 {
     int64_t want = K(wanted)(call, K(SCORE_WANT));
-    return WANTS(want, score_entropy) || WANTS(want, score_varentropy);
+    return WANTS(want, score_varentropy) ? 2 : WANTS(want, score_entropy) ? 1 : 0;
 }
 
 static void K(score_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                            double *state)
 {
+    const K(expsum_context) *c = K(context)(call);
     const elem *x = K(row_in)(call, 0, row) + low;
-    if (K(score_weighs)(call)) {
-        K(sum_exp_and_weighted)(K(context)(call), x, high - low, state);
+    ptrdiff_t n = high - low;
+    int moments = K(score_moments)(call);
+    if (moments > 1 && n > FEW) {
+        K(sum_exp_and_squares)(c, x, n, state);
+    } else if (moments) {
+        K(sum_exp_and_weighted)(c, x, n, state);
+        if (moments > 1)
+            state[FIELD(SQUARES)] = K(sum_squares)(c, x, n, state);
     } else if (K(score_sums)(call)) {
-        K(sum_exp)(K(context)(call), x, high - low, state);
+        K(sum_exp)(c, x, n, state);
     } else {
-        state[FIELD(MAX)] = K(extent_of)(x, high - low, 0).max;
-        state[FIELD(REST)] = K(first_nan)(x, high - low) < 0 ? 0 : NAN;
+        state[FIELD(MAX)] = K(extent_of)(x, n, 0).max;
+        state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
         state[FIELD(ORIGIN)] = state[FIELD(REF)] = 0;
     }
     K(score_looks)(call, row, low, high, state);
@@ -162,17 +114,12 @@ static void K(score_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
 
 static void K(score_merge)(const klce_call *call, double *into, const double *from)
 {
-    double least = from[FIELD(MAX)] < into[FIELD(MAX)] ? from[FIELD(MAX)] : into[FIELD(MAX)];
-    double second =
-        from[FIELD(SECOND)] > into[FIELD(SECOND)] ? from[FIELD(SECOND)] : into[FIELD(SECOND)];
-    into[FIELD(SECOND)] = second > least ? second : least;
+    double lesser = from[FIELD(MAX)] < into[FIELD(MAX)] ? from[FIELD(MAX)] : into[FIELD(MAX)];
+    into[FIELD(SECOND)] = fmax(lesser, fmax(into[FIELD(SECOND)], from[FIELD(SECOND)]));
     into[FIELD(RANK)] += from[FIELD(RANK)];
     K(argmax_join)(into, from, K(BEST));
-    if (K(score_weighs)(call)) {
-        K(squares_join)(K(context)(call), into, from);
-        K(expsum_join)(K(context)(call), into, from, 1);
-    } else if (K(score_sums)(call)) {
-        K(expsum_join)(K(context)(call), into, from, 0);
+    if (K(score_sums)(call)) {
+        K(expsum_join)(K(context)(call), into, from, K(score_moments)(call));
     } else {
         into[FIELD(REST)] += from[FIELD(REST)];
         if (from[FIELD(MAX)] > into[FIELD(MAX)])
@@ -201,6 +148,9 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     double value[KLCE_SCORE_COUNT][KLCE_TILE];
     v_f64 inverse = set_f64(1 / c->t), zero = set_f64(0), nan = set_f64(NAN);
     K(read_at_labels)(call, row, count, &labels);
+    if (WANTS(want, score_margin))
+        for (int i = 0; i < count; i++)
+            K(add_second)(K(row_in)(call, 0, row + i), call->n, state + i, K(SECOND), K(BEST));
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
@@ -265,12 +215,17 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
 static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE] = {0};
-    if (K(score_weighs)(call))
+    int moments = K(score_moments)(call);
+    if (moments)
         K(sum_exp_and_weighted_few)(call, 0, row, state);
     else
         K(sum_exp_few)(call, 0, row, state);
-    for (int i = 0; i < KLCE_TILE; i++)
+    for (int i = 0; i < KLCE_TILE; i++) {
+        if (moments > 1)
+            state[FIELD(SQUARES) + i] =
+                K(sum_squares)(K(context)(call), K(row_in)(call, 0, row + i), call->n, state + i);
         K(score_looks)(call, row + i, 0, call->n, state + i);
+    }
     K(score_finish)(call, row, KLCE_TILE, state);
 }
 
