@@ -123,30 +123,24 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measu
     }
 }
 
-/* Whether the second sweep is for anything. */
-KLCE_INLINE int K(compare_adds)(int64_t want)
+/* Whether a sum is asked for beside that of KL(p||q). */
+KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
 {
-    const int64_t others = 1 << KLCE_compare_entropy_p | 1 << KLCE_compare_entropy_q |
-                           1 << KLCE_compare_target_log_prob_change |
-                           1 << KLCE_compare_target_prob_change | 1 << KLCE_compare_same_argmax |
-                           1 << KLCE_compare_top_overlap;
-    return (want & ~others) != 0;
+    return WANTS(want, compare_reverse_kl_divergence) ||
+           WANTS(want, compare_reverse_cross_entropy) || WANTS(want, compare_js_divergence) ||
+           WANTS(want, compare_total_variation) || WANTS(want, compare_expected_agreement);
 }
 
-static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                             double *state)
+KLCE_INLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state, int64_t want)
 {
     const K(expsum_context) *c = K(context)(call);
-    int64_t want = K(wanted)(call, K(COMPARE_WANT));
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     const K(pair_measure) by = K(pair_measure_of)(c, state);
     K(lanes) sums[K(COMPARE_SUMS)];
     K(v) x_group[VECTORS], y_group[VECTORS];
     K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][VECTORS];
-    if (!K(compare_adds)(want))
-        return;
-    for (int k = 0; k < K(COMPARE_SUMS); k++)
-        sums[k] = K(no_lanes)();
+    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sums[k] = K(no_lanes)();
     KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) term[k] = K(set)(0);
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
@@ -166,6 +160,29 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     }
     for (int k = 0; k < K(COMPARE_SUMS); k++)
         state[(K(KL) + k) * KLCE_TILE] = K(total)(&sums[k]);
+}
+
+/* The divergence that everybody asks for, alone: its sums stay in registers. */
+static KLCE_NOINLINE void K(sum_kl_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                          ptrdiff_t high, double *state)
+{
+    K(sum_terms)(call, row, low, high, state, 0);
+}
+
+static KLCE_NOINLINE void K(sum_all_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                           ptrdiff_t high, double *state, int64_t want)
+{
+    K(sum_terms)(call, row, low, high, state, want);
+}
+
+static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                             double *state)
+{
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    if (K(needs_more_than_kl)(want))
+        K(sum_all_terms)(call, row, low, high, state, want);
+    else if (WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy))
+        K(sum_kl_terms)(call, row, low, high, state);
 }
 
 static void K(compare_add)(const klce_call *call, double *into, const double *from)
