@@ -67,13 +67,14 @@ typedef enum {
 
 enum {
     KLCE_MAX_ARGS = 16,
-    KLCE_TILE = 16,        /* rows whose states are finished together, across vector lanes */
-    KLCE_FIELDS = 20,      /* doubles of state a row */
-    KLCE_PASSES = 3,       /* at most, over a row */
-    KLCE_CONTEXT = 40,     /* doubles of a temperature's constants */
-    KLCE_FEW_BYTES = 1024, /* of `real`, in a row of few classes: FEW of them (kernels.h) */
-    KLCE_SEGMENT = 16384,  /* a long row is split at multiples of this, for any thread count */
-    KLCE_TOP = 1024        /* the most that the top of a row may be asked for */
+    KLCE_TILE = 16,            /* rows whose states are finished together, across vector lanes */
+    KLCE_FIELDS = 20,          /* doubles of state a row */
+    KLCE_PASSES = 3,           /* at most, over a row */
+    KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
+    KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
+    KLCE_SEGMENT = 16384,      /* a long row is split at multiples of this, for any thread count */
+    KLCE_KEPT_BYTES = 1 << 20, /* half of what a core may have of the caches it shares */
+    KLCE_TOP = 1024            /* the most that the top of a row may be asked for */
 };
 
 /* A label out of range, and one that is ignored. */
@@ -95,6 +96,12 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
+    /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of them.  They
+     * stand in `kept`, a row for each row of the tile that begins at kept_from: scratch memory of the
+     * thread, NULL where there is none (a row is split, memory is short). */
+    int keeps;
+    char *kept;
+    ptrdiff_t kept_from;
     /* What kernels met among the labels: klce_label_kind, or-ed (of ignored ones, what losses met).  The
      * result of a bad one is nan; which it is, klce_check_labels tells. */
     atomic_int *labels_met;

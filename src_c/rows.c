@@ -83,11 +83,41 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
     }
 }
 
-/* Rows [low, high) by tiles of as many as stay in L2 between the passes, at most KLCE_TILE. */
+/* Rows [low, high) of a kernel's passes, `tile` rows at a time: as many as stay in L2 between the passes. */
+static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
+                      ptrdiff_t low, ptrdiff_t high)
+{
+    double state[STATE] = {0};
+    for (ptrdiff_t row = low; row < high; row += tile) {
+        ptrdiff_t count = tile < high - row ? tile : high - row;
+        for (const klce_pass *pass = kernel->pass; pass < kernel->pass + KLCE_PASSES && pass->sweep;
+             pass++) {
+            for (ptrdiff_t i = 0; i < count; i++)
+                sweep_row(call, pass, row + i, state + i);
+            if (pass->finish)
+                pass->finish(call, row, count, state);
+        }
+    }
+}
+
+/* The same, of a kernel that keeps a `real` a class between its passes. */
+static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
+                              ptrdiff_t low, ptrdiff_t high)
+{
+    klce_call own = *call;
+    size_t reals = (size_t)call->n * klce_real_sizes[call->dtype];
+    char *memory = reals <= KLCE_KEPT_BYTES ? malloc((size_t)tile * reals) : NULL;
+    own.kept = memory;
+    for (; low < high; low += tile) {
+        own.kept_from = low;
+        run_tiles(&own, kernel, tile, low, tile < high - low ? low + tile : high);
+    }
+    free(memory);
+}
+
 static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
                                ptrdiff_t high)
 {
-    double state[STATE] = {0};
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
     int few = call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
@@ -103,16 +133,8 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
         for (; low + KLCE_TILE <= high; low += KLCE_TILE)
             kernel->few(call, low);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
-    for (ptrdiff_t row = low; row < high; row += tile) {
-        ptrdiff_t count = tile < high - row ? tile : high - row;
-        for (const klce_pass *pass = kernel->pass; pass < kernel->pass + KLCE_PASSES && pass->sweep;
-             pass++) {
-            for (ptrdiff_t i = 0; i < count; i++)
-                sweep_row(call, pass, row + i, state + i);
-            if (pass->finish)
-                pass->finish(call, row, count, state);
-        }
-    }
+    if (low < high)
+        (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
     klce_leave(saved);
 }
 
@@ -242,7 +264,8 @@ static klce_status run_rows(klce_call *call)
     }
     if (gathers)
         n = n < 16 ? 8 : 32; /* whatever the classes, a row costs a cache miss or a part of one */
-    call->whole_rows = 0;
+    call->whole_rows = call->keeps = 0;
+    call->kept = NULL;
     if (j.kernel->prepare) {
         klce_environment saved = klce_enter();
         j.kernel->prepare(call);

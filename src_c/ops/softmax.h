@@ -1,8 +1,8 @@
 /* softmax in three passes: the maximum, the sum, the quotients.  The last two find the row in cache.
  *
- * A row is exponentiated once: the second pass leaves the exponentials in the output and the third
- * scales them.  In place, where the row and its output would not stay in cache together, and where an
- * element of the output has no room for them, the third computes them again, to the same bits.
+ * A row is exponentiated once: the second pass leaves the exponentials in the output, or in scratch memory
+ * where the output is the input or has no room for them, and the third scales them.  Where a row and those
+ * would not stay in cache together, the third computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -32,14 +32,17 @@
 static void K(softmax_prepare)(klce_call *call)
 {
     K(expsum_prepare)(call, *(const double *)call->arg[1]);
+    call->keeps = sizeof(elem) != sizeof(real) || call->arg[0] == call->arg[2];
 }
 
-/* Twice a megabyte is what a core may have of the caches it shares. */
-#define KEPT_CLASSES ((ptrdiff_t)((1 << 20) / sizeof(real)))
-
-KLCE_INLINE int K(keeps_exponentials)(const klce_call *call)
+/* Where a row's exponentials are kept; NULL for nowhere. */
+KLCE_INLINE real *K(kept_exponentials)(const klce_call *call, ptrdiff_t row)
 {
-    return sizeof(elem) == sizeof(real) && call->n <= KEPT_CLASSES && call->arg[0] != call->arg[2];
+    if (sizeof(elem) == sizeof(real) && call->arg[0] != call->arg[2])
+        return call->n * (ptrdiff_t)sizeof(real) <= KLCE_KEPT_BYTES
+                   ? (real *)(call->arg[2] + row * call->step[2])
+                   : NULL;
+    return call->kept ? (real *)call->kept + (row - call->kept_from) * call->n : NULL;
 }
 
 /* Beside MAX, ORIGIN and REF, which are those of expsum.h: the sum of all lifted exponentials; then
@@ -106,12 +109,11 @@ KLCE_INLINE void K(softmax_add_group)(const K(expsum_context) *c, const K(measur
 
 /* 20 instructions a vector in float32 (2 to measure, 11 of exp, 1 to join, 5 to add, 1 to store). */
 KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                                double *state, int keep)
+                                double *state, real *kept)
 {
     /* A copy: what is stored might change the call's, for all that the compiler knows. */
     const K(expsum_context) context = *K(context)(call), *c = &context;
     const elem *x = K(row_in)(call, 0, row);
-    elem *kept = K(row_out)(call, 2, row);
     const K(measure) from = K(lifted_from)(call, state);
     K(lanes) total = K(no_lanes)();
     K(v) group[VECTORS], sum[VECTORS], lost[VECTORS];
@@ -125,14 +127,14 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
         K(prefetch_group)(x + i, BLOCK);
         K(load_group)(x + i, LANES, 0, group);
         K(softmax_add_group)(c, &from, group, sum, lost);
-        if (keep)
-            K(store_group)(kept + i, LANES, group);
+        if (kept)
+            V(store_group)(kept + i, LANES, group);
     }
     if (i < high) {
         K(load_group)(x + i, high - i, (real)-INFINITY, group);
         K(softmax_add_group)(c, &from, group, sum, lost);
-        if (keep)
-            K(store_group)(kept + i, high - i, group);
+        if (kept)
+            V(store_group)(kept + i, high - i, group);
     }
     EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
     K(add_lanes)(&total, sum);
@@ -143,10 +145,11 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
-    if (K(keeps_exponentials)(call))
-        K(softmax_sum)(call, row, low, high, state, 1);
+    real *kept = K(kept_exponentials)(call, row);
+    if (kept)
+        K(softmax_sum)(call, row, low, high, state, kept);
     else
-        K(softmax_sum)(call, row, low, high, state, 0);
+        K(softmax_sum)(call, row, low, high, state, NULL);
 }
 
 static void K(softmax_merge)(const klce_call *call, double *into, const double *from)
@@ -256,23 +259,29 @@ KLCE_INLINE void K(softmax_quotient_group)(const K(expsum_context) *c, const K(m
 }
 
 KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                      ptrdiff_t high, const double *state, int kept)
+                                      ptrdiff_t high, const double *state, const real *kept)
 {
     const K(expsum_context) context = *K(context)(call), *c = &context;
-    const elem *x = K(row_in)(call, kept ? 2 : 0, row);
+    const elem *x = K(row_in)(call, 0, row);
     elem *y = K(row_out)(call, 2, row);
     K(factor) plain = K(row_factor)(state, UNLIFT), lifted = K(row_factor)(state, 1);
     const K(measure) from = K(lifted_from)(call, state);
     K(v) group[VECTORS];
     ptrdiff_t i = low;
     for (; i + LANES <= high; i += LANES) {
-        K(load_group)(x + i, LANES, 0, group);
-        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept);
+        if (kept)
+            V(load_group)(kept + i, LANES, 0, group);
+        else
+            K(load_group)(x + i, LANES, 0, group);
+        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept != NULL);
         K(store_group)(y + i, LANES, group);
     }
     if (i < high) {
-        K(load_group)(x + i, high - i, kept ? LIFTED_SMALL : (real)state[FIELD(MAX)], group);
-        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept);
+        if (kept)
+            V(load_group)(kept + i, high - i, LIFTED_SMALL, group);
+        else
+            K(load_group)(x + i, high - i, (real)state[FIELD(MAX)], group);
+        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept != NULL);
         K(store_group)(y + i, high - i, group);
     }
 }
@@ -280,10 +289,11 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
 static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                             double *state)
 {
-    if (K(keeps_exponentials)(call))
-        K(softmax_quotients)(call, row, low, high, state, 1);
+    const real *kept = K(kept_exponentials)(call, row);
+    if (kept)
+        K(softmax_quotients)(call, row, low, high, state, kept);
     else
-        K(softmax_quotients)(call, row, low, high, state, 0);
+        K(softmax_quotients)(call, row, low, high, state, NULL);
 }
 
 static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
@@ -335,7 +345,6 @@ static const klce_kernel K(softmax_kernel) = {
     .few = TILE_OF(softmax_few),
 };
 
-#undef KEPT_CLASSES
 #undef LIFT
 #undef LOWEST
 #undef UNLIFT
