@@ -176,7 +176,7 @@ klce_status klce_run(const klce_call *call);
 ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
                             int64_t *counted);
 
-/* Sum by fixed chunks with compensation: the same bits however the values came about.  Results are
+/* sum.c: by fixed chunks with compensation, the same bits however the values came about.  Results are
  * summed, which are f32 or f64. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
 

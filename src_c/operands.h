@@ -100,15 +100,18 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
 /* Asks for the values at the labels of a tile ahead, of whatever rows there are up to `end`, and at labels
  * in range or not: an address is not touched by it.  Rows far apart miss the cache one by one, and
  * their misses overlap only as far as they are known. */
+KLCE_INLINE void K(prefetch_at_label)(const klce_call *call, ptrdiff_t row)
+{
+    uint64_t label = *(const uint64_t *)(call->arg[1] + row * call->step[1]);
+    KLCE_PREFETCH((void *)((uintptr_t)call->arg[0] + (uint64_t)(row * call->step[0]) +
+                           label * (uint64_t)call->core[0]));
+}
+
 KLCE_INLINE void K(prefetch_at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t end)
 {
-    uintptr_t x = (uintptr_t)call->arg[0];
     ptrdiff_t high = KLCE_LESSER(row + KLCE_TILE, end);
-    for (ptrdiff_t i = row; i < high; i++) {
-        uint64_t label = *(const uint64_t *)(call->arg[1] + i * call->step[1]);
-        KLCE_PREFETCH(
-            (void *)(x + (uint64_t)(i * call->step[0]) + label * (uint64_t)call->core[0]));
-    }
+    for (ptrdiff_t i = row; i < high; i++)
+        K(prefetch_at_label)(call, i);
 }
 
 /* And the values there, which may lie apart or be masked. */

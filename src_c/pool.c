@@ -223,16 +223,27 @@ enum { WORKER_STACK = 1 << 20, LINE = 128 };
 static struct {
     /* On lines of their own: polled by idle workers, and fought over by busy ones. */
     _Alignas(LINE) atomic_uint gate;
-    _Alignas(LINE) atomic_size_t next; /* the next index to hand out */
-    _Alignas(LINE) atomic_bool busy;   /* a caller holds the pool, and owns what follows */
+    _Alignas(LINE) atomic_bool busy; /* a caller holds the pool, and owns what follows */
     atomic_uint caller_sleeps;
     atomic_int sleepers; /* workers asleep, or about to be */
     int workers;
     pthread_t team[SMALL_TEAM]; /* the first workers */
-    size_t count;
+    size_t count, shares;
     klce_task task;
     void *context;
 } pool;
+
+/* Each thread has a share of the indices, the same in every loop of as many, so that what it leaves in its
+ * core's caches is what the next loop over the same rows gives it; then it helps with the others'. */
+static struct {
+    _Alignas(LINE) atomic_size_t next; /* the next index to hand out */
+} share[KLCE_MAX_THREADS];
+
+static size_t share_start(size_t number)
+{
+    size_t extra = pool.count % pool.shares;
+    return pool.count / pool.shares * number + (number < extra ? number : extra);
+}
 
 /* Sleeps unless *word differs from `seen`; may return early. wake() rouses up to n sleepers. */
 #ifdef USE_FUTEX
@@ -308,14 +319,18 @@ static unsigned poll_gate(unsigned mask, bool wanted, bool spin)
 }
 
 /* Works off the running loop until no index is left, and closes the gate. */
-static void run_seated(void)
+static void run_seated(size_t number)
 {
-    const size_t count = pool.count;
+    const size_t shares = pool.shares;
     const klce_task task = pool.task;
     void *const context = pool.context;
-    size_t i;
-    while ((i = atomic_fetch_add_explicit(&pool.next, 1, memory_order_relaxed)) < count)
-        task(context, (ptrdiff_t)i);
+    for (size_t k = 0; k < shares; k++) {
+        const size_t own = (number + k) % shares, end = share_start(own + 1);
+        atomic_size_t *next = &share[own].next;
+        size_t i;
+        while ((i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < end)
+            task(context, (ptrdiff_t)i);
+    }
     atomic_fetch_and(&pool.gate, ~(unsigned)SEATS);
 }
 
@@ -341,7 +356,7 @@ static void *worker_main(void *number)
     inside_task = true;
     for (;;) {
         take_seat(spin);
-        run_seated();
+        run_seated((size_t)(intptr_t)number);
         /* The last to leave finds only itself at the closed gate. */
         if (atomic_fetch_sub(&pool.gate, 1) == 1 && atomic_exchange(&pool.caller_sleeps, 0))
             wake(&pool.caller_sleeps, 1);
@@ -465,10 +480,12 @@ void klce_parallel_for(ptrdiff_t count, int max_threads, klce_task task, void *c
     pool.count = (size_t)count;
     pool.task = task;
     pool.context = context;
-    atomic_store_explicit(&pool.next, 0, memory_order_relaxed);
+    pool.shares = (size_t)threads;
+    for (size_t i = 0; i < pool.shares; i++)
+        atomic_store_explicit(&share[i].next, share_start(i), memory_order_relaxed);
     inside_task = true;
     open_gate(threads - 1 < pool.workers ? threads - 1 : pool.workers);
-    run_seated();
+    run_seated(0);
     wait_until_empty(threads <= default_threads());
     inside_task = false;
     atomic_store(&pool.busy, false);

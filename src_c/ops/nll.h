@@ -1,49 +1,84 @@
 /* nll: minus the log-probability at the label. */
 
-/* The labels of a whole tile, unless one is out of range, which 3 instructions a vector tell. */
+/* Rows whose labels are looked at together. */
+#define ROWS 64
+
+/* Rows from one to that whose value is asked for meanwhile, where they are apart. */
+#define AHEAD 32
+
+/* Copies the labels of ROWS rows, as they may change meanwhile, and tells whether none is out of range: by
+ * the sign bits of label and last - label, 4 instructions a vector. */
 KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *label)
 {
-    uint64_t outside = 0, last = (uint64_t)call->n - 1;
-    memcpy(label, call->arg[1] + row * call->step[1], KLCE_TILE * sizeof *label);
-    for (int i = 0; i < KLCE_TILE; i++)
-        outside |= (uint64_t)label[i] | (last - (uint64_t)label[i]);
-    return !(outside >> 63);
+    const char *labels = call->arg[1] + row * (ptrdiff_t)sizeof *label;
+    b_f64 outside = set_bits_f64(0), last = set_bits_f64(call->n - 1);
+    memcpy(label, labels, ROWS * sizeof *label);
+    for (int i = 0; i < ROWS; i += KLCE_WIDTH_f64) {
+        b_f64 own = to_bits_f64(load_f64((const double *)(const void *)(label + i)));
+        outside = outside | own | (last - own);
+    }
+    /* 1 or, where there is a sign, -1. */
+    b_f64 sign = set_bits_f64(INT64_MIN), one = to_bits_f64(set_f64(1));
+    return !any_f64(lt_f64(from_bits_f64((outside & sign) | one), set_f64(0)));
+}
+
+/* The values at labels that are inside, asking for those of rows that follow if they are apart. */
+KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64_t *label, int asks)
+{
+    const char *x = call->arg[0] + row * call->step[0];
+    real *y = K(result)(call, 3, row);
+    for (int i = 0; i < ROWS; i++, x += call->step[0]) {
+        if (asks)
+            K(prefetch_at_label)(call, row + i + AHEAD);
+        y[i] = -K(value)(((const elem *)x)[label[i]]);
+    }
 }
 
 /* Bytes from row to row up to which the processor itself sees what comes next. */
 #define NEAR_ROWS 64
 
-static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+/* Labels that may be ignored, masked or out of range. */
+KLCE_INLINE void K(nll_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t count)
 {
     K(labels) labels = {.value = {0}};
-    int64_t label[KLCE_TILE], ignored = *(const int64_t *)call->arg[2];
-    ptrdiff_t step = call->step[0];
-    /* Where no label in range is ignored or masked, most tiles need no more than the values. */
+    K(read_at_labels)(call, row, count, &labels);
+    EACH_STATE(i, count)
+    {
+        m_f64 is_ignored = eq_f64(load_f64(labels.counted + i), set_f64(0));
+        v_f64 loss = -load_f64(labels.value + i);
+        store_f64(labels.value + i, select_f64(is_ignored, set_f64(0), loss));
+    }
+    K(put)(call, 3, row, count, labels.value);
+}
+
+static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    int64_t label[ROWS], ignored = *(const int64_t *)call->arg[2];
+    ptrdiff_t row = low, step = call->step[0];
+    /* Where no label in range is ignored or masked, most rows need no more than the values. */
     int plain = !call->mask && call->core[0] == sizeof(elem) && call->step[1] == sizeof *label &&
                 call->step[3] == sizeof(real) && (ignored < 0 || ignored >= call->n);
     int apart = step > NEAR_ROWS || step < -NEAR_ROWS;
-    for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {
-        ptrdiff_t count = KLCE_LESSER(KLCE_TILE, high - row);
-        if (apart)
-            K(prefetch_at_labels)(call, row + KLCE_TILE, high);
-        if (plain && count == KLCE_TILE && K(read_inside)(call, row, label)) {
-            const char *x = call->arg[0] + row * step;
-            real *y = K(result)(call, 3, row);
-            KLCE_UNROLL for (int i = 0; i < KLCE_TILE; i++) y[i] =
-                -K(value)(((const elem *)(x + i * step))[label[i]]);
+    while (row < high) {
+        if (plain && high - row >= ROWS && K(read_inside)(call, row, label)) {
+            if (apart && high - row >= ROWS + AHEAD)
+                K(negated_at)(call, row, label, 1);
+            else
+                K(negated_at)(call, row, label, 0);
+            row += ROWS;
             continue;
         }
-        K(read_at_labels)(call, row, count, &labels);
-        EACH_STATE(i, count)
-        {
-            m_f64 is_ignored = eq_f64(load_f64(labels.counted + i), set_f64(0));
-            v_f64 loss = -load_f64(labels.value + i);
-            store_f64(labels.value + i, select_f64(is_ignored, set_f64(0), loss));
+        for (ptrdiff_t stop = KLCE_LESSER(row + ROWS, high); row < stop; row += KLCE_TILE) {
+            if (apart)
+                K(prefetch_at_labels)(call, row + KLCE_TILE, high);
+            K(nll_tile)(call, row, KLCE_LESSER(KLCE_TILE, stop - row));
         }
-        K(put)(call, 3, row, count, labels.value);
+        row = KLCE_LESSER(row, high);
     }
 }
 
+#undef ROWS
+#undef AHEAD
 #undef NEAR_ROWS
 
 static const klce_kernel K(nll_kernel) = {.rows = K(nll_rows)};
