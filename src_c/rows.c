@@ -13,7 +13,7 @@
 
 enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
-    THRESHOLD = 1 << 16,       /* elements below which a second thread does not pay */
+    THRESHOLD = 1 << 14,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
     ALIGNMENT = 64,            /* of what they are packed into */
@@ -263,7 +263,7 @@ static klce_status run_rows(klce_call *call)
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)
-        n = n < 16 ? 8 : 32; /* whatever the classes, a row costs a cache miss or a part of one */
+        n = n < 16 ? 2 : 8; /* whatever the classes, a row costs a cache miss or a part of one */
     call->whole_rows = call->keeps = 0;
     call->kept = NULL;
     if (j.kernel->prepare) {
