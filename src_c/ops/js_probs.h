@@ -86,6 +86,7 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
         EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(prefetch_later_pair)(p + j, q + j, call->n);
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v)

@@ -97,6 +97,7 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
         EACH_VECTOR(v) term_sum[v] = raised_sum[v] = mass_sum[v] = gain_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
             K(v) least = K(set)(SMALL);
+            K(prefetch_pair)(p + j, q + j, BLOCK / 2);
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);

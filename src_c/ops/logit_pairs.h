@@ -207,6 +207,7 @@ KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_term) term_of, 
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
         EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
+            K(prefetch_later_pair)(x + j, y + j, call->n);
             K(load_group)(x + j, end - j, (real)NAN, x_group);
             K(load_group)(y + j, end - j, (real)NAN, y_group);
             for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
