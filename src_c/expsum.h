@@ -57,6 +57,12 @@ KLCE_INLINE void K(expsum_prepare)(klce_call *call, double temperature)
     memcpy(call->context, &context, sizeof context);
 }
 
+/* Of ops whose operand 1 is the temperature. */
+static void K(temperature_prepare)(klce_call *call)
+{
+    K(expsum_prepare)(call, *(const double *)call->arg[1]);
+}
+
 KLCE_INLINE const K(expsum_context) *K(context)(const klce_call *call)
 {
     return (const K(expsum_context) *)call->context;
@@ -389,6 +395,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
             from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
             /* The maximum's group is read from a copy that lacks it. */
             ptrdiff_t first = start + K(first_equal)(x + start, stop - start, run.max);
+            if (first < start) /* gone: the array changes meanwhile */
+                first = start;
             skipped = first - (first - start) % LANES;
             K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, group);
             EACH_VECTOR(v) K(store)(without_max + v * WIDTH, group[v]);

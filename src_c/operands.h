@@ -97,9 +97,8 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
         K(meet_label)(call, KLCE_IGNORED_LABEL);
 }
 
-/* Asks for the values at the labels of a tile ahead, of whatever rows there are up to `end`, and at labels
- * in range or not: an address is not touched by it.  Rows far apart miss the cache one by one, and
- * their misses overlap only as far as they are known. */
+/* Asks for the value at a row's label, in range or not: an address is not touched by it.  Rows far apart miss
+ * the cache one by one, and their misses overlap only as far as they are known. */
 KLCE_INLINE void K(prefetch_at_label)(const klce_call *call, ptrdiff_t row)
 {
     uint64_t label = *(const uint64_t *)(call->arg[1] + row * call->step[1]);
@@ -107,6 +106,7 @@ KLCE_INLINE void K(prefetch_at_label)(const klce_call *call, ptrdiff_t row)
                            label * (uint64_t)call->core[0]));
 }
 
+/* Of a tile ahead, of whatever rows there are up to `end`. */
 KLCE_INLINE void K(prefetch_at_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t end)
 {
     ptrdiff_t high = KLCE_LESSER(row + KLCE_TILE, end);

@@ -233,8 +233,9 @@ static struct {
     void *context;
 } pool;
 
-/* Each thread has a share of the indices, the same in every loop of as many, so that what it leaves in its
- * core's caches is what the next loop over the same rows gives it; then it helps with the others'. */
+/* Each thread has a share of the indices, so that what it leaves in its core's caches is what the next loop
+ * over the same rows gives it, while there are as many workers as loops ask for; then it helps with the
+ * others'. */
 static struct {
     _Alignas(LINE) atomic_size_t next; /* the next index to hand out */
 } share[KLCE_MAX_THREADS];
@@ -327,7 +328,9 @@ static void run_seated(size_t number)
     for (size_t k = 0; k < shares; k++) {
         const size_t own = (number + k) % shares, end = share_start(own + 1);
         atomic_size_t *next = &share[own].next;
-        size_t i;
+        size_t i = atomic_load_explicit(next, memory_order_relaxed);
+        if (i >= end) /* known without taking the line from the others */
+            continue;
         while ((i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < end)
             task(context, (ptrdiff_t)i);
     }

@@ -13,7 +13,7 @@
 
 enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
-    THRESHOLD = 1 << 14,       /* elements below which a second thread does not pay */
+    THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
     ALIGNMENT = 64,            /* of what they are packed into */
@@ -198,6 +198,9 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
         call.step[k] = distinct < rows ? 0 : row_step;
         call.core[k] = (ptrdiff_t)size;
     }
+    /* What is packed is no longer where the output is, which then has room for what a kernel keeps. */
+    if (klce_elem_sizes[call.dtype] == klce_real_sizes[call.dtype])
+        call.keeps = 0;
     run_rows_of_kernel(&call, j->kernel, 0, rows);
     for (int k = j->operands.outputs_from; k < j->operands.count; k++)
         if (scratch[k])
@@ -263,7 +266,7 @@ static klce_status run_rows(klce_call *call)
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)
-        n = n < 16 ? 2 : 8; /* whatever the classes, a row costs a cache miss or a part of one */
+        n = n < 16 ? 4 : 16; /* whatever the classes, a row costs a cache miss or a part of one */
     call->whole_rows = call->keeps = 0;
     call->kept = NULL;
     if (j.kernel->prepare) {

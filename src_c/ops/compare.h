@@ -11,7 +11,7 @@
  * taken out of the divergences at the end. */
 
 /* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5 to 9
- * y's. */
+ * y's: of no more than one moment, since squares would stand in y's first. */
 enum {
     K(COMPARE_Q) = 5,
     K(BEST_P) = 10,

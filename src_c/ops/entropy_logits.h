@@ -53,7 +53,7 @@ static void K(entropy_logits_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(entropy_logits_kernel) = {
-    .prepare = K(softmax_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(entropy_logits_sweep), SHARED(entropy_logits_merge),
               SHARED(entropy_logits_finish)}},
     .few = TILE_OF(entropy_logits_few),

@@ -1,10 +1,5 @@
 /* log_softmax: (x - max)/T - log1p(rest), which share a sign, so that nothing cancels. */
 
-static void K(log_softmax_prepare)(klce_call *call)
-{
-    K(expsum_prepare)(call, *(const double *)call->arg[1]);
-}
-
 static void K(log_softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                  ptrdiff_t high, double *state)
 {
@@ -92,7 +87,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(log_softmax_kernel) = {
-    .prepare = K(log_softmax_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(log_softmax_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),

@@ -11,10 +11,12 @@
 KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *label)
 {
     const char *labels = call->arg[1] + row * (ptrdiff_t)sizeof *label;
+    double raw[ROWS]; /* int64 */
     b_f64 outside = set_bits_f64(0), last = set_bits_f64(call->n - 1);
-    memcpy(label, labels, ROWS * sizeof *label);
+    memcpy(raw, labels, sizeof raw);
+    memcpy(label, raw, sizeof raw);
     for (int i = 0; i < ROWS; i += KLCE_WIDTH_f64) {
-        b_f64 own = to_bits_f64(load_f64((const double *)(const void *)(label + i)));
+        b_f64 own = to_bits_f64(load_f64(raw + i));
         outside = outside | own | (last - own);
     }
     /* 1 or, where there is a sign, -1. */

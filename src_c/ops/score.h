@@ -1,5 +1,5 @@
 /* score: what is asked for of a row of logits, from one read of it: every look beside the sums finds
- * its segment in cache.  Operands: logits, target, ignore_index, temperature, want, candidates >
+ * its segment in cache, but for one look at the segment of the maximum when the row is done.  Operands: logits, target, ignore_index, temperature, want, candidates >
  * numbers, integers, candidates' log-probabilities, the top's indices, their log-probabilities.
  *
  * varentropy is the variance of (max - x)/T under p.  Each segment takes it about its own mean, and

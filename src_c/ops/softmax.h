@@ -2,7 +2,8 @@
  *
  * A row is exponentiated once: the second pass leaves the exponentials in the output, or in scratch memory
  * where the output is the input or has no room for them, and the third scales them.  Where a row and those
- * would not stay in cache together, the third computes them again, to the same bits.
+ * would not stay in cache together, or there is no scratch memory, as for rows that are split, the third
+ * computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -31,7 +32,7 @@
 
 static void K(softmax_prepare)(klce_call *call)
 {
-    K(expsum_prepare)(call, *(const double *)call->arg[1]);
+    K(temperature_prepare)(call);
     call->keeps = sizeof(elem) != sizeof(real) || call->arg[0] == call->arg[2];
 }
 
