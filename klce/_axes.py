@@ -22,7 +22,8 @@ BLOCK = 1 << 16
 
 def moved(array: Array, axes: Axes) -> Array:
     """Return a view with the axes last, in their order."""
-    return np.moveaxis(array, axes, range(-len(axes), 0)) if axes else array
+    last = tuple(range(-len(axes), 0))
+    return array if axes == last else np.moveaxis(array, axes, last)
 
 
 def without(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:

@@ -1,13 +1,13 @@
 """What stands before the public functions: plain calls, which have nothing to validate, and Dask.
 
-A call of a small array costs what Python does around the kernel.  So one without options, on arrays
-that the kernel takes as they are, goes to it at once.
+A call of a small array costs what Python does around the kernel.  So one whose options are the
+defaults, on arrays that the kernel takes as they are, goes to it at once.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from numpy import ndarray
 
@@ -29,27 +29,32 @@ _IN_MEMORY = frozenset({ndarray, type(None), bool, int, float, str, tuple, list}
 
 
 def entry(
-    result: Result, *names: str, plain: Plain | None = None
+    result: Result, *names: str, plain: Plain | dict[str, Plain] | None = None
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take plain calls at once, and Dask arrays for the operands that are named.
 
-    `plain` takes the arguments of a call without keywords, but for axis=-1, and `out`; None says
-    that there is more to look at. `result` is what the function gives, see ``klce._dask``.
+    `plain`, one for each ``form=`` that there is, takes the arrays of a call, `out` and
+    `reduction`, where all other options are the defaults or the last axis; None says that there is
+    more to look at. `result` is what the function gives, see ``klce._dask``.
     """
-    takes_axis = result != "elements"
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        defaults = _defaults(function)
+        taken = defaults.keys() & {"out", "reduction", "form"}
+        form, reduction = defaults.get("form", ""), defaults.get("reduction", "none")
+        kernels = plain if isinstance(plain, dict) else {form: plain}
+
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            if plain is not None:
-                out = kwargs.get("out")
-                # axis=-1 is what holds without it.
-                options = len(kwargs) - (out is not None)
-                axis = kwargs.get("axis") if options == 1 and takes_axis else None
-                if type(axis) is int and axis == -1:
-                    options = 0
-                if options == 0:
-                    found: R | None = plain(args, out)
+            asked = kwargs.get("form", form)
+            kernel = kernels.get(asked) if type(asked) is str and args else None
+            if kernel is not None:
+                for name, value in kwargs.items():
+                    if name not in taken and not _changes_nothing(name, value, defaults, args[0]):
+                        break
+                else:
+                    how = kwargs.get("reduction", reduction)
+                    found: R | None = kernel(args, kwargs.get("out"), how)
                     if found is not None:
                         return found
             for value in (*args, *kwargs.values()):
@@ -63,3 +68,18 @@ def entry(
         return wrapper
 
     return decorate
+
+
+def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    values = getattr(function, "__defaults__", None) or ()
+    count = function.__code__.co_argcount
+    named = zip(function.__code__.co_varnames[count - len(values) : count], values, strict=True)
+    return dict(named) | (function.__kwdefaults__ or {})
+
+
+def _changes_nothing(name: str, value: Any, defaults: dict[str, Any], first: Any) -> bool:
+    """Whether an option is what holds without it, or the last axis by its number."""
+    default = defaults.get(name, defaults)  # of an unknown name a dict, which none is
+    if type(value) is not type(default) or type(value) not in _IN_MEMORY:
+        return False
+    return bool(value == default) or (name == "axis" and value == getattr(first, "ndim", 0) - 1)

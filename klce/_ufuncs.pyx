@@ -311,7 +311,8 @@ OPS = {klce_op_names[i].decode(): klce_op_signatures[i].decode() for i in range(
 FILLS = {klce_op_names[i].decode(): klce_op_fills[i].decode() for i in range(KLCE_OP_COUNT)}
 #: The dtypes that the kernels come in.
 DTYPES = tuple(klce_dtype_names[i].decode() for i in range(KLCE_DTYPE_COUNT))
-cdef int F16 = DTYPES.index("f16"), F32 = DTYPES.index("f32"), F64 = DTYPES.index("f64")
+cdef int F16 = DTYPES.index("f16"), BF16 = DTYPES.index("bf16")
+cdef int F32 = DTYPES.index("f32"), F64 = DTYPES.index("f64")
 #: Every instruction set compiled in, worst first.
 ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
 #: Letter by statistic, of the ops that can tell several, as in src_c/statistics.def.
@@ -332,7 +333,8 @@ MASKED = {klce_op_names[i].decode(): make_ufunc(i, True) for i in range(KLCE_OP_
           if klce_op_fills[i][0] != 0}
 
 
-cdef bint has_bfloat16 = False
+#: NumPy's number of bfloat16, which it has once that is registered.
+cdef int bfloat16 = -1
 
 
 cdef object add_loop(object ufunc, int op, int row, cnp.dtype dtype, str letters):
@@ -351,17 +353,17 @@ def register_bfloat16(cnp.dtype dtype not None):
 
     It must be done before a kernel is called with that dtype: NumPy keeps what it once chose.
     """
-    global has_bfloat16
-    cdef int op, row = DTYPES.index("bf16")
-    if has_bfloat16:
+    global bfloat16
+    cdef int op
+    if bfloat16 != -1:
         return
     for op in range(KLCE_OP_COUNT):
         name = klce_op_names[op].decode()
         inputs, outputs = OPS[name].split(">")
-        add_loop(globals()[name], op, row, dtype, inputs + outputs)
+        add_loop(globals()[name], op, BF16, dtype, inputs + outputs)
         if name in MASKED:
-            add_loop(MASKED[name], op, row, dtype, inputs + "m" + outputs)
-    has_bfloat16 = True
+            add_loop(MASKED[name], op, BF16, dtype, inputs + "m" + outputs)
+    bfloat16 = dtype.type_num
 
 
 # DLPack's codes of floats that NumPy does not know, by ml_dtypes' names.
@@ -400,7 +402,8 @@ cdef int element_of(cnp.ndarray array) noexcept:
     """The row in dtypes.def of an array that kernels take as it stands; -1 for any other."""
     cdef int number = cnp.PyArray_TYPE(array) if cnp.PyArray_ISCARRAY_RO(array) else cnp.NPY_NOTYPE
     return (F32 if number == cnp.NPY_FLOAT32 else F64 if number == cnp.NPY_FLOAT64
-            else F16 if number == cnp.NPY_FLOAT16 else -1)
+            else F16 if number == cnp.NPY_FLOAT16
+            else BF16 if number == bfloat16 and number != -1 else -1)
 
 
 cdef bint is_plain(object array, int number, int ndim, cnp.npy_intp *shape,
@@ -429,11 +432,12 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 cdef class Plain:
     """Calls of an op, with parameters that stay, on whole arrays that its kernel takes as they are.
 
-    ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, of a loss the
-    mean, at a fraction of what NumPy does around a gufunc; None for arguments of any other kind:
-    not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
-    different shapes, or with a label out of range. The result goes to `out`, where that is an array
-    of its very shape and dtype that shares no memory with others, but for a map in place.
+    ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, its rows
+    reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
+    gufunc; None for arguments of any other kind: not exactly arrays, of another dtype or byte
+    order, not C-contiguous, empty, without an axis, of different shapes, or with a label out of
+    range. The result goes to `out`, where that is an array of its very shape and dtype that shares
+    no memory with others, but for a map in place, and nothing can go wrong any more.
     """
     cdef int op
     cdef Py_ssize_t arrays, operands
@@ -455,8 +459,11 @@ cdef class Plain:
             elif k < len(inputs):
                 self.arrays += 1
 
-    def __call__(self, tuple args not None, out=None, /):
+    def __call__(self, tuple args not None, out=None, how="none", /):
         if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
+            return None
+        cdef bint is_sum = how == "sum", is_mean = how == "mean"
+        if not (is_sum or is_mean or how == "none") or ((is_sum or is_mean) and out is not None):
             return None
         cdef cnp.ndarray first = args[0], array, result = None
         cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
@@ -521,41 +528,46 @@ cdef class Plain:
             else:
                 call.core[k] = item
                 call.step[k] = 0 if elementwise else n * item
-        value = self.run(&call, result, labels)
-        return value if out is None or value is None else out
-
-    cdef run(self, klce_call *call, cnp.ndarray result, const int64_t *labels):
-        """The result, or of losses at labels the mean; None where a label is bad."""
-        cdef PyThreadState *state = NULL
-        cdef int status, met
+        cdef double total = 0, *reduced = &total if is_sum or is_mean else NULL
         cdef int64_t counted = call.rows
-        cdef double mean
         cdef float rounded
+        if not self.run(&call, labels, reduced, &counted):
+            return None
+        if reduced == NULL:
+            return out if out is not None else result if cnp.PyArray_NDIM(result) else result[()]
+        if is_mean:
+            total = total / counted if counted else NAN
+        rounded = <float>total
+        if real == cnp.NPY_FLOAT32:
+            return cnp.PyArray_ToScalar(&rounded, result)
+        return cnp.PyArray_ToScalar(&total, result)
+
+    cdef bint run(self, klce_call *call, const int64_t *labels, double *total,
+                  int64_t *counted) except -1:
+        """Run the call, sum its results if that is wanted, and count the rows that are not ignored.
+
+        False where a label is bad.
+        """
+        cdef PyThreadState *state = NULL
+        cdef int status, met = 0, size = klce_real_sizes[call.dtype]
         if call.rows > GIL_THRESHOLD // (call.n + 1):
             state = PyEval_SaveThread()
-        # Kernels tell what labels they met: most calls need no look at those of their own.
         status = klce_run(call)
-        met = atomic_load(call.labels_met)
-        if labels != NULL and status == KLCE_OK and not met & KLCE_BAD_LABEL:
-            if met & KLCE_IGNORED_LABEL:
-                klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0], &counted)
-            mean = klce_sum(0 if klce_real_sizes[call.dtype] == 4 else 1,
-                            <const char *>cnp.PyArray_DATA(result), call.rows,
-                            klce_real_sizes[call.dtype])
+        if status == KLCE_OK:
+            # Kernels tell what labels they met: most calls need no look at those of their own.
+            met = atomic_load(call.labels_met)
+            if total != NULL and not met & KLCE_BAD_LABEL:
+                if met & KLCE_IGNORED_LABEL:
+                    klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0],
+                                      counted)
+                total[0] = klce_sum(0 if size == 4 else 1, call.arg[self.operands - 1], call.rows,
+                                    size)
         if state != NULL:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:
             klce_set_trouble(NO_MEMORY)
             raise_trouble()
-        if met & KLCE_BAD_LABEL:
-            return None
-        if labels == NULL:
-            return result if cnp.PyArray_NDIM(result) else result[()]
-        mean = mean / counted if counted else NAN
-        rounded = <float>mean
-        if klce_real_sizes[call.dtype] == 4:
-            return cnp.PyArray_ToScalar(&rounded, result)
-        return cnp.PyArray_ToScalar(&mean, result)
+        return not met & KLCE_BAD_LABEL
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):

@@ -160,7 +160,15 @@ def rel_entr(
     return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
 
-@entry("rows", "p", plain=_ufuncs.Plain("entropy_probs", 1))
+@entry(
+    "rows",
+    "p",
+    plain={
+        "probs": _ufuncs.Plain("entropy_probs", 1),
+        "log_probs": _ufuncs.Plain("entropy_logits", 1.0),
+        "logits": _ufuncs.Plain("entropy_logits", 1.0),
+    },
+)
 def entropy(
     p: ArrayLike,
     axis: Axis = -1,
@@ -329,7 +337,16 @@ def _pair_axis(axis: Any, a: Array, b: Array) -> int:
     return axis_p
 
 
-@entry("rows", "p", "q", plain=_ufuncs.Plain("kl_probs", 1))
+@entry(
+    "rows",
+    "p",
+    "q",
+    plain={
+        "probs": _ufuncs.Plain("kl_probs", 1),
+        "log_probs": _ufuncs.Plain("kl_logits", 1.0),
+        "logits": _ufuncs.Plain("kl_logits", 1.0),
+    },
+)
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
@@ -429,7 +446,16 @@ def kl_divergence(
     )
 
 
-@entry("rows", "p", "q", plain=_ufuncs.Plain("js_probs_probs", 1, 1.0, 1.0))
+@entry(
+    "rows",
+    "p",
+    "q",
+    plain={
+        "probs": _ufuncs.Plain("js_probs_probs", 1, 1.0, 1.0),
+        "log_probs": _ufuncs.Plain("js_logits_logits", 1, 1.0, 1.0),
+        "logits": _ufuncs.Plain("js_logits_logits", 1, 1.0, 1.0),
+    },
+)
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,

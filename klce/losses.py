@@ -212,7 +212,11 @@ def nll_loss(
     "rows",
     "q",
     "target",
-    plain=_ufuncs.Plain("cross_entropy", _IGNORED, 1.0, 0.0),
+    plain={
+        "logits": _ufuncs.Plain("cross_entropy", _IGNORED, 1.0, 0.0),
+        "log_probs": _ufuncs.Plain("nll", _IGNORED),
+        "probs": _ufuncs.Plain("nll_probs", _IGNORED),
+    },
 )
 def cross_entropy(
     q: ArrayLike,

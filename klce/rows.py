@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _ufuncs, _validate
+from klce import _axes, _ufuncs, _validate
 from klce._validate import in_row
 
 if TYPE_CHECKING:
@@ -548,7 +548,7 @@ class _Rows:
         self.dtype = _validate.row_dtype(*given)
         self._taken = np.dtype(np.float64) if form == "probs" else _validate.map_dtype(*given)
         # The classes last, as views.
-        self._arrays = [np.moveaxis(x, i, -1) for x, i in zip(given, axes, strict=True)]
+        self._arrays = [_axes.moved(x, (i,)) for x, i in zip(given, axes, strict=True)]
         self.classes = self._arrays[0].shape[-1]
         if any(x.shape[-1] != self.classes for x in self._arrays):
             counts = " and ".join(str(x.shape[-1]) for x in self._arrays)
@@ -565,7 +565,7 @@ class _Rows:
         full = list(whole[:-1])
         full.insert(len(full) + 1 + axes[0], self.classes)
         mask = _validate.mask(where, tuple(full), " and ".join(names))
-        self._mask = None if mask is None else np.moveaxis(mask, axes[0], -1)
+        self._mask = None if mask is None else _axes.moved(mask, (axes[0],))
 
     def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""
@@ -585,22 +585,23 @@ class _Rows:
     ) -> dict[str, Array]:
         """Call the kernel `op`; return the columns of the statistics named."""
         statistics = _ufuncs.STATISTICS[op]
-        want = sum(1 << bit for bit, name in enumerate(statistics) if name in names)
-        columns = {
-            letter: [name for name in statistics if name in names and statistics[name] == letter]
-            for letter in "SL"
-        }
+        want, columns = 0, dict[str, list[str]](S=[], L=[])
+        for bit, (name, letter) in enumerate(statistics.items()):
+            if name in names:
+                want |= 1 << bit
+                columns[letter].append(name)
         # A column for each statistic, contiguous; the kernel's axis of columns is the last.
         numbers = np.empty((len(columns["S"]), *self.shape), self.dtype)
         integers = np.empty((len(columns["L"]), *self.shape), np.int64)
-        outputs = (np.moveaxis(numbers, 0, -1), np.moveaxis(integers, 0, -1), *out)
+        last = (*range(1, numbers.ndim), 0)
+        outputs = (numbers.transpose(last), integers.transpose(last), *out)
         label, ignored = labels
         kernel = getattr(_ufuncs, op)
         for part in self._parts():
-            own = [self._cut(a, part, 0) for a in (label,)]
+            own = self._cut(label, part, 0)
             chosen = [self._cut(a, part, 1) for a in by_row]
             results = tuple(self._cut(a, part, 1) for a in outputs)
-            args = (*self._logits(part), *own, ignored, self._t, np.int64(want), *options, *chosen)
+            args = (*self._logits(part), own, ignored, self._t, np.int64(want), *options, *chosen)
             mask = None if self._mask is None else self._cut(self._mask, part, 1)
             _validate.called(kernel, *args, dtype=self._taken, where=mask, out=results)
         named = dict(zip(columns["S"], numbers, strict=True))

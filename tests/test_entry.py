@@ -1,5 +1,6 @@
-"""Calls without options, which go to the kernel at once: as if they did not."""
+"""Calls whose options are the defaults, which go to the kernel at once: as if they did not."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -10,21 +11,28 @@ from tests.kernels import same_bits
 P = np.random.default_rng(3).random((4, 6)) + 0.1
 LABELS = np.array([0, 5, -100, 3])
 
-# Of each function, an option that changes nothing, and how many arrays it takes.
-LOSSES = {"cross_entropy": {"base": None}, "nll_loss": {"base": None}}
-OPTIONS = {
-    "logsumexp": {"keepdims": False},
-    "softmax": {"temperature": 1.0},
-    "log_softmax": {"temperature": 1.0},
-    "information": {"base": None},
-    "binary_entropy": {"base": None},
-    "entropy": {"normalize": True},
-    "rel_entr": {"base": None},
-    "kl_divergence": {"base": None},
-    "js_divergence": {"base": None},
-    **LOSSES,
-}
+OF_ELEMENTS = ("information", "binary_entropy", "rel_entr")
 OF_TWO = ("rel_entr", "kl_divergence", "js_divergence")
+LOSSES = ("cross_entropy", "nll_loss")
+ALL = (
+    *("logsumexp", "softmax", "log_softmax", "entropy", *LOSSES),
+    *("information", "binary_entropy", "rel_entr", "kl_divergence", "js_divergence"),
+)
+FORMS = ("cross_entropy", "entropy", "kl_divergence", "js_divergence")
+REDUCTIONS = (*LOSSES, "kl_divergence", "js_divergence")
+
+
+def the_long_way(name, *args, **options):
+    return getattr(klce, name).__wrapped__(*args, **options)
+
+
+def arguments(name, x):
+    """Arrays that a function takes, the first of which is x."""
+    if name in OF_TWO:
+        return [x, np.flip(x, -1).copy()]
+    if name in LOSSES:
+        return [x, np.resize(np.maximum(LABELS, 0) % x.shape[-1], x.shape[:-1])]
+    return [x]
 
 
 def layouts(dtype):
@@ -41,29 +49,71 @@ def same(a, b):
     assert same_bits(a, b)
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
-@pytest.mark.parametrize("name", OPTIONS)
-def test_as_with_an_option(name, dtype):
-    f = getattr(klce, name)
+DTYPES = [np.float16, ml_dtypes.bfloat16, np.float32, np.float64, np.int8]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("name", ALL)
+def test_as_the_long_way(name, dtype):
     for x in layouts(dtype):
-        args = [x]
-        if name in OF_TWO:
-            args.append(np.flip(x, -1).copy())
-        elif name in LOSSES:
-            args.append(np.resize(np.maximum(LABELS, 0) % x.shape[-1], x.shape[:-1]))
-        same(f(*args), f(*args, **OPTIONS[name]))
+        args = arguments(name, x)
+        same(getattr(klce, name)(*args), the_long_way(name, *args))
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", FORMS)
+def test_forms(name):
+    for form in ("probs", "log_probs", "logits"):
+        args = arguments(name, P)
+        same(getattr(klce, name)(*args, form=form), the_long_way(name, *args, form=form))
+    for wrong in ("prob", None, 3, ["probs"], ("probs", "prob", "probs")):
+        with pytest.raises(ValueError, match=r"^form must be"):
+            getattr(klce, name)(*args, form=wrong)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(name):
+    for how in ("none", "mean", "sum", "batchmean"):
+        for x in (P, P.astype(np.float32), P[0], P.reshape(2, 2, 6), P[:0]):
+            args = arguments(name, x)
+            if how == "batchmean" and name in LOSSES:
+                with pytest.raises(ValueError, match=r"^reduction must be"):
+                    getattr(klce, name)(*args, reduction=how)
+            else:
+                result = getattr(klce, name)(*args, reduction=how)
+                same(result, the_long_way(name, *args, reduction=how))
+    large = np.array([[-3e38, 0.0], [-3e38, 0.0]], np.float32)  # whose sum is beyond float32
+    args = [large, np.array([0, 0])] if name in LOSSES else [large, large[:, ::-1].copy()]
+    form = {} if name == "nll_loss" else {"form": "logits"}
+    result = getattr(klce, name)(*args, reduction="sum", **form)
+    same(result, the_long_way(name, *args, reduction="sum", **form))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_defaults_by_name(name):
+    f = getattr(klce, name)
+    args = arguments(name, P)
+    options = dict(f.__wrapped__.__kwdefaults__)
+    same(f(*args, **options), the_long_way(name, *args))
+    for option in options.keys() & {"axis", "form", "reduction", "temperature", "ignore_index"}:
+        with pytest.raises((TypeError, ValueError), match=rf"^{option} must be"):
+            f(*args, **{option: object()})
+    for unknown in ({"reduction": "mean"}, {"form": "probs"}, {"axes": -1}, {"out_": None}):
+        if not unknown.keys() & options.keys():
+            with pytest.raises(TypeError, match="unexpected keyword argument"):
+                f(*args, **unknown)
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_last_axis_by_name(name):
     """As without it, where there is an axis to choose; one that only looks like -1 is refused."""
     f = getattr(klce, name)
-    args = [P, np.flip(P, -1).copy()] if name in OF_TWO else [P, LABELS] if name in LOSSES else [P]
-    if name in ("information", "binary_entropy", "rel_entr"):
+    args = arguments(name, P)
+    if name in OF_ELEMENTS:
         with pytest.raises(TypeError, match=r"unexpected keyword argument 'axis'"):
             f(*args, axis=-1)
         return
-    same(f(*args, axis=-1), f(*args, axis=1))
+    for axis in (-1, 1):
+        same(f(*args, axis=axis), the_long_way(name, *args))
     with pytest.raises(TypeError, match=r"^axis must be an integer"):
         f(*args, axis=-1.0)
 
@@ -72,7 +122,7 @@ def test_the_last_axis_by_name(name):
 def test_targets(name):
     """Whatever holds them; the ignored one does not count."""
     f = getattr(klce, name)
-    expected = f(P, LABELS, base=None)
+    expected = the_long_way(name, P, LABELS)
     for target in (
         LABELS,
         LABELS.tolist(),
@@ -113,6 +163,8 @@ def test_plain_calls_are_taken():
     assert plain((P[:, ::2],)) is None
     loss = _ufuncs.Plain("nll", -100)
     assert loss((P, LABELS)) is not None
+    assert loss((P, LABELS), None, "mean") is not None
+    assert loss((P, LABELS), None, "batchmean") is None
     assert loss((P, LABELS.astype(np.int32))) is None
     pair = _ufuncs.Plain("kl_probs", 1)
     assert pair((P, P)) is not None
@@ -120,15 +172,12 @@ def test_plain_calls_are_taken():
     assert pair((P, P.astype(np.float32))) is None
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("name", ALL)
 def test_out(name):
-    """As with an option beside it: the very array, whatever its layout, also where it overlaps."""
-    f, options = getattr(klce, name), OPTIONS[name]
+    """As the long way: the very array, whatever its layout, also where it overlaps."""
+    f = getattr(klce, name)
     for dtype in (np.float32, np.float64):
-        p = P.astype(dtype)
-        args = (
-            [p, np.flip(p, -1).copy()] if name in OF_TWO else [p, LABELS] if name in LOSSES else [p]
-        )
+        args = arguments(name, P.astype(dtype))
         expected = np.asarray(f(*args))
         spread = np.zeros(tuple(2 * n for n in expected.shape), expected.dtype)
         for out in (
@@ -138,7 +187,7 @@ def test_out(name):
         ):
             assert f(*args, out=out) is out
             assert same_bits(out.astype(dtype), expected)
-            assert same_bits(out, f(*args, out=np.zeros_like(out), **options))
+            assert same_bits(out, the_long_way(name, *args, out=np.zeros_like(out)))
         for wrong in (np.zeros(7, dtype), np.zeros(expected.shape, np.int32), [0.0]):
             with pytest.raises((TypeError, ValueError), match=r"^out must"):
                 f(*args, out=wrong)
