@@ -181,9 +181,15 @@ def output(out: Any, shape: tuple[int, ...], dtype: DType) -> Array | None:
 
 
 def labels(
-    target: ArrayLike, shape: tuple[int, ...], classes: int, ignore_index: int
+    target: ArrayLike,
+    shape: tuple[int, ...],
+    classes: int,
+    ignore_index: int,
+    kept: Mask | None = None,
 ) -> tuple[Labels, int, int]:
     """Return the labels as int64, the ignored one, and how many labels are not ignored.
+
+    Those of rows that are not `kept` are ignored, whatever they are.
 
     Raises
     ------
@@ -207,6 +213,8 @@ def labels(
         native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
         native = np.asarray(given, dtype=np.int64, order="C")
+    if kept is not None:
+        native = np.where(kept, native, np.int64(ignored))
     bad, counted = _ufuncs.check_labels(_line(native), classes, ignored)
     if bad >= 0:
         row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
@@ -220,16 +228,6 @@ def labels(
 def in_row(row: tuple[Any, ...]) -> str:
     """Say in an error which row it is, unless there is but one."""
     return f" in row {', '.join(map(str, row))}" if row else ""
-
-
-def labels_of(
-    target: ArrayLike, shape: tuple[int, ...], kept: Mask, ignore_index: int
-) -> ArrayLike:
-    """Return labels of which those of rows that are masked out are ignored, whatever they are."""
-    array = np.asarray(target)
-    if array.dtype.kind not in "iu" or array.shape != shape:
-        return target  # `labels` says what is wrong
-    return np.where(kept, array, np.int64(ignore_index))
 
 
 def distribution(target: ArrayLike, q: Array) -> Array:

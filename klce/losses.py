@@ -88,9 +88,7 @@ def _loss(
         if kept is not None:
             index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
-        if kept is not None:
-            target = _validate.labels_of(target, shape, kept, ignore_index)
-        index, ignored, counted = _validate.labels(target, shape, classes, ignore_index)
+        index, ignored, counted = _validate.labels(target, shape, classes, ignore_index, kept)
         if weight is None and sample_weight is None and smoothing == 0:
             operands = [rows, index, ignored, *of_logits]
             losses = _validate.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)

@@ -272,6 +272,17 @@ class TestLabels:
             assert call(name, X, LABELS.astype(np.dtype(dtype).newbyteorder())) == expected
         assert call(name, X, LABELS.tolist()) == expected
 
+    @pytest.mark.parametrize("dtype", "bBhHiIlLqQ")
+    def test_every_integer_dtype_with_a_mask_of_rows(self, name, dtype):
+        """The masked row's label is no class, and in uint64 beyond int64."""
+        keep = np.array([[True], [False]])
+        labels = np.array([0, np.iinfo(dtype).max], dtype)
+        expected = call(name, X[:1], LABELS[:1])
+        assert call(name, X, labels, where=keep) == expected
+        assert call(name, X, labels.astype(labels.dtype.newbyteorder()), where=keep) == expected
+        message = rf"got {labels[1]} in row 1$"
+        refuses(IndexError, message, name, X, labels, where=~keep)
+
     @pytest.mark.parametrize("label", [3, -1, -3, 100, -99, 2**31, -(2**31), 2**63 - 1, -(2**63)])
     def test_out_of_range(self, name, label):
         message = (
@@ -319,12 +330,14 @@ class TestLabels:
         message = r"the shape of the rows, \(2, 4\), .*, got \(2, 3\)$"
         refuses(ValueError, message, name, np.zeros((2, 3, 4)), np.zeros((2, 3), int), axis=1)
 
-    def test_ignore_index(self, name):
-        for wrong in (1.0, "1", None):
-            refuses(TypeError, r"^ignore_index must be an integer, got ", name, ignore_index=wrong)
-        for wrong in (2**63, -(2**63) - 1):
+    @pytest.mark.parametrize("where", [None, [[True], [False]], [True, False, True]])
+    def test_ignore_index(self, name, where):
+        for wrong in (1.0, "1", "a", None):
+            message = rf"^ignore_index must be an integer, got {re.escape(repr(wrong))}$"
+            refuses(TypeError, message, name, ignore_index=wrong, where=where)
+        for wrong in (2**63, -(2**63) - 1, 2**70):
             message = rf"^ignore_index must fit in int64, got {wrong}$"
-            refuses(ValueError, message, name, ignore_index=wrong)
+            refuses(ValueError, message, name, ignore_index=wrong, where=where)
 
     def test_no_class_to_name(self, name):
         refuses(IndexError, r"below 0 .* got 0 in row 0$", name, np.zeros((1, 0)), [0])
