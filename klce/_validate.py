@@ -77,6 +77,21 @@ def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
     return (class_axis(axis, array, name),)
 
 
+def pair_axis(axis: Any, p: Array, q: Array) -> int:
+    """Return the axis of the classes of both arrays, counted from the end."""
+    of_p, of_q = class_axis(axis, p, "p"), class_axis(axis, q, "q")
+    if of_p != of_q:
+        raise ValueError(
+            f"axis must name the same axis of p and q, counted from the end, got {axis} "
+            f"for shapes {p.shape} and {q.shape}"
+        )
+    if p.shape[of_p] != q.shape[of_p]:
+        raise ValueError(
+            f"p and q must have the same number of classes, got {p.shape[of_p]} and {q.shape[of_p]}"
+        )
+    return of_p
+
+
 def form(value: str) -> None:
     """Check ``form=``."""
     if value not in _FORMS:

@@ -293,7 +293,7 @@ def _divergence(
 ) -> Any:
     """Validate what all divergences share, run the kernel over the rows and reduce."""
     a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
-    axis = _pair_axis(axis, a, b)
+    axis = _validate.pair_axis(axis, a, b)
     forms = _validate.forms(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
@@ -317,24 +317,6 @@ def _divergence(
     )
     batch = rows[0] if rows else 1
     return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
-
-
-def _pair_axis(axis: Any, a: Array, b: Array) -> int:
-    """Return the axis of the classes of both arrays, counted from the end."""
-    axis_p = _validate.class_axis(axis, a, "p")
-    axis_q = _validate.class_axis(axis, b, "q") if axis >= 0 else axis
-    _validate.class_axis(axis_q, b, "q")
-    if axis_p != axis_q:
-        raise ValueError(
-            f"axis must name the same axis of p and q, counted from the end, got {axis} "
-            f"for shapes {a.shape} and {b.shape}"
-        )
-    if a.shape[axis_p] != b.shape[axis_p]:
-        raise ValueError(
-            "p and q must have the same number of classes, "
-            f"got {a.shape[axis_p]} and {b.shape[axis_p]}"
-        )
-    return axis_p
 
 
 @entry(

@@ -841,6 +841,18 @@ def _classes_last(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
     return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), tuple(axes)
 
 
+def _class_axis(axis: int, *arrays: Array) -> int:
+    """Return the axis of the classes, counted from the end, which is the same of all."""
+    axes = {normalize_axis_index(axis, x.ndim) - x.ndim for x in arrays}
+    if len(axes) > 1:
+        raise ValueError(f"axis {axis} is not the same axis of p and q, counted from the end")
+    (axis,) = axes
+    counts = [x.shape[axis] for x in arrays]
+    if len(set(counts)) > 1:
+        raise ValueError(f"p has {counts[0]} classes and q has {counts[1]}")
+    return axis
+
+
 def _masked(x: Array, where: ArrayLike | None, form: str) -> Array:
     """Put what stands for no probability where a mask is False."""
     if where is None:
@@ -1508,10 +1520,8 @@ def _pair_measure(
     if keepdims and reduction != "none":
         raise ValueError("keepdims=True belongs to reduction='none'")
     p, q = _numbers(p), _numbers(q)
-    p = np.moveaxis(p, normalize_axis_index(axis, p.ndim), -1)
-    q = np.moveaxis(q, normalize_axis_index(axis, q.ndim), -1)
-    if p.shape[-1] != q.shape[-1]:
-        raise ValueError(f"p has {p.shape[-1]} classes and q has {q.shape[-1]}")
+    axis = _class_axis(axis, p, q)
+    p, q = np.moveaxis(p, axis, -1), np.moveaxis(q, axis, -1)
     if where is not None:
         p, q = np.broadcast_arrays(p, q)
         mask = np.broadcast_to(np.asarray(where, dtype=bool), np.moveaxis(p, -1, axis).shape)
@@ -1535,14 +1545,15 @@ def _row_options(
 ) -> tuple[list[Array], Array, int]:
     """Bring score's and compare's operands to logits, the classes last, and to labels."""
     _check_form(form, temperature=temperature)
+    given = [_numbers(array) for array in arrays]
+    axis = _class_axis(axis, *given)
     rows = []
-    for array in arrays:
-        x = _numbers(array)
+    for x in given:
         if form == "probs":
             x = np.log(_wide(x))
         if where is not None:
             x = np.where(where, x, -np.inf)
-        rows.append(np.moveaxis(x, normalize_axis_index(axis, x.ndim), -1))
+        rows.append(np.moveaxis(x, axis, -1))
     shape = np.broadcast_shapes(*(x.shape for x in rows))[:-1]
     if target is None:
         return rows, np.zeros(shape, np.int64), 0

@@ -540,7 +540,11 @@ class _Rows:
         where: ArrayLike | None,
     ) -> None:
         given = [_validate.floats(x, name) for x, name in zip(arrays, names, strict=True)]
-        axes = [_validate.class_axis(axis, x, name) for x, name in zip(given, names, strict=True)]
+        if len(given) == 1:
+            axis, shape = _validate.class_axis(axis, given[0], names[0]), given[0].shape
+        else:
+            p, q = given
+            axis, shape = _validate.pair_axis(axis, p, q), _validate.broadcast(p, q)
         _validate.form(form)
         self._form = form
         self._t = _validate.temperature(temperature, form)
@@ -548,24 +552,12 @@ class _Rows:
         self.dtype = _validate.row_dtype(*given)
         self._taken = np.dtype(np.float64) if form == "probs" else _validate.map_dtype(*given)
         # The classes last, as views.
-        self._arrays = [_axes.moved(x, (i,)) for x, i in zip(given, axes, strict=True)]
-        self.classes = self._arrays[0].shape[-1]
-        if any(x.shape[-1] != self.classes for x in self._arrays):
-            counts = " and ".join(str(x.shape[-1]) for x in self._arrays)
-            raise ValueError(f"p and q must have the same number of classes, got {counts}")
-        try:
-            whole = np.broadcast_shapes(*(x.shape for x in self._arrays))
-        except ValueError:
-            shapes = " and ".join(str(x.shape) for x in given)
-            raise ValueError(
-                f"{' and '.join(names)} must have shapes that broadcast, got {shapes}"
-            ) from None
+        self._arrays = [_axes.moved(x, (axis,)) for x in given]
+        self.classes = shape[axis]
         #: The rows' shape.
-        self.shape = whole[:-1]
-        full = list(whole[:-1])
-        full.insert(len(full) + 1 + axes[0], self.classes)
-        mask = _validate.mask(where, tuple(full), " and ".join(names))
-        self._mask = None if mask is None else _axes.moved(mask, (axes[0],))
+        self.shape = _axes.without(shape, (axis,))
+        mask = _validate.mask(where, shape, " and ".join(names))
+        self._mask = None if mask is None else _axes.moved(mask, (axis,))
 
     def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""

@@ -208,6 +208,23 @@ def test_axes(axis, rng):
             assert_array_equal(found[name], column, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    ("axis", "of_q"), [(-1, (5,)), (-1, (4, 5)), (-1, (3, 1, 5)), (-2, (4, 5)), (1, (3, 4, 1))]
+)
+def test_operands_of_several_shapes(axis, of_q, rng):
+    """In either order as kl_divergence takes them, and masked in the shape of both."""
+    x, y = rows(rng, (3, 4, 5)), rows(rng, of_q)
+    mask = rng.random(x.shape) < 0.8
+    for where in (None, mask, mask[:1], mask[0]):
+        options = {"axis": axis, "where": where}
+        for pair in ((x, y), (y, x)):
+            found = klce.compare(*pair, want=["kl_divergence"], **options).kl_divergence
+            whole = klce.compare(*np.broadcast_arrays(*pair), want=["kl_divergence"], **options)
+            assert_array_equal(found, whole.kl_divergence)
+            expected = klce.kl_divergence(*pair, form="logits", **options)
+            assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_one_row(rng):
     x = rows(rng, (7,))
     table = klce.score(x, 3, want=SCORES, top_k=2, candidates=[1])
@@ -414,7 +431,10 @@ X = np.zeros((3, 4))
         (lambda: klce.score(X, form="odds"), ValueError, "form must be .*'odds'"),
         (lambda: klce.score(X, temperature=0), ValueError, "temperature must be from 1e-6"),
         (lambda: klce.compare(X, X[:, :3]), ValueError, "same number of classes, got 4 and 3"),
+        (lambda: klce.compare(X, X[:, :1]), ValueError, "same number of classes, got 4 and 1"),
         (lambda: klce.compare(X, X[:2]), ValueError, "p and q must have shapes that broadcast"),
+        (lambda: klce.compare(X, X[:, 0], axis=0), ValueError, "axis must name the same axis of p"),
+        (lambda: klce.compare(X, X[0], axis=1), ValueError, "axis 1 is out of bounds for q"),
         (lambda: klce.compare(X, X, want=["top_overlap"]), ValueError, "without top_k"),
         (lambda: klce.compare(X, X + 1j), TypeError, "q must be .*complex128"),
         (
