@@ -441,6 +441,8 @@ def compare_top_k(
         raise ValueError(
             f"p_ids must hold each class once, got {in_order[at]} twice{in_row(at[:-1])}"
         )
+    # The first class stands in for none.
+    candidates = _candidates(np.where(known, ids, 0), rows.shape, rows.classes, "p_ids")
     log_p = np.where(known, given.astype(np.float64), -np.inf)
     if (log_p > 0).any():
         at = tuple(np.argwhere(log_p > 0)[0].tolist())
@@ -454,9 +456,7 @@ def compare_top_k(
                 f"p_log_probs must have probabilities that sum to 1 at most, "
                 f"got {1 - tail_p[row]}{in_row(row)}"
             )
-        # One that is known has a log-probability; the first class stands in for none.
-        table = score(q, axis=axis, want=(), candidates=np.where(known, ids, 0),
-                      temperature=temperature)  # fmt: skip
+        table = score(q, axis=axis, want=(), candidates=candidates, temperature=temperature)
         log_q = np.where(known, table["candidate_log_probs"].astype(np.float64), -np.inf)
         prob_q = np.exp(log_q)
         # What is left of 1 by rounding is none.
@@ -506,23 +506,28 @@ def _top_size(top_k: int, classes: int) -> int:
     return size
 
 
-def _candidates(candidates: ArrayLike | None, shape: tuple[int, ...], classes: int) -> Labels:
+def _candidates(
+    candidates: ArrayLike | None,
+    shape: tuple[int, ...],
+    classes: int,
+    name: str = "candidates",
+) -> Labels:
     """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
     if candidates is None:
         return np.empty(0, np.int64)
-    given = _validate.array(candidates, "candidates")
+    given = _validate.array(candidates, name)
     if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"candidates must hold integers, class indices, got {given.dtype}")
+        raise TypeError(f"{name} must hold integers, class indices, got {given.dtype}")
     if given.ndim != 1 and given.shape[:-1] != shape:
         raise ValueError(
-            f"candidates must be one-dimensional, or have the shape of the rows, {shape}, and one "
+            f"{name} must be one-dimensional, or have the shape of the rows, {shape}, and one "
             f"axis more, got {given.shape}"
         )
     outside = (given < 0) | (given >= classes)
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
         raise IndexError(
-            f"candidates must hold class indices below {classes}, got {given[at]}{in_row(at[:-1])}"
+            f"{name} must hold class indices below {classes}, got {given[at]}{in_row(at[:-1])}"
         )
     return given.astype(np.int64, copy=False)
 

@@ -452,7 +452,12 @@ X = np.zeros((3, 4))
             ValueError,
             "probabilities that sum to 1 at most, got 1.8.* in row 0",
         ),
-        (lambda: klce.compare_top_k([[4]] * 3, X[:, :1], X), IndexError, "got 4 in row 0"),
+        (
+            lambda: klce.compare_top_k([[0], [4], [0]], X[:, :1], X),
+            IndexError,
+            "^p_ids must hold class indices below 4, got 4 in row 1$",
+        ),
+        (lambda: klce.compare_top_k([[-2]] * 3, X[:, :1], X), IndexError, "^p_ids must .* got -2"),
         (lambda: klce.compare_top_k([0], X[:, :1], X), ValueError, "p_ids must have the shape"),
         (lambda: klce.compare_top_k([[0.0]] * 3, X[:, :1], X), TypeError, "p_ids must hold int"),
         (lambda: klce.compare_top_k([[0]] * 3, X, X), ValueError, "p_log_probs must have the"),
