@@ -90,9 +90,6 @@ def contest(case: Case, rivals: Mapping[str, Peer], threads: int, rounds: int) -
     }
     try:
         contestants = _contestants(case, rivals, record)
-    except LacksError as error:
-        record["lacks"][Klce.name] = str(error)
-        return record
     except WrongError as error:
         record["wrong"] = str(error)
         return record

@@ -51,7 +51,7 @@ class Cell:
 
 
 def cells(record: Mapping[str, Any], isa: str) -> Iterator[Cell]:
-    """Yield the two cells of a case's record; none if klce lacks it."""
+    """Yield the two cells of a case's record; none if klce has no time."""
     own = record["seconds"].get(KLCE)
     if own is None:
         return
