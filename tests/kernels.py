@@ -70,7 +70,7 @@ OPERANDS = {
     "binary_cross_entropy_probs": ("probs", "probs", "weights", "weights"),
     "binary_cross_entropy_logits": ("logits", "probs", "weights", "weights"),
 }
-# Parameters of a whole call, in order, where they are not all 1.
+# Parameters of a whole call, in order, in two sets or more, where `parameters_of` does not tell.
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "softmax": [(1.0,), (0.7,)],
     "log_softmax": [(1.0,), (0.7,)],
@@ -183,6 +183,14 @@ def rows(domain: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: Any) ->
     return np.ascontiguousarray(cast(x, dtype))
 
 
+def parameters_of(kernel: str) -> list[tuple[float, ...]]:
+    """Return the sets of parameters of a whole call that a kernel is tested with."""
+    scalars = [letter for letter in letters(kernel)[0] if letter in "id"]
+    guesses = {"i": (1, 0), "d": (1.0, 2.0)}  # a flag, a temperature
+    made = [tuple(guesses[letter][k] for letter in scalars) for k in (0, 1)]
+    return PARAMETERS.get(kernel, made if scalars else [()])
+
+
 def operands(
     kernel: str, count: int, n: int, dtype: np.dtype[Any], seed: int = 0
 ) -> Iterator[tuple[Array | float, ...]]:
@@ -215,8 +223,7 @@ def operands(
             near = np.exp(near - near.max(axis=-1, keepdims=True))
             near = near / near.sum(axis=-1, keepdims=True)
         arrays[1][::2] = cast(near, dtype)
-    scalars = sum(letter in "id" for letter in inputs)
-    for parameters in PARAMETERS.get(kernel, [(1.0,) * scalars]):
+    for parameters in parameters_of(kernel):
         given = iter(arrays), iter(parameters)
         yield tuple(next(given[letter in "id"]) for letter in inputs)
 
