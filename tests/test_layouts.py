@@ -115,7 +115,7 @@ def test_inputs_of_different_layouts(kernel, dtype):
 @DTYPE
 @KERNEL
 def test_packed_rows_on_several_threads(kernel, dtype):
-    """Of more than 2^16 elements: with fewer, one thread does it all."""
+    """Of more elements than THRESHOLD of src_c/rows.c: else one thread does it all."""
     for args in operands_in_turn(kernel, [(8201, 9), (50, 1500), (2, 40000), (1, 65537)], dtype):
         with klce.threads(1):
             expected = call(kernel, args)

@@ -95,7 +95,7 @@ def test_masks(kernel, dtype, isa):
 @DTYPE
 @KERNEL
 def test_layouts_and_threads(kernel, dtype):
-    """One shape is shared among threads: it has more than 2^16 elements."""
+    """One shape is shared among threads: it has more elements than THRESHOLD of src_c/rows.c."""
     for args in calls(kernel, [(50, 1500), (19, 7)], dtype):
         mask = masks(*args[0].shape)["each"]
         expected = call(kernel, filled(kernel, args, mask))

@@ -31,8 +31,8 @@ KERNEL = pytest.mark.parametrize("kernel", KERNELS)
 ISA = pytest.mark.parametrize("isa", ISAS)
 
 THREADS = (1, 2, 3, 7)
-# Just above 2^16 elements, below which a second thread does not pay: many rows, in several chunks;
-# few long ones, which are split by segments of 2^14.
+# Of more elements than THRESHOLD of src_c/rows.c, so for several threads: many rows, in several
+# chunks; few long ones, which are split by segments, KLCE_SEGMENT of src_c/klce.h.
 SHAPES = [(66_001, 1), (8201, 9), (67, 1000), (1, 65537), (2, 32769), (4, 16385)]
 # Of many rows few are drawn, and come again in turn.
 DISTINCT = 997
@@ -70,7 +70,7 @@ def test_the_number_of_threads_changes_no_bit(kernel, dtype, isa):
 @DTYPE
 @KERNEL
 def test_a_split_row_is_that_row_among_many(kernel, dtype):
-    # A row is split that has more than 2^16 elements and is alone; four rows to a thread are not.
+    # A row is split that has more elements than THRESHOLD and is alone; four to a thread are not.
     for drawn in operands_in_turn(kernel, [(2, 65537), (2, 70000)], dtype):
         args = take_rows(kernel, drawn, np.arange(12) % 2)
         with klce.threads(3):
@@ -86,8 +86,9 @@ def test_a_split_row_is_that_row_among_many(kernel, dtype):
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss", "kl_divergence"])
 def test_reductions_do_not_depend_on_threads(name, dtype):
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(20_011, 12)).astype(dtype)
-    second = rng.integers(0, 12, len(x)) if name != "kl_divergence" else x[::-1]
+    # More rows than THRESHOLD of src_c/sum.c: their results are added up by several threads too.
+    x = rng.normal(size=(100_003, 5)).astype(dtype)
+    second = rng.integers(0, 5, len(x)) if name != "kl_divergence" else x[::-1]
     extra = {"form": "logits"} if name == "kl_divergence" else {}
     for reduction in ("mean", "sum"):
         results = set()
@@ -95,6 +96,20 @@ def test_reductions_do_not_depend_on_threads(name, dtype):
             with klce.threads(n):
                 result = getattr(klce, name)(x, second, reduction=reduction, **extra)
                 results.add(result.tobytes())
+        assert len(results) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [32_768, 100_003, 300_007])
+def test_sums_do_not_depend_on_threads(count, dtype):
+    """From THRESHOLD of src_c/sum.c to more than one of its rounds."""
+    rng = np.random.default_rng(2)
+    x = (rng.normal(size=2 * count) * 10.0 ** rng.uniform(-9, 9, 2 * count)).astype(dtype)
+    for values in (x[:count], x[::2], x[::-2]):
+        results = set()
+        for n in THREADS:
+            with klce.threads(n):
+                results.add(_ufuncs.sum_of(values))
         assert len(results) == 1
 
 
