@@ -9,8 +9,6 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from klce._typing import Array, Axis
 
 
@@ -22,20 +20,3 @@ def join(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
     moved = np.moveaxis(x, axes, range(-len(axes), 0))
     kept = moved.shape[: x.ndim - len(axes)]
     return moved.reshape(*kept, math.prod(moved.shape[len(kept) :])), axes
-
-
-def split(y: Array, shape: tuple[int, ...], axes: tuple[int, ...]) -> Array:
-    """Undo :func:`join` for a map's result, given the input's shape."""
-    if axes == (len(shape) - 1,):
-        return y
-    return np.moveaxis(
-        y.reshape(*y.shape[:-1], *(shape[a] for a in axes)), range(-len(axes), 0), axes
-    )
-
-
-def over_axes(function: Callable[..., Array], x: Array, axis: Axis) -> Array:
-    """Map `x` along one axis or several, by a function of an array and one axis."""
-    if isinstance(axis, int) or (axis is None and x.ndim == 1):
-        return function(x, -1 if axis is None else axis)
-    rows, axes = join(x, axis)
-    return split(function(rows, -1), x.shape, axes)

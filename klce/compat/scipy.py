@@ -14,7 +14,7 @@ import numpy as np
 
 import klce
 from klce import _validate
-from klce.compat._rows import join, over_axes
+from klce.compat._rows import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,7 +152,7 @@ def softmax(x: ArrayLike, axis: Axis = None) -> Any:
     array([[0.25, 0.25],
            [0.25, 0.25]])
     """
-    return _mapped(klce.softmax, x, axis)
+    return klce.softmax(_validate.floats(x, "x"), axis)
 
 
 def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
@@ -191,25 +191,15 @@ def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
     >>> log_softmax([1000.0, 1.0])
     array([   0., -999.])
     """
-    return _mapped(_log_softmax, x, axis)
-
-
-def _mapped(function: Callable[..., Array], x: ArrayLike, axis: Axis) -> Any:
     array = _validate.floats(x, "x")
-    result = over_axes(function, np.atleast_1d(array), axis)
-    return result.reshape(array.shape)[()]
-
-
-def _log_softmax(x: Array, axis: int) -> Array:
-    result: Array = klce.log_softmax(x, axis)
-    last, out = np.moveaxis(x, axis, -1), np.moveaxis(result, axis, -1)
-    # A row that is nan where klce says so is nan throughout.
-    suspect = np.isnan(out[..., 0])
-    if suspect.any():
-        rows = last[suspect]
-        infinite = (rows == np.inf).any(axis=-1, keepdims=True)
-        beside = infinite & (rows != np.inf) & ~np.isnan(rows).any(axis=-1, keepdims=True)
-        out[suspect] = np.where(beside, -np.inf, out[suspect])
+    axes = _validate.class_axes(axis, array, "x")
+    result = klce.log_softmax(array, axis)
+    # Of a row that is nan where klce says so, the first element is.
+    firsts = tuple(0 if k in axes else slice(None) for k in range(-array.ndim, 0))
+    if np.isnan(result[firsts]).any():
+        infinite, missing = array == np.inf, np.isnan(array)
+        rows = [each.any(axis=axes, keepdims=True) for each in (infinite, missing)]
+        result = np.where(rows[0] & ~rows[1] & ~infinite, -np.inf, result)[()]
     return result
 
 
