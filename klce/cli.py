@@ -34,8 +34,10 @@ from klce.scoring import (
     score_file,
 )
 from klce.scoring.compare import COMPATIBLE
+from klce.scoring.convert import SUFFIXES
 from klce.scoring.engines import ENGINES
 from klce.scoring.readers import READERS
+from klce.scoring.results import WRITERS
 from klce.scoring.tables import comparison_table, info_table, score_table
 
 _PROGRESS_AFTER_SECONDS = 1.0
@@ -107,8 +109,7 @@ _Out = Annotated[
         "--out",
         "-o",
         metavar="FILE",
-        help="Write the results of each row, in nats, to FILE "
-        "(.npy, .csv, .jsonl, .parquet, .arrow).",
+        help=f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}).",
     ),
 ]
 _Report = Annotated[
@@ -300,9 +301,7 @@ def convert(
     ],
     out: Annotated[
         Path,
-        typer.Argument(
-            metavar="OUT", help="File to write, by its suffix: .npy, .zarr, .parquet, .arrow, .kld."
-        ),
+        typer.Argument(metavar="OUT", help=f"File to write, by its suffix: {', '.join(SUFFIXES)}."),
     ],
     tokens: Annotated[
         str | None,

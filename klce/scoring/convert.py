@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from klce.scoring import kld
@@ -22,6 +21,7 @@ from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.results import (
+    NpyWriter,
     Writer,
     check_output_path,
     open_parquet,
@@ -30,21 +30,6 @@ from klce.scoring.results import (
 )
 
 _BLOCK_BYTES = 16 << 20
-
-
-class _NpyArray:
-    """The elements, after a header."""
-
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self._file = file
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(file, header)
-
-    def write(self, table: NDArray[Any]) -> None:
-        self._file.write(table.tobytes())
-
-    def close(self) -> None:
-        pass
 
 
 class _ArrowArray:
@@ -80,10 +65,12 @@ class _ParquetArray(_ArrowArray):
 
 
 ARRAY_WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
-    ".npy": _NpyArray,
+    ".npy": NpyWriter,
     ".parquet": _ParquetArray,
     ".arrow": _ArrowArray,
 }
+#: Of files that can be written: the others have functions of their own.
+SUFFIXES = (*ARRAY_WRITERS, ".zarr", ".kld")
 
 
 def convert_file(
@@ -102,7 +89,7 @@ def convert_file(
     source : path or URL
         The array, as `klce.scoring.score_file` takes it.
     out : path
-        The file to write, by its suffix: ``.npy``, ``.zarr``, ``.parquet``, ``.arrow``
+        The file to write, by its suffix: ``.npy``, ``.parquet``, ``.arrow``, ``.zarr``
         or ``.kld``. The columnar ones have a list for each row, whatever the axes before the last.
         bfloat16 becomes float32, which all of them know.
     tokens : path or URL, optional
@@ -124,11 +111,9 @@ def convert_file(
     """
     reader, path = open_reader(source), Path(out)
     suffix = path.suffix.lower()
-    if suffix not in (*ARRAY_WRITERS, ".zarr", ".kld"):
-        raise InputError(
-            f"{path}: not a file type that klce converts to "
-            f"({', '.join((*ARRAY_WRITERS, '.zarr', '.kld'))})"
-        )
+    if suffix not in SUFFIXES:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"{path}: not a file type that klce converts to ({known})")
     if not reader.shape:
         raise InputError(f"{reader.path}: a single number, not an array")
     if tokens is not None and suffix != ".kld":

@@ -53,7 +53,7 @@ class Writer(Protocol):
 
 
 class NpyWriter:
-    """A structured array of the shape of the rows."""
+    """An array of the shape of the rows, structured where they have columns: a header, then it."""
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
         self._file = file

@@ -6,16 +6,22 @@ import pytest
 import safetensors.numpy
 
 from klce.scoring import InputError, convert_file, file_info, kld, score_file
+from klce.scoring.convert import SUFFIXES
 from klce.scoring.readers import open_reader
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lm"
 BASE = EXAMPLE / "base.kld"
-FORMATS = [".npy", ".zarr", ".parquet", ".arrow"]
+FORMATS = [suffix for suffix in SUFFIXES if suffix != ".kld"]
 
 
 def read(path):
     reader = open_reader(path)
     return reader.read(0, reader.shape[0], 1)
+
+
+def test_the_docstring_names_every_suffix():
+    for suffix in SUFFIXES:
+        assert f"``{suffix}``" in convert_file.__doc__
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
