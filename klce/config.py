@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["get_config", "get_num_threads", "set_num_threads", "show_config", "threads"]
 
 
+#: What the thread pool has room for: KLCE_MAX_THREADS of src_c/pool.h.
+MAX_THREADS = 256
+
+
 class Config(TypedDict):
     """What :func:`get_config` returns."""
 
@@ -65,8 +69,8 @@ def show_config() -> None:
 
 def _thread_count(n: int, name: str) -> int:
     count = _validate.integer(n, name)
-    if not 1 <= count <= 256:
-        raise ValueError(f"{name} must be from 1 to 256, got {n!r}")
+    if not 1 <= count <= MAX_THREADS:
+        raise ValueError(f"{name} must be from 1 to {MAX_THREADS}, got {n!r}")
     return count
 
 
@@ -90,12 +94,12 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to ``klce.config.MAX_THREADS``.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer from 1 to 256.
+        If `n` is no integer, or out of range.
     """
     _ufuncs.set_num_threads(_thread_count(n, "n"))
 
@@ -106,12 +110,12 @@ class threads:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to ``klce.config.MAX_THREADS``.
 
     Raises
     ------
     TypeError, ValueError
-        If `n` is not an integer from 1 to 256.
+        If `n` is no integer, or out of range.
 
     Examples
     --------
@@ -150,7 +154,7 @@ def _read_environment() -> None:
             set_num_threads(int(wanted))
         except ValueError:
             raise ImportError(
-                f"KLCE_NUM_THREADS must be an integer from 1 to 256, got {wanted!r}"
+                f"KLCE_NUM_THREADS must be an integer from 1 to {MAX_THREADS}, got {wanted!r}"
             ) from None
 
 

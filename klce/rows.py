@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _axes, _ufuncs, _validate
+from klce import _axes, _blocks, _ufuncs, _validate
 from klce._validate import in_row
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ _SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
 _SCORE_OF_TARGET = ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
 _COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax")
 _COMPARE_OF_TARGET = ("target_log_prob_change", "target_prob_change")
-
-#: Bytes of logits that are made at a time, where rows are probabilities.
-_BLOCK_BYTES = 1 << 22
 
 
 class RowTable(Mapping[str, "Array"]):
@@ -611,7 +608,7 @@ class _Rows:
             yield None
             return
         each = int(np.prod(self.shape[1:])) * max(self.classes, 1) * self._taken.itemsize
-        step = max(1, _BLOCK_BYTES // max(each, 1))
+        step = max(1, _blocks.BLOCK_BYTES // max(each, 1))
         for start in range(0, self.shape[0], step):
             yield slice(start, start + step)
 

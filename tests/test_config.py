@@ -2,11 +2,12 @@
 
 import os
 import threading
+from pathlib import Path
 
 import pytest
 
 import klce
-from klce import _ufuncs
+from klce import _ufuncs, config
 from tests.kernels import ISAS, run_script
 
 
@@ -155,9 +156,16 @@ def test_blocks_nest_and_end_with_an_error(number_of_threads):
     assert klce.get_num_threads() == number_of_threads
 
 
+def test_the_most_threads_are_those_of_the_pool():
+    header = (Path(__file__).parents[1] / "src_c" / "pool.h").read_text()
+    assert f"#define KLCE_MAX_THREADS {config.MAX_THREADS}\n" in header
+    klce.set_num_threads(config.MAX_THREADS)
+    assert klce.get_num_threads() == config.MAX_THREADS
+
+
 @pytest.mark.parametrize("set_threads", [klce.set_num_threads, klce.threads])
 def test_wrong_numbers_of_threads(set_threads, number_of_threads):
-    for wrong in (0, -1, 4097, 10**30):
+    for wrong in (0, -1, 257, 4097, 10**30):
         with pytest.raises(ValueError, match=rf"^n must be from 1 to 256, got {wrong}$"):
             set_threads(wrong)
     for wrong in (2.0, "2", None):
