@@ -92,10 +92,15 @@ def pair_axis(axis: Any, p: Array, q: Array) -> int:
     return of_p
 
 
-def form(value: str) -> None:
+def form(value: Any, allowed: tuple[str, ...] = _FORMS) -> None:
     """Check ``form=``."""
-    if value not in _FORMS:
-        raise ValueError(f'form must be "probs", "log_probs" or "logits", got {value!r}')
+    _one_of(value, allowed, "form")
+
+
+def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        *names, last = (f'"{one}"' for one in allowed)
+        raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {value!r}")
 
 
 def forms(value: Any) -> tuple[Form, Form]:
@@ -145,9 +150,8 @@ class Sums:
 def reduction(value: Any, *, batchmean: bool = False) -> Any:
     """Check ``reduction=``; only divergences have a ``"batchmean"``."""
     allowed = ("none", "mean", "batchmean", "sum") if batchmean else ("none", "mean", "sum")
-    if value not in allowed and value is not Sums:
-        names = ", ".join(f'"{name}"' for name in allowed[:-1])
-        raise ValueError(f'reduction must be {names} or "{allowed[-1]}", got {value!r}')
+    if value is not Sums:
+        _one_of(value, allowed, "reduction")
     return value
 
 

@@ -33,8 +33,8 @@ _GENERAL = {
     "probs": _ufuncs.loss_probs,
 }
 _BINARY = {
-    "logits": _ufuncs.binary_cross_entropy_logits,
     "probs": _ufuncs.binary_cross_entropy_probs,
+    "logits": _ufuncs.binary_cross_entropy_logits,
 }
 
 
@@ -475,8 +475,7 @@ def binary_cross_entropy(
     [3.0, 1.0]
     """
     values = _validate.floats(q, "q")
-    if form not in _BINARY:
-        raise ValueError(f'form must be "probs" or "logits", got {form!r}')
+    _validate.form(form, tuple(_BINARY))
     how = _validate.reduction(reduction)
     shape, dtype = values.shape, _validate.row_dtype(values)
     y = _validate.floats(target, "target")

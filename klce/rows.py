@@ -483,8 +483,11 @@ def _wanted(
         return {*default, *(of_target if labelled else ())}
     if isinstance(want, str):
         raise TypeError(f"want must be a collection of names, got the string {want!r}")
-    known = _ufuncs.STATISTICS[op]
-    names = list(want)
+    try:
+        names = list(want)
+    except TypeError:
+        raise TypeError(f"want must be a collection of names, got {want!r}") from None
+    known = tuple(_ufuncs.STATISTICS[op])
     for name in names:
         if name not in known:
             raise ValueError(f"want must name statistics of {', '.join(known)}, got {name!r}")

@@ -182,7 +182,7 @@ def test_temperature(name):
 
 @pytest.mark.parametrize("name", ["entropy", "cross_entropy", *PAIRS])
 def test_form(name):
-    for wrong in ("prob", "", None, "Logits", 1):
+    for wrong in ("prob", "", None, "Logits", 1, ["logits"], {"probs"}, np.array(["probs"])):
         message = r'^form must be "probs", "log_probs" or "logits", got ' + re.escape(repr(wrong))
         refuses(ValueError, message, name, form=wrong)
     if name in PAIRS:
@@ -192,6 +192,13 @@ def test_form(name):
         message = rf"^temperature belongs to .*, got 2 with form={re.escape(repr(pair))}$"
         refuses(ValueError, message, name, form=pair, temperature=2)
         call(name, form=("probs", "logits"), temperature=2)
+
+
+def test_form_of_binary_cross_entropy():
+    for wrong in ("log_probs", None, ["probs"], {}, np.array(["probs", "logits"])):
+        message = rf'^form must be "probs" or "logits", got {re.escape(repr(wrong))}$'
+        with pytest.raises(ValueError, match=message):
+            klce.binary_cross_entropy(P, P, form=wrong)
 
 
 @pytest.mark.parametrize("name", ["entropy", *PAIRS])
@@ -216,7 +223,8 @@ def test_reduction(name):
     allowed = '"none", "mean" or "sum"'
     if name in PAIRS:
         allowed = '"none", "mean", "batchmean" or "sum"'
-    for wrong in ("max", None, True, *(["batchmean"] if name in LOSSES else [])):
+    others = ["batchmean"] if name in LOSSES else []
+    for wrong in ("max", None, True, ["mean"], {"sum"}, *others):
         with pytest.raises(ValueError, match=r"^reduction must be ") as caught:
             call(name, reduction=wrong)
         named = re.search(r"must be (.*), got", str(caught.value))[1]
