@@ -870,9 +870,9 @@ def _classes_back(y: Float64, shape: tuple[int, ...], axes: tuple[int, ...]) -> 
 def _check_form(*forms: str, temperature: float, normalize: bool = True) -> None:
     for form in forms:
         if form not in ("probs", "log_probs", "logits"):
-            raise ValueError(f"form must be 'probs', 'log_probs' or 'logits', not {form!r}")
+            raise ValueError(f"form must be 'probs', 'log_probs' or 'logits', got {form!r}")
     if not 0 < temperature < math.inf:
-        raise ValueError(f"temperature must be positive and finite, not {temperature}")
+        raise ValueError(f"temperature must be positive and finite, got {temperature}")
     if "logits" not in forms and temperature != 1:
         raise ValueError(f"temperature belongs to form='logits', not to form={forms[0]!r}")
     if "logits" in forms and not normalize:
@@ -883,7 +883,7 @@ def _in_base(values: Float64, base: float | None) -> Float64:
     if base is None:
         return values
     if not 0 < base < math.inf or base == 1:
-        raise ValueError(f"base must be positive, finite and not 1, not {base}")
+        raise ValueError(f"base must be positive, finite and not 1, got {base}")
     return _float64(values / np.log(np.longdouble(base)))
 
 
@@ -900,7 +900,7 @@ def _reduce(values: Float64, counts: Array, reduction: str, *, batch: bool) -> F
     if reduction == "batchmean" and batch:
         return _float64(total / (values.shape[0] if values.ndim else 1))
     allowed = "'none', 'mean', 'sum' or 'batchmean'" if batch else "'none', 'mean' or 'sum'"
-    raise ValueError(f"reduction must be {allowed}, not {reduction!r}")
+    raise ValueError(f"reduction must be {allowed}, got {reduction!r}")
 
 
 def _row_losses(
@@ -930,13 +930,13 @@ def _row_losses(
         if target.shape != x.shape:
             raise ValueError(f"target has the shape {target.shape} and q has {x.shape}")
         if ignore_index != -100:
-            raise ValueError(f"ignore_index belongs to class indices, not {ignore_index}")
+            raise ValueError(f"ignore_index belongs to class indices, got {ignore_index}")
         index, target, indexed = np.where(kept, 0, -100), np.moveaxis(target, axis, -1), 0
     elif target.dtype.kind in "iu":
         index = np.where(kept, target.astype(np.int64), ignore_index)
         target, indexed = np.zeros(()), 1
     else:
-        raise TypeError(f"target must hold integers, not {target.dtype}")
+        raise TypeError(f"target must hold integers, got {target.dtype}")
     x = np.moveaxis(x, axis, -1)
     w = np.ones(x.shape[-1]) if weight is None else np.asarray(weight)
     r = np.ones(()) if sample_weight is None else np.asarray(sample_weight)
@@ -1295,9 +1295,9 @@ def cross_entropy(
     """
     _check_form(form, temperature=temperature)
     if not 0 <= z_loss < math.inf:
-        raise ValueError(f"z_loss must be finite and not negative, not {z_loss}")
+        raise ValueError(f"z_loss must be finite and not negative, got {z_loss}")
     if not 0 <= label_smoothing <= 1:
-        raise ValueError(f"label_smoothing must be from 0 to 1, not {label_smoothing}")
+        raise ValueError(f"label_smoothing must be from 0 to 1, got {label_smoothing}")
     if z_loss and form != "logits":
         raise ValueError(f"z_loss belongs to form='logits', not to form={form!r}")
     options: dict[str, Any] = {"label_smoothing": label_smoothing}
@@ -1340,7 +1340,7 @@ def binary_cross_entropy(
         nan where q or y is not in [0, 1].
     """
     if form not in ("probs", "logits"):
-        raise ValueError(f"form must be 'probs' or 'logits', not {form!r}")
+        raise ValueError(f"form must be 'probs' or 'logits', got {form!r}")
     kernel = _binary_cross_entropy_probs if form == "probs" else _binary_cross_entropy_logits
     q, y = _numbers(q), _numbers(target)
     if q.shape != y.shape:

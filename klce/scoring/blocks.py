@@ -56,7 +56,7 @@ def plan_blocks(
     """
     row_bytes = sum(logits.row_bytes for logits in inputs)
     if memory < 1:
-        raise InputError(f"memory must be at least 1 byte, not {memory}")
+        raise InputError(f"memory must be at least 1 byte, got {memory}")
     if block_rows is None:
         # Twice, since the next block is read before the last one is given back.
         held = 2 * (sum(logits.block_row_bytes for logits in inputs) + working_row_bytes)
@@ -67,7 +67,7 @@ def plan_blocks(
             block_rows = max(1, block_rows // chunk) * chunk
         block_rows = max(1, block_rows)
     elif block_rows < 1:
-        raise InputError(f"block_rows must be at least 1, not {block_rows}")
+        raise InputError(f"block_rows must be at least 1, got {block_rows}")
     return Plan(inputs[0].rows, row_bytes, block_rows)
 
 

@@ -181,7 +181,7 @@ def compare_file(
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
     """
     if compat is not None and compat not in COMPATIBLE:
-        raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, not {compat}")
+        raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
     if report is not None:

@@ -206,13 +206,13 @@ def _write_kld(
     reader: Reader, path: Path, tokens: Reader, cut: int, memory: int, progress: Progress | None
 ) -> None:
     if cut not in kld.CUTS:
-        raise InputError(f"cut must be {' or '.join(map(str, kld.CUTS))} nats, not {cut}")
+        raise InputError(f"cut must be {' or '.join(map(str, kld.CUTS))} nats, got {cut}")
     if len(reader.shape) < 2:
         raise InputError(f"{reader.path}: logits need 2 axes or more, this array has 1")
     if len(tokens.shape) != 2 or tokens.dtype.kind not in "iu":
         raise InputError(
-            f"{tokens.path}: tokens are integers of shape (n_chunk, n_ctx), "
-            f"not {tokens.dtype} of shape {tokens.shape}"
+            f"{tokens.path}: tokens must be integers of shape (n_chunk, n_ctx), "
+            f"got {tokens.dtype} of shape {tokens.shape}"
         )
     chunks, n_ctx = tokens.shape
     layout = kld.Layout(n_ctx, reader.shape[-1], chunks)

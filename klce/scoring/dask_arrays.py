@@ -126,7 +126,7 @@ def score_dask(
     if targets is not None:
         labels = array.asarray(targets)
         if labels.dtype.kind not in "iu":
-            raise InputError(f"targets must be integers, not {labels.dtype}")
+            raise InputError(f"targets must be integers, got {labels.dtype}")
         if labels.shape != shape:
             raise InputError(
                 f"targets of shape {labels.shape} do not match logits with rows of shape {shape}"

@@ -282,10 +282,10 @@ def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator
         workers, and workers whose results would differ in their bits.
     """
     if engine not in ENGINES:
-        raise InputError(f"engine must be {' or '.join(ENGINES)}, not {engine}")
+        raise InputError(f"engine must be {' or '.join(ENGINES)}, got {engine}")
     if engine == "local":
         if scheduler is not None:
-            raise InputError(f"scheduler {scheduler} needs the engine dask, not {engine}")
+            raise InputError(f"scheduler {scheduler} needs the engine dask, got {engine}")
         yield LocalEngine()
         return
     with contextlib.ExitStack() as stack:

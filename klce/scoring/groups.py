@@ -28,7 +28,7 @@ class Groups:
     def __init__(self, reader: Reader, rows: int) -> None:
         path, shape = reader.path, reader.shape
         if reader.dtype.kind not in "iu":
-            raise InputError(f"{path}: groups must be integers, not {reader.dtype}")
+            raise InputError(f"{path}: groups must be integers, got {reader.dtype}")
         self._reader = reader
         self._offsets: NDArray[np.int64] | None = None
         if math.prod(shape) == rows and shape:

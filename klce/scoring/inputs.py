@@ -86,7 +86,7 @@ class Labels:
 
     def __init__(self, reader: Reader, logits: Logits, ignore_index: int) -> None:
         if reader.dtype.kind not in "iu":
-            raise InputError(f"{reader.path}: labels must be integers, not {reader.dtype}")
+            raise InputError(f"{reader.path}: labels must be integers, got {reader.dtype}")
         if reader.shape != logits.leading_shape:
             raise InputError(
                 f"{reader.path}: labels of shape {reader.shape} do not match "
@@ -137,7 +137,7 @@ def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int) -> int |
 def check_ignore_index(ignore_index: int) -> None:
     """Refuse a label that no file of labels can hold."""
     if not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index must be a 64-bit integer, not {ignore_index}")
+        raise InputError(f"ignore_index must be a 64-bit integer, got {ignore_index}")
 
 
 def name_row(row: int, shape: tuple[int, ...]) -> str:

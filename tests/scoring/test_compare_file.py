@@ -216,7 +216,7 @@ def test_the_size_of_a_block_changes_no_bit(files, tmp_path):
     [
         ({"q": "short.npy"}, r"short\.npy: 19 rows of 5 classes, where .*p\.npy has 20 of 5"),
         ({"q": "narrow.npy"}, "20 rows of 4 classes"),
-        ({"compat": "torch"}, r"compat must be llama\.cpp, not torch"),
+        ({"compat": "torch"}, r"compat must be llama\.cpp, got torch"),
         ({"resume": True}, "resume needs a file for the results"),
         ({"out": "x.txt"}, "not a file type that klce writes"),
         ({"out": "q.npy"}, "would replace the input"),

@@ -91,7 +91,7 @@ def test_refused():
         score_dask(da.zeros((4, 6), chunks=(2, 3)))
     with pytest.raises(InputError, match="complex128"):
         score_dask(lazy.astype(complex))
-    with pytest.raises(InputError, match="integers, not float64"):
+    with pytest.raises(InputError, match="integers, got float64"):
         score_dask(lazy, np.zeros(4))
     with pytest.raises(InputError, match=r"shape \(3,\) do not match .* \(4,\)"):
         score_dask(lazy, np.zeros(3, int))

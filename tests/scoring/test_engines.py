@@ -260,7 +260,7 @@ def complains(message, *options):
 
 
 def test_mistakes_are_one_line(files, monkeypatch):
-    complains("engine must be local or dask, not spark", "--engine", "spark")
+    complains("engine must be local or dask, got spark", "--engine", "spark")
     complains("scheduler tcp://a:1 needs the engine dask", "--scheduler", "tcp://a:1")
     dask = ("--engine", "dask", "--scheduler")
     complains("scheduler nowhere: cannot connect: missing port", *dask, "nowhere")

@@ -106,7 +106,7 @@ def test_blocks_change_no_bit(files):
     ("options", "message"),
     [
         ({"groups": "targets.npy", "targets": None}, "groups need labels"),
-        ({"groups": "logits.npy"}, "groups must be integers, not float32"),
+        ({"groups": "logits.npy"}, "groups must be integers, got float32"),
         ({"groups": "late.npy"}, "go from 0 to 40, not down, but go from 1 to 40"),
         ({"groups": "down.npy"}, "go from 0 to 40, not down"),
         ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),

@@ -185,8 +185,8 @@ def test_logits_that_cannot_be_scored(files, logits, message):
         (np.zeros(4, int), r"targets\.npy: labels of shape \(4,\) do not match .*\(6,\)$"),
         (np.zeros((6, 1), int), r"labels of shape \(6, 1\) do not match"),
         (np.int64(0), r"labels of shape \(\) do not match"),
-        (np.zeros(6), "labels must be integers, not float64"),
-        (np.zeros(6, bool), "labels must be integers, not bool"),
+        (np.zeros(6), "labels must be integers, got float64"),
+        (np.zeros(6, bool), "labels must be integers, got bool"),
     ],
 )
 def test_labels_that_do_not_fit(files, targets, message):
@@ -222,9 +222,9 @@ def test_label_out_of_range_is_placed_by_its_indices(files):
 
 def test_options_out_of_range(files):
     paths = files(*make((6, 3)))
-    with pytest.raises(InputError, match="ignore_index must be a 64-bit integer, not 9223"):
+    with pytest.raises(InputError, match="ignore_index must be a 64-bit integer, got 9223"):
         score_file(*paths, ignore_index=2**63)
-    with pytest.raises(InputError, match="block_rows must be at least 1, not 0"):
+    with pytest.raises(InputError, match="block_rows must be at least 1, got 0"):
         score_file(*paths, block_rows=0)
 
 
