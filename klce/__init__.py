@@ -1,8 +1,8 @@
 """Logits and probabilities to numbers: log-sum-exp, softmax, cross-entropy, entropy, divergence.
 
 Every function works over the rows of an array (``axis=-1`` unless said otherwise), in the dtype of
-its input (16-bit floats in float32), on all the CPUs that the process may use.  Units are nats,
-unless ``base=`` is given.
+its input (shorter floats in float32, integers in float64), on all the CPUs that the process may
+use.  Units are nats, unless ``base=`` is given.
 
 A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and ``"logits"``
 (unnormalised log-probabilities); every measure takes ``form=``.

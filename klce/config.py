@@ -62,7 +62,19 @@ def get_config() -> Config:
 
 
 def show_config() -> None:
-    """Print what :func:`get_config` returns, a line each."""
+    """Print what :func:`get_config` returns, a line each.
+
+    Examples
+    --------
+    >>> import klce
+    >>> klce.show_config()  # doctest: +ELLIPSIS
+    version         ...
+    compiler        ...
+    isas_available  ...
+    isa             ...
+    threads         ...
+    cpus            ...
+    """
     for key, value in get_config().items():
         print(f"{key:15} {' '.join(value) if isinstance(value, tuple) else value}")
 
@@ -82,6 +94,13 @@ def get_num_threads() -> int:
     int
         What :class:`threads` set for this thread, else what :func:`set_num_threads` set, else
         ``KLCE_NUM_THREADS``, else the number of CPUs this process may use.
+
+    Examples
+    --------
+    >>> import klce
+    >>> with klce.threads(3):
+    ...     klce.get_num_threads()
+    3
     """
     return _ufuncs.get_num_threads()
 
@@ -100,6 +119,15 @@ def set_num_threads(n: int) -> None:
     ------
     TypeError, ValueError
         If `n` is no integer, or out of range.
+
+    Examples
+    --------
+    >>> import klce
+    >>> before = klce.get_num_threads()
+    >>> klce.set_num_threads(1)
+    >>> klce.get_num_threads()
+    1
+    >>> klce.set_num_threads(before)
     """
     _ufuncs.set_num_threads(_thread_count(n, "n"))
 

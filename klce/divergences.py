@@ -61,12 +61,17 @@ def information(
     Returns
     -------
     ndarray or scalar
-        Of the shape and dtype of `p`: +inf at 0, nan below 0.
+        Of the shape of `p` and in its dtype (float8 gives float32, integers and bool float64): +inf
+        at 0, nan below 0.
 
     Raises
     ------
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
+
+    Notes
+    -----
+    Shannon, "A mathematical theory of communication", 1948; its mean is :func:`entropy`.
 
     Examples
     --------
@@ -96,12 +101,17 @@ def binary_entropy(
     Returns
     -------
     ndarray or scalar
-        Of the shape and dtype of `p`: 0 at 0 and 1, nan outside [0, 1].
+        Of the shape of `p` and in its dtype (float8 gives float32, integers and bool float64): 0 at
+        0 and 1, nan outside [0, 1].
 
     Raises
     ------
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
+
+    Notes
+    -----
+    Shannon, "A mathematical theory of communication", 1948, of two possibilities.
 
     Examples
     --------
@@ -136,8 +146,9 @@ def rel_entr(
     Returns
     -------
     ndarray or scalar
-        Of the shape of both and their dtype: 0 where p is 0, +inf where q is 0 and p is not, or
-        where either is negative.
+        Of the shape of both and in their dtype; of two dtypes, and of float8, integers and bool,
+        float64 if either is float64, an integer or bool, else float32.  0 where p is 0, +inf where
+        q is 0 and p is not, or where either is negative.
 
     Raises
     ------
@@ -146,8 +157,9 @@ def rel_entr(
 
     Notes
     -----
-    The terms of :func:`kl_divergence` as a plain sum.  Where p and q are near it keeps its digits:
-    the logarithm is taken of 1 + (q - p)/p.
+    The terms of :func:`kl_divergence` as a plain sum (Kullback and Leibler, "On information and
+    sufficiency", 1951), with the values of scipy.special.rel_entr at and below 0.  Where p and q
+    are near it keeps its digits: the logarithm is taken of 1 + (q - p)/p.
 
     Examples
     --------
@@ -209,7 +221,8 @@ def entropy(
     Returns
     -------
     ndarray or scalar
-        :math:`-\sum_i p_i \log p_i` of each row, in the dtype of `p`.
+        :math:`-\sum_i p_i \log p_i` of each row: float64 for float64, integers and bool, else
+        float32.
 
     Raises
     ------
@@ -375,7 +388,8 @@ def kl_divergence(
     Returns
     -------
     ndarray or scalar
-        :math:`\sum_i p_i \log(p_i / q_i)` of each row, or reduced.
+        :math:`\sum_i p_i \log(p_i / q_i)` of each row, or reduced: float64 where `p` or `q` is
+        float64, an integer or bool, else float32.
 
     Raises
     ------
@@ -486,8 +500,9 @@ def js_divergence(
     Returns
     -------
     ndarray or scalar
-        :math:`\frac12 (KL(p \| m) + KL(q \| m))`, :math:`m = (p + q)/2`, of each row, or reduced.
-        Its square root is a metric, the Jensen-Shannon distance.
+        :math:`\frac12 (KL(p \| m) + KL(q \| m))`, :math:`m = (p + q)/2`, of each row, or reduced:
+        float64 where `p` or `q` is float64, an integer or bool, else float32.  Its square root is a
+        metric, the Jensen-Shannon distance.
 
     Raises
     ------

@@ -131,7 +131,7 @@ def nll_loss(
     ----------
     log_probs : array_like
         Log-probabilities, of any floating-point dtype up to float64, computed in float32 if
-        shorter than that; integers become float64.  Any values are taken as they are.
+        shorter than that; integers and bool become float64.  Any values are taken as they are.
     target : array_like of int
         A class index for each row, of any integer dtype: of the shape of `log_probs` without
         `axis`.
@@ -159,7 +159,7 @@ def nll_loss(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        Float64 for float64 and integers, else float32.
+        Float64 where `log_probs` is float64, an integer or bool, else float32.
 
     Raises
     ------
@@ -174,6 +174,13 @@ def nll_loss(
 
     Notes
     -----
+    With x the log-probabilities and y the target of a row, w `weight` and s `sample_weight`:
+
+    .. math:: -s\, w_y\, x_y
+
+    The sum over rows is what maximum likelihood minimises (Fisher, "On the mathematical foundations
+    of theoretical statistics", 1922).
+
     It picks, and trusts that it was given log-probabilities. A class of weight 0 gives 0 also where
     its log-probability is -inf.
 
@@ -242,7 +249,7 @@ def cross_entropy(
     ----------
     q : array_like
         The predictions in the given `form`, of any floating-point dtype up to float64, computed
-        in float32 if shorter than that; integers become float64.
+        in float32 if shorter than that; integers and bool become float64.
     target : array_like
         Either integers, a class index for each row: of any integer dtype, of the shape of `q`
         without `axis`. Or floats, a distribution for each row (soft targets): of the shape of `q`,
@@ -282,7 +289,7 @@ def cross_entropy(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        In the dtype of `q`, float32 for 16 bits; sums are in float64.
+        Float64 where `q` is float64, an integer or bool, else float32; sums are in float64.
 
     Raises
     ------
@@ -308,6 +315,10 @@ def cross_entropy(
     t the target (1 at the index, 0 elsewhere), w `weight`, e `label_smoothing`, z `z_loss`, s
     `sample_weight`. As in torch, with class indices, smoothing and weights, the smoothed part is
     weighted class by class, and the mean divides by the weights at the targets.
+
+    Label smoothing is that of Szegedy, Vanhoucke, Ioffe, Shlens and Wojna, "Rethinking the
+    Inception architecture for computer vision", 2016; `z_loss` that of Chowdhery et al., "PaLM:
+    scaling language modeling with pathways", 2022, where it is 1e-4.
 
     Without options it is :math:`(m - x_y)/T + \log(1 + \sum_{i \ne k} e^{(x_i - m)/T})`, with
     :math:`m = x_k` the maximum: two terms that are never negative, so that the loss of a confident
@@ -419,7 +430,8 @@ def binary_cross_entropy(
     ----------
     q : array_like
         The predictions: probabilities from 0 to 1, or logits x that stand for
-        :math:`q = 1/(1 + e^{-x})`.
+        :math:`q = 1/(1 + e^{-x})`. Of any floating-point dtype up to float64, computed in float32
+        if shorter than that; integers and bool become float64.
     target : array_like
         y: numbers from 0 to 1, or bool, of the shape of `q`.
     form : {"probs", "logits"}
@@ -439,7 +451,7 @@ def binary_cross_entropy(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        In the dtype of `q`.
+        Float64 where `q` is float64, an integer or bool, else float32.
 
     Raises
     ------
@@ -453,6 +465,8 @@ def binary_cross_entropy(
     Notes
     -----
     .. math:: -w \bigl( v\, y \log q + (1 - y) \log(1 - q) \bigr)
+
+    Without factors it is the logarithmic score of Good, "Rational decisions", 1952.
 
     With logits, :math:`-\log q = \max(-x, 0) + \log(1 + e^{-|x|})` and
     :math:`-\log(1 - q) = \max(x, 0) + \log(1 + e^{-|x|})`: neither cancels, so a confident logit

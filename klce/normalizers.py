@@ -53,8 +53,8 @@ def logsumexp(
     Returns
     -------
     ndarray or scalar
-        :math:`\log \sum_i b_i e^{x_i}` of each row, in nats: float64 where `x` or `b` is float64
-        or integer, else float32; nan where the sum is negative.
+        :math:`\log \sum_i b_i e^{x_i}` of each row, in nats: float64 where `x` or `b` is float64,
+        an integer or bool, else float32; nan where the sum is negative.
     sign : ndarray or scalar
         With `return_sign` only: 1, 0, -1 or nan, of the same shape and dtype.
 
@@ -177,7 +177,7 @@ def softmax(
     -------
     ndarray
         :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in its dtype; a float8
-        gives float32, an integer float64.
+        gives float32, an integer or bool float64.
 
     Raises
     ------
@@ -189,6 +189,9 @@ def softmax(
 
     Notes
     -----
+    Bridle, "Probabilistic interpretation of feedforward classification network outputs, with
+    relationships to statistical pattern recognition", 1990.
+
     Results below the normal numbers are right too, rounded as subnormal ones.  A row of -inf, and
     one that holds +inf or nan, gives nan throughout; a masked class gives 0 in any other row.
 
@@ -237,7 +240,7 @@ def log_softmax(
     -------
     ndarray
         :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in its dtype; a
-        float8 gives float32, an integer float64.
+        float8 gives float32, an integer or bool float64.
 
     Raises
     ------
@@ -249,6 +252,10 @@ def log_softmax(
 
     Notes
     -----
+    Computed as :math:`(x_i - m)/T - \log(1 + \sum_{j \ne k} e^{(x_j - m)/T})` with
+    :math:`m = x_k` the maximum, which share a sign, so that nothing cancels (Blanchard, Higham and
+    Higham: see :func:`logsumexp`).
+
     A row of -inf, and one that holds +inf or nan, gives nan throughout; a masked class gives -inf
     in any other row.
 

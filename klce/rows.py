@@ -152,8 +152,8 @@ def score(
     Parameters
     ----------
     logits : array_like
-        Distributions in the given `form`: float16, bfloat16, float32 or float64; integers and bool
-        become float64.
+        Distributions in the given `form`, of any floating-point dtype up to float64; integers and
+        bool become float64.
     target : array_like of int, optional
         A class index for each row: of the shape of `logits` without `axis`.
     axis : int, default -1
@@ -209,7 +209,8 @@ def score(
             One axis more: the largest classes and their log-probabilities, best first; of equal
             ones the lower index first.  Nan is never among them: what is missing then is -1.
 
-        Numbers are float64 for float64 and float32 otherwise, indices int64.
+        Numbers are float64 where `logits` is float64, an integer or bool, else float32; indices are
+        int64.
 
     Raises
     ------
@@ -322,7 +323,8 @@ def compare(
         ``top_overlap``
             How many classes are in the `top_k` of both; of equal ones the lower index comes first.
 
-        Numbers are float64 where p or q is and float32 otherwise, the overlap int64.
+        Numbers are float64 where p or q is float64, an integer or bool, else float32; the overlap
+        is int64.
 
     Raises
     ------
@@ -339,6 +341,10 @@ def compare(
     their size.  Probabilities go through their logarithm, in float64 and block by block: a
     divergence of float64 ones is good to the square root of itself times 1e-15.  A pair with a row
     that is no distribution gives nan.
+
+    The sources of the divergences are those of `kl_divergence` and `js_divergence`.  1 less the
+    total variation is how often speculative decoding keeps what q drafts for p (Leviathan, Kalman
+    and Matias, "Fast inference from transformers via speculative decoding", 2023).
 
     Examples
     --------
@@ -380,7 +386,7 @@ def compare_top_k(
     p_log_probs : array_like
         Their log-probabilities, of the same shape; those of -1 do not matter.
     q : array_like
-        Logits, of float16, bfloat16, float32 or float64.
+        Logits, as `score` takes them.
     axis : int, default -1
         The axis of the classes of q.
     temperature : float, default 1.0
@@ -406,6 +412,9 @@ def compare_top_k(
 
     Notes
     -----
+    That taking classes as one loses, and never adds, is the log sum inequality (Cover and Thomas,
+    "Elements of information theory", 2006, theorem 2.7.1).
+
     A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where
     the tails are larger.  One below 8 roundings counts as 0; beside a larger one of p, as those 8.
 

@@ -179,6 +179,17 @@ def compare_file(
         Where a file cannot be read or written.
     Interrupted
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from klce.scoring import compare_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/p.npy", np.log([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
+    ...     np.save(f"{folder}/q.npy", np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
+    ...     comparison = compare_file(f"{folder}/p.npy", f"{folder}/q.npy")
+    >>> round(comparison.summary.estimates["kl"].mean, 6)
+    0.086643
     """
     if compat is not None and compat not in COMPATIBLE:
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")

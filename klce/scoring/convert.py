@@ -102,12 +102,28 @@ def convert_file(
     progress : callable, optional
         Called after each block with the bytes done and those in all.
 
+    Returns
+    -------
+    Reader
+        Of the file that was written: its `shape` and `dtype`, and ``read(start, stop, leading)``.
+
     Raises
     ------
     InputError
         Where a file cannot be converted.
     OSError
         Where a file cannot be read or written.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from klce.scoring import convert_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/a.npz", logits=np.eye(3))
+    ...     reader = convert_file(f"{folder}/a.npz::logits", f"{folder}/b.npy")
+    ...     reader.read(0, 2, leading=1)
+    array([[1., 0., 0.],
+           [0., 1., 0.]])
     """
     reader, path = open_reader(source), Path(out)
     suffix = path.suffix.lower()

@@ -86,10 +86,25 @@ def file_info(place: StrPath) -> FileInfo:
     place : path or URL
         As `klce.scoring.score_file` takes it.
 
+    Returns
+    -------
+    FileInfo
+        Its arrays, and what would be scored.
+
     Raises
     ------
     InputError, OSError
         Where nothing can be read.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from klce.scoring import file_info
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/logits.npy", np.zeros((4, 3), np.float32))
+    ...     info = file_info(f"{folder}/logits.npy")
+    >>> info.rows, info.classes, info.arrays[0].dtype
+    (4, 3, 'float32')
     """
     location = Location.parse(place)
     file = open_file(location)

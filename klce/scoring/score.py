@@ -101,6 +101,17 @@ def score_file(
         Where a file cannot be read or written.
     Interrupted
         After Ctrl-C, when finished rows are kept for `resume`; it is a KeyboardInterrupt.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> from klce.scoring import score_file
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/logits.npy", np.log([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
+    ...     np.save(f"{folder}/targets.npy", [0, 1])
+    ...     scores = score_file(f"{folder}/logits.npy", f"{folder}/targets.npy")
+    >>> round(scores.summary.perplexity, 6), scores.summary.accuracy
+    (2.828427, 0.5)
     """
     scorer = Scoring(logits, targets, ignore_index, pictured=report is not None).open()
     rows, labels = scorer.logits, scorer.labels
