@@ -9,8 +9,8 @@ from klce.scoring.convert import convert_file
 from klce.scoring.dask_arrays import DaskScores, score_dask
 from klce.scoring.errors import InputError, Interrupted, LabelError
 from klce.scoring.info import FileInfo, file_info
-from klce.scoring.report import Report
 from klce.scoring.score import score_file
+from klce.scoring.scores import Scores
 from klce.scoring.summary import Summary
 
 __all__ = [
@@ -20,7 +20,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LabelError",
-    "Report",
+    "Scores",
     "Summary",
     "compare_file",
     "convert_file",

@@ -38,7 +38,7 @@ from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.readers.kld import KldReader
-from klce.scoring.report import Run, finite_or_none
+from klce.scoring.scores import Run, finite_or_none
 
 _NEAR = 2.0**-7
 """Total variations below it are computed in float64: in float32 they are off by up to 5e-9."""
@@ -49,13 +49,13 @@ COMPATIBLE = ("llama.cpp",)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison(Run):
-    """The result of comparing two files: a `klce.scoring.report.Run`, and these.
+    """The result of comparing two files: a `klce.scoring.scores.Run`, and these.
 
     Attributes
     ----------
     p, q : str
         The files.
-    groups : int or None
+    sequences : int or None
         Number of sequences, if they are known.
     summary : ComparisonSummary or None
         None with ``compat=``.
@@ -65,7 +65,7 @@ class Comparison(Run):
 
     p: str
     q: str
-    groups: int | None
+    sequences: int | None
     summary: ComparisonSummary | None
     lines: tuple[str, ...]
 
@@ -75,7 +75,7 @@ class Comparison(Run):
             results: dict[str, Any] = {"lines": list(self.lines)}
         else:
             results = _summary_values(self.summary)
-        return self._values({"p": self.p, "q": self.q}, {"groups": self.groups} | results)
+        return self._values({"p": self.p, "q": self.q}, {"sequences": self.sequences} | results)
 
 
 def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
@@ -230,7 +230,7 @@ def compare_file(
             shape=computation.shape,
             dtype=computation.dtype.name,
             ignore_index=ignore_index,
-            groups=None if found_groups is None else len(found_groups),
+            sequences=None if found_groups is None else len(found_groups),
             engine=engine,
             isas=opened.isas,
             summary=summarize(rows, ignore_index, found_groups) if compat is None else None,

@@ -158,7 +158,7 @@ def write_comparison_page(
         places=[("P", comparison.p), ("Q", comparison.q), ("labels", comparison.targets)],
         counts=_counts(comparison, summary),
         figures=_figures(summary, pictures),
-        tables=[_means(summary, comparison.groups is not None), _quantiles(summary)],
+        tables=[_means(summary, comparison.sequences is not None), _quantiles(summary)],
         worst=_worst(rows, pictures.worst, groups),
         dtype=comparison.dtype,
     )
@@ -170,8 +170,8 @@ def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[
         ("classes", f"{comparison.classes:,}"),
         ("rows that count", f"{summary.counted:,}"),
     ]
-    if comparison.groups is not None:
-        counts.append(("sequences", f"{comparison.groups:,}"))
+    if comparison.sequences is not None:
+        counts.append(("sequences", f"{comparison.sequences:,}"))
     if summary.nan:
         counts.append(("rows of nan", f"{summary.nan:,}"))
     if summary.infinite:

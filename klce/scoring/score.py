@@ -26,9 +26,9 @@ from klce.scoring.inputs import (
 from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
-from klce.scoring.report import Report
 from klce.scoring.results import check_results_path, open_results, row_dtype
 from klce.scoring.score_page import write_score_page
+from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
 
 
@@ -49,7 +49,7 @@ def score_file(
     engine: str = "local",
     scheduler: str | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> Scores:
     """Score a file of logits, with or without labels.
 
     Parameters
@@ -89,7 +89,7 @@ def score_file(
 
     Returns
     -------
-    Report
+    Scores
         Summary and speed.
 
     Raises
@@ -148,7 +148,7 @@ def score_file(
         resumed = 0 if store is None else store.finished
         run_blocks(plan, opened, scorer, consumers, store, progress)
         seconds = time.perf_counter() - begin
-        found = Report(
+        found = Scores(
             logits=os.fspath(logits),
             targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),

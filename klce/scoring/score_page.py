@@ -35,7 +35,7 @@ from klce.scoring.page import (
     worst_table,
     write_page,
 )
-from klce.scoring.report import Report
+from klce.scoring.scores import Scores
 from klce.scoring.summary import counted
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ def gather(
     )
 
 
-def write_score_page(path: Path, report: Report, rows: NDArray[Any], groups: Groups | None) -> None:
+def write_score_page(path: Path, scores: Scores, rows: NDArray[Any], groups: Groups | None) -> None:
     """Write the page of a scored file, given its rows and their sequences, if there are any."""
-    labelled = report.targets is not None
-    pictures = gather(rows, report.shape, report.ignore_index, groups)
+    labelled = scores.targets is not None
+    pictures = gather(rows, scores.shape, scores.ignore_index, groups)
     found = {
-        name: _quantiles(rows, name, report.ignore_index)
+        name: _quantiles(rows, name, scores.ignore_index)
         for name in (["nll"] if labelled else []) + ["entropy"]
     }
     tables = [_percentiles(found)]
@@ -162,12 +162,12 @@ def write_score_page(path: Path, report: Report, rows: NDArray[Any], groups: Gro
     write_page(
         path,
         heading="How well the labels were predicted" if labelled else "How sure the rows are",
-        places=[("logits", report.logits), ("labels", report.targets)],
-        counts=_counts(report),
+        places=[("logits", scores.logits), ("labels", scores.targets)],
+        counts=_counts(scores),
         figures=_figures(pictures, found),
         tables=tables,
         worst=_worst(rows, pictures.worst, groups),
-        dtype=report.dtype,
+        dtype=scores.dtype,
     )
 
 
@@ -180,29 +180,29 @@ def _quantiles(rows: NDArray[Any], name: str, ignore_index: int) -> list[float]:
         return quantiles(ordered, QUANTILES)
 
 
-def _counts(report: Report) -> list[tuple[str, str]]:
-    summary = report.summary
+def _counts(scores: Scores) -> list[tuple[str, str]]:
+    summary = scores.summary
     counts = [
         ("rows", f"{summary.rows:,}"),
-        ("classes", f"{report.classes:,}"),
+        ("classes", f"{scores.classes:,}"),
         ("rows that count", f"{summary.counted:,}"),
     ]
-    if report.sequences is not None:
-        counts.append(("sequences", f"{len(report.sequences.labels):,}"))
+    if scores.sequences is not None:
+        counts.append(("sequences", f"{len(scores.sequences.labels):,}"))
     if summary.nan:
         counts.append(("rows of nan", f"{summary.nan:,}"))
     if summary.infinite:
         counts.append(("rows of infinite NLL", f"{summary.infinite:,}"))
-    if report.targets is not None:
+    if scores.targets is not None:
         counts += [
             ("mean NLL, nats", number(summary.mean_nll)),
             ("perplexity", number(summary.perplexity)),
             ("accuracy, %", number(100 * summary.accuracy, ".2f")),
         ]
-    if report.sequences is not None:
+    if scores.sequences is not None:
         counts += [
-            ("error of the mean NLL by token", number(report.sequences.token_error, ".2g")),
-            ("by sequence", number(report.sequences.clustered_error, ".2g")),
+            ("error of the mean NLL by token", number(scores.sequences.token_error, ".2g")),
+            ("by sequence", number(scores.sequences.clustered_error, ".2g")),
         ]
     counts.append(("mean entropy, nats", number(summary.mean_entropy)))
     return counts

@@ -10,18 +10,18 @@ from klce.scoring.compare import Comparison
 from klce.scoring.distribution import QUANTILES
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
-from klce.scoring.report import Report, Run
+from klce.scoring.scores import Run, Scores
 
 
-def score_table(report: Report) -> Table:
+def score_table(scores: Scores) -> Table:
     """Return the summary of a scored file."""
-    summary = report.summary
-    labelled = report.targets is not None
-    table = _empty(report.logits)
+    summary = scores.summary
+    labelled = scores.targets is not None
+    table = _empty(scores.logits)
     table.add_row("rows", f"{summary.rows:,}")
-    table.add_row("classes", f"{report.classes:,}")
+    table.add_row("classes", f"{scores.classes:,}")
     if labelled:
-        table.add_row("skipped rows", f"{summary.ignored:,}", f"ignore_index {report.ignore_index}")
+        table.add_row("skipped rows", f"{summary.ignored:,}", f"ignore_index {scores.ignore_index}")
     if summary.nan:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
@@ -36,9 +36,9 @@ def score_table(report: Report) -> Table:
     table.add_row("", _number(summary.mean_entropy / math.log(2)), "bits")
     if not labelled:
         table.add_row("mean log-sum-exp", _number(summary.mean_logsumexp), "nats")
-    if report.sequences is not None:
-        _add_sequences(table, report.sequences)
-    _add_speed(table, report)
+    if scores.sequences is not None:
+        _add_sequences(table, scores.sequences)
+    _add_speed(table, scores)
     return table
 
 
@@ -65,8 +65,8 @@ def comparison_table(comparison: Comparison) -> Table:
     if "nll" in found:
         skipped = f"ignore_index {comparison.ignore_index}"
         table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
-    if comparison.groups is not None:
-        table.add_row("sequences", f"{comparison.groups:,}", "errors are clustered by them")
+    if comparison.sequences is not None:
+        table.add_row("sequences", f"{comparison.sequences:,}", "errors are clustered by them")
     if summary.nan:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:

@@ -122,7 +122,7 @@ def test_real_logits():
     )  # fmt: skip
     change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll"])
     assert summary.change_quantiles[0] == pytest.approx(change.min(), rel=1e-5)
-    assert comparison.groups is None
+    assert comparison.sequences is None
     assert summary.saturated is None
 
 
@@ -136,7 +136,7 @@ def test_base_file_brings_targets_and_groups_and_counts_its_floor(tmp_path):
     assert reach.any()
     assert comparison.summary.floor_classes == table["floor_classes"].sum()
     assert comparison.summary.saturated == table["saturated"].sum() == 0
-    assert comparison.groups == 3
+    assert comparison.sequences == 3
     kl = table["kl"].astype(np.float64)
     assert comparison.summary.estimates["kl"].clustered_error == pytest.approx(
         clustered_error(kl.reshape(3, 35).sum(1), np.full(3, 35)), rel=1e-9

@@ -87,7 +87,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Report(Run):
+class Scores(Run):
     """The result of scoring one file: a `Run`, and these.
 
     Attributes
@@ -105,7 +105,7 @@ class Report(Run):
     sequences: Sequences | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values for JSON, which has no nan or inf: they are None."""
+        """Return them as plain values for JSON, which has no nan or inf: they are None."""
         summary = self.summary
         results: dict[str, Any] = {
             "ignored_rows": summary.ignored,
