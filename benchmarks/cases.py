@@ -79,8 +79,8 @@ class Layout:
         return max(others, key=lambda axis: self.shape[axis])
 
 
-# Issue 2's table, and the grid of "At the speed of memory".  The last but three is out of cache;
-# 8192 rows of 1000 classes stand on the last axis, the first and the middle one.
+# The small table, and the grid.  Its last but three is out of cache; 8192 rows of 1000 classes
+# stand on the last axis, the first and the middle one.
 SHAPES = tuple(map(Layout.parse, ("65536x10", "8192x1000", "64x128256")))
 GRID = tuple(
     map(
@@ -152,7 +152,7 @@ OPS: dict[str, Op] = {
     "cross_entropy where": _loss("where"),
     "cross_entropy soft": Op("cross_entropy", target="soft", result="scalar"),
 }
-#: What issue 2's table shows: all that it had when it was filed.
+#: What the small table shows.
 BASICS = (
     "logsumexp",
     "softmax",

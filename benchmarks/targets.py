@@ -1,4 +1,4 @@
-"""The targets of "At the speed of memory": the one place where they stand.
+"""The targets of the grid and of the lines beside it: the one place where they stand.
 
 They are for two threads on a machine with AVX-512.  A *ratio* is the fastest peer's time over
 klce's; a *share* is the time of the memory limit over klce's.
