@@ -1,4 +1,7 @@
-"""Print the polynomial coefficients of src_c/vmath.h (needs mpmath).
+"""Print the polynomial coefficients of src_c/ (needs mpmath).
+
+Of ``vmath.h``, and of the ops that have their own: ``js_probs.h``, ``js_logits.h`` and
+``logit_pairs.h``.
 
 Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
 serves, not of the polynomial alone.  Run ``python tools/minimax.py``; the output holds the
