@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _validate
+from klce import _arrays, _call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -116,24 +116,24 @@ def over_rows(
     Arrays broadcast over one axis, for one output; else they have one shape.  They are taken in
     `dtype`, without it in the one that they have together.
     """
-    taken = _validate.map_dtype(*arrays) if dtype is None else dtype
+    taken = _arrays.map_dtype(*arrays) if dtype is None else dtype
     results: tuple[Any, ...]
     if len(axes) == 1 == len(outs):
         (out,) = outs
         if out is not None and keepdims:
             out = np.squeeze(out, axis=axes)
         results = (
-            _validate.called(
+            _call.called(
                 kernel, *arrays, *parameters, axis=axes[0], dtype=taken, where=where, out=out
             ),
         )
     else:
-        rows, kind = without(arrays[0].shape, axes), _validate.computed(taken)
+        rows, kind = without(arrays[0].shape, axes), _arrays.computed(taken)
         results = tuple(np.empty(rows, kind) if out is None else out.reshape(rows) for out in outs)
 
         def call(*parts: Any, out: tuple[Array, ...]) -> None:
             *given, mask = parts
-            _validate.called(kernel, *given, *parameters, dtype=taken, where=mask, out=out)
+            _call.called(kernel, *given, *parameters, dtype=taken, where=mask, out=out)
 
         joined(call, (*_apart(arrays, outs), where), axes, results, maps=False)
     return tuple(
@@ -169,13 +169,11 @@ def over_classes(
 ) -> Array:
     """Run a map over the axes (counted from the end) into `out`, and return that."""
     if len(axes) == 1:
-        _validate.called(
-            kernel, array, *parameters, axis=axes[0], dtype=dtype, where=where, out=out
-        )
+        _call.called(kernel, array, *parameters, axis=axes[0], dtype=dtype, where=where, out=out)
         return out
 
     def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
-        _validate.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
+        _call.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
 
     # In place a block is read before it is written; moved by less, it would meet what was.
     (source,) = (array,) if array is out else _apart((array,), (out,))

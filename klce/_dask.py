@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from klce import _arrays, _validate
+from klce import _arrays, _reduce, _validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -93,11 +93,11 @@ def applied(
     )
     of_result = dtype if result in ("map", "elements") else _arrays.computed(dtype)
     aligned = _aligned(arrays, axes)
-    how = _validate.reduction(options.get("reduction", "none"), batchmean="target" not in names)
+    how = _reduce.reduction(options.get("reduction", "none"), batchmean="target" not in names)
     if how != "none":
         _validate.keeps_rows(keepdims, how)
-        nats = _validate.unit(options.pop("base", None))
-        options["reduction"] = _validate.Sums
+        nats = _reduce.unit(options.pop("base", None))
+        options["reduction"] = _reduce.Sums
         call = _OnBlocks(function, tuple(arrays), options)
         return _reduced(call, aligned, list(axes.values()), how, nats, of_result)
     out_axes = axes[first] if result == "map" else ()
@@ -154,8 +154,8 @@ def _sums_of_block(*blocks: Any, call: _OnBlocks, shape: tuple[int, ...]) -> Any
 
 
 def _of_sums(sums: Any, how: str, nats: float, batch: int, wanted: DType) -> Any:
-    total, counted = (_validate.total(sums[..., i]) for i in (0, 1))
-    return _validate.reduction_of(total, how, counted, nats, batch, wanted)
+    total, counted = (_reduce.total(sums[..., i]) for i in (0, 1))
+    return _reduce.reduction_of(total, how, counted, nats, batch, wanted)
 
 
 def _aligned(arrays: dict[str, Any], axes: dict[str, Axes]) -> list[Any]:

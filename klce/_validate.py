@@ -12,38 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _blocks, _ufuncs
-from klce._arrays import (
-    array,
-    computed,
-    element_dtype,
-    floats,
-    map_dtype,
-    row_dtype,
-)
+from klce import _arrays, _ufuncs
 
 if TYPE_CHECKING:
     from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
 
-__all__ = [
-    "array",
-    "computed",
-    "floats",
-    "map_dtype",
-    "row_dtype",
-]
-
 _FORMS = ("probs", "log_probs", "logits")
 _INT64 = np.dtype(np.int64)
-_LARGE = 3e38  # a little below the largest float32
 
 
 def option_dtype(dtype: Any, *operands: Array) -> DType:
     """Return the dtype in which to take the operands: ``dtype=`` if it is given."""
     if dtype is None:
-        return map_dtype(*operands)
+        return _arrays.map_dtype(*operands)
     wanted: DType = np.dtype(dtype)
-    if element_dtype(wanted) != wanted:
+    if _arrays.element_dtype(wanted) != wanted:
         raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
     return wanted
 
@@ -94,10 +77,11 @@ def pair_axis(axis: Any, p: Array, q: Array) -> int:
 
 def form(value: Any, allowed: tuple[str, ...] = _FORMS) -> None:
     """Check ``form=``."""
-    _one_of(value, allowed, "form")
+    one_of(value, allowed, "form")
 
 
-def _one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
+def one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
+    """Check one of several words."""
     if not isinstance(value, str) or value not in allowed:
         *names, last = (f'"{one}"' for one in allowed)
         raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {value!r}")
@@ -115,7 +99,7 @@ def forms(value: Any) -> tuple[Form, Form]:
 
 def temperature(value: float, form: Any = "logits") -> float:
     """Check ``temperature=``, which only logits have; `form` may be a pair."""
-    t = _real(value, "temperature")
+    t = real(value, "temperature")
     if not (1e-6 <= t <= 1e6):
         raise ValueError(f"temperature must be from 1e-6 to 1e6, got {value!r}")
     if "logits" not in (form if isinstance(form, tuple) else (form,)) and t != 1:
@@ -130,38 +114,14 @@ def normalize(value: bool, form: Any) -> bool:
     return bool(value)
 
 
-def unit(base: float | None) -> float:
-    """Return how many nats a unit in logarithms of `base` is: results are divided by it."""
-    if base is None:
-        return 1.0
-    b = _real(base, "base", "a number or None")
-    if not (0 < b < math.inf) or b == 1:
-        raise ValueError(f"base must be positive, finite and not 1, got {base!r}")
-    return math.log(b)
-
-
-class Sums:
-    """Stands as ``reduction=`` for the two sums of a part of the rows, in float64.
-
-    That of the values, in nats, and what their mean divides it by.
-    """
-
-
-def reduction(value: Any, *, batchmean: bool = False) -> Any:
-    """Check ``reduction=``; only divergences have a ``"batchmean"``."""
-    allowed = ("none", "mean", "batchmean", "sum") if batchmean else ("none", "mean", "sum")
-    if value is not Sums:
-        _one_of(value, allowed, "reduction")
-    return value
-
-
 def keeps_rows(keepdims: bool, how: Any) -> None:
     """Check ``keepdims=``, for which there have to be rows."""
     if keepdims and how != "none":
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
 
 
-def _real(value: Any, name: str, what: str = "a number") -> float:
+def real(value: Any, name: str, what: str = "a number") -> float:
+    """Check a number, be it infinite or nan."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -178,7 +138,7 @@ def integer(value: Any, name: str) -> int:
 
 def number(value: float, name: str) -> float:
     """Check a finite number."""
-    x = _real(value, name)
+    x = real(value, name)
     if not math.isfinite(x):
         raise ValueError(f"{name} must be finite, got {value!r}")
     return x
@@ -215,7 +175,7 @@ def labels(
     IndexError
         For the first label out of range, with its row.
     """
-    given = array(target, "target")
+    given = _arrays.array(target, "target")
     if given.dtype.kind not in "iu":
         raise TypeError(f"target must hold integers, class indices, got {given.dtype}")
     if given.shape != shape:
@@ -234,7 +194,7 @@ def labels(
         native = np.asarray(given, dtype=np.int64, order="C")
     if kept is not None:
         native = np.where(kept, native, np.int64(ignored))
-    bad, counted = _ufuncs.check_labels(_line(native), classes, ignored)
+    bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
     if bad >= 0:
         row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
         raise IndexError(
@@ -251,7 +211,7 @@ def in_row(row: tuple[Any, ...]) -> str:
 
 def distribution(target: ArrayLike, q: Array) -> Array:
     """Check probabilities as a target: of the very shape of the predictions."""
-    array = floats(target, "target")
+    array = _arrays.floats(target, "target")
     if array.shape != q.shape:
         raise ValueError(
             f"target must have the shape of q, {q.shape}, if it holds probabilities, "
@@ -262,7 +222,7 @@ def distribution(target: ArrayLike, q: Array) -> Array:
 
 def is_floating(dtype: DType) -> bool:
     """Whether a dtype is one of floats that are taken."""
-    return dtype.kind not in "iub" and element_dtype(dtype) is not None
+    return dtype.kind not in "iub" and _arrays.element_dtype(dtype) is not None
 
 
 def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
@@ -270,7 +230,7 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     if values is None:
         return np.ones((), dtype)
     with np.errstate(over="ignore"):
-        array = floats(values, name).astype(dtype, copy=False)
+        array = _arrays.floats(values, name).astype(dtype, copy=False)
     if array.size and not (array.min() >= 0 and array.max() < math.inf):
         first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
         where = f" at {', '.join(map(str, first))}" if first else ""
@@ -323,65 +283,6 @@ def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
         ) from None
 
 
-def in_unit(values: Any, nats: float) -> Any:
-    """Divide fresh values, an array in place, by the unit that they are wanted in."""
-    if nats == 1:
-        return values
-    with np.errstate(all="ignore"):
-        return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
-
-
-def total(values: Any) -> float:
-    """Sum float32 or float64 values in float64, in a fixed order."""
-    return _ufuncs.sum_of(_line(values))
-
-
-def _line(values: Any) -> Array:
-    """Return all elements along one axis."""
-    array = np.asarray(values)
-    return array if array.ndim == 1 else array.reshape(-1)
-
-
-def reduced(
-    losses: Any,
-    how: Any,
-    counted: float,
-    nats: float,
-    out: Array | None,
-    batch: int = 1,
-    dtype: DType | None = None,
-) -> Any:
-    """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled.
-
-    `counted` is what the mean divides by, `dtype` that of the result if it is not the values'.
-    """
-    if how == "none":
-        return in_unit(losses, nats)
-    if how is Sums:
-        return np.array([total(losses), counted])
-    if dtype is None:
-        dtype = losses.dtype
-    result = reduction_of(total(losses), how, counted, nats, batch, dtype)
-    if out is None:
-        return result
-    out[...] = result
-    return out
-
-
-def reduction_of(
-    total: float, how: str, counted: float, nats: float, batch: int, dtype: DType
-) -> Any:
-    """Return a reduction of values, of which this is the total."""
-    value = total / nats
-    if how != "sum":
-        count = counted if how == "mean" else batch
-        value = value / count if count else math.nan
-    if abs(value) < _LARGE:
-        return dtype.type(value)
-    with np.errstate(all="ignore"):  # a sum may be beyond float32
-        return dtype.type(value)
-
-
 def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
     if where is None:
@@ -395,45 +296,3 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
         raise ValueError(
             f"where must broadcast to the shape of {name}, {shape}, got {array.shape}"
         ) from None
-
-
-#: The operands of each kernel that hold rows, as it takes them and as it computes with them.
-_OPERANDS = {
-    name: [
-        [k for k, letter in enumerate(signature.split(">")[0]) if letter in letters]
-        for letters in ("vge", "w")
-    ]
-    for name, signature in _ufuncs.OPS.items()
-}
-
-
-def called(
-    kernel: np.ufunc,
-    *args: Any,
-    axis: int = -1,
-    dtype: DType | None = None,
-    where: Mask | None = None,
-    out: Array | tuple[Array, ...] | None = None,
-) -> Any:
-    """Call a kernel and raise what its loop could not.
-
-    Rows that are not of the dtype in which the kernel is to take them, the promoted one without
-    ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
-    first operand, the call goes to the kernel's masked twin.
-    """
-    rows, weights = _OPERANDS[kernel.__name__]
-    if dtype is None:
-        dtype = map_dtype(*[args[k] for k in rows])
-    fits = {args[k].dtype for k in rows} == {dtype}
-    if weights:
-        fits = fits and {args[k].dtype for k in weights} == {computed(dtype)}
-    if where is not None:
-        kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
-    if not fits:
-        result = _blocks.call(kernel, args, dtype, axis, out)
-    elif axis == -1:
-        result = kernel(*args, out=out)
-    else:
-        result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
-    _ufuncs.raise_trouble()
-    return result

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _axes, _ufuncs, _validate
+from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ def _elementwise(
     base: float | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    nats = _validate.unit(base)
-    dtype = _validate.map_dtype(*arrays)
+    nats = _reduce.unit(base)
+    dtype = _arrays.map_dtype(*arrays)
     out = _validate.output(out, np.broadcast_shapes(*(a.shape for a in arrays)), dtype)
     if nats == 1:
-        return _validate.called(kernel, *arrays, out=out)
+        return _call.called(kernel, *arrays, out=out)
     # Rounded once: a half is divided before it is one.
-    wide = _validate.called(kernel, *arrays, dtype=_validate.row_dtype(*arrays))
-    result = _validate.in_unit(wide, nats).astype(dtype, copy=False)
+    wide = _call.called(kernel, *arrays, dtype=_arrays.row_dtype(*arrays))
+    result = _reduce.in_unit(wide, nats).astype(dtype, copy=False)
     if out is None:
         return result
     out[...] = result
@@ -79,7 +79,7 @@ def information(
     >>> klce.information([1.0, 0.5, 0.125], base=2)
     array([0., 1., 3.])
     """
-    return _elementwise(_ufuncs.information, (_validate.floats(p, "p"),), base, out)
+    return _elementwise(_ufuncs.information, (_arrays.floats(p, "p"),), base, out)
 
 
 @entry("elements", "p", plain=_ufuncs.Plain("binary_entropy"))
@@ -119,7 +119,7 @@ def binary_entropy(
     >>> klce.binary_entropy([0.0, 0.5, 1.0], base=2)
     array([0., 1., 0.])
     """
-    return _elementwise(_ufuncs.binary_entropy, (_validate.floats(p, "p"),), base, out)
+    return _elementwise(_ufuncs.binary_entropy, (_arrays.floats(p, "p"),), base, out)
 
 
 @entry("elements", "p", "q", plain=_ufuncs.Plain("rel_entr"))
@@ -167,7 +167,7 @@ def rel_entr(
     >>> klce.rel_entr([0.0, 0.5, 1.0], [0.0, 0.25, 0.0], base=2)
     array([0. , 0.5, inf])
     """
-    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
+    a, b = _arrays.floats(p, "p"), _arrays.floats(q, "q")
     _validate.broadcast(a, b)
     return _elementwise(_ufuncs.rel_entr, (a, b), base, out)
 
@@ -244,15 +244,15 @@ def entropy(
     >>> klce.entropy(np.zeros((2, 4)), form="logits", base=2, where=[True, True, False, False])
     array([1., 1.])
     """
-    array = _validate.floats(p, "p")
+    array = _arrays.floats(p, "p")
     axes = _validate.class_axes(axis, array, "p")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
-    nats = _validate.unit(base)
+    nats = _reduce.unit(base)
     mask = _validate.mask(where, array.shape, "p")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
-    out = _validate.output(out, rows, _validate.row_dtype(array))
+    out = _validate.output(out, rows, _arrays.row_dtype(array))
     parameters: tuple[float, ...]
     if form == "probs":
         kernel, parameters = _ufuncs.entropy_probs, (int(normalize),)
@@ -264,7 +264,7 @@ def entropy(
     (result,) = _axes.over_rows(
         kernel, (array,), parameters, axes, where=mask, keepdims=keepdims, outs=(out,)
     )
-    return _validate.in_unit(result, nats)
+    return _reduce.in_unit(result, nats)
 
 
 def _pair_of_forms(
@@ -305,19 +305,19 @@ def _divergence(
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     """Validate what all divergences share, run the kernel over the rows and reduce."""
-    a, b = _validate.floats(p, "p"), _validate.floats(q, "q")
+    a, b = _arrays.floats(p, "p"), _arrays.floats(q, "q")
     axis = _validate.pair_axis(axis, a, b)
     forms = _validate.forms(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
-    nats = _validate.unit(base)
-    how = _validate.reduction(reduction, batchmean=True)
+    nats = _reduce.unit(base)
+    how = _reduce.reduction(reduction, batchmean=True)
     _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
     mask = _validate.mask(where, shape, "p and q")
     rows = _axes.without(shape, (axis,))
     of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
-    out = _validate.output(out, of_result, _validate.row_dtype(a, b))
+    out = _validate.output(out, of_result, _arrays.row_dtype(a, b))
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -329,7 +329,7 @@ def _divergence(
         kernel, (a, b), parameters, (axis,), where=mask, keepdims=keepdims, outs=outs
     )
     batch = rows[0] if rows else 1
-    return _validate.reduced(terms, how, np.size(terms), nats, out, batch)
+    return _reduce.reduced(terms, how, np.size(terms), nats, out, batch)
 
 
 @entry(

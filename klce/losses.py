@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _axes, _ufuncs, _validate
+from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def _loss(
     `soft` says that the target is a distribution, `of_logits` are temperature and z_loss.
     """
     axis = _validate.class_axis(axis, rows, name)
-    how = _validate.reduction(reduction)
-    nats = _validate.unit(base)
+    how = _reduce.reduction(reduction)
+    nats = _reduce.unit(base)
     shape, classes = _axes.without(rows.shape, (axis,)), rows.shape[axis]
-    dtype = _validate.row_dtype(rows)
+    dtype = _arrays.row_dtype(rows)
     out = _validate.output(out, shape if how == "none" else (), dtype)
     single = out if how == "none" else None
     index: Any = 0
@@ -91,8 +91,8 @@ def _loss(
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index, kept)
         if weight is None and sample_weight is None and smoothing == 0:
             operands = [rows, index, ignored, *of_logits]
-            losses = _validate.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
-            return _validate.reduced(losses, how, counted, nats, out)
+            losses = _call.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
+            return _reduce.reduced(losses, how, counted, nats, out)
         distribution = np.broadcast_to(dtype.type(0), (classes,))
 
     class_weight = _validate.class_weights(weight, classes, dtype)
@@ -103,12 +103,12 @@ def _loss(
         kernel = _GENERAL[form]
         operands += [distribution, not soft, smoothing, *of_logits]
     results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
-    taken = _validate.map_dtype(rows)
-    _validate.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
+    taken = _arrays.map_dtype(rows)
+    _call.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
     weighted = weight is not None or sample_weight is not None
-    total = _validate.total(results[1]) if weighted else counted
+    total = _reduce.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
-    return _validate.reduced(losses, how, total, nats, out)
+    return _reduce.reduced(losses, how, total, nats, out)
 
 
 @entry("rows", "log_probs", "target", plain=_ufuncs.Plain("nll", _IGNORED))
@@ -196,7 +196,7 @@ def nll_loss(
     >>> round(klce.nll_loss(log_probs, [0, 0], base=2, sample_weight=[3, 1]).item(), 4)
     1.25
     """
-    rows = _validate.floats(log_probs, "log_probs")
+    rows = _arrays.floats(log_probs, "log_probs")
     return _loss(
         rows,
         target,
@@ -377,7 +377,7 @@ def cross_entropy(
     >>> round(loss.item(), 4)  # log 4
     1.3863
     """
-    rows = _validate.floats(q, "q")
+    rows = _arrays.floats(q, "q")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     z = _validate.number(z_loss, "z_loss")
@@ -386,7 +386,7 @@ def cross_entropy(
     if z != 0 and form != "logits":
         raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
     smoothing = _validate.fraction(label_smoothing, "label_smoothing")
-    given = _validate.array(target, "target")
+    given = _arrays.array(target, "target")
     # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
     if soft and ignore_index != _IGNORED:
@@ -488,11 +488,11 @@ def binary_cross_entropy(
     >>> [round(x, 4) for x in (losses / np.log(2)).tolist()]
     [3.0, 1.0]
     """
-    values = _validate.floats(q, "q")
+    values = _arrays.floats(q, "q")
     _validate.form(form, tuple(_BINARY))
-    how = _validate.reduction(reduction)
-    shape, dtype = values.shape, _validate.row_dtype(values)
-    y = _validate.floats(target, "target")
+    how = _reduce.reduction(reduction)
+    shape, dtype = values.shape, _arrays.row_dtype(values)
+    y = _arrays.floats(target, "target")
     if y.shape != shape:
         raise ValueError(f"target must have the shape of q, {shape}, got {y.shape}")
     factors = [
@@ -502,14 +502,12 @@ def binary_cross_entropy(
     operands = [values, y, *factors]
     out = _validate.output(out, shape if how == "none" else (), dtype)
     if how == "none":
-        return _validate.called(_BINARY[form], *operands, dtype=dtype, out=out)
+        return _call.called(_BINARY[form], *operands, dtype=dtype, out=out)
     # The losses stand for no longer than it takes to add them up.
     sums = [
-        _validate.total(
-            _validate.called(
-                _BINARY[form], *(x[block] if x.ndim else x for x in operands), dtype=dtype
-            )
+        _reduce.total(
+            _call.called(_BINARY[form], *(x[block] if x.ndim else x for x in operands), dtype=dtype)
         )
         for block in _axes.blocks(shape, 1, _BLOCK)
     ]
-    return _validate.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)
+    return _reduce.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _axes, _ufuncs, _validate
+from klce import _arrays, _axes, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
@@ -90,9 +90,9 @@ def logsumexp(
     0.0
     """
     if b is None:
-        arrays: tuple[Array, ...] = (_validate.floats(x, "x"),)
+        arrays: tuple[Array, ...] = (_arrays.floats(x, "x"),)
     else:
-        both = _validate.floats(x, "x"), _validate.floats(b, "b")
+        both = _arrays.floats(x, "x"), _arrays.floats(b, "b")
         shape = _validate.broadcast(*both, "x and b")
         arrays = tuple(np.broadcast_to(one, shape) for one in both)
     array = arrays[0]
@@ -100,7 +100,7 @@ def logsumexp(
     axes = _validate.class_axes(axis, array, "x")
     mask = _validate.mask(where, array.shape, "x")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
-    out = _validate.output(out, rows, _validate.computed(taken))
+    out = _validate.output(out, rows, _arrays.computed(taken))
     if b is not None:
         log, sign = _axes.over_rows(
             _ufuncs.logsumexp_scaled,
@@ -119,7 +119,7 @@ def logsumexp(
     if not return_sign:
         return log
     # A sum of exponentials is positive, or 0, or nan.
-    return log, (np.where(np.isnan(log), log, log > -np.inf).astype(_validate.computed(taken)))[()]
+    return log, (np.where(np.isnan(log), log, log > -np.inf).astype(_arrays.computed(taken)))[()]
 
 
 def _map(
@@ -131,7 +131,7 @@ def _map(
     dtype: DTypeLike | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    array = _validate.floats(x, "x")
+    array = _arrays.floats(x, "x")
     axes = _validate.class_axes(axis, array, "x")
     taken = _validate.option_dtype(dtype, array)
     if not all(array.shape[one] for one in axes):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _axes, _blocks, _ufuncs, _validate
+from klce import _arrays, _axes, _blocks, _call, _ufuncs, _validate
 from klce._validate import in_row
 
 if TYPE_CHECKING:
@@ -426,7 +426,7 @@ def compare_top_k(
     (array([0.0401]), array([0.1]), array([0.2]))
     """
     rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
-    ids = _validate.array(p_ids, "p_ids")
+    ids = _arrays.array(p_ids, "p_ids")
     if ids.dtype.kind not in "iu":
         raise TypeError(f"p_ids must hold integers, class indices, got {ids.dtype}")
     if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
@@ -434,7 +434,7 @@ def compare_top_k(
             f"p_ids must have the shape of the rows, {rows.shape}, and one axis more, "
             f"got {ids.shape}"
         )
-    given = _validate.floats(p_log_probs, "p_log_probs")
+    given = _arrays.floats(p_log_probs, "p_log_probs")
     if given.shape != ids.shape:
         raise ValueError(
             f"p_log_probs must have the shape of p_ids, {ids.shape}, got {given.shape}"
@@ -467,7 +467,7 @@ def compare_top_k(
         prob_q = np.exp(log_q)
         # What is left of 1 by rounding is none.
         kinds = (given.dtype, table["candidate_log_probs"].dtype)
-        least = 8 * max(float(np.finfo(_validate.computed(kind)).eps) for kind in kinds)
+        least = 8 * max(float(np.finfo(_arrays.computed(kind)).eps) for kind in kinds)
         whole = known.sum(axis=-1) == rows.classes
         tails = [np.where(whole | (t < least), 0, t) for t in (tail_p, 1 - prob_q.sum(axis=-1))]
         tail_p, tail_q = tails
@@ -524,7 +524,7 @@ def _candidates(
     """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
     if candidates is None:
         return np.empty(0, np.int64)
-    given = _validate.array(candidates, name)
+    given = _arrays.array(candidates, name)
     if given.size and given.dtype.kind not in "iu":
         raise TypeError(f"{name} must hold integers, class indices, got {given.dtype}")
     if given.ndim != 1 and given.shape[:-1] != shape:
@@ -553,7 +553,7 @@ class _Rows:
         temperature: float,
         where: ArrayLike | None,
     ) -> None:
-        given = [_validate.floats(x, name) for x, name in zip(arrays, names, strict=True)]
+        given = [_arrays.floats(x, name) for x, name in zip(arrays, names, strict=True)]
         if len(given) == 1:
             axis, shape = _validate.class_axis(axis, given[0], names[0]), given[0].shape
         else:
@@ -563,8 +563,8 @@ class _Rows:
         self._form = form
         self._t = _validate.temperature(temperature, form)
         #: The dtype of numbers for each row.
-        self.dtype = _validate.row_dtype(*given)
-        self._taken = np.dtype(np.float64) if form == "probs" else _validate.map_dtype(*given)
+        self.dtype = _arrays.row_dtype(*given)
+        self._taken = np.dtype(np.float64) if form == "probs" else _arrays.map_dtype(*given)
         # The classes last, as views.
         self._arrays = [_axes.moved(x, (axis,)) for x in given]
         self.classes = shape[axis]
@@ -609,7 +609,7 @@ class _Rows:
             results = tuple(self._cut(a, part, 1) for a in outputs)
             args = (*self._logits(part), own, ignored, self._t, np.int64(want), *options, *chosen)
             mask = None if self._mask is None else self._cut(self._mask, part, 1)
-            _validate.called(kernel, *args, dtype=self._taken, where=mask, out=results)
+            _call.called(kernel, *args, dtype=self._taken, where=mask, out=results)
         named = dict(zip(columns["S"], numbers, strict=True))
         named |= dict(zip(columns["L"], integers, strict=True))
         return {name: named[name] for name in statistics if name in named}
@@ -636,6 +636,6 @@ class _Rows:
         made = []
         for array in self._arrays:
             own = self._cut(array, part, 1)
-            log = np.asarray(_validate.called(_ufuncs.information, own, dtype=self._taken))
+            log = np.asarray(_call.called(_ufuncs.information, own, dtype=self._taken))
             made.append(np.negative(log, out=log))
         return made

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 import klce
-from klce import _validate
+from klce import _arrays, _validate
 from klce.compat._rows import join
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _common(arrays: dict[str, Any], *, least: Any = None) -> list[Array]:
     dtype to hold.
     """
     for name, array in arrays.items():
-        _validate.floats(array, name)  # refuses what is not real
+        _arrays.floats(array, name)  # refuses what is not real
     values = [x if isinstance(x, int | float) else np.asarray(x) for x in arrays.values()]
     dtype = np.result_type(*values)
     if least is not None:
@@ -152,7 +152,7 @@ def softmax(x: ArrayLike, axis: Axis = None) -> Any:
     array([[0.25, 0.25],
            [0.25, 0.25]])
     """
-    return klce.softmax(_validate.floats(x, "x"), axis)
+    return klce.softmax(_arrays.floats(x, "x"), axis)
 
 
 def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
@@ -191,7 +191,7 @@ def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
     >>> log_softmax([1000.0, 1.0])
     array([   0., -999.])
     """
-    array = _validate.floats(x, "x")
+    array = _arrays.floats(x, "x")
     axes = _validate.class_axes(axis, array, "x")
     result = klce.log_softmax(array, axis)
     # Of a row that is nan where klce says so, the first element is.

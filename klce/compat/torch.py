@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import klce
-from klce import _validate
+from klce import _arrays, _reduce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,7 @@ def _array(x: Any, name: str) -> Array:
     """Return an array over the memory of a tensor, or `x` as an array."""
     if _is_tensor(x) and not sys.modules["torch"].is_grad_enabled():
         x = x.detach()  # asks for no gradient here
-    return _validate.array(x, name)
+    return _arrays.array(x, name)
 
 
 def _numpy_dtype(dtype: Any) -> DType:
@@ -561,7 +561,7 @@ def kl_div(
             'batch, reduction="batchmean"',
             stacklevel=2,
         )
-    _validate.reduction(how, batchmean=True)
+    _reduce.reduction(how, batchmean=True)
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = log_q.dtype
@@ -637,7 +637,7 @@ def binary_cross_entropy(
     >>> binary_cross_entropy(np.array([0.0, 1.0]), np.array([1.0, 1.0]), reduction="none")
     array([100.,   0.])
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction))
+    how = _reduce.reduction(_how(size_average, reduce, reduction))
     p, t, w = _outcomes(input, target, weight)
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError(
@@ -737,7 +737,7 @@ def binary_cross_entropy_with_logits(
     >>> binary_cross_entropy_with_logits(np.array([40.0]), np.array([1.0])).item()
     4.248354255291589e-18
     """
-    how = _validate.reduction(_how(size_average, reduce, reduction))
+    how = _reduce.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
     positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
     if not _negative(w):

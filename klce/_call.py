@@ -1,0 +1,53 @@
+"""Kernels called: their masked twins for a mask, conversion by blocks for other dtypes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from klce import _arrays, _blocks, _ufuncs
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from klce._typing import Array, DType, Mask
+
+#: The operands of each kernel that hold rows, as it takes them and as it computes with them.
+_OPERANDS = {
+    name: [
+        [k for k, letter in enumerate(signature.split(">")[0]) if letter in letters]
+        for letters in ("vge", "w")
+    ]
+    for name, signature in _ufuncs.OPS.items()
+}
+
+
+def called(
+    kernel: np.ufunc,
+    *args: Any,
+    axis: int = -1,
+    dtype: DType | None = None,
+    where: Mask | None = None,
+    out: Array | tuple[Array, ...] | None = None,
+) -> Any:
+    """Call a kernel and raise what its loop could not.
+
+    Rows that are not of the dtype in which the kernel is to take them, the promoted one without
+    ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
+    first operand, the call goes to the kernel's masked twin.
+    """
+    rows, weights = _OPERANDS[kernel.__name__]
+    if dtype is None:
+        dtype = _arrays.map_dtype(*[args[k] for k in rows])
+    fits = {args[k].dtype for k in rows} == {dtype}
+    if weights:
+        fits = fits and {args[k].dtype for k in weights} == {_arrays.computed(dtype)}
+    if where is not None:
+        kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
+    if not fits:
+        result = _blocks.call(kernel, args, dtype, axis, out)
+    elif axis == -1:
+        result = kernel(*args, out=out)
+    else:
+        result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
+    _ufuncs.raise_trouble()
+    return result
