@@ -1070,11 +1070,13 @@ static void check_layouts(const problem *p, const char *results)
     }
 }
 
+static const int several_threads[] = {2, 3, 7};
+enum { SEVERAL = sizeof several_threads / sizeof *several_threads };
+
 static void check_threads(const problem *p, const char *results)
 {
-    static const int threads[] = {2, 3, 7};
-    for (int t = 0; t < 3; t++) {
-        klce_set_num_threads(threads[t]);
+    for (int t = 0; t < SEVERAL; t++) {
+        klce_set_num_threads(several_threads[t]);
         check_same(p, results, CONTIGUOUS, false);
         check_same(p, results, TRANSPOSED, false);
         if (is_map(p))
@@ -1263,9 +1265,23 @@ static void test_bad_labels(void)
         }
 }
 
+/* The sum on one thread, which is that on several to the bit. */
+static double sum_on_threads(klce_dtype dtype, const void *values, ptrdiff_t count)
+{
+    ptrdiff_t step = (ptrdiff_t)klce_elem_sizes[dtype];
+    double sum = klce_sum(dtype, values, count, step);
+    for (int t = 0; t < SEVERAL; t++) {
+        klce_set_num_threads(several_threads[t]);
+        double again = klce_sum(dtype, values, count, step);
+        CHECK(memcmp(&again, &sum, sizeof sum) == 0);
+    }
+    klce_set_num_threads(1);
+    return sum;
+}
+
 static void test_sum(void)
 {
-    enum { COUNT = 100003 };
+    enum { COUNT = 300007 }; /* more than threads share out at a time */
     double *values = allocate(COUNT * sizeof *values);
     float *narrow = allocate(COUNT * sizeof *narrow);
     wide sum = 0, narrow_sum = 0, size = 0;
@@ -1274,8 +1290,8 @@ static void test_sum(void)
         narrow[i] = (float)values[i];
         sum += values[i], narrow_sum += narrow[i], size += fabs(values[i]);
     }
-    CHECK(fabsl(klce_sum(KLCE_DTYPE_f64, (char *)values, COUNT, 8) - sum) < 0x1p-50L * size);
-    CHECK(fabsl(klce_sum(KLCE_DTYPE_f32, (char *)narrow, COUNT, 4) - narrow_sum) < 0x1p-50L * size);
+    CHECK(fabsl(sum_on_threads(KLCE_DTYPE_f64, values, COUNT) - sum) < 0x1p-50L * size);
+    CHECK(fabsl(sum_on_threads(KLCE_DTYPE_f32, narrow, COUNT) - narrow_sum) < 0x1p-50L * size);
     CHECK(klce_sum(KLCE_DTYPE_f64, (char *)values, 0, 8) == 0);
     CHECK(klce_sum(KLCE_DTYPE_f64, (char *)(values + 1), 2, -8) == values[1] + values[0]);
     double lost[] = {1e100, 1, -1e100};
