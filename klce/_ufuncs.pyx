@@ -52,7 +52,6 @@ cdef extern from "klce.h" nogil:
         atomic_int *labels_met
     ctypedef struct klce_isa:
         const char *name
-        int vector_bytes
         int (*supported)() noexcept nogil
     const char **klce_op_names
     const char **klce_op_signatures
@@ -153,7 +152,6 @@ ctypedef struct loop_data:
     char letter[KLCE_MAX_ARGS + 1]
     bint elementwise
     bint has_classes
-    bint has_parameters
 
 
 cdef int run(const klce_call *call, bint parameters_vary) noexcept nogil:

@@ -26,10 +26,7 @@
 #define KLCE_IN_VOCABULARY_from_bits ~, C
 #define KLCE_IN_VOCABULARY_set_bits ~, C
 #define KLCE_IN_VOCABULARY_shift_to_exponent ~, C
-#define KLCE_IN_VOCABULARY_shift_from_exponent ~, C
 #define KLCE_IN_VOCABULARY_float_of ~, C
-#define KLCE_IN_VOCABULARY_low_pairs ~, C
-#define KLCE_IN_VOCABULARY_high_pairs ~, C
 #define KLCE_IN_VOCABULARY_transpose ~, C
 #define KLCE_IN_VOCABULARY_hmax ~, C
 

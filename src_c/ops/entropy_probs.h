@@ -5,8 +5,7 @@
  * the largest seen so far (from 1 when not normalizing).
  */
 
-/* MAX and MIN are as in expsum.h; REST the plain sum of the others; WEIGHTED that of
- * p log(max/p). */
+/* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(max/p). */
 
 /* What measures p from the maximum: 1 over it, over RAISED times it where it is small itself; and what
  * log2 of a raised p over it is too large by. */
