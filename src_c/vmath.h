@@ -241,13 +241,16 @@ KLCE_SERIES(f32, float)
 KLCE_SERIES(f64, double)
 #undef KLCE_SERIES
 
-/* f - log1p(f) for f in [sqrt(1/2) - 1, sqrt(2) - 1].  float32: f^2 (1/2 - f q(f)), to 2^-26 of
- * itself.  float64: by s = f/(2 + f), whose odd series needs half the terms (as fdlibm does). */
+/* q, lowest power first, such that f - log1p(f) is f^2 (1/2 - f q(f)) to 2^-26 of itself. */
+#define KLCE_LOG1P_SERIES                                                                          \
+    0.3333332187, -0.2499998948, 0.2000152808, -0.1666883873, 0.1423126783, -0.1239512299,         \
+        0.1179555145, -0.1171718742, 0.07007647224
+
+/* f - log1p(f) for f in [sqrt(1/2) - 1, sqrt(2) - 1].  float32: by that series.  float64: by
+ * s = f/(2 + f), whose odd series needs half the terms (as fdlibm does). */
 KLCE_INLINE v_f32 log1p_tail_f32(v_f32 f)
 {
-    static const float c[] = {0.3333332187f,  -0.2499998948f, 0.2000152808f,
-                              -0.1666883873f, 0.1423126783f,  -0.1239512299f,
-                              0.1179555145f,  -0.1171718742f, 0.07007647224f};
+    static const float c[] = {KLCE_LOG1P_SERIES};
     v_f32 square = f * f;
     return square * fma_f32(-f, series_f32(c, 8, f, square), set_f32(0.5f));
 }
@@ -288,17 +291,23 @@ KLCE_INLINE log_parts_f64 log_reduce_f64(v_f64 x)
     return (log_parts_f64){k, from_bits_f64(bits - shift_to_exponent_f64(k)) - set_f64(1)};
 }
 
-/* k ln2 + log1p(f), the largest term last; k*ln2_hi is exact. */
+/* ln2 in two pieces, of which the first times any k is exact. */
+#define KLCE_LN2_HIGH_f32 0.693359375f
+#define KLCE_LN2_LOW_f32 (-2.12194440e-4f)
+#define KLCE_LN2_HIGH_f64 6.93147180369123816490e-01
+#define KLCE_LN2_LOW_f64 1.90821492927058770002e-10
+
+/* k ln2 + log1p(f), the largest term last. */
 KLCE_INLINE v_f32 log_join_f32(v_f32 k, v_f32 f)
 {
-    v_f32 rest = fma_f32(k, set_f32(-2.12194440e-4f), -log1p_tail_f32(f));
-    return fma_f32(k, set_f32(0.693359375f), rest + f);
+    v_f32 rest = fma_f32(k, set_f32(KLCE_LN2_LOW_f32), -log1p_tail_f32(f));
+    return fma_f32(k, set_f32(KLCE_LN2_HIGH_f32), rest + f);
 }
 
 KLCE_INLINE v_f64 log_join_f64(v_f64 k, v_f64 f)
 {
-    v_f64 rest = fma_f64(k, set_f64(1.90821492927058770002e-10), -log1p_tail_f64(f));
-    return fma_f64(k, set_f64(6.93147180369123816490e-01), rest + f);
+    v_f64 rest = fma_f64(k, set_f64(KLCE_LN2_LOW_f64), -log1p_tail_f64(f));
+    return fma_f64(k, set_f64(KLCE_LN2_HIGH_f64), rest + f);
 }
 
 /* log x for finite x > 0, normal; garbage, but finite, at 0. */
@@ -366,8 +375,8 @@ KLCE_INLINE v_f64 log1p_pair_f64(v_f64 x, v_f64 low)
     v_f64 a = x * down, b = down - set_f64(1), f = a + b, c = f - a;
     v_f64 f_low = fma_f64(low, down, (a - (f - c)) + (b - c)) / (set_f64(1) + f);
     v_f64 n = float_of_f64(k);
-    v_f64 rest = fma_f64(n, set_f64(1.90821492927058770002e-10), f_low - log1p_tail_f64(f));
-    v_f64 y = fma_f64(n, set_f64(6.93147180369123816490e-01), rest + f);
+    v_f64 rest = fma_f64(n, set_f64(KLCE_LN2_LOW_f64), f_low - log1p_tail_f64(f));
+    v_f64 y = fma_f64(n, set_f64(KLCE_LN2_HIGH_f64), rest + f);
     return select_f64(eq_f64(x, x), y, x);
 }
 
@@ -391,15 +400,15 @@ KLCE_INLINE v_f64 exp_poly_for_f32(const exp_constants_f64 *e, v_f64 r)
 
 KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)
 {
+    static const double c[] = {KLCE_LOG1P_SERIES};
     b_f64 k = log_reduce_f64(set_f64(1) + x).k;
     v_f64 down = from_bits_f64(shift_to_exponent_f64(set_bits_f64(1023) - k));
     v_f64 f = fma_f64(x, down, down - set_f64(1)), f2 = f * f, f4 = f2 * f2;
-    v_f64 q01 = fma_f64(set_f64(-0.2499998948), f, set_f64(0.3333332187));
-    v_f64 q23 = fma_f64(set_f64(-0.1666883873), f, set_f64(0.2000152808));
-    v_f64 q45 = fma_f64(set_f64(-0.1239512299), f, set_f64(0.1423126783));
-    v_f64 q67 = fma_f64(set_f64(-0.1171718742), f, set_f64(0.1179555145));
-    v_f64 q = fma_f64(fma_f64(set_f64(0.07007647224), f4, fma_f64(q67, f2, q45)), f4,
-                      fma_f64(q23, f2, q01));
+    v_f64 q01 = fma_f64(set_f64(c[1]), f, set_f64(c[0]));
+    v_f64 q23 = fma_f64(set_f64(c[3]), f, set_f64(c[2]));
+    v_f64 q45 = fma_f64(set_f64(c[5]), f, set_f64(c[4]));
+    v_f64 q67 = fma_f64(set_f64(c[7]), f, set_f64(c[6]));
+    v_f64 q = fma_f64(fma_f64(set_f64(c[8]), f4, fma_f64(q67, f2, q45)), f4, fma_f64(q23, f2, q01));
     v_f64 tail = f2 * fma_f64(-f, q, set_f64(0.5));
     v_f64 y = fma_f64(float_of_f64(k), set_f64(0x1.62e42fefa39efp-1), f - tail);
     return select_f64(eq_f64(x, x), y, x);
