@@ -558,8 +558,8 @@ cdef class Plain:
                 if met & KLCE_IGNORED_LABEL:
                     klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0],
                                       counted)
-                total[0] = klce_sum(0 if size == 4 else 1, call.arg[self.operands - 1], call.rows,
-                                    size)
+                total[0] = klce_sum(F32 if size == 4 else F64, call.arg[self.operands - 1],
+                                    call.rows, size)
         if state != NULL:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:
@@ -580,7 +580,7 @@ def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
 
 def sum_of(cnp.ndarray values):
     """Sum of a one-dimensional float32 or float64 array, in float64, in a fixed order."""
-    cdef int dtype = 0 if values.dtype == np.float32 else 1
+    cdef int dtype = F32 if values.dtype == np.float32 else F64
     cdef const char *start = <const char *>cnp.PyArray_DATA(values)
     cdef Py_ssize_t count = values.shape[0], step = values.strides[0]
     cdef double total
