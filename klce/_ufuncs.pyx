@@ -605,11 +605,10 @@ def select_isa(name=None):
     cdef bytes encoded = b"" if name is None else name.encode()
     cdef int status = klce_select_isa(NULL if name is None else <const char *>encoded)
     if status == -1:
-        raise ValueError(f"unknown instruction set {name!r}: this build of klce has "
-                         f"{', '.join(ISAS)}")
+        raise ValueError(f"name must be one of {', '.join(ISAS)}, got {name!r}")
     if status == -2:
-        raise ValueError(f"this machine does not support the instruction set {name!r}: it has "
-                         f"{', '.join(available_isas())}")
+        raise ValueError("name must be one that this machine supports "
+                         f"({', '.join(available_isas())}), got {name!r}")
 
 
 def cpu_count():

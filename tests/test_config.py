@@ -43,16 +43,17 @@ def test_the_best_instruction_set_is_the_default():
 def test_an_unknown_instruction_set_stops_the_import(name):
     error = imported(KLCE_ISA=name)
     assert error == (
-        f"ImportError: KLCE_ISA: unknown instruction set {name!r}: this build of klce has "
-        f"{', '.join(_ufuncs.ISAS)}"
+        f"ImportError: KLCE_ISA: name must be one of {', '.join(_ufuncs.ISAS)}, got {name!r}"
     )
 
 
 def test_an_instruction_set_that_the_machine_lacks_stops_the_import():
     for isa in set(_ufuncs.ISAS) - set(ISAS):
         error = imported(KLCE_ISA=isa)
-        assert error.startswith("ImportError: KLCE_ISA: this machine does not support")
-        assert error.endswith(f"{isa!r}: it has {', '.join(ISAS)}")
+        assert error == (
+            "ImportError: KLCE_ISA: name must be one that this machine supports "
+            f"({', '.join(ISAS)}), got {isa!r}"
+        )
 
 
 @pytest.mark.parametrize("count", ["1", "3", "256", " 2 "])
@@ -103,7 +104,7 @@ def test_select_isa():
     for isa in ISAS:
         _ufuncs.select_isa(isa)
         assert _ufuncs.active_isa() == isa
-    with pytest.raises(ValueError, match="unknown instruction set 'mmx'"):
+    with pytest.raises(ValueError, match=r"name must be one of .*, got 'mmx'$"):
         _ufuncs.select_isa("mmx")
     # An error changes nothing.
     assert _ufuncs.active_isa() == ISAS[-1]
