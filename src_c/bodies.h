@@ -3,7 +3,7 @@
 #include "operands.h"
 #include "sums.h"
 #include "few.h"
-#include "columns.h"
+#include "statistics.h"
 
 #include "expsum.h"
 #include "top.h"

@@ -297,8 +297,8 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         if (WANTS(want, compare_top_overlap))
             value[KLCE_compare_top_overlap][i] = K(overlap)(call, row + i);
     }
-    K(put_columns)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_letters,
-                   KLCE_COMPARE_COUNT, value);
+    K(put_statistics)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_letters,
+                      KLCE_COMPARE_COUNT, value);
 }
 
 static const klce_kernel K(compare_kernel) = {

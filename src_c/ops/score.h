@@ -191,8 +191,8 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
                 labels.counted[i] != 0 ? K(prob_of)(c, labels.value[i], step[i], mass[i], state + i)
                                        : NAN;
     }
-    K(put_columns)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters, KLCE_SCORE_COUNT,
-                   value);
+    K(put_statistics)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters,
+                      KLCE_SCORE_COUNT, value);
     for (ptrdiff_t i = 0; i < count; i++) {
         double max = state[FIELD(MAX) + i];
         const elem *x = K(row_in)(call, 0, row + i);

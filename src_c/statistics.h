@@ -11,28 +11,28 @@ KLCE_INLINE int64_t K(wanted)(const klce_call *call, int k)
 /* Rounded; 0 for what would be a negative 0, since a log-probability that rounds to 0 has no sign. */
 KLCE_INLINE real K(number)(double value) { return (real)value + 0; }
 
-/* Writes a column of a tile of rows. */
-KLCE_INLINE void K(put_numbers)(const klce_call *call, int k, ptrdiff_t column, ptrdiff_t row,
+/* Writes a statistic of a tile of rows: value j of each row's operand k. */
+KLCE_INLINE void K(put_numbers)(const klce_call *call, int k, ptrdiff_t j, ptrdiff_t row,
                                 ptrdiff_t count, const double *values)
 {
-    char *to = call->arg[k] + row * call->step[k] + column * call->core[k];
+    char *to = call->arg[k] + row * call->step[k] + j * call->core[k];
     for (ptrdiff_t i = 0; i < count; i++, to += call->step[k])
         *(real *)to = K(number)(values[i]);
 }
 
-KLCE_INLINE void K(put_integers)(const klce_call *call, int k, ptrdiff_t column, ptrdiff_t row,
+KLCE_INLINE void K(put_integers)(const klce_call *call, int k, ptrdiff_t j, ptrdiff_t row,
                                  ptrdiff_t count, const double *values)
 {
-    char *to = call->arg[k] + row * call->step[k] + column * call->core[k];
+    char *to = call->arg[k] + row * call->step[k] + j * call->core[k];
     for (ptrdiff_t i = 0; i < count; i++, to += call->step[k])
         *(int64_t *)to = (int64_t)values[i];
 }
 
 /* Writes the statistics that are wanted of a tile: numbers to operand k, integers to the next, and of
  * either no more than there is room for. */
-KLCE_INLINE void K(put_columns)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
-                                int64_t want, const char *letters, int statistics,
-                                double (*values)[KLCE_TILE])
+KLCE_INLINE void K(put_statistics)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
+                                   int64_t want, const char *letters, int statistics,
+                                   double (*values)[KLCE_TILE])
 {
     ptrdiff_t numbers = 0, integers = 0;
     for (int bit = 0; bit < statistics; bit++) {
