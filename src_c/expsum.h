@@ -559,14 +559,6 @@ static void K(expsum_merge)(const klce_call *call, double *into, const double *f
     K(expsum_join)(K(context)(call), into, from, 0);
 }
 
-/* A tile's states, KLCE_WIDTH_f64 rows at a time. */
-#define EACH_STATE(i, count) for (int i = 0; i < (count); i += KLCE_WIDTH_f64)
-
-KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)
-{
-    return load_f64(state + field * KLCE_TILE + i);
-}
-
 /* exp((ref*T*ln2 + origin - max)/T) - 1, within [-0.3, 0.42]: what leads from the reference to the
  * maximum.  `low` is what rounding took from it, which float64 needs. */
 typedef struct {
@@ -625,16 +617,4 @@ KLCE_INLINE v_f64 K(log_of_rest)(const K(expsum_context) *c, const double *state
 #else
     return K(log1p_for)(K(rest_of)(c, state, i));
 #endif
-}
-
-/* The rows' results, from a tile's worth of doubles to operand k. */
-KLCE_INLINE void K(put)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
-                        const double *values)
-{
-    if (count == KLCE_TILE && call->step[k] == sizeof(real))
-        KLCE_UNROLL for (int i = 0; i < KLCE_TILE; i += WIDTH)
-            V(store)(K(result)(call, k, row) + i, K(load_field)(values + i));
-    else
-        for (ptrdiff_t i = 0; i < count; i++)
-            *K(result)(call, k, row + i) = (real)values[i];
 }

@@ -171,7 +171,7 @@ int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown;
 typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
 klce_status klce_run(const klce_call *call);
 
-/* The first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`; -1 if there is
+/* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`; -1 if there is
  * none.  *counted receives the labels not ignored. */
 ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
                             int64_t *counted);
