@@ -99,7 +99,7 @@ cdef extern from *:
     ctypedef struct klce_dl_versioned:
         klce_dl_tensor tensor
 
-cdef extern from "pool.h" nogil:
+cdef extern from "cpus.h" nogil:
     int klce_cpu_count()
     int klce_get_num_threads()
     void klce_set_num_threads(int n)
@@ -107,11 +107,6 @@ cdef extern from "pool.h" nogil:
 
 cdef extern from *:
     """
-    #if defined(_MSC_VER)
-    #define KLCE_THREAD_LOCAL __declspec(thread)
-    #else
-    #define KLCE_THREAD_LOCAL _Thread_local
-    #endif
     /* What went wrong in this thread's loops since it was last asked: a gufunc's loop has no way
      * of its own to raise. */
     static KLCE_THREAD_LOCAL int klce_trouble;

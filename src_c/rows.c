@@ -2,10 +2,10 @@
  * that are packed first because their classes are not contiguous, or masked. */
 #include "klce.h"
 
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "cpus.h"
 #include "float_environment.h"
 #include "pack.h"
 #include "pool.h"

@@ -1,4 +1,5 @@
 /* The sum of results, for a mean or a total: by fixed chunks with compensation, whoever adds them up. */
+#include "cpus.h"
 #include "float_environment.h"
 #include "klce.h"
 #include "pool.h"

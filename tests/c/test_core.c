@@ -7,8 +7,8 @@
  * `test_core --checksums` prints "ISA OP DTYPE HASH" lines instead. ISAs that have a fused
  * multiply-add print the same hashes, on any platform: operands are therefore made by arithmetic
  * that rounds alike everywhere, without the mathematical library. */
+#include "cpus.h"
 #include "klce.h"
-#include "pool.h"
 
 #include <float.h>
 #include <math.h>
