@@ -39,6 +39,7 @@ enum {
     K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
     K(SQUARES)   /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
 };
+LAST_FIELD(SQUARES);
 
 /* A call's constants: of the row's type, and in float64 for the states. */
 typedef struct {

@@ -36,6 +36,8 @@
     ((ptrdiff_t)(8192 / sizeof(real)))   /* elements that stay in L1 from one look to the next */
 #define FLUSH ((ptrdiff_t)(8 * LANES))   /* elements summed before they go to the lanes */
 #define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
+#define LAST_FIELD(name)                                                                           \
+    _Static_assert(FIELD(name) < KLCE_TILE * KLCE_FIELDS, "a state has room for its fields")
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32

@@ -25,6 +25,10 @@ enum {
     K(AGREEMENT),
     K(COMPARE_DRIFT)
 };
+LAST_FIELD(COMPARE_DRIFT);
+_Static_assert(FIELD(WEIGHTED) < FIELD(COMPARE_Q), "y's fields stand behind x's");
+_Static_assert(FIELD(COMPARE_Q) + FIELD(WEIGHTED) < FIELD(BEST_P), "what stays stands behind both");
+_Static_assert(FIELD(Q_REF) < FIELD(BEST_P), "and behind what relates them");
 
 enum {
     K(COMPARE_TARGET) = 2,

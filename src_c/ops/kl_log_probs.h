@@ -4,6 +4,7 @@
 #define PLAIN_BOOST (KLCE_REAL_IS_F64 ? 512 : 64)
 
 enum { K(PLAIN_MAX), K(PLAIN_SUM), K(PLAIN_ORIGIN), K(PLAIN_REF) };
+LAST_FIELD(PLAIN_REF);
 
 KLCE_INLINE void K(kl_log_probs_group)(const K(expsum_context) *c, const K(measure) *from,
                                        const K(v) *x, const K(v) *y, K(v) *sum)

@@ -5,6 +5,7 @@
  */
 
 enum { K(KL_TERMS), K(KL_MASS), K(KL_GAIN) }; /* sums of the terms, of p, of q - p */
+LAST_FIELD(KL_GAIN);
 
 #if KLCE_REAL_IS_F64
 #define SUBNORMAL_LIFT 54

@@ -22,6 +22,8 @@ enum {
     K(TERMS),
     K(DRIFT)
 };
+LAST_FIELD(DRIFT);
+_Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 
 /* Exponentials below LOWEST, in powers of two under the reference, are taken to be there: boosted by
  * PAIR_BOOST they are normal numbers then, a ratio's low piece times them too, and what they add is far below

@@ -7,6 +7,7 @@
 
 /* The largest z, the sign of its b, and the sums of the other exp(z - TOP) by sign. */
 enum { K(TOP), K(TOP_SIGN), K(PLUS), K(MINUS) };
+LAST_FIELD(MINUS);
 
 KLCE_INLINE double K(exp_of)(const klce_call *call, double z)
 {

@@ -109,6 +109,7 @@ KLCE_INLINE K(v) K(distance)(K(form) form, K(v) top, K(v) q)
 /* The sums, as fields of a state: of w_c t_c times the distance and of scale w_c times it, and of
  * these coefficients alone. */
 enum { K(BY_TARGET), K(BY_ALL), K(MASS_BY_TARGET), K(MASS_BY_ALL), K(LOSS_SUMS) };
+LAST_FIELD(MASS_BY_ALL);
 
 KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, ptrdiff_t row,
                                ptrdiff_t low, ptrdiff_t high, double *sums)

@@ -2,7 +2,10 @@
  * not negative, so nothing cancels.  Each segment of a row is looked at twice, the second time in
  * cache: distances are from the maximum. */
 
-enum { K(SUMS) = K(WEIGHTED) }; /* the sums stand behind the fields of expsum.h */
+/* The sums stand behind the fields of expsum.h. */
+enum { K(SUMS) = K(WEIGHTED), K(LAST_SUM) = K(SUMS) + K(MASS_BY_ALL) };
+LAST_FIELD(LAST_SUM);
+
 enum { K(TEMPERATURE) = K(SMOOTHING) + 1, K(Z_LOSS), K(LOGITS_OUT) };
 
 static void K(loss_logits_prepare)(klce_call *call)

@@ -18,6 +18,7 @@ enum {
     K(SIDE_SHIFT) = 0, /* logits: what is subtracted first, without error, */
     K(SIDE_LOG) = 1    /* and after, over T; probabilities: the scale's logarithm */
 };
+_Static_assert(FIELD(OTHER) + FIELD(SIDE_LOG) < FIELD(TERMS), "the sums stand behind both sides");
 
 /* The operands' forms, known to the compiler. */
 typedef struct {

@@ -8,6 +8,7 @@
 
 /* Fields, after those of expsum.h. */
 enum { K(SECOND) = K(SQUARES) + 1, K(RANK), K(BEST) };
+LAST_FIELD(BEST);
 
 /* Operands. */
 enum {
