@@ -55,25 +55,24 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
+/* Macros that more than their own file uses.  The others end with their file; no two files have one of
+ * the same name. */
+#undef EACH_GROUP
+#undef EACH_LANE
+#undef HALVES
+#undef EACH_STATE
+#undef WANTS
+#undef BOOST
+#undef UNBOOST
+#undef FLOOR
 #undef SMALLEST_NORMAL
-#undef FRACTION_BITS
-#undef INTEGER_BITS
-#undef INTEGER_ONE
 #undef SMALL
 #undef RAISE
 #undef RAISED
 #undef UNRAISED
-#undef RAISED_UNIT
-#undef BOOST
-#undef UNBOOST
-#undef FLOOR
-#undef DIRECT
-#undef SQUARE_BITS
-#undef PAIR_BOOST
 #undef PAIR_UNBOOST
-#undef LOWEST
 #undef STEEPEST
-#undef EACH_STATE
-#undef EACH_GROUP
-#undef EACH_LANE
-#undef WANTS
+#undef PAIR_PASSES
+#undef PAIR_FEW
+#undef PAIR_TABLE
+#undef PAIR_KERNEL

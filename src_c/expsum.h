@@ -619,3 +619,6 @@ KLCE_INLINE v_f64 K(log_of_rest)(const K(expsum_context) *c, const double *state
     return K(log1p_for)(K(rest_of)(c, state, i));
 #endif
 }
+
+#undef DIRECT
+#undef SQUARE_BITS

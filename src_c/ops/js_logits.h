@@ -1,23 +1,26 @@
 /* js_logits_logits: JS divergence of logits, which at one temperature come down to w ~ p, q and
  * d = log(q/p) as logit_pairs.h has them.  Twice a class's part is
  *     p log(2p/(p + q)) + q log(2q/(p + q)) = w (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2)),
- * a polynomial for |d| < JS_NEAR; beyond, with t the smaller over the larger of w and q,
+ * a polynomial for |d| < JS_LOGITS_NEAR; beyond, with t the smaller over the larger of w and q,
  *     (w + q) log(2/(1 + t)) - |d| t max(w, q),
  * which cancels.  Log-probabilities that are not to be normalised, and logits at two
  * temperatures, take the passes of pairs.h.
  */
+
+/* In float32 what cancels beyond is a third, and would be a sixth from 1 on.  A slight ratio shows
+ * nowhere, while its square is a normal number. */
 #if KLCE_REAL_IS_F64
-#define JS_NEAR 1
-#define SLIGHT 0x1p-60 /* a ratio that shows nowhere, while its square is a normal number */
+#define JS_LOGITS_NEAR 1
+#define JS_LOGITS_SLIGHT 0x1p-60
 #else
-#define JS_NEAR 1.5f /* what cancels beyond is a third, and would be a sixth from 1 on */
-#define SLIGHT 0x1p-36f
+#define JS_LOGITS_NEAR 1.5f
+#define JS_LOGITS_SLIGHT 0x1p-36f
 #endif
 
 PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
 PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
-/* Twice a class's part where |d| < JS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for the rounding of the
+/* Twice a class's part where |d| < JS_LOGITS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for the rounding of the
  * coefficients. */
 KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
 {
@@ -39,7 +42,7 @@ KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, d, square);
 }
 
-/* log(2/(1 + t)) for t from 0 to exp(-JS_NEAR), to 2^-30 (2^-56) of what it serves, likewise. */
+/* log(2/(1 + t)) for t from 0 to exp(-JS_LOGITS_NEAR), to 2^-30 (2^-56) of what it serves, likewise. */
 KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -63,9 +66,9 @@ KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
     if (pair->any_far) {
         K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST)); /* of nan, the steepest */
         K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
-        K(v) t = K(max)(low, high * K(set)(SLIGHT)) / high;
+        K(v) t = K(max)(low, high * K(set)(JS_LOGITS_SLIGHT)) / high;
         K(v) far = K(fma)(-size, low, (high + low) * K(js_log)(t, t * t));
-        term = K(select)(K(lt)(size, K(set)(JS_NEAR)), term, far);
+        term = K(select)(K(lt)(size, K(set)(JS_LOGITS_NEAR)), term, far);
     }
     return term;
 }
@@ -152,5 +155,5 @@ static const klce_kernel K(js_logits_logits_kernel) = {
     .few = TILE_OF(js_logits_few),
 };
 
-#undef JS_NEAR
-#undef SLIGHT
+#undef JS_LOGITS_NEAR
+#undef JS_LOGITS_SLIGHT

@@ -4,7 +4,7 @@
  * logarithms themselves serve, of 2p/(p + q) and 2q/(p + q).  A drift s has added s^2/8.
  */
 
-#define JS_NEAR 0.08
+#define JS_PAIRS_NEAR 0.08
 
 /* Four times the class's part. */
 KLCE_INLINE v_f64 K(js_pair_term)(const K(share) *p, const K(share) *q, v_f64 d, K(forms) form,
@@ -20,7 +20,7 @@ KLCE_INLINE v_f64 K(js_pair_term)(const K(share) *p, const K(share) *q, v_f64 d,
     for (int k = 1; k < 13; k++)
         even = fma_f64(even, square, set_f64(series[k]));
     v_f64 term = d * v * even;
-    m_f64 far = lt_f64(set_f64(JS_NEAR), square);
+    m_f64 far = lt_f64(set_f64(JS_PAIRS_NEAR), square);
     if (any_f64(far)) {
         v_f64 of_p = p->p.high * log_f64(two * (p->p.high / sum));
         v_f64 of_q = q->p.high * log_f64(two * (q->p.high / sum));
@@ -50,4 +50,4 @@ static void K(js_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 
 PAIR_KERNEL(js_probs_logits, 0, 1, js_pair_term, js_pair_finish)
 
-#undef JS_NEAR
+#undef JS_PAIRS_NEAR

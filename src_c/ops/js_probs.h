@@ -148,8 +148,3 @@ PAIR_TABLE(js_probs_probs, js_probs_sweep, js_probs_few, js_pair_finish)
 PAIR_FEW(js_probs_probs, 0, 0, js_pair_term, js_pair_finish)
 PAIR_TABLE(js_probs_probs, js_probs_probs_sweep, js_probs_probs_few, js_pair_finish)
 #endif
-
-#undef PAIR_PASSES
-#undef PAIR_FEW
-#undef PAIR_TABLE
-#undef PAIR_KERNEL

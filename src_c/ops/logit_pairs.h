@@ -25,19 +25,19 @@ enum {
 LAST_FIELD(DRIFT);
 _Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 
-/* Exponentials below LOWEST, in powers of two under the reference, are taken to be there: boosted by
+/* Exponentials below PAIR_LOWEST, in powers of two under the reference, are taken to be there: boosted by
  * PAIR_BOOST they are normal numbers then, a ratio's low piece times them too, and what they add is far below
  * what a divergence of 1e-12 shows.  No slope of a class whose p (or for -slope, q) counts is beyond
  * STEEPEST. */
 #if KLCE_REAL_IS_F64
 #define PAIR_BOOST 512
 #define PAIR_UNBOOST 0x1p-512
-#define LOWEST (-1000)
+#define PAIR_LOWEST (-1000)
 #define STEEPEST 2048
 #else
 #define PAIR_BOOST 64
 #define PAIR_UNBOOST 0x1p-64
-#define LOWEST (-150)
+#define PAIR_LOWEST (-150)
 #define STEEPEST 256
 #endif
 
@@ -96,10 +96,10 @@ typedef struct {
 KLCE_INLINE K(pair_measure) K(pair_measure_of)(const K(expsum_context) *c, const double *state)
 {
     K(pair_measure) by;
-    by.p =
-        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], PAIR_BOOST, LOWEST);
+    by.p = K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], PAIR_BOOST,
+                           PAIR_LOWEST);
     by.q = K(measure_from)(c, (real)state[FIELD(Q_ORIGIN)], (real)state[FIELD(Q_REF)], PAIR_BOOST,
-                           LOWEST);
+                           PAIR_LOWEST);
     double offset = state[FIELD(OFFSET)], ratio = state[FIELD(RATIO)];
     by.offset = K(set)((real)offset);
     by.offset_low = K(set)((real)((offset - (real)offset) + state[FIELD(OFFSET_LOW)]));
@@ -114,9 +114,9 @@ KLCE_INLINE K(pair_measure)
 {
     K(pair_measure) by;
     by.p = K(measure_of)(c, K(load_field)(state + FIELD(ORIGIN) + i),
-                         K(load_field)(state + FIELD(REF) + i), PAIR_BOOST, LOWEST);
+                         K(load_field)(state + FIELD(REF) + i), PAIR_BOOST, PAIR_LOWEST);
     by.q = K(measure_of)(c, K(load_field)(state + FIELD(Q_ORIGIN) + i),
-                         K(load_field)(state + FIELD(Q_REF) + i), PAIR_BOOST, LOWEST);
+                         K(load_field)(state + FIELD(Q_REF) + i), PAIR_BOOST, PAIR_LOWEST);
     v_f64 wide[HALVES], rest[HALVES];
     K(load_halves)(state + FIELD(OFFSET) + i, wide);
     K(load_halves)(state + FIELD(OFFSET_LOW) + i, rest);
@@ -268,3 +268,6 @@ KLCE_INLINE void K(logits_few)(const klce_call *call, K(logit_term) term_of, ptr
         K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
     }
 }
+
+#undef PAIR_BOOST
+#undef PAIR_LOWEST

@@ -64,3 +64,8 @@ KLCE_INLINE void K(add_raised_columns)(const K(v) *column, const K(v) *more, ptr
     for (int i = 0; i < WIDTH; i++)
         field[i] += raised[i] * UNRAISED;
 }
+
+#undef FRACTION_BITS
+#undef INTEGER_BITS
+#undef INTEGER_ONE
+#undef RAISED_UNIT

@@ -4,13 +4,11 @@
  * where p and q are near, since its numerator is exact. */
 
 #if KLCE_REAL_IS_F64
-#define SMALLEST_NORMAL 0x1p-1022
-#define LIFT 54
-#define LIFTED 0x1p54
+#define REL_ENTR_LIFT 54
+#define REL_ENTR_LIFTED 0x1p54
 #else
-#define SMALLEST_NORMAL 0x1p-126f
-#define LIFT 25
-#define LIFTED 0x1p25f
+#define REL_ENTR_LIFT 25
+#define REL_ENTR_LIFTED 0x1p25f
 #endif
 
 /* x = 2^k mantissa, within [sqrt(1/2), sqrt(2)]; subnormals too. */
@@ -21,8 +19,8 @@ typedef struct {
 KLCE_INLINE K(scaled) K(scaled_of)(K(v) x)
 {
     K(m) small = K(lt)(x, K(set)(SMALLEST_NORMAL));
-    K(log_parts) parts = K(log_reduce)(K(select)(small, x * K(set)(LIFTED), x));
-    K(v) k = K(float_of)(parts.k) - K(select)(small, K(set)(LIFT), K(set)(0));
+    K(log_parts) parts = K(log_reduce)(K(select)(small, x * K(set)(REL_ENTR_LIFTED), x));
+    K(v) k = K(float_of)(parts.k) - K(select)(small, K(set)(REL_ENTR_LIFT), K(set)(0));
     return (K(scaled)){k, parts.f + K(set)(1)};
 }
 
@@ -62,6 +60,5 @@ static void K(rel_entr_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t hig
 
 static const klce_kernel K(rel_entr_kernel) = {.rows = K(rel_entr_rows)};
 
-#undef SMALLEST_NORMAL
-#undef LIFT
-#undef LIFTED
+#undef REL_ENTR_LIFT
+#undef REL_ENTR_LIFTED
