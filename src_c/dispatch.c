@@ -1,4 +1,4 @@
-/* Which ISA's kernels run. */
+/* What the lists name, as tables, and the choice of the ISA whose kernels run. */
 #include "klce.h"
 
 #include <string.h>

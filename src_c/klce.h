@@ -81,8 +81,9 @@ enum {
 typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
- * classes are core[k] bytes apart (operands without classes ignore core).  Kernels see rows whose
- * classes are contiguous, and none that is masked: klce_run packs the others. */
+ * classes are core[k] bytes apart (operands without classes ignore core).  klce_run packs what lies
+ * apart or is masked, so that kernels see contiguous classes, a masked one as its fill (ops.def).  But
+ * an operand g comes as it is, and for that, or to count classes, kernels read the mask. */
 typedef struct {
     klce_op op;
     klce_dtype dtype;
