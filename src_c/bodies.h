@@ -55,8 +55,8 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
-/* Macros that more than their own file uses.  The others end with their file; no two files have one of
- * the same name. */
+/* Macros that more than their own file uses.  The others end with their file;
+ * no two files have one of the same name. */
 #undef EACH_GROUP
 #undef EACH_LANE
 #undef HALVES

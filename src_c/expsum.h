@@ -3,9 +3,9 @@
  *
  * The maximum m, the first if there are several, stays out of the sum, so that
  * logsumexp = m/T + log1p(rest) loses nothing of a small rest.  A row is taken in blocks that stay
- * in L1, whose maximum is known before they are summed: the look for it goes along with the sum of the
- * block before, so that memory is asked for at an even pace.  Where a block's maximum exceeds all
- * before it, what was summed so far is closed and joins the rest as a row's next segment would.
+ * in L1, whose maximum is known before they are summed: the look for it goes along with the sum of
+ * the block before, so that memory is asked for at an even pace.  Where a block's maximum exceeds
+ * all before it, what was summed so far is closed and joins the rest as a row's next segment would.
  *
  * Exponentials are measured from a reference: an integer n_ref (that of the block's maximum) taken
  * from the exponent, after an origin was subtracted.  The origin is 0 while |m/T| is small enough
@@ -26,8 +26,8 @@
 #define DIRECT 256
 #endif
 
-/* Squares are of distances times 2^SQUARE_BITS, which leaves room above the boosted exponentials: at a
- * temperature of 1e6 a distance is up to 2^27. */
+/* Squares are of distances times 2^SQUARE_BITS, which leaves room above the boosted exponentials:
+ * at a temperature of 1e6 a distance is up to 2^27. */
 #define SQUARE_BITS (-8)
 
 /* The fields of a row's state. */
@@ -128,9 +128,9 @@ KLCE_INLINE int K(has_nan)(const elem *x, ptrdiff_t n)
     return 0;
 }
 
-/* The partial sums of one group's lanes.  An exponential is (1 + t) 2^n and goes to two sums: that of
- * 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds less than half
- * as much.  Rows of equal classes need that: their errors are all alike, and add up. */
+/* The partial sums of one group's lanes.  An exponential is (1 + t) 2^n and goes to two sums: that
+ * of 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds less
+ * than half as much.  Rows of equal classes need that: their errors are all alike, and add up. */
 typedef struct {
     K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS], squares[VECTORS];
 } K(expsum_parts);
@@ -142,7 +142,8 @@ KLCE_INLINE K(expsum_parts) K(no_parts)(void)
     return parts;
 }
 
-/* From where distances are measured: of the weighted sum the top, of the squares a guess of the mean. */
+/* From where distances are measured: of the weighted sum the top,
+ * of the squares a guess of the mean. */
 typedef struct {
     K(v) top, unit, guess; /* 2^SQUARE_BITS, and the guess times minus that */
 } K(centre);
@@ -156,7 +157,8 @@ KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
 }
 
 /* One group: 17 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
- * polynomial, 2 to add, and 1 of the search for the maximum); with one moment 3 more, with two 6. */
+ * polynomial, 2 to add, and 1 of the search for the maximum);
+ * with one moment 3 more, with two 6. */
 KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from,
                                  const K(centre) *centre, const K(v) *x, K(expsum_parts) *into,
                                  int moments)
@@ -247,7 +249,8 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         if (moments)
             weighted = high[B];
     } else {
-        /* Scaled before anything multiplies it: far below, the factor is 0 and the distance huge. */
+        /* Scaled before anything multiplies it: far below,
+         * the factor is 0 and the distance huge. */
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double sum = factor * (low[S] + K(own_at_reference)(c, low[M], low[O], low[N]));
         rest = high[S] + sum;
@@ -263,8 +266,8 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         into[B] = weighted;
 }
 
-/* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums stand
- * in a state: by a sweep of its own, where the mean must be known first. */
+/* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums
+ * stand in a state: by a sweep of its own, where the mean must be known first. */
 static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                            const double *state)
 {
@@ -301,8 +304,8 @@ typedef struct {
 } K(expsum_run);
 
 /* Writes the sums of x[start] to x[stop - 1] as a state.  Squares about a guess of the mean are
- * turned into those about the mean; where the guess was off by more than the deviation, so that more
- * than a bit would cancel, they are summed anew. */
+ * turned into those about the mean; where the guess was off by more than the deviation, so that
+ * more than a bit would cancel, they are summed anew. */
 KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *run,
                               const K(expsum_lanes) *lanes, const elem *x, ptrdiff_t stop,
                               double *state, int moments)
@@ -325,8 +328,8 @@ KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *r
     }
 }
 
-/* Guesses the mean of n elements: from the mass and the weighted sum of `known` of them that are not the
- * maximum, at the run's reference. */
+/* Guesses the mean of n elements: from the mass and the weighted sum of `known` of them that are
+ * not the maximum, at the run's reference. */
 KLCE_INLINE real K(guess_mean)(const K(expsum_context) *c, const K(expsum_run) *run, double mass,
                                double weighted, ptrdiff_t known, ptrdiff_t n)
 {
@@ -486,8 +489,8 @@ KLCE_INLINE K(references)
     return r;
 }
 
-/* A tile of rows of few classes: what expsum leaves in their states, to the bit; and, unless labels are
- * NULL, the values at them. */
+/* A tile of rows of few classes: what expsum leaves in their states, to the bit; and, unless labels
+ * are NULL, the values at them. */
 KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, double *state,
                                int moments, K(labels) *labels)
 {
@@ -585,8 +588,8 @@ KLCE_INLINE v_f64 K(to_maximum)(const K(expsum_context) *c, const double *state,
     return K(to_maximum_pair)(c, state, i).high;
 }
 
-/* A finite boosted sum as one of exp((x - max)/T) and so on.  BOOST is taken off last: only there may the
- * product go subnormal. */
+/* A finite boosted sum as one of exp((x - max)/T) and so on.  BOOST is taken off last: only there
+ * may the product go subnormal. */
 KLCE_INLINE v_f64 K(at_maximum)(const K(expsum_context) *c, const double *state, int field, int i)
 {
     v_f64 sum = K(state)(state, field, i);

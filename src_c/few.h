@@ -1,15 +1,16 @@
 /* Rows of at most FEW classes: WIDTH rows side by side, a lane each, so that nothing is spent on
  * the lanes that a short row leaves empty, nor on sums across lanes.
  *
- * Class j of the rows is column j.  In the row kernels class j of a row goes to lane j % LANES; here
- * column j is added to column j % LANES of sums, in the same order, and those are added in the order
- * in which lanes are there, so that the bits are the same.
+ * Class j of the rows is column j.  In the row kernels class j of a row goes to lane j % LANES;
+ * here column j is added to column j % LANES of sums, in the same order, and those are added in the
+ * order in which lanes are there, so that the bits are the same.
  */
 #define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
 #define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
- * written: what stands in those beyond the classes is no row's.  The last ones may be read twice. */
+ * written: what stands in those beyond the classes is no row's.  The last ones may be read
+ * twice. */
 static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);
@@ -63,8 +64,8 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
     }
 }
 
-/* The largest and the smallest of n columns and of what to start from, nan passed over, in chains that
- * wait for each other at the end alone. */
+/* The largest and the smallest of n columns and of what to start from, nan passed over, in chains
+ * that wait for each other at the end alone. */
 #define OF_COLUMNS(most_of)                                                                        \
     KLCE_INLINE K(v) K(most_of##_of_columns)(const K(v) *column, ptrdiff_t n, K(v) start)          \
     {                                                                                              \
@@ -133,8 +134,8 @@ KLCE_INLINE void K(split_halves)(const v_f64 *halves, const v_f64 *rest, K(v) *h
     *low = K(joined_halves)(left);
 }
 
-/* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total); of
- * column[j] + more[j], where `more` is given. */
+/* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total);
+ * of column[j] + more[j], where `more` is given. */
 KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                      double *field)
 {

@@ -1,6 +1,6 @@
 /* Loads and stores of 16-bit elements, which are computed in float32: f16 (IEEE binary16) and bf16
- * (the upper half of a float32).  They convert in registers: a load exactly, a store to the nearest,
- * ties to even.  Subnormals count; nan stays nan.
+ * (the upper half of a float32).  They convert in registers: a load exactly, a store to the
+ * nearest, ties to even.  Subnormals count; nan stays nan.
  */
 
 /* ---- One element, by integer arithmetic ---- */

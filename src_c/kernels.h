@@ -15,15 +15,17 @@
 #define KLCE_STRING(a) KLCE_STRING_(a)
 #define KLCE_LESSER(a, b) ((a) < (b) ? (a) : (b))
 
-/* Within a body, K(verb) is verb_R, of the dtype R at hand, and V(verb) is verb_C, of the type C that
- * it is computed in: K(load) takes elements, V(load) what a body itself has stored.  They differ for
- * 16-bit elements alone, whose vocabulary is that of float32: K(max), too, is max_f32 then.  The sizes
- * that decide the order of sums are the same for every ISA, so that all agree bit for bit. */
+/* Within a body, K(verb) is verb_R, of the dtype R at hand, and V(verb) is verb_C, of the type C
+ * that it is computed in: K(load) takes elements, V(load) what a body itself has stored.  They
+ * differ for 16-bit elements alone, whose vocabulary is that of float32: K(max), too, is max_f32
+ * then.  The sizes that decide the order of sums are the same for every ISA, so that all agree bit
+ * for bit. */
 #define KLCE_SECOND_(a, b, ...) b
 #define KLCE_SECOND(...) KLCE_SECOND_(__VA_ARGS__)
 #define K(name) KLCE_PASTE(name, KLCE_SECOND(KLCE_IN_VOCABULARY_##name, R, ~))
 #define V(name) KLCE_PASTE(name, C)
-/* A kernel's function for rows of few classes: none of 16-bit elements, which are widened (widen.c). */
+/* A kernel's function for rows of few classes: none of 16-bit elements,
+ * which are widened (widen.c). */
 #define TILE_OF(name) (sizeof(elem) == sizeof(real) ? K(name) : NULL)
 /* A function that sees no element, for a table: 16-bit ones have that of float32. */
 #define SHARED(name) (sizeof(elem) == sizeof(real) ? K(name) : V(name))

@@ -11,7 +11,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Whether the stubs beyond the baseline are compiled: they need the compiler's vector extensions. */
+/* Whether the stubs beyond the baseline are compiled:
+ * they need the compiler's vector extensions. */
 #if defined(__x86_64__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1)
 #if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
 #define KLCE_HAS_X86_VECTORS 1
@@ -82,8 +83,8 @@ typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  klce_run packs what lies
- * apart or is masked, so that kernels see contiguous classes, a masked one as its fill (ops.def).  But
- * an operand g comes as it is, and for that, or to count classes, kernels read the mask. */
+ * apart or is masked, so that kernels see contiguous classes, a masked one as its fill (ops.def).
+ * But an operand g comes as it is, and for that, or to count classes, kernels read the mask. */
 typedef struct {
     klce_op op;
     klce_dtype dtype;
@@ -97,14 +98,14 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
-    /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of them.  They
-     * stand in `kept`, a row for each row of the tile that begins at kept_from: scratch memory of the
-     * thread, NULL where there is none (a row is split, memory is short). */
+    /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of
+     * them.  They stand in `kept`, a row for each row of the tile that begins at kept_from: scratch
+     * memory of the thread, NULL where there is none (a row is split, memory is short). */
     int keeps;
     char *kept;
     ptrdiff_t kept_from;
-    /* What kernels met among the labels: klce_label_kind, or-ed (of ignored ones, what losses met).  The
-     * result of a bad one is nan; which it is, klce_check_labels tells. */
+    /* What kernels met among the labels: klce_label_kind, or-ed (of ignored ones, what losses met).
+     * The result of a bad one is nan; which it is, klce_check_labels tells. */
     atomic_int *labels_met;
     /* What the kernel works out once a call (the constants of exp at one temperature or two). */
     double context[2 * KLCE_CONTEXT];
@@ -126,10 +127,11 @@ typedef struct {
     klce_finish finish;
 } klce_pass;
 
-/* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high) whole
- * where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE whole rows of
- * 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that
- * is computed in another has none, and its rows of few classes are widened for the other's (widen.c). */
+/* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high)
+ * whole where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE
+ * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
+ * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
+ * the other's (widen.c). */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
@@ -172,13 +174,13 @@ int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown;
 typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
 klce_status klce_run(const klce_call *call);
 
-/* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`; -1 if there is
- * none.  *counted receives the labels not ignored. */
+/* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`;
+ * -1 if there is none.  *counted receives the labels not ignored. */
 ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
                             int64_t *counted);
 
-/* sum.c: by fixed chunks with compensation, the same bits however the values came about.  Results are
- * summed, which are f32 or f64. */
+/* sum.c: by fixed chunks with compensation, the same bits however the values came about.  Results
+ * are summed, which are f32 or f64. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
 
 #endif

@@ -2,8 +2,8 @@
 #include "klce.h"
 
 /* By stretches, so that where all is well no branch hangs on a label; in the sign bits of 64-bit
- * integers, since SSE2 cannot compare those.  Fast enough that the pool's threads, which look for work
- * for some 50 us, are still awake when the kernel follows. */
+ * integers, since SSE2 cannot compare those.  Fast enough that the pool's threads, which look for
+ * work for some 50 us, are still awake when the kernel follows. */
 ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
                             int64_t *counted)
 {

@@ -7,8 +7,8 @@ KLCE_INLINE void K(meet_label)(const klce_call *call, klce_label_kind kind)
         atomic_fetch_or_explicit(call->labels_met, kind, memory_order_relaxed);
 }
 
-/* The labels of up to a tile of rows as numbers, -1 for one that is out of range; the values there, nan
- * for such a one; and 1 for each that counts, 0 for each that is ignored. */
+/* The labels of up to a tile of rows as numbers, -1 for one that is out of range; the values there,
+ * nan for such a one; and 1 for each that counts, 0 for each that is ignored. */
 typedef struct {
     double label[KLCE_TILE], value[KLCE_TILE], counted[KLCE_TILE];
 } K(labels);
@@ -29,8 +29,8 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
     int bad = 0, any_ignored = 0;
     for (int i = 0; i < KLCE_TILE; i += KLCE_WIDTH_f64) {
         b_f64 bits = to_bits_f64(load_f64(raw + i));
-        /* Added to the bits of 2^52 an integer from 0 to 2^52 is one more in the last place for each.
-         * Larger ones come out above, or as nan, or negative like what was. */
+        /* Added to the bits of 2^52 an integer from 0 to 2^52 is one more in the last place for
+         * each.  Larger ones come out above, or as nan, or negative like what was. */
         v_f64 label = from_bits_f64(bits + set_bits_f64(0x4330000000000000)) - set_f64(0x1p52);
         m_f64 inside = and_f64(not_f64(lt_f64(label, zero)), lt_f64(label, n));
         m_f64 counts = not_f64(eq_bits_f64(bits, ignored));
@@ -45,8 +45,8 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
         K(meet_label)(call, KLCE_IGNORED_LABEL);
 }
 
-/* Asks for the value at a row's label, in range or not: an address is not touched by it.  Rows far apart miss
- * the cache one by one, and their misses overlap only as far as they are known. */
+/* Asks for the value at a row's label, in range or not: an address is not touched by it.  Rows far
+ * apart miss the cache one by one, and their misses overlap only as far as they are known. */
 KLCE_INLINE void K(prefetch_at_label)(const klce_call *call, ptrdiff_t row)
 {
     uint64_t label = *(const uint64_t *)(call->arg[1] + row * call->step[1]);

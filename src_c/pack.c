@@ -1,5 +1,5 @@
-/* Packing: where the rows of an array lie side by side (classes on another axis than the last), it is
- * transposed by squares of 16-byte vectors; otherwise element by element. */
+/* Packing: where the rows of an array lie side by side (classes on another axis than the last), it
+ * is transposed by squares of 16-byte vectors; otherwise element by element. */
 #include "pack.h"
 
 #include <stdlib.h>
@@ -19,7 +19,8 @@ enum {
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
 {
     ptrdiff_t bytes = n * (ptrdiff_t)size;
-    /* An odd number of cache lines, where there are several: the lines of one class are then spread. */
+    /* An odd number of cache lines, where there are several:
+     * the lines of one class are then spread. */
     return bytes <= 16 * LINE ? bytes : ((bytes + LINE - 1) / LINE | 1) * LINE;
 }
 
@@ -31,9 +32,9 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
 #define LOW_PAIRS_64 0, 2
 #define HIGH_PAIRS_64 1, 3
 
-/* Packs, or with packing = 0 unpacks, an array whose rows lie side by side.  The squares of a few classes
- * come one after another, so that a cache line of the array is used while it is there.  A square is
- * transposed by log2 rounds that interleave vector i with vector i + half. */
+/* Packs, or with packing = 0 unpacks, an array whose rows lie side by side.  The squares of a few
+ * classes come one after another, so that a cache line of the array is used while it is there.  A
+ * square is transposed by log2 rounds that interleave vector i with vector i + half. */
 #define MOVE_SQUARES(bits, side)                                                                   \
     typedef uint##bits##_t vector_##bits __attribute__((vector_size(16)));                         \
     static void move_squares_##bits(char *packed, ptrdiff_t row_step, char *array, ptrdiff_t core, \

@@ -1,12 +1,12 @@
-/* Bringing the classes of rows together in scratch memory, and back.  Row i stands at packed + i*row_step;
- * element k of row i of the array at array + i*step + k*core. */
+/* Bringing the classes of rows together in scratch memory, and back.  Row i stands at
+ * packed + i*row_step; element k of row i of the array at array + i*step + k*core. */
 #ifndef KLCE_PACK_H
 #define KLCE_PACK_H
 
 #include "klce.h"
 
-/* The bytes from one packed row to the next, such that long rows do not all fall into the same places of
- * a cache. */
+/* The bytes from one packed row to the next, such that long rows do not all fall into the same
+ * places of a cache. */
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size);
 
 void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step, ptrdiff_t core,

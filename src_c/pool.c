@@ -78,9 +78,9 @@ static struct {
     void *context;
 } pool;
 
-/* Each thread has a share of the indices, so that what it leaves in its core's caches is what the next loop
- * over the same rows gives it, while there are as many workers as loops ask for; then it helps with the
- * others'. */
+/* Each thread has a share of the indices, so that what it leaves in its core's caches is what the
+ * next loop over the same rows gives it, while there are as many workers as loops ask for; then it
+ * helps with the others'. */
 static struct {
     _Alignas(LINE) atomic_size_t next; /* the next index to hand out */
 } share[KLCE_MAX_THREADS];

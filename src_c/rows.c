@@ -83,7 +83,8 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
     }
 }
 
-/* Rows [low, high) of a kernel's passes, `tile` rows at a time: as many as stay in L2 between the passes. */
+/* Rows [low, high) of a kernel's passes, `tile` rows at a time:
+ * as many as stay in L2 between the passes. */
 static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
                       ptrdiff_t low, ptrdiff_t high)
 {
@@ -145,7 +146,8 @@ static void run_chunk(void *context, ptrdiff_t index)
     run_rows_of_kernel(j->call, j->kernel, low, high < j->call->rows ? high : j->call->rows);
 }
 
-/* Whether a kernel wants these classes brought together: one value for all of them is left alone. */
+/* Whether a kernel wants these classes brought together:
+ * one value for all of them is left alone. */
 static int is_strided(const job *j, int k)
 {
     char letter = j->operands.letter[k];
@@ -198,7 +200,8 @@ static void run_packed_chunk(void *context, ptrdiff_t index)
         call.step[k] = distinct < rows ? 0 : row_step;
         call.core[k] = (ptrdiff_t)size;
     }
-    /* What is packed is no longer where the output is, which then has room for what a kernel keeps. */
+    /* What is packed is no longer where the output is,
+     * which then has room for what a kernel keeps. */
     if (klce_elem_sizes[call.dtype] == klce_real_sizes[call.dtype])
         call.keeps = 0;
     run_rows_of_kernel(&call, j->kernel, 0, rows);

@@ -461,9 +461,10 @@ KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return (v_f32)(int32_t)b; }
 KLCE_INLINE v_f64 float_of_f64(b_f64 b) { return (v_f64)(int64_t)b; }
 #endif
 
-/* Transposes a square of as many vectors as one has lanes.  In general, by log2 rounds that interleave
- * vector i with vector i + half, each of which moves one bit of the vector's number into the lane's.
- * AVX2 interleaves within the halves of a vector only, whose halves change places last. */
+/* Transposes a square of as many vectors as one has lanes.  In general, by log2 rounds that
+ * interleave vector i with vector i + half, each of which moves one bit of the vector's number into
+ * the lane's.  AVX2 interleaves within the halves of a vector only, whose halves change places
+ * last. */
 #if KLCE_VECTOR_BYTES == 32
 KLCE_INLINE void transpose_f32(v_f32 *square)
 {
@@ -517,9 +518,9 @@ KLCE_TRANSPOSE(f64)
 #endif
 
 #if KLCE_VECTOR_BYTES
-/* Four columns of float32 of as many rows as a vector has lanes, `step` bytes apart, and back.  Each 16
- * bytes of a vector hold four numbers of one row: rows i, i + 4, i + 8, ..., so that to interleave within
- * them is enough. */
+/* Four columns of float32 of as many rows as a vector has lanes, `step` bytes apart, and back.
+ * Each 16 bytes of a vector hold four numbers of one row: rows i, i + 4, i + 8, ..., so that to
+ * interleave within them is enough. */
 #if KLCE_VECTOR_BYTES == 64
 KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
 {
@@ -587,8 +588,8 @@ KLCE_INLINE void store_four_columns(char *first, ptrdiff_t step, const v_f32 *co
 }
 #endif
 
-/* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which leaves
- * half as many different values, each twice as often. */
+/* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which
+ * leaves half as many different values, each twice as often. */
 KLCE_INLINE float hmax_f32(v_f32 v)
 {
     float lane[KLCE_WIDTH_f32];

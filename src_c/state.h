@@ -1,4 +1,5 @@
-/* A tile's states as finish takes them, KLCE_WIDTH_f64 rows at a time, and the results that it puts. */
+/* A tile's states as finish takes them, KLCE_WIDTH_f64 rows at a time,
+ * and the results that it puts. */
 #define EACH_STATE(i, count) for (int i = 0; i < (count); i += KLCE_WIDTH_f64)
 
 KLCE_INLINE v_f64 K(state)(const double *state, int field, int i)

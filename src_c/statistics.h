@@ -8,7 +8,8 @@ KLCE_INLINE int64_t K(wanted)(const klce_call *call, int k)
 
 #define WANTS(want, statistic) ((want) >> KLCE_##statistic & 1)
 
-/* Rounded; 0 for what would be a negative 0, since a log-probability that rounds to 0 has no sign. */
+/* Rounded; 0 for what would be a negative 0,
+ * since a log-probability that rounds to 0 has no sign. */
 KLCE_INLINE real K(number)(double value) { return (real)value + 0; }
 
 /* Writes a statistic of a tile of rows: value j of each row's operand k. */
@@ -28,8 +29,8 @@ KLCE_INLINE void K(put_integers)(const klce_call *call, int k, ptrdiff_t j, ptrd
         *(int64_t *)to = (int64_t)values[i];
 }
 
-/* Writes the statistics that are wanted of a tile: numbers to operand k, integers to the next, and of
- * either no more than there is room for. */
+/* Writes the statistics that are wanted of a tile: numbers to operand k, integers to the next, and
+ * of either no more than there is room for. */
 KLCE_INLINE void K(put_statistics)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
                                    int64_t want, const char *letters, int statistics,
                                    double (*values)[KLCE_TILE])

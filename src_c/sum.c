@@ -1,4 +1,5 @@
-/* The sum of results, for a mean or a total: by fixed chunks with compensation, whoever adds them up. */
+/* The sum of results, for a mean or a total:
+ * by fixed chunks with compensation, whoever adds them up. */
 #include "cpus.h"
 #include "float_environment.h"
 #include "klce.h"
@@ -49,8 +50,8 @@ static void run_task(void *context, ptrdiff_t index)
     klce_leave(saved);
 }
 
-/* By Neumaier's compensated sum of the chunks: the error stays below a few units of a float64 for any
- * count. */
+/* By Neumaier's compensated sum of the chunks:
+ * the error stays below a few units of a float64 for any count. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
 {
     double sums[ROUND], sum = 0, lost = 0;

@@ -84,8 +84,8 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, doubl
 }
 
 /* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
- * stay in registers where rows lie side by side (few.h).  In float64 it is rounded once: where one lane
- * is most of the sum, each addition to it would cost as much as an exponential. */
+ * stay in registers where rows lie side by side (few.h).  In float64 it is rounded once: where one
+ * lane is most of the sum, each addition to it would cost as much as an exponential. */
 KLCE_INLINE double K(total)(const K(lanes) *lanes)
 {
     double lane[LANES], four[4];
@@ -124,8 +124,8 @@ KLCE_INLINE void K(prefetch_group)(const elem *x, ptrdiff_t ahead)
         KLCE_PREFETCH((void *)(address + line));
 }
 
-/* The same of two operands that one loop reads, with AVX-512 alone: on Zen 3, without it, asking for both cost
- * more than it gave. */
+/* The same of two operands that one loop reads, with AVX-512 alone: on Zen 3, without it, asking
+ * for both cost more than it gave. */
 KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 {
 #if KLCE_VECTOR_BYTES == 64
@@ -136,8 +136,8 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 #endif
 }
 
-/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come, unless one row is
- * longer than that. */
+/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come, unless
+ * one row is longer than that. */
 KLCE_INLINE void K(prefetch_later_pair)(const elem *p, const elem *q, ptrdiff_t n)
 {
     if (n < 2 * BLOCK)

@@ -1,5 +1,5 @@
-/* What a row is asked for beside its sums: the largest elements, the second of them, the first of the
- * maximum, the rank of one.  Each is a sweep over what is in cache. */
+/* What a row is asked for beside its sums: the largest elements, the second of them, the first of
+ * the maximum, the rank of one.  Each is a sweep over what is in cache. */
 
 /* The largest elements so far and where they stand, in order; of equal ones the first comes first.
  * nan is never among them. */
@@ -106,8 +106,9 @@ static KLCE_NOINLINE ptrdiff_t K(first_nan)(const elem *x, ptrdiff_t n)
     return -1;
 }
 
-/* The first maximum of a row, or its first nan if there is one, is looked for when its state is whole, in
- * the one segment that holds it; field `best` of the state tells where that begins.  -1 for no classes. */
+/* The first maximum of a row, or its first nan if there is one, is looked for when its state is
+ * whole, in the one segment that holds it; field `best` of the state tells where that begins.  -1
+ * for no classes. */
 KLCE_INLINE ptrdiff_t K(argmax)(const elem *x, ptrdiff_t n, const double *state, int best)
 {
     ptrdiff_t low = (ptrdiff_t)state[best * KLCE_TILE];
@@ -117,8 +118,8 @@ KLCE_INLINE ptrdiff_t K(argmax)(const elem *x, ptrdiff_t n, const double *state,
                       : K(first_equal)(x + low, length, (real)state[FIELD(MAX)]));
 }
 
-/* The second largest of a row, when its state is whole: in the segment of the maximum, or the largest of the
- * others, which field `second` holds. */
+/* The second largest of a row, when its state is whole: in the segment of the maximum, or the
+ * largest of the others, which field `second` holds. */
 KLCE_INLINE void K(add_second)(const elem *x, ptrdiff_t n, double *state, int second, int best)
 {
     ptrdiff_t low = (ptrdiff_t)state[best * KLCE_TILE];
@@ -126,8 +127,8 @@ KLCE_INLINE void K(add_second)(const elem *x, ptrdiff_t n, double *state, int se
     state[second * KLCE_TILE] = fmax(state[second * KLCE_TILE], beside);
 }
 
-/* Joins a later segment: of a state that holds MAX, and nan in REST where the segment holds one.  Before
- * the maxima are joined. */
+/* Joins a later segment: of a state that holds MAX, and nan in REST where the segment holds one.
+ * Before the maxima are joined. */
 KLCE_INLINE void K(argmax_join)(double *into, const double *from, int best)
 {
     int had_nan = isnan(into[FIELD(REST)]), has_nan = isnan(from[FIELD(REST)]);

@@ -1,5 +1,5 @@
-/* Twofold arithmetic: a number as the sum of two doubles, good to about 2^-100.  For a difference of
- * exponentials and probabilities that is to keep the digits of a divergence of 1e-12. */
+/* Twofold arithmetic: a number as the sum of two doubles, good to about 2^-100.  For a difference
+ * of exponentials and probabilities that is to keep the digits of a divergence of 1e-12. */
 
 typedef struct {
     v_f64 high, low;
@@ -12,7 +12,8 @@ KLCE_INLINE twofold two_sum(v_f64 a, v_f64 b)
     return (twofold){s, (a - (s - c)) + (b - c)};
 }
 
-/* a * b without error; where there is no fused multiply-add, by halves of 26 and 27 bits (Dekker). */
+/* a * b without error; where there is no fused multiply-add,
+ * by halves of 26 and 27 bits (Dekker). */
 KLCE_INLINE twofold two_product(v_f64 a, v_f64 b)
 {
     v_f64 p = a * b;
@@ -36,8 +37,8 @@ KLCE_INLINE twofold twofold_fma(twofold a, twofold b, double c, double c_low)
     return (twofold){s, (p.high - (s - set_f64(c))) + (low + set_f64(c_low))};
 }
 
-/* exp(w) for w.high from -708 to 709: as in vmath.h, with ln2 in three pieces and the first terms of
- * the series twofold; from r^5 on, at most 2^-14 of it, a double does.  0 below, inf above. */
+/* exp(w) for w.high from -708 to 709: as in vmath.h, with ln2 in three pieces and the first terms
+ * of the series twofold; from r^5 on, at most 2^-14 of it, a double does.  0 below, inf above. */
 KLCE_INLINE twofold twofold_exp(twofold w)
 {
     v_f64 floor = set_f64(-708), ceiling = set_f64(709);

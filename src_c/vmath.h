@@ -175,8 +175,8 @@ KLCE_INLINE v_f64 exp_tail_f64(const exp_constants_f64 *e, v_f64 r)
 }
 
 /* exp(r/T) - 1 and the scale, apart: for sums and quotients that must be right to 2 ULP.  float32
- * needs care, and 2 instructions more than exp_reduce and the mantissa: of the reduced argument only
- * the exact difference before the last piece of ln2 enters at the weight of 1/T; the rounded r
+ * needs care, and 2 instructions more than exp_reduce and the mantissa: of the reduced argument
+ * only the exact difference before the last piece of ln2 enters at the weight of 1/T; the rounded r
  * serves where 1/16 of its error is left. */
 typedef struct {
     v_f32 t, scale;
@@ -380,9 +380,9 @@ KLCE_INLINE v_f64 log1p_pair_f64(v_f64 x, v_f64 low)
     return select_f64(eq_f64(x, x), y, x);
 }
 
-/* What the state of a row needs in float64 for a result of the given type.  For float32, 2^-28 will do:
- * exp's polynomial (|r/T| <= 0.42) stops at r^8, and the tail of log1p is that of float32, its terms
- * paired, since a row's last steps are one long chain. */
+/* What the state of a row needs in float64 for a result of the given type.  For float32, 2^-28 will
+ * do: exp's polynomial (|r/T| <= 0.42) stops at r^8, and the tail of log1p is that of float32, its
+ * terms paired, since a row's last steps are one long chain. */
 KLCE_INLINE v_f64 exp_poly_for_f64(const exp_constants_f64 *e, v_f64 r)
 {
     return exp_poly_f64(e, r);

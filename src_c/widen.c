@@ -1,6 +1,6 @@
-/* A tile of rows of few 16-bit classes, as float32, is what float32's kernel takes: the same operations on
- * the same values, so the same bits as by the kernel of the elements themselves, and nothing of either
- * is compiled twice. */
+/* A tile of rows of few 16-bit classes, as float32, is what float32's kernel takes: the same
+ * operations on the same values, so the same bits as by the kernel of the elements themselves, and
+ * nothing of either is compiled twice. */
 #include "widen.h"
 
 enum {

@@ -4,7 +4,8 @@
 
 #include "klce.h"
 
-/* Runs rows [low, high), of at most KLCE_FEW_BYTES, by whole tiles; returns where the rest begins. */
+/* Runs rows [low, high), of at most KLCE_FEW_BYTES, by whole tiles;
+ * returns where the rest begins. */
 ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t high);
 
 #endif

@@ -1,6 +1,6 @@
-/* binary cross-entropy of probabilities, elementwise: w (v y (-log q) + (1 - y) (-log1p(-q))), v the
- * weight of the positive class.  A term of coefficient 0 is 0, also where its logarithm is infinite;
- * an element of weight 0 is 0, whatever it holds; a q or y outside [0, 1] gives nan. */
+/* binary cross-entropy of probabilities, elementwise: w (v y (-log q) + (1 - y) (-log1p(-q))), v
+ * the weight of the positive class.  A term of coefficient 0 is 0, also where its logarithm is
+ * infinite; an element of weight 0 is 0, whatever it holds; a q or y outside [0, 1] gives nan. */
 
 KLCE_INLINE K(m) K(is_probability)(K(v) p)
 {

@@ -1,17 +1,17 @@
 /* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
- * The first sweep takes both rows' sums and their maxima; the second, over the rows in cache, adds up
- * each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
+ * The first sweep takes both rows' sums and their maxima; the second, over the rows in cache, adds
+ * up each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
  *     KL(p||q)    as kl_logits.h
  *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
  *     JS          as js_logits.h
- * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and an
- * entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p, is
- * taken out of the divergences at the end. */
+ * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and
+ * an entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p,
+ * is taken out of the divergences at the end. */
 
-/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5 to 9
- * y's: of no more than one moment, since squares would stand in y's first. */
+/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5
+ * to 9 y's: of no more than one moment, since squares would stand in y's first. */
 enum {
     K(COMPARE_Q) = 5,
     K(BEST_P) = 10,

@@ -7,8 +7,8 @@
 
 /* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(max/p). */
 
-/* What measures p from the maximum: 1 over it, over RAISED times it where it is small itself; and what
- * log2 of a raised p over it is too large by. */
+/* What measures p from the maximum: 1 over it, over RAISED times it where it is small itself; and
+ * what log2 of a raised p over it is too large by. */
 typedef struct {
     K(v) inverse, shift;
 } K(entropy_measure);
@@ -24,9 +24,9 @@ KLCE_INLINE K(entropy_measure) K(entropy_measure_from)(K(v) max, int normalize)
                                 K(select)(small, zero, shift)};
 }
 
-/* p log(max/p), 20 instructions a vector in float32.  A p of 0, or so small that its quotient is subnormal,
- * gives a finite garbage logarithm times next to nothing.  `careful` serves vectors with a p that is
- * small. */
+/* p log(max/p), 20 instructions a vector in float32.  A p of 0, or so small that its quotient is
+ * subnormal, gives a finite garbage logarithm times next to nothing.  `careful` serves vectors with
+ * a p that is small. */
 KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, const K(entropy_measure) *from, int careful)
 {
     K(v) zero = K(set)(0), inverse = from->inverse;

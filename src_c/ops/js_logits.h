@@ -20,8 +20,8 @@
 PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
 PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
-/* Twice a class's part where |d| < JS_LOGITS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for the rounding of the
- * coefficients. */
+/* Twice a class's part where |d| < JS_LOGITS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for
+ * the rounding of the coefficients. */
 KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -42,7 +42,8 @@ KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, d, square);
 }
 
-/* log(2/(1 + t)) for t from 0 to exp(-JS_LOGITS_NEAR), to 2^-30 (2^-56) of what it serves, likewise. */
+/* log(2/(1 + t)) for t from 0 to exp(-JS_LOGITS_NEAR), to 2^-30 (2^-56)
+ * of what it serves, likewise. */
 KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -83,8 +84,8 @@ KLCE_INLINE void K(js_logits_term)(const K(expsum_context) *c, const K(pair_meas
     *moved = KLCE_REAL_IS_F64 ? pair.moved : K(select)(pair.far, pair.q - pair.w, line);
 }
 
-/* A drift s has added s^2/8.  In float32 s is at most 1e-7 and shows below 2^-27 alone; there the sum of
- * w d, which falls short of q - w by 4 JS or so, is good enough: 2 JS of itself. */
+/* A drift s has added s^2/8.  In float32 s is at most 1e-7 and shows below 2^-27 alone; there the
+ * sum of w d, which falls short of q - w by 4 JS or so, is good enough: 2 JS of itself. */
 static void K(js_logits_plain_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                       double *state)
 {

@@ -1,7 +1,7 @@
 /* Jensen-Shannon divergence.  With v = (q - p)/(q + p) a class gives (p + q)/4 times
  *     (1 - v) log(1 - v) + (1 + v) log(1 + v) = v^2 + v^4/6 + v^6/15 + ...
- * which is even in v and never negative: nothing cancels where p and q are near.  Beyond v^2 = 0.08 the
- * logarithms themselves serve, of 2p/(p + q) and 2q/(p + q).  A drift s has added s^2/8.
+ * which is even in v and never negative: nothing cancels where p and q are near.  Beyond v^2 = 0.08
+ * the logarithms themselves serve, of 2p/(p + q) and 2q/(p + q).  A drift s has added s^2/8.
  */
 
 #define JS_PAIRS_NEAR 0.08

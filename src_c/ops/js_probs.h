@@ -1,8 +1,8 @@
-/* js_probs_probs: JS divergence of probabilities.  Those of float32 and of 16 bits need no doubles for a
- * class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two pieces, so
- * that q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a
- * few units of float32 off.  Rows that are not normalised, or whose sums are far from 1, take the passes of
- * pairs.h, as float64 does.
+/* js_probs_probs: JS divergence of probabilities.  Those of float32 and of 16 bits need no doubles
+ * for a class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two
+ * pieces, so that q ratio - p keeps its digits where the two are near, and the term is that of
+ * js_pairs.h, a few units of float32 off.  Rows that are not normalised, or whose sums are far from
+ * 1, take the passes of pairs.h, as float64 does.
  */
 PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
 
@@ -37,8 +37,8 @@ KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
     return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
-/* At 2^-110 there is nothing to lose (2^-80 of the sum at most), but products that are subnormal numbers,
- * which cost a hundred cycles; below 0 there is no probability. */
+/* At 2^-110 there is nothing to lose (2^-80 of the sum at most), but products that are subnormal
+ * numbers, which cost a hundred cycles; below 0 there is no probability. */
 KLCE_INLINE K(v) K(js_probability)(K(v) x)
 {
     K(v) zero = K(set)(0), no_number = K(set)((real)NAN);
@@ -46,8 +46,8 @@ KLCE_INLINE K(v) K(js_probability)(K(v) x)
     return K(select)(K(lt)(x, K(set)(0x1p-110f)), low, x);
 }
 
-/* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector with
- * one division, and 50 more where a class is far. */
+/* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector
+ * with one division, and 50 more where a class is far. */
 KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v) *d)
 {
     K(v) two = K(set)(2), least = K(set)(0x1p-100f);

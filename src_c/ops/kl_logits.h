@@ -5,8 +5,8 @@
  * offset left, and its effect is taken out.
  */
 
-/* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it is
- * infinite like any other. */
+/* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it
+ * is infinite like any other. */
 KLCE_INLINE K(v) K(kl_of_far)(K(v) w, K(v) less, K(v) slope, K(m) none)
 {
     K(v) least = K(set)((real)-INFINITY), steep = K(set)(STEEPEST);

@@ -1,5 +1,6 @@
 /* KL divergence of two forms, or of logits at two temperatures: sum of p (u - log1p(u)) with
- * u = (q - p)/p, less s - log1p(s), s the drift, as in kl_probs.h; or with normalize = 0 of p log(p/q).
+ * u = (q - p)/p, less s - log1p(s), s the drift, as in kl_probs.h; or with normalize = 0 of
+ * p log(p/q).
  */
 
 KLCE_INLINE v_f64 K(kl_pair_term)(const K(share) *p, const K(share) *q, v_f64 d, K(forms) form,

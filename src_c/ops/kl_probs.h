@@ -19,8 +19,8 @@ LAST_FIELD(KL_GAIN);
 #define LN2 0x1.62e43p-1f
 #endif
 
-/* What vectors hold beside probabilities of which nothing special is to be said: some that are 0, or
- * negative; some that are small. */
+/* What vectors hold beside probabilities of which nothing special is to be said: some that are 0,
+ * or negative; some that are small. */
 typedef enum { K(NOTHING), K(ZEROS), K(SMALL_ONES) } K(special);
 
 KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, ptrdiff_t n)
@@ -38,13 +38,13 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     K(v) inverse = one / (special ? K(max)(tiny, p) : p);
     K(m) is_raised = K(lt)(p, K(set)(SMALL));
     if (special == K(SMALL_ONES)) {
-        /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the normal
-         * numbers counts as 0. */
+        /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the
+         * normal numbers counts as 0. */
         K(m) low_q = K(lt)(q, tiny);
         q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
         lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
-        /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is far
-         * from p, and d is no problem. */
+        /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is
+         * far from p, and d is no problem. */
         is_raised = K (and)(is_raised, K(lt)(q, one));
         K(v) up = K(select)(is_raised, K(set)(RAISED), one);
         own = K(max)(tiny, p) * up;
@@ -56,8 +56,8 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     if (special == K(SMALL_ONES))
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
     /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
-     * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and for
-     * k = 1 and -1, where u - log1p(u) takes most of the first digits away. */
+     * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and
+     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away. */
     K(v) down = K(from_bits)(K(shift_to_exponent)(K(set_bits)(K(KLCE_BIAS)) - parts.k));
     K(m) near = K(eq)(k, zero), nearby = K(lt)(k * k, K(set)(2));
     K(v) f = K(select)(nearby, K(fma)(other, down, -own) * inverse, parts.f);
@@ -152,8 +152,8 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
     into[FIELD(KL_GAIN)] += from[FIELD(KL_GAIN)];
 }
 
-/* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect of
- * that: with q P/Q in the place of q, in float64, and without an error in the difference. */
+/* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect
+ * of that: with q P/Q in the place of q, in float64, and without an error in the difference. */
 static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, ptrdiff_t n,
                                                  double p_sum, double q_sum)
 {

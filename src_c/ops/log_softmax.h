@@ -33,8 +33,8 @@ KLCE_INLINE K(inverse) K(inverse_of)(double inverse)
 /* Below, a logarithm may be subnormal, and shows at the maximum alone. */
 #define SLIGHT (KLCE_REAL_IS_F64 ? (real)0x1p-900 : (real)0x1p-100)
 
-/* d/T - log; -inf where d is.  `careful` serves vectors with a log below SLIGHT, which no product must
- * meet: a subnormal number there costs a hundred cycles. */
+/* d/T - log; -inf where d is.  `careful` serves vectors with a log below SLIGHT, which no product
+ * must meet: a subnormal number there costs a hundred cycles. */
 KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log, int careful)
 {
     K(v) zero = K(set)(0), less = log;

@@ -1,11 +1,13 @@
-/* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h, js_logits.h and
- * compare.h share.
+/* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h,
+ * js_logits.h and compare.h share.
  *
- * The first sweep takes both normalisers; the second, over the rows in cache, measures each class by
+ * The first sweep takes both normalisers; the second, over the rows in cache, measures each
+ * class by
  *     w = exp(x/T), q = exp(y/T), both to the scale of x's reference, and slope = log(q/p) = d/T,
- * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a term is w times
- * a polynomial of the slope, whose digits are those of a small divergence; beyond, it is of w and q
- * themselves, which by then are far enough apart.  q is exponentiated only in vectors that need it.
+ * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a term is w
+ * times a polynomial of the slope, whose digits are those of a small divergence; beyond, it is of w
+ * and q themselves, which by then are far enough apart.  q is exponentiated only in vectors that
+ * need it.
  *
  * d is right to the last place, but for what rounding of the offset leaves, which is common to all
  * classes and shows in the drift, the sum of q - w: that q has the same offset.
@@ -25,10 +27,10 @@ enum {
 LAST_FIELD(DRIFT);
 _Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 
-/* Exponentials below PAIR_LOWEST, in powers of two under the reference, are taken to be there: boosted by
- * PAIR_BOOST they are normal numbers then, a ratio's low piece times them too, and what they add is far below
- * what a divergence of 1e-12 shows.  No slope of a class whose p (or for -slope, q) counts is beyond
- * STEEPEST. */
+/* Exponentials below PAIR_LOWEST, in powers of two under the reference, are taken to be there:
+ * boosted by PAIR_BOOST they are normal numbers then, a ratio's low piece times them too, and what
+ * they add is far below what a divergence of 1e-12 shows.  No slope of a class whose p (or for
+ * -slope, q) counts is beyond STEEPEST. */
 #if KLCE_REAL_IS_F64
 #define PAIR_BOOST 512
 #define PAIR_UNBOOST 0x1p-512
@@ -55,8 +57,8 @@ static void K(logits_merge)(const klce_call *call, double *into, const double *f
     K(expsum_merge)(call, into + FIELD(OTHER), from + FIELD(OTHER));
 }
 
-/* OFFSET to Q_REF of rows i on, whose y stands at `other`.  The offset, and the ratio with it, is nan
- * where a row is no distribution. */
+/* OFFSET to Q_REF of rows i on, whose y stands at `other`.  The offset, and the ratio with it, is
+ * nan where a row is no distribution. */
 KLCE_INLINE void K(relate_logits)(const K(expsum_context) *c, double *state, const double *other,
                                   int i)
 {
@@ -127,16 +129,16 @@ KLCE_INLINE K(pair_measure)
 }
 
 /* A class: w, the slope and its square, w (exp(slope) - 1 - slope) where |slope| < 1, and q - w.
- * Where the slope is beyond, or x or y is infinite, `far` is set; if any is, q is given, and where x or y
- * is below the lowest.  The slope is infinite if y - x is, and nan where both are -inf. */
+ * Where the slope is beyond, or x or y is infinite, `far` is set; if any is, q is given, and where
+ * x or y is below the lowest.  The slope is infinite if y - x is, and nan where both are -inf. */
 typedef struct {
     K(v) w, q, slope, square, bend, moved;
     K(m) far, no_p, no_q;
     int any_far;
 } K(logit_pair);
 
-/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself but for the rounding of the coefficients
- * (tools/minimax.py). */
+/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself but for the rounding of the
+ * coefficients (tools/minimax.py). */
 KLCE_INLINE K(v) K(bend_of)(K(v) s, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -214,8 +216,8 @@ KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_term) term_of, 
             K(load_group)(y + j, end - j, (real)NAN, y_group);
             for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
                 term_of(c, &by, x_group[v], y_group[v], &term, &moved);
-                if (end - j <
-                    LANES) { /* what is no class; of a row that holds nan, the offset is that */
+                if (end - j < LANES) {
+                    /* What is no class; of a row that holds nan, the offset is that. */
                     K(m) is_class = K(eq)(x_group[v], x_group[v]);
                     term = K(select)(is_class, term, K(set)(0));
                     moved = K(select)(is_class, moved, K(set)(0));

@@ -1,8 +1,9 @@
 /* logsumexp with factors: log|sum b exp(x)| and the sign of the sum.
  *
  * A term's size is exp(z), z = x + log|b|, in float64.  The largest stays out of the sum, as in
- * expsum.h, and the others are summed by sign, so that the two sums are each without cancellation; they
- * meet once, in 1 + (those of the largest's sign - the rest).  Classes with b = 0 do not count.
+ * expsum.h, and the others are summed by sign, so that the two sums are each without cancellation;
+ * they meet once, in 1 + (those of the largest's sign - the rest).  Classes with b = 0 do not
+ * count.
  */
 
 /* The largest z, the sign of its b, and the sums of the other exp(z - TOP) by sign. */

@@ -2,16 +2,17 @@
  *
  *     sum over classes of w_c ((1 - e) t_c + e/n) (-log q_c),
  *
- * w the class weights, e the label smoothing, and t the target distribution, which is 1 at the label
- * where the target is an index.  A class of coefficient 0 adds 0, also where q is 0; so does a row of
- * weight 0, whatever it holds.
+ * w the class weights, e the label smoothing, and t the target distribution, which is 1 at the
+ * label where the target is an index.  A class of coefficient 0 adds 0, also where q is 0; so does
+ * a row of weight 0, whatever it holds.
  *
- * n counts the classes that a mask leaves in: only to them is the smoothing's share given.  A label, or a
- * target's share, on a masked class has q = 0 and an infinite loss.
+ * n counts the classes that a mask leaves in: only to them is the smoothing's share given.  A
+ * label, or a target's share, on a masked class has q = 0 and an infinite loss.
  *
- * The label's class is added at the end, in float64, so an index needs no sum over the classes unless
- * labels are smoothed.  Sums with t_c and with 1 for all classes are kept apart, as are a distance and
- * what is to be added to it for -log q_c; coefficients that all classes have in common come last.
+ * The label's class is added at the end, in float64, so an index needs no sum over the classes
+ * unless labels are smoothed.  Sums with t_c and with 1 for all classes are kept apart, as are a
+ * distance and what is to be added to it for -log q_c; coefficients that all classes have in common
+ * come last.
  */
 
 /* Operands that the kernels have in common, beside q, the label and the label to ignore. */
@@ -260,8 +261,8 @@ KLCE_INLINE void K(distance_at_labels)(K(form) form, const K(picked) *picked, pt
     }
 }
 
-/* A tile, as far as it differs by form: distances at the labels are divided by t, then log is added;
- * `extra` is what comes to a row's loss beside. */
+/* A tile, as far as it differs by form: distances at the labels are divided by t, then log is
+ * added; `extra` is what comes to a row's loss beside. */
 typedef struct {
     double t;
     const double *distance, *log, *extra, *sums;

@@ -1,6 +1,6 @@
-/* loss_logits: -log q_c = (max - x_c)/T + log1p(rest), and z_loss * lse^2 comes to the loss.  Terms are
- * not negative, so nothing cancels.  Each segment of a row is looked at twice, the second time in
- * cache: distances are from the maximum. */
+/* loss_logits: -log q_c = (max - x_c)/T + log1p(rest), and z_loss * lse^2 comes to the loss.  Terms
+ * are not negative, so nothing cancels.  Each segment of a row is looked at twice, the second time
+ * in cache: distances are from the maximum. */
 
 /* The sums stand behind the fields of expsum.h. */
 enum { K(SUMS) = K(WEIGHTED), K(LAST_SUM) = K(SUMS) + K(MASS_BY_ALL) };

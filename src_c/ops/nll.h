@@ -6,8 +6,8 @@
 /* Rows from one to that whose value is asked for meanwhile, where they are apart. */
 #define AHEAD 32
 
-/* Copies the labels of ROWS rows, as they may change meanwhile, and tells whether none is out of range: by
- * the sign bits of label and last - label, 4 instructions a vector. */
+/* Copies the labels of ROWS rows, as they may change meanwhile, and tells whether none is out of
+ * range: by the sign bits of label and last - label, 4 instructions a vector. */
 KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *label)
 {
     const char *labels = call->arg[1] + row * (ptrdiff_t)sizeof *label;

@@ -1,17 +1,19 @@
 /* Pairs of distributions of any forms: what kl_pairs.h and js_pairs.h share.
  *
- * The first sweep takes each side's normaliser.  The second, over the rows in cache, brings each class
- * to its probability and sums the divergence's terms of those, so that one kernel serves all forms.
+ * The first sweep takes each side's normaliser.  The second, over the rows in cache, brings each
+ * class to its probability and sums the divergence's terms of those, so that one kernel serves all
+ * forms.
  *
- * A divergence of 1e-12 comes of differences q - p of 1e-6 of p, so the probabilities must be good to
- * that much beyond the bound.  Those of float32 (1e-6) are float64.  Those of float64 (1e-13) are
- * twofold, which leaves the difference 1e-19 or better.  The normalisers, as good as the dtype, need no
- * such care: their errors are common to all classes, and enter by a factor of the result and by half the
- * square of their difference.  That is what the drift, the sum of q - p, tells; finish takes it out.
+ * A divergence of 1e-12 comes of differences q - p of 1e-6 of p, so the probabilities must be good
+ * to that much beyond the bound.  Those of float32 (1e-6) are float64.  Those of float64 (1e-13)
+ * are twofold, which leaves the difference 1e-19 or better.  The normalisers, as good as the dtype,
+ * need no such care: their errors are common to all classes, and enter by a factor of the result
+ * and by half the square of their difference.  That is what the drift, the sum of q - p, tells;
+ * finish takes it out.
  */
 
-/* The fields of a side, p's and then q's, after the first sweep: of probabilities the sum; of logits
- * those of expsum.h.  Then finish makes of them, before TERMS and DRIFT of logit_pairs.h: */
+/* The fields of a side, p's and then q's, after the first sweep: of probabilities the sum; of
+ * logits those of expsum.h.  Then finish makes of them, before TERMS and DRIFT of logit_pairs.h: */
 enum {
     K(SIDE_SUM) = 0,   /* (before) */
     K(SIDE_SCALE) = 0, /* probabilities: what they are multiplied by */
@@ -126,8 +128,8 @@ KLCE_INLINE void K(pair_sides)(const klce_call *call, K(forms) form, ptrdiff_t c
     K(side_finish)(call, 1, form.q, count, state + FIELD(OTHER));
 }
 
-/* A class's probability.  Its logarithm is `log`; of one that came as a probability, `log` and that of
- * `from`, which does not underflow. */
+/* A class's probability.  Its logarithm is `log`; of one that came as a probability, `log` and that
+ * of `from`, which does not underflow. */
 typedef struct {
     twofold p;
     v_f64 log, from;
@@ -286,8 +288,8 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
     return K(state)(state, K(TERMS), i) + (p - p) + (q - q);
 }
 
-/* For a pair of forms, by its term and its finish: the passes NAME_..., the tile of rows of few classes,
- * and the kernel of both. */
+/* For a pair of forms, by its term and its finish: the passes NAME_..., the tile of rows of few
+ * classes, and the kernel of both. */
 #define PAIR_PASSES(name, form_p, form_q, term_of)                                                 \
     static void K(name##_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,         \
                                       ptrdiff_t high, double *state)                               \

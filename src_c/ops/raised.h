@@ -1,6 +1,6 @@
-/* Probabilities so small that products with them are subnormal numbers, which cost a hundred cycles each.
- * Those below SMALL are taken 2^RAISE times, and so are their terms, for which there are sums of their own.
- * Above, a product with a logarithm of 2^-36 and more is a normal number. */
+/* Probabilities so small that products with them are subnormal numbers, which cost a hundred cycles
+ * each.  Those below SMALL are taken 2^RAISE times, and so are their terms, for which there are
+ * sums of their own.  Above, a product with a logarithm of 2^-36 and more is a normal number. */
 
 #if KLCE_REAL_IS_F64
 #define SMALLEST_NORMAL 0x1p-1022
@@ -39,8 +39,8 @@ KLCE_INLINE int K(any_small)(const K(v) *p, ptrdiff_t n)
     return K(any)(any);
 }
 
-/* How many times the smallest subnormal number p is, of those below the normal ones and 0 of either sign:
- * the integer of its bits, so that nothing touches the number itself. */
+/* How many times the smallest subnormal number p is, of those below the normal ones and 0 of either
+ * sign: the integer of its bits, so that nothing touches the number itself. */
 KLCE_INLINE K(v) K(subnormal_units)(K(v) p)
 {
     K(b) fraction = K(to_bits)(p) & K(set_bits)(FRACTION_BITS);
@@ -55,7 +55,8 @@ KLCE_INLINE K(v) K(raised)(K(v) p)
     return K(select)(K(lt)(p, tiny), low, K(max)(tiny, p) * K(set)(RAISED));
 }
 
-/* Adds the sums of columns that were raised, and of more + them, where `more` is given, to a field. */
+/* Adds the sums of columns that were raised, and of more + them,
+ * where `more` is given, to a field. */
 KLCE_INLINE void K(add_raised_columns)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                        double *field)
 {

@@ -1,7 +1,7 @@
 /* rel_entr: p log(p/q), elementwise; 0 where p is 0, inf where either is negative or q alone is 0.
  *
- * By mantissas and exponents: q/p = 2^k (1 + f), so that no quotient overflows, and f keeps its digits
- * where p and q are near, since its numerator is exact. */
+ * By mantissas and exponents: q/p = 2^k (1 + f), so that no quotient overflows, and f keeps its
+ * digits where p and q are near, since its numerator is exact. */
 
 #if KLCE_REAL_IS_F64
 #define REL_ENTR_LIFT 54

@@ -1,10 +1,11 @@
-/* score: what is asked for of a row of logits, from one read of it: every look beside the sums finds
- * its segment in cache, but for one look at the segment of the maximum when the row is done.  Operands: logits, target, ignore_index, temperature, want, candidates >
- * numbers, integers, candidates' log-probabilities, the top's indices, their log-probabilities.
+/* score: what is asked for of a row of logits, from one read of it: every look beside the sums
+ * finds its segment in cache, but for one look at the segment of the maximum when the row is done.
+ * Operands: logits, target, ignore_index, temperature, want, candidates > numbers, integers,
+ * candidates' log-probabilities, the top's indices, their log-probabilities.
  *
  * varentropy is the variance of (max - x)/T under p.  Each segment takes it about its own mean, and
- * segments join with the square of the distance of their means: sums of positive terms, where the mean of
- * squares less the square of the mean would cancel. */
+ * segments join with the square of the distance of their means: sums of positive terms, where the
+ * mean of squares less the square of the mean would cancel. */
 
 /* Fields, after those of expsum.h. */
 enum { K(SECOND) = K(SQUARES) + 1, K(RANK), K(BEST) };

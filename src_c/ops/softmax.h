@@ -1,9 +1,10 @@
-/* softmax in three passes: the maximum, the sum, the quotients.  The last two find the row in cache.
+/* softmax in three passes: the maximum, the sum, the quotients.
+ * The last two find the row in cache.
  *
- * A row is exponentiated once: the second pass leaves the exponentials in the output, or in scratch memory
- * where the output is the input or has no room for them, and the third scales them.  Where a row and those
- * would not stay in cache together, or there is no scratch memory, as for rows that are split, the third
- * computes them again, to the same bits.
+ * A row is exponentiated once: the second pass leaves the exponentials in the output, or in scratch
+ * memory where the output is the input or has no room for them, and the third scales them.  Where a
+ * row and those would not stay in cache together, or there is no scratch memory, as for rows that
+ * are split, the third computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -47,7 +48,8 @@ KLCE_INLINE real *K(kept_exponentials)(const klce_call *call, ptrdiff_t row)
 }
 
 /* Beside MAX, ORIGIN and REF, which are those of expsum.h: the sum of all lifted exponentials; then
- * what makes of one of them 2^LIFT times its quotient, and what that is short of the exact factor. */
+ * what makes of one of them 2^LIFT times its quotient, and what that is short of the exact
+ * factor. */
 enum { K(SUM) = K(REST), K(FACTOR) = K(REST), K(FACTOR_LOW) = K(WEIGHTED) };
 
 /* exp((x - origin)/T) * 2^(LIFT - ref) as (1 + t) * scale, and as one number. */
@@ -108,7 +110,8 @@ KLCE_INLINE void K(softmax_add_group)(const K(expsum_context) *c, const K(measur
     }
 }
 
-/* 20 instructions a vector in float32 (2 to measure, 11 of exp, 1 to join, 5 to add, 1 to store). */
+/* 20 instructions a vector in float32 (2 to measure, 11 of exp,
+ * 1 to join, 5 to add, 1 to store). */
 KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                 double *state, real *kept)
 {

@@ -1,8 +1,10 @@
-/* Tests of the core, src_c: every op of ops.def, in every dtype, on every ISA that this machine has.
+/* Tests of the core, src_c: every op of ops.def, in every dtype,
+ * on every ISA that this machine has.
  *
- * Operands come from an op's signature, so that a new op is tested without an edit here: its results
- * must be finite, and the same to the bit for any number of threads, any layout, and whichever other
- * rows are in the call. Ops that `known` lists are checked against long double as well.
+ * Operands come from an op's signature, so that a new op is tested without an edit here: its
+ * results must be finite, and the same to the bit for any number of threads, any layout, and
+ * whichever other rows are in the call. Ops that `known` lists are checked against long double as
+ * well.
  *
  * `test_core --checksums` prints "ISA OP DTYPE HASH" lines instead. ISAs that have a fused
  * multiply-add print the same hashes, on any platform: operands are therefore made by arithmetic
@@ -716,7 +718,8 @@ static void put(klce_dtype dtype, char *values, ptrdiff_t k, double x)
     }
 }
 
-/* Six kinds of rows in turn: flat, ordinary, wide, far from 0, with ties, with a masked beginning. */
+/* Six kinds of rows in turn: flat, ordinary, wide, far from 0, with ties,
+ * with a masked beginning. */
 static double draw(domain domain, int kind, bool masked)
 {
     static const double scale[] = {0.05, 1, 12, 1, 2, 3};
@@ -1087,10 +1090,10 @@ static void check_threads(const problem *p, const char *results)
 
 /* ---- All problems ---- */
 
-/* The thread sanitizer is slow, and cares for how work is shared out: tests/c/run asks for calls that
- * use threads only, on one ISA. Where long double has more than x87's 64 bits it is emulated, and so,
- * likely, is the machine: a fifth of the problems is checked there, and the checksums speak for the
- * others. */
+/* The thread sanitizer is slow, and cares for how work is shared out: tests/c/run asks for calls
+ * that use threads only, on one ISA. Where long double has more than x87's 64 bits it is emulated,
+ * and so, likely, is the machine: a fifth of the problems is checked there, and the checksums speak
+ * for the others. */
 #ifndef ONLY_SHARING
 #define ONLY_SHARING false
 #endif

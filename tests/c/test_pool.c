@@ -1,6 +1,6 @@
-/* Tests of the thread pool, src_c/pool.c, and of the number of threads, src_c/cpus.c. Built with these
- * alone, -I src_c and -pthread, and with -DNO_FORK_TESTS where the emulator breaks threads in a forked
- * child (qemu-user 7.2 does). */
+/* Tests of the thread pool, src_c/pool.c, and of the number of threads, src_c/cpus.c. Built with
+ * these alone, -I src_c and -pthread, and with -DNO_FORK_TESTS where the emulator breaks threads in
+ * a forked child (qemu-user 7.2 does). */
 #define _GNU_SOURCE
 #include "cpus.h"
 #include "pool.h"
