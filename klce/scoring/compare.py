@@ -37,7 +37,6 @@ from klce.scoring.inputs import (
 from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
-from klce.scoring.readers.kld import KldReader
 from klce.scoring.scores import Run, finite_or_none
 
 _NEAR = 2.0**-7
@@ -312,7 +311,7 @@ class _Exact(_Files):
         super().__init__(task)
         p, q = self.p, self.q
         self.dtype = np.promote_types(p.dtype, q.dtype)
-        self._cut_off = isinstance(self.reader, KldReader)
+        self._cut_off = self.reader.layout is not None
         labelled = self.labels is not None
         self.columns = row_dtype(self.dtype, labelled=labelled, cut_off=self._cut_off)
         # Near rows, as they come and in float64; a flag for each class that is cut off.
@@ -329,9 +328,7 @@ class _Exact(_Files):
             floor = kld.at_floor(p)
             table["floor_classes"] = floor.sum(axis=1)
             if target is not None:
-                kept = target != self.task.ignore_index
-                chosen = np.where(kept, target, 0)
-                table["saturated"] = floor[np.arange(len(floor)), chosen] & kept
+                table["saturated"] = kld.saturated(floor, target, self.task.ignore_index)
         return table
 
     def lines(self, rows: NDArray[Any]) -> list[str]:
@@ -383,9 +380,9 @@ class _LlamaCpp(_Files):
         if not self.p.rows:
             raise InputError(f"{self.p.path}: llama.cpp's statistics need rows, there are none")
         self.labels: Labels
-        kld_reader = self.reader if isinstance(self.reader, KldReader) else None
-        self._decoded = kld_reader is not None
-        self._rows_per_chunk = None if kld_reader is None else kld_reader.layout.rows_per_chunk
+        layout = self.reader.layout
+        self._decoded = layout is not None
+        self._rows_per_chunk = None if layout is None else layout.rows_per_chunk
         self.working_row_bytes = 6 * 8 * self.p.classes
 
     def check(self) -> None:

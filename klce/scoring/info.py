@@ -7,8 +7,10 @@ from typing import Any
 from klce.scoring import kld
 from klce.scoring.errors import InputError
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import Location, StrPath, open_file, open_reader
-from klce.scoring.readers.kld import KldReader
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+
+_CUT_ROWS = 1000
+_CUT_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,12 +126,12 @@ def file_info(place: StrPath) -> FileInfo:
         why_not = str(error)
     else:
         scored, rows, classes = logits.path, logits.rows, logits.classes
-        if isinstance(reader, KldReader):
+        if reader.layout is not None:
             layout = {
                 "n_ctx": reader.layout.n_ctx,
                 "n_vocab": reader.layout.n_vocab,
                 "n_chunk": reader.layout.n_chunk,
-                "cut": kld.cut_of(reader.encoded(0, min(reader.layout.rows, 1000))),
+                "cut": _cut(reader, logits.rows, logits.row_bytes),
             }
     return FileInfo(
         file=location.file,
@@ -140,3 +142,12 @@ def file_info(place: StrPath) -> FileInfo:
         why_not=why_not,
         kld=layout,
     )
+
+
+def _cut(reader: Reader, rows: int, row_bytes: int) -> int | None:
+    """Return at how many nats the first of a base file's rows are cut off, if any of them is."""
+    rows, step = min(rows, _CUT_ROWS), max(1, _CUT_BYTES // row_bytes)
+    found = (
+        kld.cut_of(reader.read(start, min(start + step, rows), 1)) for start in range(0, rows, step)
+    )
+    return next((cut for cut in found if cut is not None), None)

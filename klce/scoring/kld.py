@@ -7,7 +7,6 @@ A row's log-probabilities are ``scale * q + min_log_prob``, cut off 16 nats belo
 variant has 24): q = 0 there means "this or anything below".
 """
 
-import math
 import struct
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -155,20 +154,27 @@ def exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def at_floor(log_probs: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell which decoded log-probabilities stand where their row was cut off, if it was."""
-    smallest = log_probs.min(axis=1, keepdims=True)
-    reach = log_probs.max(axis=1, keepdims=True) - smallest
-    # Decoding rounds; a row that is cut reaches down its 16 or 24 nats but for that.
-    cut = np.isclose(reach, CUTS[0], rtol=0, atol=1e-3) | np.isclose(
-        reach, CUTS[1], rtol=0, atol=1e-3
-    )
-    floor: NDArray[np.bool_] = (log_probs == smallest) & cut
+    cut_off = np.logical_or.reduce([_reach_down(log_probs, cut) for cut in CUTS])
+    floor: NDArray[np.bool_] = (log_probs == log_probs.min(axis=1, keepdims=True)) & cut_off
     return floor
 
 
-def cut_of(rows: NDArray[Any]) -> int | None:
-    """Return at how many nats these rows are cut off; None if none of them reaches so far down."""
-    reach = float(rows["scale"].max(initial=0)) * 65535
-    for cut in CUTS:
-        if math.isclose(reach, cut, rel_tol=1e-4):
-            return cut
-    return None
+def saturated(
+    floor: NDArray[np.bool_], target: NDArray[np.int64], ignore_index: int
+) -> NDArray[np.bool_]:
+    """Tell of which rows the label stands at the floor, given `at_floor` of them."""
+    kept = target != ignore_index
+    found: NDArray[np.bool_] = floor[np.arange(len(floor)), np.where(kept, target, 0)] & kept
+    return found
+
+
+def cut_of(log_probs: NDArray[np.float32]) -> int | None:
+    """Return at how many nats decoded rows are cut off; None if none reaches so far down."""
+    return next((cut for cut in CUTS if _reach_down(log_probs, cut).any()), None)
+
+
+def _reach_down(log_probs: NDArray[np.float32], cut: int) -> NDArray[np.bool_]:
+    reach = log_probs.max(axis=1, keepdims=True) - log_probs.min(axis=1, keepdims=True)
+    # Decoding rounds; a row that is cut reaches down its 16 or 24 nats but for that.
+    down: NDArray[np.bool_] = np.isclose(reach, cut, rtol=0, atol=1e-3)
+    return down

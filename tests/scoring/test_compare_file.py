@@ -263,6 +263,23 @@ def test_llama_cpp_output_line_for_line(q, output):
     assert "".join(line + "\n" for line in comparison.lines) == printed(output)
 
 
+def test_shards_of_base_files_are_compared_as_one(tmp_path):
+    (tmp_path / "shards").mkdir()
+    for i in range(2):
+        (tmp_path / "shards" / f"{i}.kld").write_bytes(BASE.read_bytes())
+    q = np.load(Q)
+    np.save(tmp_path / "q.npy", np.concatenate([q, q]))
+    one, both = compare_file(BASE, Q), compare_file(tmp_path / "shards", tmp_path / "q.npy")
+    assert (one.sequences, both.sequences) == (3, 6)
+    assert both.summary.floor_classes == 2 * one.summary.floor_classes > 0
+    assert both.summary.saturated == 0
+    lines = compare_file(tmp_path / "shards", tmp_path / "q.npy", compat="llama.cpp").lines
+    assert [line[:4] for line in lines[1:8]] == [*(f"{chunk:4d}" for chunk in range(1, 7)), ""]
+    assert "\n".join(lines).startswith(
+        printed("q4_tool_output")[: printed("q4_tool_output").index("\n\n")]
+    )
+
+
 def test_llama_cpp_output_from_plain_logits(files):
     comparison = compare_file(P, Q, TARGETS, compat="llama.cpp")
     statistics = printed("q4_tool_output")

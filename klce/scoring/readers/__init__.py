@@ -46,6 +46,8 @@ def open_file(location: Location) -> ArrayFile:
     if location.suffix not in READERS or "*" in location.file:
         shards = find_shards(location, tuple(READERS))
         if shards is not None:
+            if shards[0].suffix == ".kld":  # whose chunks are numbered, through all of them
+                return KldFile(location, shards)
             return ShardsFile(location, shards, _open_single)
     return _open_single(location)
 

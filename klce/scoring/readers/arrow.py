@@ -168,11 +168,8 @@ class Column:
         return _numpy(values)
 
 
-class ArrowReader:
+class ArrowReader(Reader):
     """A column."""
-
-    mapped = False
-    chunks: tuple[int, ...] | None = None
 
     def __init__(self, column: Column, rows: int, first: Any, parts: Any) -> None:
         self.path, self.dtype = column.path, column.dtype

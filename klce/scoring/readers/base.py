@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.kld import Layout
 
 
 class Reader(Protocol):
@@ -27,13 +28,16 @@ class Reader(Protocol):
         Are slices views of a memory map, which cost no memory of this process?
     chunks : tuple of int or None
         The shape of the pieces that are read whole, if there are such.
+    layout : Layout or None
+        How a base file of llama.cpp holds them, if that is where these log-probabilities are from.
     """
 
     path: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    mapped: bool
-    chunks: tuple[int, ...] | None
+    mapped: bool = False
+    chunks: tuple[int, ...] | None = None
+    layout: Layout | None = None
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
@@ -66,7 +70,7 @@ class SingleArray:
         return self._reader
 
 
-class Elements:
+class Elements(Reader):
     """An array's elements, one after the other in a file from `offset` on.
 
     A local file is mapped: slices are views where the layout allows it. From any other, which has
@@ -84,8 +88,8 @@ class Elements:
         order: Literal["C", "F"] = "C",
         mapped: bool,
     ) -> None:
-        self._path, self._shape, self._dtype, self._offset = path, shape, dtype, offset
-        self._file = file
+        self.path, self.shape, self.dtype, self.mapped = path, shape, dtype, mapped
+        self._file, self._offset = file, offset
         self._array: NDArray[Any] | None = None
         if not mapped:
             if order == "F" and len(shape) > 1:
@@ -99,7 +103,7 @@ class Elements:
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        axes, item = self._shape[:leading], self._shape[leading:]
+        axes, item = self.shape[:leading], self.shape[leading:]
         if self._array is None:
             return self._read_bytes(start, stop, item)
         if leading == 1:
@@ -110,16 +114,16 @@ class Elements:
         return self._array[np.unravel_index(np.arange(start, stop), axes)]
 
     def _read_bytes(self, start: int, stop: int, item: tuple[int, ...]) -> NDArray[Any]:
-        item_bytes = math.prod(item) * self._dtype.itemsize
+        item_bytes = math.prod(item) * self.dtype.itemsize
         wanted = (stop - start) * item_bytes
         try:
             self._file.seek(self._offset + start * item_bytes)
             data = self._file.read(wanted)
         except (zipfile.BadZipFile, zlib.error) as error:  # a member of an archive
-            raise InputError(f"{self._path}: damaged: {error}") from None
+            raise InputError(f"{self.path}: damaged: {error}") from None
         if len(data) < wanted:
-            raise InputError(f"{self._path}: ends within row {start + len(data) // item_bytes}")
-        return np.frombuffer(data, self._dtype).reshape(stop - start, *item)
+            raise InputError(f"{self.path}: ends within row {start + len(data) // item_bytes}")
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *item)
 
 
 @contextlib.contextmanager

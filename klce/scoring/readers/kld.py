@@ -1,36 +1,40 @@
 """llama.cpp's base file: `.kld`, and the arrays that it holds."""
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring import kld
+from klce.scoring.errors import InputError
 from klce.scoring.readers.base import Elements, Reader, closed_on_error, within_rows
 from klce.scoring.readers.location import Location
+from klce.scoring.readers.shards import ShardsReader
 
 
 class KldFile:
     """A base file: rows of log-probabilities, and what follows from its tokens.
 
     ``targets`` are the tokens that the rows predict, ``groups`` the chunks that they are of.
+    Files that follow one another, the `shards` of a location, are one with the chunks of all.
     """
 
     names = ("log_probs", "targets", "groups", "tokens")
 
-    def __init__(self, location: Location) -> None:
+    def __init__(self, location: Location, shards: list[Location] | None = None) -> None:
         self._path = location.file
-        file = location.open()
-        with closed_on_error(file):
-            self.layout, self.tokens = kld.read_header(file, self._path)
-        self._rows = Elements(
-            file,
-            self._path,
-            (self.layout.rows,),
-            self.layout.row_dtype,
-            self.layout.rows_offset,
-            mapped=not location.remote,
-        )
+        parts = [_open(shard) for shard in shards or [location]]
+        (first, _, _), *others = parts
+        for layout, _, rows in others:
+            if (layout.n_ctx, layout.n_vocab) != (first.n_ctx, first.n_vocab):
+                raise InputError(
+                    f"{rows.path}: chunks of {layout.n_ctx} tokens of {layout.n_vocab:,} do not "
+                    f"continue those of {parts[0][2].path}, of {first.n_ctx} of {first.n_vocab:,}"
+                )
+        self.layout = replace(first, n_chunk=sum(layout.n_chunk for layout, _, _ in parts))
+        self.tokens = np.concatenate([tokens for _, tokens, _ in parts])
+        self._rows = ShardsReader(self._path, [rows for _, _, rows in parts])
 
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""
@@ -44,16 +48,23 @@ class KldFile:
         return KldReader(self._path, self.layout, self._rows)
 
 
-class KldReader:
+def _open(location: Location) -> tuple[kld.Layout, NDArray[np.int32], Reader]:
+    file: BinaryIO = location.open()
+    with closed_on_error(file):
+        layout, tokens = kld.read_header(file, location.file)
+        shape, dtype, mapped = (layout.rows,), layout.row_dtype, not location.remote
+        rows = Elements(file, location.file, shape, dtype, layout.rows_offset, mapped=mapped)
+    return layout, tokens, rows
+
+
+class KldReader(Reader):
     """The log-probabilities, decoded to float32."""
 
-    mapped = False
-    chunks: tuple[int, ...] | None = None
     dtype: np.dtype[Any] = np.dtype(np.float32)
 
-    def __init__(self, path: str, layout: kld.Layout, rows: Elements) -> None:
+    def __init__(self, path: str, layout: kld.Layout, rows: Reader) -> None:
         self.path = path
-        self.layout = layout
+        self.layout: kld.Layout = layout
         self.shape: tuple[int, ...] = (layout.rows, layout.n_vocab)
         self._rows = rows
 
@@ -68,11 +79,10 @@ class KldReader:
         return self._rows.read(start, stop, 1)
 
 
-class InMemory:
+class InMemory(Reader):
     """A small array that is computed from a file."""
 
     mapped = True
-    chunks: tuple[int, ...] | None = None
 
     def __init__(self, path: str, array: NDArray[Any]) -> None:
         self.path = path

@@ -9,17 +9,15 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers.base import Elements, closed_on_error
+from klce.scoring.readers.base import Elements, Reader, closed_on_error
 from klce.scoring.readers.location import Location, StrPath
 
 
-class NpyReader:
+class NpyReader(Reader):
     """An array in NumPy's format: a header, and the elements, which are mapped where they can be.
 
     Fortran-ordered arrays of three axes and more are gathered slice by slice.
     """
-
-    chunks: tuple[int, ...] | None = None
 
     def __init__(self, place: StrPath | Location) -> None:
         location = place if isinstance(place, Location) else Location(str(place))

@@ -38,11 +38,8 @@ class SafetensorsFile:
         return SafetensorsReader(self._file.get_slice(name), f"{self._location.file}::{name}")
 
 
-class SafetensorsReader:
+class SafetensorsReader(Reader):
     """A tensor; its slices are copied out of the library's map of the file."""
-
-    mapped = False
-    chunks: tuple[int, ...] | None = None
 
     def __init__(self, tensor: Any, path: str) -> None:
         self.path = path

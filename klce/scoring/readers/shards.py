@@ -96,7 +96,7 @@ class ShardsFile:
         return ShardsReader(str(self._location), [file.array(name) for file in self._files])
 
 
-class ShardsReader:
+class ShardsReader(Reader):
     """Arrays one after the other."""
 
     def __init__(self, path: str, readers: list[Reader]) -> None:

@@ -34,16 +34,14 @@ class ZarrFile:
         return ZarrReader(self._arrays[name], path)
 
 
-class ZarrReader:
+class ZarrReader(Reader):
     """An array in chunks."""
-
-    mapped = False
 
     def __init__(self, array: Any, path: str) -> None:
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
-        self.chunks: tuple[int, ...] | None = tuple(array.chunks)
+        self.chunks = tuple(array.chunks)
         self._array = array
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:

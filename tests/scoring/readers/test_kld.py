@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, kld, score_file
+from klce.scoring import InputError, file_info, kld, score_file
 from klce.scoring.readers import open_reader
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "lm"
@@ -33,6 +33,41 @@ def test_targets_and_groups():
         open_reader(f"{BASE}::groups").read(0, 105, 1), np.repeat(range(3), 35)
     )
     assert open_reader(f"{BASE}::tokens").shape == (3, 71)
+
+
+@pytest.fixture
+def shards(tmp_path):
+    """Return a folder of the base file twice."""
+    (tmp_path / "shards").mkdir()
+    for i in range(2):
+        (tmp_path / "shards" / f"{i}.kld").write_bytes(BASE.read_bytes())
+    return tmp_path / "shards"
+
+
+def test_shards_are_one_file_whose_chunks_are_numbered_through(shards):
+    for name in ("log_probs", "targets", "tokens"):
+        one, both = open_reader(f"{BASE}::{name}"), open_reader(f"{shards}::{name}")
+        rows = one.read(0, one.shape[0], 1)
+        assert both.shape == (2 * one.shape[0], *one.shape[1:])
+        np.testing.assert_array_equal(both.read(0, both.shape[0], 1), np.concatenate([rows, rows]))
+    groups = open_reader(f"{shards}/*.kld::groups").read(0, 210, 1)
+    np.testing.assert_array_equal(groups, np.repeat(range(6), 35))
+    scores = score_file(shards, groups=f"{shards}::groups")
+    assert scores.sequences.tokens.tolist() == [35] * 6
+    info = file_info(shards)
+    assert info.kld == {"n_ctx": 71, "n_vocab": 3001, "n_chunk": 6, "cut": 16}
+
+
+def test_shards_of_other_chunks_are_refused(shards):
+    layout = kld.Layout(5, 3001, 1)
+    with (shards / "2.kld").open("wb") as file:
+        kld.write_header(file, layout, np.zeros((1, 5), int))
+        file.write(bytes(layout.size - layout.rows_offset))
+    message = (
+        r"2\.kld: chunks of 5 tokens of 3,001 do not continue those of .*0\.kld, of 71 of 3,001"
+    )
+    with pytest.raises(InputError, match=message):
+        open_reader(shards)
 
 
 def test_scored_with_its_own_targets():
@@ -79,13 +114,13 @@ def test_cut(cut):
     exact -= np.array([[0], [100]])
     expected = np.maximum(exact, exact.max(1, keepdims=True) - cut)
     np.testing.assert_allclose(log_probs, expected, atol=cut / 65535)
-    assert kld.cut_of(rows) == cut
+    assert kld.cut_of(log_probs) == cut
     np.testing.assert_array_equal(kld.at_floor(log_probs), x <= x.max(1, keepdims=True) - cut)
 
 
 def test_rows_within_the_cut_have_no_floor():
     rows = kld.encode(np.linspace(0, 5, 8, dtype=np.float32)[None], 16)
-    assert kld.cut_of(rows) is None
+    assert kld.cut_of(kld.decode(rows)) is None
     assert not kld.at_floor(kld.decode(rows)).any()
     flat = kld.encode(np.zeros((1, 4), np.float32), 16)
     np.testing.assert_allclose(kld.decode(flat), np.log(0.25), rtol=1e-6)
