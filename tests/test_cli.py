@@ -226,9 +226,9 @@ def test_compare(files):
     assert (result.exit_code, result.stderr) == (0, "")
     report = json.loads(run(*arguments, "--json").stdout)
     table = cells(result.stdout)
-    assert table["KL(P||Q)"][0] == f"{report['kl']['mean']:#.5g}"
-    assert table["KL(P||Q)"][1] == f"± {report['kl']['clustered_error']:.2g} nats"
-    assert table["KL(P||Q)"][-2:] == [f"{report['kl_quantiles']['1']:#.5g}", "maximum"]
+    assert table["KL(P||Q)"][0] == f"{report['kl_divergence']['mean']:#.5g}"
+    assert table["KL(P||Q)"][1] == f"± {report['kl_divergence']['clustered_error']:.2g} nats"
+    assert table["KL(P||Q)"][-2:] == [f"{report['kl_divergence_quantiles']['1']:#.5g}", "maximum"]
     assert table["perplexity of Q"] == [f"{report['perplexity_q']:#.5g}"]
     assert table["same argmax"][0] == "92.381"
     assert table["saturated rows"][0] == "0"

@@ -83,7 +83,7 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
         "nan_rows": summary.nan,
         "first_nan_row": summary.first_nan,
         "counted_rows": summary.counted,
-        "infinite_kl_rows": summary.infinite,
+        "infinite_kl_divergence_rows": summary.infinite,
         "saturated_rows": summary.saturated,
         "floor_classes": summary.floor_classes,
     }
@@ -95,13 +95,13 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
                 "error": finite_or_none(estimate.error),
                 "clustered_error": finite_or_none(estimate.clustered_error),
             }
-    if "nll" in summary.estimates:
-        for name, which in (("p", "nll"), ("q", "nll_q"), ("ratio", "nll_change")):
+    if "nll_p" in summary.estimates:
+        for name, which in (("p", "nll_p"), ("q", "nll_q"), ("ratio", "nll_change")):
             values[f"perplexity_{name}"] = finite_or_none(summary.perplexity(which))
-        values["rms_probability_change"] = finite_or_none(summary.rms_probability_change)
+        values["rms_target_prob_change"] = finite_or_none(summary.rms_target_prob_change)
     for name, found in (
-        ("kl_quantiles", summary.kl_quantiles),
-        ("probability_change_quantiles", summary.change_quantiles),
+        ("kl_divergence_quantiles", summary.kl_divergence_quantiles),
+        ("target_prob_change_quantiles", summary.target_prob_change_quantiles),
     ):
         if found is not None:
             values[name] = {
@@ -187,7 +187,7 @@ def compare_file(
     ...     np.save(f"{folder}/p.npy", np.log([[0.5, 0.25, 0.25], [0.5, 0.25, 0.25]]))
     ...     np.save(f"{folder}/q.npy", np.log([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]))
     ...     comparison = compare_file(f"{folder}/p.npy", f"{folder}/q.npy")
-    >>> round(comparison.summary.estimates["kl"].mean, 6)
+    >>> round(comparison.summary.estimates["kl_divergence"].mean, 6)
     0.086643
     """
     if compat is not None and compat not in COMPATIBLE:
@@ -345,8 +345,8 @@ def compare_block(
 ) -> None:
     """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
     compared = klce.compare(p, q, want=COMPARED)
-    for name, column in COMPARED.items():
-        table[column] = compared[name]
+    for name in COMPARED:
+        table[name] = compared[name]
     near = np.flatnonzero(table["total_variation"] < _NEAR)
     if len(near) and table.dtype["total_variation"] != np.float64:
         wide = (logits[near].astype(np.float64) for logits in (p, q))
@@ -354,12 +354,10 @@ def compare_block(
         table["total_variation"][near] = found.total_variation
     # What the two do not have together, but each for itself.
     own = ("argmax", "max_log_prob", *(() if target is None else ("nll",)))
-    for logits, suffix in ((p, ""), (q, "_q")):
+    for logits, suffix in ((p, "_p"), (q, "_q")):
         scored = klce.score(logits, target, want=own, ignore_index=ignore_index)
-        table["argmax" + suffix] = scored.argmax
-        table["top" + suffix] = np.exp(scored.max_log_prob, dtype=np.float64)
-        if target is not None:
-            table["nll" + suffix] = scored.nll
+        for name in own:
+            table[name + suffix] = scored[name]
     if target is not None:
         table["target"] = target
 
@@ -408,9 +406,8 @@ class _LlamaCpp(_Files):
         lines = []
         if self._rows_per_chunk is not None:
             lines += [*llama_cpp.chunk_lines(rows, self._rows_per_chunk), ""]
-        change = "probability_change"
         with (
-            in_order(rows, lambda table: table["kl"], np.float32) as kl,
-            in_order(rows, lambda table: table[change], np.float32) as changes,
+            in_order(rows, lambda table: table["kl_divergence"], np.float32) as kl,
+            in_order(rows, lambda table: table["target_prob_change"], np.float32) as changes,
         ):
             return [*lines, *llama_cpp.statistics_lines(rows, kl, changes), ""]

@@ -14,7 +14,7 @@ from klce.scoring.comparison import (
     ComparisonSummary,
     Estimate,
     counted_rows,
-    probability_change,
+    target_prob_change,
 )
 from klce.scoring.distribution import QUANTILES, pieces
 from klce.scoring.groups import Groups
@@ -40,6 +40,7 @@ from klce.scoring.page import (
     draw_histogram,
     number,
     quantile_name,
+    top_class,
     worst_table,
     write_page,
 )
@@ -101,11 +102,11 @@ def gather(
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))
         last = max(last, int(places.max(initial=0)))
-        entropy_top = max(entropy_top, float(table["entropy"][counts].max(initial=0)))
+        entropy_top = max(entropy_top, float(table["entropy_p"][counts].max(initial=0)))
         if labelled:
-            change = np.abs(probability_change(table)[counts])
+            change = np.abs(target_prob_change(table)[counts])
             change_top = max(change_top, float(change.max(initial=0)))
-        worst.add(start + np.flatnonzero(counts), table["kl"][counts])
+        worst.add(start + np.flatnonzero(counts), table["kl_divergence"][counts])
 
     top = largest_kl if LEAST_KL < largest_kl < math.inf else 1.0
     least = smallest_kl if LEAST_KL < smallest_kl < top / 10 else min(LEAST_KL, top / 10)
@@ -121,13 +122,16 @@ def gather(
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))[counts]
         table = table[counts]
-        kl.add(table["kl"])
-        entropy.add(table["entropy"], table["kl"])
-        position.add(places, table["kl"])
+        kl.add(table["kl_divergence"])
+        entropy.add(table["entropy_p"], table["kl_divergence"])
+        position.add(places, table["kl_divergence"])
         if labelled:
-            changes.add(probability_change(table))
-            for sums, suffix in zip(calibrations, ("", "_q"), strict=True):
-                sums.add(table["top" + suffix], table["argmax" + suffix] == table["target"])
+            changes.add(target_prob_change(table))
+            for sums, suffix in zip(calibrations, ("_p", "_q"), strict=True):
+                sums.add(
+                    np.exp(table["max_log_prob" + suffix], dtype=np.float64),
+                    table["argmax" + suffix] == table["target"],
+                )
     return Pictures(
         kl=kl.finish(),
         by_entropy=entropy.finish(),
@@ -150,7 +154,7 @@ def write_comparison_page(
         comparison.shape[:-1],
         comparison.ignore_index,
         groups,
-        (summary.kl_quantiles[0], summary.kl_quantiles[-1]),
+        (summary.kl_divergence_quantiles[0], summary.kl_divergence_quantiles[-1]),
     )
     write_page(
         path,
@@ -178,8 +182,8 @@ def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[
         counts.append(("rows of infinite KL", f"{summary.infinite:,}"))
     if summary.saturated is not None:
         counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
-    if "nll" in summary.estimates:
-        counts.append(("perplexity of P", number(summary.perplexity("nll"))))
+    if "nll_p" in summary.estimates:
+        counts.append(("perplexity of P", number(summary.perplexity("nll_p"))))
         counts.append(("perplexity of Q", number(summary.perplexity("nll_q"))))
     return counts
 
@@ -199,7 +203,7 @@ def _means(summary: ComparisonSummary, grouped: bool) -> Table:
         [
             line(label, summary.estimates[name])
             for name, label in MEASURES.items()
-            if name in summary.estimates and name != "squared_probability_change"
+            if name in summary.estimates and name != "squared_target_prob_change"
         ],
     )
 
@@ -208,29 +212,29 @@ def _quantiles(summary: ComparisonSummary) -> Table:
     heading: tuple[str, ...] = ("percentile", "KL(P||Q), nats")
     lines: list[tuple[str, ...]] = [
         (quantile_name(fraction), number(kl))
-        for fraction, kl in zip(QUANTILES, summary.kl_quantiles, strict=True)
+        for fraction, kl in zip(QUANTILES, summary.kl_divergence_quantiles, strict=True)
     ]
-    if summary.change_quantiles is not None:
+    if summary.target_prob_change_quantiles is not None:
         heading += ("change of the label's probability",)
         lines = [
             (*line, number(change, "+.4f"))
-            for line, change in zip(lines, summary.change_quantiles, strict=True)
+            for line, change in zip(lines, summary.target_prob_change_quantiles, strict=True)
         ]
     return Table("Percentiles", "Over rows that count, linear between values.", heading, lines)
 
 
 def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) -> Table:
     columns: dict[str, Cell] = {
-        "KL(P||Q)": lambda values: number(float(values["kl"])),
-        "KL(Q||P)": lambda values: number(float(values["reverse_kl"])),
-        "entropy of P": lambda values: number(float(values["entropy"])),
-        "argmax of P": lambda values: f"{values['argmax']} ({100 * values['top']:.1f} %)",
-        "argmax of Q": lambda values: f"{values['argmax_q']} ({100 * values['top_q']:.1f} %)",
+        "KL(P||Q)": lambda values: number(float(values["kl_divergence"])),
+        "KL(Q||P)": lambda values: number(float(values["reverse_kl_divergence"])),
+        "entropy of P": lambda values: number(float(values["entropy_p"])),
+        "argmax of P": lambda values: top_class(values, "_p"),
+        "argmax of Q": lambda values: top_class(values, "_q"),
     }
     if "target" in (rows.dtype.names or ()):
         columns |= {
             "label": lambda values: str(values["target"]),
-            "NLL of P": lambda values: number(float(values["nll"])),
+            "NLL of P": lambda values: number(float(values["nll_p"])),
             "NLL of Q": lambda values: number(float(values["nll_q"])),
         }
     return worst_table("The worst rows", "The largest KL(P||Q).", columns, rows, worst, groups)
@@ -241,7 +245,9 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
         draw(
             "How far apart the rows are",
             "Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.",
-            lambda axes, colours: _draw_kl(axes, colours, pictures.kl, summary),
+            lambda axes, colours: _draw_kl(
+                axes, colours, pictures.kl, summary.kl_divergence_quantiles
+            ),
         ),
         draw(
             "Divergence against entropy",
@@ -259,7 +265,7 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
             ),
         ),
     ]
-    change, quantiles = pictures.change, summary.change_quantiles
+    change, quantiles = pictures.change, summary.target_prob_change_quantiles
     if change is not None and quantiles is not None:
         found.append(
             draw(
@@ -283,11 +289,9 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
     return found
 
 
-def _draw_kl(axes: Any, colours: Colours, kl: Histogram, summary: ComparisonSummary) -> None:
+def _draw_kl(axes: Any, colours: Colours, kl: Histogram, quantiles: tuple[float, ...]) -> None:
     axes.set_xscale("log")
-    draw_histogram(
-        axes, colours, kl, "KL(P||Q) (nats)", summary.kl_quantiles, (0.5, 0.9, 0.99, 0.999)
-    )
+    draw_histogram(axes, colours, kl, "KL(P||Q) (nats)", quantiles, (0.5, 0.9, 0.99, 0.999))
 
 
 def _draw_change(

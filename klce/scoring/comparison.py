@@ -13,49 +13,49 @@ from klce.scoring.groups import Groups, GroupSums
 from klce.scoring.summary import counted
 
 MEASURES = {
-    "kl": "KL(P||Q), nats",
-    "reverse_kl": "KL(Q||P), nats",
-    "js": "Jensen-Shannon divergence, nats",
+    "kl_divergence": "KL(P||Q), nats",
+    "reverse_kl_divergence": "KL(Q||P), nats",
+    "js_divergence": "Jensen-Shannon divergence, nats",
     "total_variation": "total variation distance",
-    "agreement": "probability that samples of both agree",
+    "expected_agreement": "probability that samples of both agree",
     "same_argmax": "same argmax",
-    "entropy": "entropy of P, nats",
+    "entropy_p": "entropy of P, nats",
     "entropy_q": "entropy of Q, nats",
-    "nll": "NLL of P, nats",
+    "nll_p": "NLL of P, nats",
     "nll_q": "NLL of Q, nats",
     "nll_change": "NLL of Q - NLL of P, nats",
-    "probability_change": "label's probability in Q - in P",
-    "squared_probability_change": "its square",
-    "correct": "argmax of P is the label",
-    "correct_q": "argmax of Q is the label",
+    "target_prob_change": "label's probability in Q - in P",
+    "squared_target_prob_change": "its square",
+    "greedy_match_p": "argmax of P is the label",
+    "greedy_match_q": "argmax of Q is the label",
 }
 """Values of a row whose means are given, those of the labels last."""
 
 
-COMPARED = {
-    "kl_divergence": "kl",
-    "reverse_kl_divergence": "reverse_kl",
-    "js_divergence": "js",
-    "total_variation": "total_variation",
-    "expected_agreement": "agreement",
-    "entropy_p": "entropy",
-    "entropy_q": "entropy_q",
-}
-"""What `klce.compare` tells of two rows, and the columns that it goes to."""
+COMPARED = (
+    "kl_divergence",
+    "reverse_kl_divergence",
+    "js_divergence",
+    "total_variation",
+    "expected_agreement",
+    "entropy_p",
+    "entropy_q",
+)
+"""What `klce.compare` tells of two rows."""
 
 
 def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[Any]:
     """Return the columns of a comparison's per-row results, in nats.
 
-    Columns of P have the names that they have when P is scored alone; those of Q end in ``_q``.
-    ``top`` is the largest probability. Where P comes from a file whose log-probabilities are cut
+    They have the names that `klce.compare` and, with ``_p`` and ``_q`` behind, `klce.score` give
+    them. Where P comes from a file whose log-probabilities are cut
     off, ``floor_classes`` counts those that are, and the row is ``saturated`` if its label is one.
     """
     real = np.dtype(dtype)
-    label = [("target", np.int64), ("nll", real), ("nll_q", real)] if labelled else []
-    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED.values())]
-    columns += [("top", real), ("top_q", real)]
-    columns += [("argmax", np.int64), ("argmax_q", np.int64)]
+    label = [("target", np.int64), ("nll_p", real), ("nll_q", real)] if labelled else []
+    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED)]
+    columns += [("max_log_prob_p", real), ("max_log_prob_q", real)]
+    columns += [("argmax_p", np.int64), ("argmax_q", np.int64)]
     if cut_off:
         columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
     return np.dtype(columns)
@@ -65,31 +65,29 @@ def measures(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """Return the values of `MEASURES` that rows have, as float64."""
     names = table.dtype.names or ()
     found = {name: table[name].astype(np.float64) for name in MEASURES if name in names}
-    found["same_argmax"] = (table["argmax"] == table["argmax_q"]).astype(np.float64)
+    found["same_argmax"] = (table["argmax_p"] == table["argmax_q"]).astype(np.float64)
     if "target" in names:
-        found["nll_change"] = found["nll_q"] - found["nll"]
-        found["probability_change"] = probability_change(table)
-        found["squared_probability_change"] = found["probability_change"] ** 2
-        found["correct"] = (table["argmax"] == table["target"]).astype(np.float64)
-        found["correct_q"] = (table["argmax_q"] == table["target"]).astype(np.float64)
+        found["nll_change"] = found["nll_q"] - found["nll_p"]
+        found["target_prob_change"] = target_prob_change(table)
+        found["squared_target_prob_change"] = found["target_prob_change"] ** 2
+        found["greedy_match_p"] = (table["argmax_p"] == table["target"]).astype(np.float64)
+        found["greedy_match_q"] = (table["argmax_q"] == table["target"]).astype(np.float64)
     return {name: found[name] for name in MEASURES if name in found}
 
 
-def probability_change(table: NDArray[Any]) -> NDArray[np.float64]:
+def target_prob_change(table: NDArray[Any]) -> NDArray[np.float64]:
     """Return the label's probability in Q less that in P, exact also where they are near."""
-    nll, nll_q = table["nll"].astype(np.float64), table["nll_q"].astype(np.float64)
+    nll_p, nll_q = table["nll_p"].astype(np.float64), table["nll_q"].astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        change: NDArray[np.float64] = np.exp(-nll) * np.expm1(nll - nll_q)
+        change: NDArray[np.float64] = np.exp(-nll_p) * np.expm1(nll_p - nll_q)
     # Where P gives the label nothing, the change is what Q gives it.
-    return np.where(np.isposinf(nll), np.exp(-nll_q), change)
+    return np.where(np.isposinf(nll_p), np.exp(-nll_q), change)
 
 
 def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
     """Tell which rows of a table count: those of `klce.scoring.summary.counted` for P and Q."""
-    counts = counted(table, ignore_index)
-    counts &= ~np.isnan(table["kl"]) & ~np.isnan(table["entropy_q"])
-    if "target" in (table.dtype.names or ()):
-        counts &= ~np.isnan(table["nll_q"])
+    counts = counted(table, ignore_index, "_p")
+    counts &= counted(table, ignore_index, "_q") & ~np.isnan(table["kl_divergence"])
     return counts
 
 
@@ -126,7 +124,7 @@ class ComparisonSummary:
         Rows that count whose KL(P||Q) is inf: Q gives nothing to a class that P gives something.
     estimates : dict of str to Estimate
         By the names of `MEASURES`, those that there are.
-    kl_quantiles, change_quantiles : tuple of float
+    kl_divergence_quantiles, target_prob_change_quantiles : tuple of float
         Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
     saturated : int or None
         Rows whose label P's file cut off, so that their NLL is a lower bound.
@@ -140,8 +138,8 @@ class ComparisonSummary:
     first_nan: int | None
     infinite: int
     estimates: dict[str, Estimate]
-    kl_quantiles: tuple[float, ...]
-    change_quantiles: tuple[float, ...] | None
+    kl_divergence_quantiles: tuple[float, ...]
+    target_prob_change_quantiles: tuple[float, ...] | None
     saturated: int | None
     floor_classes: int | None
 
@@ -150,7 +148,7 @@ class ComparisonSummary:
         """Rows that count."""
         return self.rows - self.ignored - self.nan
 
-    def perplexity(self, which: str = "nll") -> float:
+    def perplexity(self, which: str = "nll_p") -> float:
         """Return the exponential of a mean NLL, or of a change of it: a ratio of perplexities."""
         try:
             return math.exp(self.estimates[which].mean)
@@ -158,9 +156,9 @@ class ComparisonSummary:
             return math.inf
 
     @property
-    def rms_probability_change(self) -> float:
+    def rms_target_prob_change(self) -> float:
         """Root of the mean square of the label's change of probability."""
-        return math.sqrt(self.estimates["squared_probability_change"].mean)
+        return math.sqrt(self.estimates["squared_target_prob_change"].mean)
 
 
 def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
@@ -181,7 +179,7 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
             first_nan = start + int(bad.argmax())
         ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
         count += int(counts.sum())
-        infinite += int(np.isinf(table["kl"][counts]).sum())
+        infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
         if "saturated" in (table.dtype.names or ()):
             saturated += int(table["saturated"][counts].sum())
         if "floor_classes" in (table.dtype.names or ()):
@@ -209,15 +207,18 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         for name in names
     }
 
-    def column(table: NDArray[Any], name: str) -> NDArray[Any]:
-        values = table["kl"] if name == "kl" else probability_change(table)
-        return values[counted_rows(table, ignore_index)]
+    def divergences(table: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = table["kl_divergence"][counting(table)]
+        return found
 
-    with in_order(rows, lambda table: column(table, "kl"), rows.dtype["kl"]) as ordered:
+    def changes(table: NDArray[Any]) -> NDArray[np.float64]:
+        return target_prob_change(table)[counting(table)]
+
+    with in_order(rows, divergences, rows.dtype["kl_divergence"]) as ordered:
         kl_quantiles = tuple(quantiles(ordered, QUANTILES))
     change_quantiles = None
     if labelled:
-        with in_order(rows, lambda table: column(table, "change"), np.float64) as ordered:
+        with in_order(rows, changes, np.float64) as ordered:
             change_quantiles = tuple(quantiles(ordered, QUANTILES))
     columns = rows.dtype.names or ()
     return ComparisonSummary(
@@ -227,8 +228,8 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         first_nan=first_nan,
         infinite=infinite,
         estimates=estimates,
-        kl_quantiles=kl_quantiles,
-        change_quantiles=change_quantiles,
+        kl_divergence_quantiles=kl_quantiles,
+        target_prob_change_quantiles=change_quantiles,
         saturated=saturated if "saturated" in columns else None,
         floor_classes=floor_classes if "floor_classes" in columns else None,
     )

@@ -165,9 +165,9 @@ class CalibrationSums:
         self._counts = np.zeros(_CONFIDENCES, np.int64)
         self._confidence, self._right = np.zeros(_CONFIDENCES), np.zeros(_CONFIDENCES)
 
-    def add(self, confidence: NDArray[Any], right: NDArray[np.bool_]) -> None:
-        """Add rows: their largest probabilities, and whether those classes were right."""
-        confidence = confidence.astype(np.float64)
+    def add(self, max_log_prob: NDArray[Any], right: NDArray[np.bool_]) -> None:
+        """Add rows: their largest log-probabilities, and whether those classes were right."""
+        confidence = np.exp(max_log_prob, dtype=np.float64)
         cells = np.minimum((confidence * _CONFIDENCES).astype(np.intp), _CONFIDENCES - 1)
         np.add.at(self._counts, cells, 1)
         np.add.at(self._confidence, cells, confidence)

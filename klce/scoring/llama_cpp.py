@@ -26,8 +26,8 @@ COLUMNS = np.dtype(
         ("target", np.int64),
         ("nll_p", np.float32),
         ("nll_q", np.float32),
-        ("kl", np.float64),
-        ("probability_change", np.float32),
+        ("kl_divergence", np.float64),
+        ("target_prob_change", np.float32),
         ("same_argmax", np.bool_),
     ]
 )
@@ -56,8 +56,8 @@ def compare_rows(
         terms += normalizer[:, None]
         terms *= probability
     terms[probability == 0] = 0
-    table["kl"] = terms.sum(axis=1, dtype=np.float64)
-    table["probability_change"] = kld.exponential(-table["nll_q"]) - kld.exponential(
+    table["kl_divergence"] = terms.sum(axis=1, dtype=np.float64)
+    table["target_prob_change"] = kld.exponential(-table["nll_q"]) - kld.exponential(
         -table["nll_p"]
     )
     table["same_argmax"] = x.argmax(axis=1) == log_p.argmax(axis=1)
@@ -81,8 +81,8 @@ class Statistics:
     """The tool's statistics of the rows so far."""
 
     def __init__(self, table: NDArray[Any]) -> None:
-        nll_q, nll_p, kl = table["nll_q"], table["nll_p"], table["kl"]
-        change = table["probability_change"]
+        nll_q, nll_p, kl = table["nll_q"], table["nll_p"], table["kl_divergence"]
+        change = table["target_prob_change"]
         square = (change * change).astype(np.float64)
         self.count = len(table)
         q = self._mean(nll_q, nll_q * nll_q)  # products in float32, like the values

@@ -227,3 +227,8 @@ def quantile_name(fraction: float) -> str:
 def number(value: float, form: str = "#.5g") -> str:
     """Return a number as pages show it; nothing for nan."""
     return "" if math.isnan(value) else format(value, form)
+
+
+def top_class(values: Any, suffix: str = "") -> str:
+    """Return the first class of the largest logit of a row, with its probability."""
+    return f"{values['argmax' + suffix]} ({100 * math.exp(values['max_log_prob' + suffix]):.1f} %)"

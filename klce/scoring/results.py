@@ -29,15 +29,15 @@ def row_dtype(dtype: DTypeLike, *, labelled: bool, pictured: bool = False) -> np
 
     ``target`` is the label as the file has it and ``nll`` is 0 where that is ignored; both are
     there only when there are labels. ``argmax`` is the first class of the largest logit. For a page
-    of pictures there are its probability ``top`` and, of labels, the ``rank``, which is 1 for a
-    label whose logit exceeds all others and 0 where it is ignored.
+    of pictures there are its log-probability ``max_log_prob`` and, of labels, the ``rank``, which
+    is 1 for a label whose logit exceeds all others and 0 where it is ignored.
     """
     real = np.dtype(dtype)
     columns: list[tuple[str, Any]] = [("argmax", np.int64), ("entropy", real), ("logsumexp", real)]
     if labelled:
         rank = [("rank", np.int64)] if pictured else []
         columns = [("target", np.int64), ("nll", real), *rank, *columns]
-    return np.dtype([*columns, *([("top", real)] if pictured else [])])
+    return np.dtype([*columns, *([("max_log_prob", real)] if pictured else [])])
 
 
 class Writer(Protocol):

@@ -287,14 +287,10 @@ def score_block(
     """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
     columns = row_dtype(computed(x.dtype), labelled=target is not None, pictured=pictured)
     table = np.empty(len(x), columns)
-    of_column = {"target": None, "top": "max_log_prob"}
-    want = [of_column.get(name, name) for name in columns.names or ()]
-    scored = klce.score(x, target, want=filter(None, want), ignore_index=ignore_index)
+    want = [name for name in columns.names or () if name != "target"]
+    scored = klce.score(x, target, want=want, ignore_index=ignore_index)
     for name, column in scored.items():
-        if name == "max_log_prob":
-            table["top"] = np.exp(column, dtype=np.float64)
-        else:
-            table[name] = column
+        table[name] = column
     if target is not None:
         table["target"] = target
     return table

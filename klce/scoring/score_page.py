@@ -32,6 +32,7 @@ from klce.scoring.page import (
     draw_histogram,
     number,
     quantile_name,
+    top_class,
     worst_table,
     write_page,
 )
@@ -136,7 +137,7 @@ def gather(
         position.add(places, table[measure])
         if labelled:
             by_rank += np.bincount(np.searchsorted(k, table["rank"]), minlength=len(k))
-            calibration.add(table["top"], table["argmax"] == table["target"])
+            calibration.add(table["max_log_prob"], table["argmax"] == table["target"])
     return Pictures(
         entropy=histograms["entropy"].finish(),
         nll=histograms["nll"].finish() if labelled else None,
@@ -244,7 +245,7 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
         }
     columns |= {
         "entropy": lambda values: number(float(values["entropy"])),
-        "argmax": lambda values: f"{values['argmax']} ({100 * values['top']:.1f} %)",
+        "argmax": top_class,
     }
     title, measure = ("The worst rows", "NLL") if labelled else ("The least sure rows", "entropy")
     return worst_table(title, f"The largest {measure}.", columns, rows, worst, groups)

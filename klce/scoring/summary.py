@@ -152,11 +152,11 @@ class Summarizer:
         return self._summary.merge(Summary(nll=nll, entropy=entropy, logsumexp=logsumexp))
 
 
-def counted(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
-    """Tell which rows of a table count: see `Summary`."""
-    counts: NDArray[np.bool_] = ~np.isnan(table["entropy"])
+def counted(table: NDArray[Any], ignore_index: int, suffix: str = "") -> NDArray[np.bool_]:
+    """Tell which rows of a table count: see `Summary`. Its columns may end in a suffix."""
+    counts: NDArray[np.bool_] = ~np.isnan(table["entropy" + suffix])
     if "target" in (table.dtype.names or ()):
-        counts &= ~np.isnan(table["nll"]) & (table["target"] != ignore_index)
+        counts &= ~np.isnan(table["nll" + suffix]) & (table["target"] != ignore_index)
     return counts
 
 

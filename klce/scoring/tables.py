@@ -62,7 +62,7 @@ def comparison_table(comparison: Comparison) -> Table:
     table = _empty(f"{comparison.p} against {comparison.q}")
     table.add_row("rows", f"{summary.rows:,}")
     table.add_row("classes", f"{comparison.classes:,}")
-    if "nll" in found:
+    if "nll_p" in found:
         skipped = f"ignore_index {comparison.ignore_index}"
         table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
     if comparison.sequences is not None:
@@ -85,28 +85,28 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row(label, _number(scale * estimate.mean), text)
 
     table.add_section()
-    add("kl", "KL(P||Q)", "nats")
-    add("reverse_kl", "KL(Q||P)", "nats")
-    add("js", "Jensen-Shannon", "nats")
+    add("kl_divergence", "KL(P||Q)", "nats")
+    add("reverse_kl_divergence", "KL(Q||P)", "nats")
+    add("js_divergence", "Jensen-Shannon", "nats")
     add("total_variation", "total variation")
-    add("agreement", "samples agree", "%", 100)
+    add("expected_agreement", "samples agree", "%", 100)
     add("same_argmax", "same argmax", "%", 100)
-    add("entropy", "entropy of P", "nats")
+    add("entropy_p", "entropy of P", "nats")
     add("entropy_q", "entropy of Q", "nats")
     table.add_section()
-    for fraction, value in zip(QUANTILES, summary.kl_quantiles, strict=True):
+    for fraction, value in zip(QUANTILES, summary.kl_divergence_quantiles, strict=True):
         if fraction in _SHOWN:
             label = "KL(P||Q)" if fraction == 1 else ""
             table.add_row(label, _number(value), _SHOWN[fraction])
-    if "nll" in found:
+    if "nll_p" in found:
         table.add_section()
-        table.add_row("perplexity of P", _number(summary.perplexity("nll")))
+        table.add_row("perplexity of P", _number(summary.perplexity("nll_p")))
         table.add_row("perplexity of Q", _number(summary.perplexity("nll_q")))
         add("nll_change", "log of their ratio", "nats")
-        add("correct", "accuracy of P", "%", 100)
-        add("correct_q", "accuracy of Q", "%", 100)
-        add("probability_change", "label's probability", "%, change", 100)
-        rms = 100 * summary.rms_probability_change
+        add("greedy_match_p", "accuracy of P", "%", 100)
+        add("greedy_match_q", "accuracy of Q", "%", 100)
+        add("target_prob_change", "label's probability", "%, change", 100)
+        rms = 100 * summary.rms_target_prob_change
         table.add_row("", _number(rms), "%, RMS of the change")
     _add_speed(table, comparison)
     return table

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from klce.scoring import InputError, LabelError, compare_file
-from klce.scoring.comparison import probability_change
+from klce.scoring.comparison import target_prob_change
 from klce.scoring.groups import clustered_error
 from klce.scoring.readers import open_reader
 
@@ -24,20 +24,20 @@ def specification(p, q, target=None):
     prob_p, prob_q = np.exp(log_p), np.exp(log_q)
     log_m = np.log((prob_p + prob_q) / 2)
     found = {
-        "kl": (prob_p * (log_p - log_q)).sum(1),
-        "reverse_kl": (prob_q * (log_q - log_p)).sum(1),
-        "js": (prob_p * (log_p - log_m) + prob_q * (log_q - log_m)).sum(1) / 2,
+        "kl_divergence": (prob_p * (log_p - log_q)).sum(1),
+        "reverse_kl_divergence": (prob_q * (log_q - log_p)).sum(1),
+        "js_divergence": (prob_p * (log_p - log_m) + prob_q * (log_q - log_m)).sum(1) / 2,
         "total_variation": np.abs(prob_p - prob_q).sum(1) / 2,
-        "agreement": (prob_p * prob_q).sum(1),
-        "entropy": -(prob_p * log_p).sum(1),
+        "expected_agreement": (prob_p * prob_q).sum(1),
+        "entropy_p": -(prob_p * log_p).sum(1),
         "entropy_q": -(prob_q * log_q).sum(1),
-        "top": prob_p.max(1),
-        "top_q": prob_q.max(1),
-        "argmax": p.argmax(1),
+        "max_log_prob_p": log_p.max(1),
+        "max_log_prob_q": log_q.max(1),
+        "argmax_p": p.argmax(1),
         "argmax_q": q.argmax(1),
     }
     if target is not None:
-        found |= {"target": target, "nll": -log_p[rows, target], "nll_q": -log_q[rows, target]}
+        found |= {"target": target, "nll_p": -log_p[rows, target], "nll_q": -log_q[rows, target]}
     return found
 
 
@@ -75,20 +75,20 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
     for name, values in expected.items():
         np.testing.assert_allclose(table[name], values, rtol=tolerance, err_msg=name)
     summary = comparison.summary
-    for name in ("kl", "js", "entropy_q"):
+    for name in ("kl_divergence", "js_divergence", "entropy_q"):
         estimate = summary.estimates[name]
         assert estimate.mean == pytest.approx(expected[name].mean(), rel=tolerance)
         error = expected[name].std() / np.sqrt(len(p) - 1)
         assert estimate.error == pytest.approx(error, rel=1e-5)
         assert estimate.clustered_error is None
     assert summary.estimates["same_argmax"].mean == np.mean(p.argmax(1) == q.argmax(1))
-    assert ("nll" in summary.estimates) == labelled
+    assert ("nll_p" in summary.estimates) == labelled
     if labelled:
-        change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll"])
-        assert summary.estimates["probability_change"].mean == pytest.approx(
+        change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll_p"])
+        assert summary.estimates["target_prob_change"].mean == pytest.approx(
             change.mean(), rel=1e-5
         )
-        assert summary.rms_probability_change == pytest.approx(
+        assert summary.rms_target_prob_change == pytest.approx(
             np.sqrt(np.mean(change**2)), rel=1e-5
         )
         assert summary.perplexity("nll_q") == pytest.approx(
@@ -105,7 +105,9 @@ def test_near_rows_keep_their_digits(files, tmp_path, noise):
     table, expected = np.load(tmp_path / "out.npy"), specification(p, q)
     np.testing.assert_allclose(table["total_variation"], expected["total_variation"], rtol=1e-6)
     # The specification takes the difference of logarithms: of a small divergence it keeps less.
-    np.testing.assert_allclose(table["kl"], expected["kl"], rtol=1e-6, atol=1e-15)
+    np.testing.assert_allclose(
+        table["kl_divergence"], expected["kl_divergence"], rtol=1e-6, atol=1e-15
+    )
 
 
 def test_real_logits():
@@ -113,15 +115,17 @@ def test_real_logits():
     comparison = compare_file(P, Q, TARGETS)
     expected = specification(p, q, target)
     summary = comparison.summary
-    assert summary.estimates["kl"].mean == pytest.approx(expected["kl"].mean(), rel=1e-6)
+    assert summary.estimates["kl_divergence"].mean == pytest.approx(
+        expected["kl_divergence"].mean(), rel=1e-6
+    )
+    fractions = [0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1]
     np.testing.assert_allclose(
-        summary.kl_quantiles,
-        np.quantile(expected["kl"], [0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99,
-                                     0.999, 1]),
+        summary.kl_divergence_quantiles,
+        np.quantile(expected["kl_divergence"], fractions),
         rtol=1e-6,
-    )  # fmt: skip
-    change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll"])
-    assert summary.change_quantiles[0] == pytest.approx(change.min(), rel=1e-5)
+    )
+    change = np.exp(-expected["nll_q"]) - np.exp(-expected["nll_p"])
+    assert summary.target_prob_change_quantiles[0] == pytest.approx(change.min(), rel=1e-5)
     assert comparison.sequences is None
     assert summary.saturated is None
 
@@ -137,8 +141,8 @@ def test_base_file_brings_targets_and_groups_and_counts_its_floor(tmp_path):
     assert comparison.summary.floor_classes == table["floor_classes"].sum()
     assert comparison.summary.saturated == table["saturated"].sum() == 0
     assert comparison.sequences == 3
-    kl = table["kl"].astype(np.float64)
-    assert comparison.summary.estimates["kl"].clustered_error == pytest.approx(
+    kl = table["kl_divergence"].astype(np.float64)
+    assert comparison.summary.estimates["kl_divergence"].clustered_error == pytest.approx(
         clustered_error(kl.reshape(3, 35).sum(1), np.full(3, 35)), rel=1e-9
     )
 
@@ -158,9 +162,9 @@ def test_saturated_rows(tmp_path):
     assert comparison.summary.saturated == 1
 
 
-def test_probability_change_keeps_small_changes():
-    table = np.zeros(4, [("nll", "f8"), ("nll_q", "f8")])
-    table["nll"] = [1.0, 1.0, np.inf, 2.0]
+def test_target_prob_change_keeps_small_changes():
+    table = np.zeros(4, [("nll_p", "f8"), ("nll_q", "f8")])
+    table["nll_p"] = [1.0, 1.0, np.inf, 2.0]
     table["nll_q"] = [1.0 + 1e-12, 2.0, 1.0, np.inf]
     expected = [
         np.exp(-1) * np.expm1(1.0 - (1.0 + 1e-12)),
@@ -168,7 +172,7 @@ def test_probability_change_keeps_small_changes():
         np.exp(-1),
         -np.exp(-2),
     ]
-    np.testing.assert_allclose(probability_change(table), expected, rtol=1e-12)
+    np.testing.assert_allclose(target_prob_change(table), expected, rtol=1e-12)
 
 
 def test_rows_that_do_not_count(files, tmp_path):
@@ -180,16 +184,16 @@ def test_rows_that_do_not_count(files, tmp_path):
     summary = compare_file(*files(p, q, target), ignore_index=-1).summary
     assert (summary.rows, summary.ignored, summary.nan, summary.first_nan) == (30, 3, 2, 3)
     assert (summary.counted, summary.infinite) == (25, 1)
-    assert summary.estimates["kl"].mean == np.inf
-    assert np.isnan(summary.estimates["kl"].error)
-    assert np.isfinite(summary.kl_quantiles[6])
-    assert summary.kl_quantiles[-1] == np.inf
+    assert summary.estimates["kl_divergence"].mean == np.inf
+    assert np.isnan(summary.estimates["kl_divergence"].error)
+    assert np.isfinite(summary.kl_divergence_quantiles[6])
+    assert summary.kl_divergence_quantiles[-1] == np.inf
     counted = [row for row in range(30) if row % 10 and row not in (3, 5)]
     expected = specification(p[counted], p[counted], target[counted])
-    assert summary.estimates["nll"].mean == pytest.approx(expected["nll"].mean(), rel=1e-12)
+    assert summary.estimates["nll_p"].mean == pytest.approx(expected["nll_p"].mean(), rel=1e-12)
     values = compare_file(*files(p, q, target), ignore_index=-1).to_dict()
     json.dumps(values, allow_nan=False)
-    assert values["kl"]["mean"] is None
+    assert values["kl_divergence"]["mean"] is None
 
 
 @pytest.mark.parametrize("rows", [0, 1])
@@ -197,7 +201,7 @@ def test_few_rows(files, tmp_path, rows):
     p, q, target = make(rows, 4)
     comparison = compare_file(*files(p, q, target), out=tmp_path / "out.csv")
     assert comparison.summary.counted == rows
-    assert np.isnan(comparison.summary.estimates["kl"].error)
+    assert np.isnan(comparison.summary.estimates["kl_divergence"].error)
     json.dumps(comparison.to_dict(), allow_nan=False)
     assert len((tmp_path / "out.csv").read_text().splitlines()) == rows + 1
 
@@ -275,9 +279,8 @@ def test_shards_of_base_files_are_compared_as_one(tmp_path):
     assert both.summary.saturated == 0
     lines = compare_file(tmp_path / "shards", tmp_path / "q.npy", compat="llama.cpp").lines
     assert [line[:4] for line in lines[1:8]] == [*(f"{chunk:4d}" for chunk in range(1, 7)), ""]
-    assert "\n".join(lines).startswith(
-        printed("q4_tool_output")[: printed("q4_tool_output").index("\n\n")]
-    )
+    chunks, _, _ = printed("q4_tool_output").partition("\n\n")
+    assert "\n".join(lines).startswith(chunks)
 
 
 def test_llama_cpp_output_from_plain_logits(files):

@@ -150,13 +150,13 @@ def test_what_the_page_takes_of_a_row_is_in_the_results(tmp_path, one_theme):
     score_file(EXAMPLE / "base.kld", out=plain)
     score_file(EXAMPLE / "base.kld", out=pictured, report=tmp_path / "r.html")
     rows, more = np.load(plain), np.load(pictured)
-    assert set(more.dtype.names) == {*rows.dtype.names, "rank", "top"}
+    assert set(more.dtype.names) == {*rows.dtype.names, "rank", "max_log_prob"}
     for name in rows.dtype.names:
         assert rows[name].tobytes() == more[name].tobytes()
     x = open_reader(EXAMPLE / "base.kld").read(0, len(rows), 1).astype(np.float64)
     own = x[np.arange(len(x)), rows["target"]]
     assert more["rank"].tolist() == (x >= own[:, None]).sum(1).tolist()
-    np.testing.assert_allclose(more["top"], klce.softmax(x).max(1), rtol=1e-6)
+    np.testing.assert_allclose(more["max_log_prob"], klce.log_softmax(x).max(1), rtol=1e-6)
 
 
 def test_a_page_of_a_resumed_run(pages, tmp_path):
@@ -201,19 +201,25 @@ def test_pictures_count_all_rows(tmp_path):
     paths = [EXAMPLE / name for name in ("base_logits.npy", "q4_logits.npy", "targets.npy")]
     summary = compare_file(*paths, out=tmp_path / "out.npy").summary
     rows = np.load(tmp_path / "out.npy")
-    found = gather(rows, (105,), -100, None, (summary.kl_quantiles[0], summary.kl_quantiles[-1]))
+    found = gather(
+        rows,
+        (105,),
+        -100,
+        None,
+        (summary.kl_divergence_quantiles[0], summary.kl_divergence_quantiles[-1]),
+    )
     assert found.kl.counts.sum() == 105
     assert found.change.counts.sum() == 105
     for density in (found.by_entropy, found.by_position):
         assert density.counts.sum() == 105
         weights = density.counts.sum(1)
         total = np.nansum(density.mean * weights)
-        assert total == pytest.approx(rows["kl"].astype(float).sum(), rel=1e-9)
-    for calibration, suffix in zip(found.calibration, ("", "_q"), strict=True):
+        assert total == pytest.approx(rows["kl_divergence"].astype(float).sum(), rel=1e-9)
+    for calibration, suffix in zip(found.calibration, ("_p", "_q"), strict=True):
         assert calibration.counts.sum() == 105
         right = np.nansum(calibration.accuracy * calibration.counts)
         assert right == pytest.approx((rows["argmax" + suffix] == rows["target"]).sum())
-    assert found.worst.tolist() == np.argsort(-rows["kl"], kind="stable")[:20].tolist()
+    assert found.worst.tolist() == np.argsort(-rows["kl_divergence"], kind="stable")[:20].tolist()
 
 
 def test_expected_calibration_error():
