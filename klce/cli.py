@@ -25,6 +25,7 @@ from rich.progress import (
 from typer.core import TyperGroup
 
 import klce
+from klce._ufuncs import STATISTICS
 from klce.scoring import (
     InputError,
     Interrupted,
@@ -33,6 +34,7 @@ from klce.scoring import (
     file_info,
     score_file,
 )
+from klce.scoring.columns import SHOWN
 from klce.scoring.compare import COMPATIBLE
 from klce.scoring.convert import SUFFIXES
 from klce.scoring.engines import ENGINES
@@ -175,6 +177,32 @@ def score(
         ),
     ] = None,
     out: _Out = None,
+    want: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"The statistics that --out has: {', '.join(STATISTICS['score'])}; without it, "
+            f"{', '.join(SHOWN)}.",
+        ),
+    ] = None,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            metavar="K",
+            help="Write the K largest classes of each row too: top_ids, top_log_probs.",
+        ),
+    ] = 0,
+    candidates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IDS|FILE",
+            help="Write the log-probabilities of these classes too, candidate_log_probs: indices "
+            "such as 3,17, or a file of them, for all rows or some for each.",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(metavar="T", help="Divide the logits by it first.")
+    ] = 1.0,
     report: _Report = None,
     ignore_index: _IgnoreIndex = -100,
     groups: _Groups = None,
@@ -212,6 +240,10 @@ def score(
             logits,
             targets,
             out=out,
+            want=None if want is None else _names(want),
+            top_k=top_k,
+            candidates=None if candidates is None else _ids(candidates),
+            temperature=temperature,
             report=report,
             ignore_index=ignore_index,
             groups=groups,
@@ -229,6 +261,18 @@ def score(
         print(json.dumps(scored.to_dict(), indent=2))
     elif not quiet:
         Console().print(score_table(scored))
+
+
+def _names(texts: list[str]) -> list[str]:
+    """Return the names that options of comma-separated ones give together."""
+    return [name for text in texts for name in map(str.strip, text.split(",")) if name]
+
+
+def _ids(text: str) -> str | list[int]:
+    """Return class indices, or the file of them that a text names."""
+    if re.fullmatch(r"-?\d+(,-?\d+)*", text) is None:
+        return text
+    return [int(part) for part in text.split(",")]
 
 
 @app.command()

@@ -126,11 +126,13 @@ def test_json_is_a_float64_computation(files, dtype):
         "ignore_index": -1,
         "engine": "local",
         "isas": [klce.get_config()["isa"]],
+        "temperature": 1.0,
         "ignored_rows": 2,
         "nan_rows": 0,
         "first_nan_row": None,
         "counted_rows": 58,
         "infinite_nll_rows": 0,
+        "saturated_rows": None,
         "mean_nll_nats": pytest.approx(nll, rel=1e-6),
         "mean_nll_bits": pytest.approx(nll / np.log(2), rel=1e-6),
         "perplexity": pytest.approx(np.exp(nll), rel=1e-6),
@@ -192,7 +194,18 @@ def test_help_and_version():
         assert "score" in result.stdout
     both = ("--out", "--ignore-index", "--groups", "--memory", "--resume", "--json", "--quiet")
     for command, words in {
-        "score": ("LOGITS", "TARGETS", "--bytes", "--words", "--sequences", *both),
+        "score": (
+            "LOGITS",
+            "TARGETS",
+            "--want",
+            "--top-k",
+            "--candidates",
+            "--temperature",
+            "--bytes",
+            "--words",
+            "--sequences",
+            *both,
+        ),
         "compare": ("P", "Q", "TARGETS", "--report", "--compat", *both),
         "convert": ("IN", "OUT", "--tokens", "--cut", "--memory", "--quiet"),
         "info": ("FILE", "--json"),
@@ -218,6 +231,30 @@ def test_sequences(files):
     assert [line["tokens"] for line in lines] == [20, 40]
     total = sum(line["log_likelihood"] for line in lines)
     assert table["bits per byte"] == [f"{-total / np.log(2) / 110:#.5g}"]
+
+
+def test_wanted(files):
+    arguments = ("score", "logits.npy", "targets.npy", "--out", "out.csv", "--temperature", 2)
+    wanted = ("--want", "margin, nll", "--want", "rank", "--top-k", 2, "--candidates", "4,0")
+    assert run(*arguments, *wanted, "--quiet").output == ""
+    heading = (files / "out.csv").read_text().splitlines()[0]
+    assert heading == (
+        "row,target,nll,margin,rank,candidate_log_probs_0,candidate_log_probs_1,"
+        "top_ids_0,top_ids_1,top_log_probs_0,top_log_probs_1"
+    )
+    rows = np.genfromtxt("out.csv", delimiter=",", names=True)
+    expected = klce.score(np.load("logits.npy"), np.load("targets.npy"), temperature=2)
+    np.testing.assert_allclose(rows["nll"], expected.nll, rtol=1e-6)
+    np.save("ids.npy", [4, 0])
+    text = (files / "out.csv").read_text()
+    assert run(*arguments, *wanted[:-1], "ids.npy", "--json").exit_code == 0
+    assert (files / "out.csv").read_text() == text
+    assert cells(run(*arguments[:3], "--temperature", 2).stdout)["temperature"] == ["2"]
+
+
+def test_saturated_rows_are_named(files):
+    table = cells(run("score", LM / "base.kld").stdout)
+    assert table["saturated rows"] == ["0", "label cut off, NLL too small"]
 
 
 def test_compare(files):
@@ -291,6 +328,11 @@ def test_sizes(text, size):
         (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
         (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
         (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
+        (["score", "logits.npy", "-o", "o.npy", "--want", "nl"], "want must name statistics of"),
+        (["score", "logits.npy", "--top-k", 2], "top_k needs a file for the results"),
+        (["score", "logits.npy", "-o", "o.npy", "--candidates", "7,-1"], "candidate 7 is not a"),
+        (["score", "logits.npy", "-o", "o.npy", "--candidates", "no.npy"], r"no\.npy: No such"),
+        (["score", "logits.npy", "--temperature", 0], "temperature must be from 1e-6"),
         (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
         (["score", "logits.npy", "--ignore-index", 2**63], "must be a 64-bit integer"),
         (["score", "logits.npy", "--ignore-index", "x"], "--ignore-index"),

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 import klce
 from klce._arrays import computed, element_dtype
+from klce.scoring.columns import row_dtype
 from klce.scoring.errors import InputError, LabelError
 from klce.scoring.inputs import check_ignore_index, name_row, out_of_range
 from klce.scoring.optional import library
-from klce.scoring.results import row_dtype
 from klce.scoring.score import score_block
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
 
@@ -29,7 +29,7 @@ class DaskScores:
     ----------
     rows : dask.array.Array
         The results row by row, in the leading shape of the logits: a structured array with the
-        columns of `klce.scoring.results.row_dtype`, in nats. It is lazy; `persist` it where both it
+        columns of `klce.scoring.columns.row_dtype`, in nats. It is lazy; `persist` it where both it
         and the summary are wanted.
     ignore_index : int
         The label of rows that do not count.
@@ -139,6 +139,7 @@ def score_dask(
         axes,
         *operands,
         taken=taken,
+        columns=columns,
         shape=shape,
         ignore_index=ignore_index,
         concatenate=True,
@@ -152,6 +153,7 @@ def _score(
     labels: NDArray[Any] | None = None,
     *indices: NDArray[np.int64],
     taken: np.dtype[Any],
+    columns: np.dtype[Any],
     shape: tuple[int, ...],
     ignore_index: int,
 ) -> NDArray[Any]:
@@ -170,7 +172,9 @@ def _score(
             )
         target = flat.astype(np.int64, copy=False)
     with klce.threads(1):  # Dask's threads have a chunk each
-        return score_block(x, target, ignore_index).reshape(leading)
+        table = np.empty(len(x), columns)
+        score_block(table, x, target, ignore_index)
+    return table.reshape(leading)
 
 
 def _summarize(rows: NDArray[Any], first_row: int, ignore_index: int) -> Summary:

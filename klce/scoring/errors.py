@@ -1,5 +1,8 @@
 """What can be wrong with what a user hands in: one sentence each, naming the file."""
 
+import contextlib
+from collections.abc import Iterator
+
 
 class InputError(ValueError):
     """A file or an option that cannot be scored."""
@@ -21,3 +24,12 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, finished: int, rows: int) -> None:
         super().__init__(f"{finished:,} of {rows:,} rows are finished")
         self.finished, self.rows = finished, rows
+
+
+@contextlib.contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Say what klce's functions refuse of an option in their words, as an `InputError`."""
+    try:
+        yield
+    except (IndexError, TypeError, ValueError) as error:
+        raise InputError(str(error)) from None

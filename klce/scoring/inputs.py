@@ -127,10 +127,75 @@ class Labels:
                 )
 
 
-def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int) -> int | None:
+class Candidates:
+    """Classes whose log-probabilities are wanted: the same for all rows, or some for each.
+
+    Attributes
+    ----------
+    count : int
+        How many they are.
+    """
+
+    def __init__(self, given: Reader | tuple[int, ...], logits: Logits) -> None:
+        self._logits = logits
+        self._reader: Reader | None = None
+        if isinstance(given, tuple):
+            self.path, self.count, self._all = "candidates", len(given), np.array(given)
+        else:
+            self.path, shape = given.path, given.shape
+            if given.dtype.kind not in "iu":
+                raise InputError(f"{self.path}: candidates must be integers, got {given.dtype}")
+            if len(shape) == 1:
+                self._all = given.read(0, shape[0], 1)
+            elif shape[:-1] == logits.leading_shape:
+                self._reader = given
+            else:
+                raise InputError(
+                    f"{self.path}: candidates of shape {shape} are neither one axis for all rows "
+                    f"nor some for each of the rows of shape {logits.leading_shape}"
+                )
+            self.count = shape[-1]
+        if not self.count:
+            raise InputError(f"{self.path}: there must be at least one candidate")
+
+    def check(self) -> None:
+        """Refuse a candidate that is no class. It reads them all."""
+        if self._reader is None:
+            self._check(self._all, "")
+            return
+        step = max(1, _LABELS_AT_ONCE // self.count)
+        for start in range(0, self._logits.rows, step):
+            rows = self._read(start, min(start + step, self._logits.rows))
+            at = out_of_range(rows.reshape(-1), self._logits.classes)
+            if at is not None:
+                row = at // self.count
+                place = name_row(start + row, self._logits.leading_shape)
+                self._check(rows[row], f" in {place}")
+
+    def _check(self, candidates: NDArray[Any], place: str) -> None:
+        at = out_of_range(candidates, self._logits.classes)
+        if at is not None:
+            raise LabelError(
+                f"{self.path}: candidate {candidates[at]}{place} is not a class "
+                f"(0 to {self._logits.classes - 1})"
+            )
+
+    def block(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same."""
+        rows = self._all if self._reader is None else self._read(start, stop)
+        return rows.astype(np.int64, copy=False)
+
+    def _read(self, start: int, stop: int) -> NDArray[Any]:
+        assert self._reader is not None
+        return self._reader.read(start, stop, len(self._logits.leading_shape))
+
+
+def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int | None = None) -> int | None:
     """Return the place of the first label that is neither a class nor `ignore_index`."""
     # In the labels' own dtype: as int64, a large uint64 would wrap around to a valid label.
-    outside = ((labels < 0) | (labels >= classes)) & (labels != ignore_index)
+    outside = (labels < 0) | (labels >= classes)
+    if ignore_index is not None:
+        outside &= labels != ignore_index
     return int(outside.argmax()) if outside.any() else None
 
 

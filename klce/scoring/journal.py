@@ -30,7 +30,7 @@ from klce.scoring.results import NpyWriter, check_results_path, open_results, op
 if sys.platform != "win32":  # where two runs with one output are not noticed
     import fcntl
 
-_ROWS_AT_ONCE = 1 << 16
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 1 << 16, 16 << 20
 
 
 class RowFile:
@@ -91,10 +91,12 @@ class Journal(RowFile):
         run: dict[str, Any],
         *,
         resume: bool,
+        written: np.dtype[Any] | None = None,
     ) -> None:
         self.columns = columns
         self.finished = 0
         self._out, self._shape = out, shape
+        self._written = columns if written is None else written
         final = out.resolve()
         self._rows_path = final.with_name(f".{final.name}.rows.npy")
         self._run_path = final.with_name(f".{final.name}.run.json")
@@ -165,13 +167,14 @@ class Journal(RowFile):
 
     def finish(self) -> None:
         """Turn the rows into `out`."""
-        if self._out.suffix.lower() == ".npy":
+        if self._out.suffix.lower() == ".npy" and self._written == self.columns:
             os.replace(self._rows_path, self._out.resolve())
         else:
             rows = self.rows()
-            with open_results(self._out, self._shape, self.columns) as writer:
-                for start in range(0, len(rows), _ROWS_AT_ONCE):
-                    writer.write(rows[start : start + _ROWS_AT_ONCE])
+            step = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // self.columns.itemsize))
+            with open_results(self._out, self._shape, self._written) as writer:
+                for start in range(0, len(rows), step):
+                    writer.write(_columns_of(rows[start : start + step], self._written))
         self.discard()
 
     def close(self) -> None:
@@ -204,6 +207,15 @@ class Journal(RowFile):
             raise Interrupted(self.finished, math.prod(self._shape)) from None
 
 
+def _columns_of(rows: NDArray[Any], columns: np.dtype[Any]) -> NDArray[Any]:
+    if rows.dtype == columns:
+        return rows
+    table = np.empty(len(rows), columns)
+    for name in columns.names or ():
+        table[name] = rows[name]
+    return table
+
+
 def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
     """Refuse results that cannot be written, or a run to resume that has none."""
     if resume and out is None:
@@ -220,12 +232,14 @@ def open_rows(
     run: dict[str, Any],
     *,
     resume: bool,
+    written: np.dtype[Any] | None = None,
 ) -> RowFile:
     """Open the rows of a run: on their way to `out`, or for as long as the run takes.
 
-    To resume, the inputs have to be the same and the run has to be described by the same words.
+    Those of `columns` that are not to be `written` are kept until then. To resume, the inputs have
+    to be the same and the run has to be described by the same words.
     """
     if out is None:
         return RowFile(columns)
     run = run | {"shape": shape} | {name: fingerprint(place) for name, place in inputs.items()}
-    return Journal(Path(out), shape, columns, run, resume=resume)
+    return Journal(Path(out), shape, columns, run, resume=resume, written=written)

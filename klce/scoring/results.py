@@ -14,30 +14,16 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 
-_ROWS_AT_ONCE = 8192
-_ROWS_IN_GROUP = 1 << 17
-"""Rows of a row group of Parquet and of a batch of Arrow."""
+_ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
+"""The most that is turned into text at once."""
 
-
-def row_dtype(dtype: DTypeLike, *, labelled: bool, pictured: bool = False) -> np.dtype[Any]:
-    """Return the columns of per-row results, in nats, for logits of `dtype`.
-
-    ``target`` is the label as the file has it and ``nll`` is 0 where that is ignored; both are
-    there only when there are labels. ``argmax`` is the first class of the largest logit. For a page
-    of pictures there are its log-probability ``max_log_prob`` and, of labels, the ``rank``, which
-    is 1 for a label whose logit exceeds all others and 0 where it is ignored.
-    """
-    real = np.dtype(dtype)
-    columns: list[tuple[str, Any]] = [("argmax", np.int64), ("entropy", real), ("logsumexp", real)]
-    if labelled:
-        rank = [("rank", np.int64)] if pictured else []
-        columns = [("target", np.int64), ("nll", real), *rank, *columns]
-    return np.dtype([*columns, *([("max_log_prob", real)] if pictured else [])])
+_ROWS_IN_GROUP, _BYTES_IN_GROUP = 1 << 17, 32 << 20
+"""The most in a row group of Parquet and in a batch of Arrow."""
 
 
 class Writer(Protocol):
@@ -69,7 +55,7 @@ class NpyWriter:
 
 
 class CsvWriter:
-    """A heading and a line per row: its number, then its columns.
+    """A heading and a line per row: its number, then its columns, of several values one each.
 
     Numbers are the shortest that read back as the same ones.
     """
@@ -77,13 +63,13 @@ class CsvWriter:
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
         self._file = file
         self._next_row = 0
-        self._write_lines([",".join(["row", *(columns.names or ())])])
+        self._write_lines([",".join(["row", *_one_each(np.empty(0, columns))])])
 
     def write(self, table: NDArray[Any]) -> None:
         """Append rows."""
         for part in _parts(table):
             numbers = np.arange(self._next_row, self._next_row + len(part))
-            columns = [numbers, *(part[name] for name in part.dtype.names or ())]
+            columns = [numbers, *_one_each(part).values()]
             self._write_lines(map(",".join, zip(*(c.astype(str) for c in columns), strict=True)))
             self._next_row += len(part)
 
@@ -127,9 +113,9 @@ class ArrowWriter:
         self._columns = columns
         names = columns.names or ()
         self._schema = self._pa.schema(
-            [("row", self._pa.int64())]
-            + [(name, self._pa.from_numpy_dtype(columns[name])) for name in names]
+            [("row", self._pa.int64()), *((name, self._type(columns[name])) for name in names)]
         )
+        self._group = max(1, min(_ROWS_IN_GROUP, _BYTES_IN_GROUP // columns.itemsize))
         self._next_row = 0
         self._pending: list[NDArray[Any]] = []
         self._pending_rows = 0
@@ -138,14 +124,18 @@ class ArrowWriter:
     def _open(self, file: BinaryIO) -> Any:
         return self._pa.ipc.new_file(file, self._schema)
 
+    def _type(self, dtype: np.dtype[Any]) -> Any:
+        kind = self._pa.from_numpy_dtype(dtype.base)
+        return self._pa.list_(kind, dtype.shape[0]) if dtype.shape else kind
+
     def write(self, table: NDArray[Any]) -> None:
         """Append rows, which are gathered to groups of a fixed size, whatever they come in."""
         while len(table):
-            room = _ROWS_IN_GROUP - self._pending_rows
+            room = self._group - self._pending_rows
             self._pending.append(table[:room])
             self._pending_rows += len(table[:room])
             table = table[room:]
-            if self._pending_rows == _ROWS_IN_GROUP:
+            if self._pending_rows == self._group:
                 self._flush()
 
     def close(self) -> None:
@@ -158,10 +148,16 @@ class ArrowWriter:
         rows = np.concatenate(self._pending)
         numbers = np.arange(self._next_row, self._next_row + len(rows))
         columns = [numbers, *(np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ())]
-        arrays = [self._pa.array(column) for column in columns]
+        arrays = [self._array(column) for column in columns]
         self._writer.write_table(self._pa.table(arrays, schema=self._schema))
         self._next_row += len(rows)
         self._pending, self._pending_rows = [], 0
+
+    def _array(self, column: NDArray[Any]) -> Any:
+        values = self._pa.array(column.reshape(-1))
+        if column.ndim == 1:
+            return values
+        return self._pa.FixedSizeListArray.from_arrays(values, column.shape[1])
 
 
 class ParquetWriter(ArrowWriter):
@@ -260,14 +256,30 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
 
 
 def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        yield table[start : start + _ROWS_AT_ONCE]
+    most = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // table.dtype.itemsize))
+    for start in range(0, len(table), most):
+        yield table[start : start + most]
+
+
+def _one_each(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """Return columns of a value a row each: those of several are ``top_ids_0`` and so on."""
+    columns: dict[str, NDArray[Any]] = {}
+    for name in table.dtype.names or ():
+        column = table[name]
+        if column.ndim == 1:
+            columns[name] = column
+        else:
+            columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
+    return columns
 
 
 def _json_values(column: NDArray[Any]) -> list[Any]:
+    if column.ndim == 2:
+        width, values = column.shape[1], _json_values(column.reshape(-1))
+        return [values[start : start + width] for start in range(0, len(values), width)]
     if column.dtype.kind != "f":
-        values: list[Any] = column.tolist()
-        return values
+        exact: list[Any] = column.tolist()
+        return exact
     # By way of their shortest text, so that a float32 does not show the digits of a float64.
     finite = np.isfinite(column)
     return [

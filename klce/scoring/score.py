@@ -1,8 +1,11 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
 import contextlib
+import functools
+import operator
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klce
-from klce._arrays import computed
+from klce._ufuncs import STATISTICS
+from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
+from klce.scoring.columns import SHOWN, SUMMED, row_dtype, those_of
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
 from klce.scoring.inputs import (
+    Candidates,
     Labels,
     Logits,
     check_ignore_index,
@@ -26,7 +32,7 @@ from klce.scoring.inputs import (
 from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
-from klce.scoring.results import check_results_path, open_results, row_dtype
+from klce.scoring.results import check_results_path, open_results
 from klce.scoring.score_page import write_score_page
 from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
@@ -37,6 +43,10 @@ def score_file(
     targets: StrPath | None = None,
     *,
     out: StrPath | None = None,
+    want: Iterable[str] | None = None,
+    top_k: int = 0,
+    candidates: StrPath | Iterable[int] | None = None,
+    temperature: float = 1.0,
     report: StrPath | None = None,
     ignore_index: int = -100,
     groups: StrPath | None = None,
@@ -63,8 +73,19 @@ def score_file(
         ``targets`` of the file of logits, if it has one.
     out : path, optional
         File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+    want : iterable of str, optional
+        The statistics of each row that `out` is to have, by the names of `klce.score`. Without it,
+        those of `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for
+        llama.cpp's base file ``saturated``.
+    top_k : int, default 0
+        How many of the largest classes of each row to write: ``top_ids`` and ``top_log_probs``.
+    candidates : path or URL, or iterable of int, optional
+        Classes whose log-probabilities to write, ``candidate_log_probs``: the same for all rows;
+        or, from a file of the rows' shape and one axis more, those of each row.
+    temperature : float, default 1.0
+        Divides the logits; from 1e-6 to 1e6.
     report : path, optional
-        File for a page of pictures (``.html``). What it takes of each row is in `out` too.
+        File for a page of pictures (``.html``).
     ignore_index : int
         Label of rows that do not count.
     groups : path or URL, optional
@@ -113,18 +134,36 @@ def score_file(
     >>> round(scores.summary.perplexity, 6), scores.summary.accuracy
     (2.828427, 0.5)
     """
-    scorer = Scoring(logits, targets, ignore_index, pictured=report is not None).open()
+    for name, value in (("want", want), ("top_k", top_k or None), ("candidates", candidates)):
+        if value is not None and out is None:
+            raise InputError(f"{name} needs a file for the results (--out), got {value}")
+    place, ids = _place_or_ids(candidates)
+    scorer = Scoring(
+        logits,
+        targets,
+        ignore_index,
+        kept=out is not None or report is not None,
+        want=None if want is None else _names(want),
+        top_k=top_k,
+        candidates=place,
+        candidate_ids=ids,
+        temperature=temperature,
+    ).open()
     rows, labels = scorer.logits, scorer.labels
-    plan = plan_blocks([rows], memory=memory, block_rows=block_rows)
+    plan = plan_blocks(
+        [rows],
+        memory=memory,
+        block_rows=block_rows,
+        working_row_bytes=scorer.working_row_bytes,
+    )
     inputs = {
         "logits": logits, "targets": targets, "groups": groups,
-        "bytes": bytes_file, "words": words_file,
+        "bytes": bytes_file, "words": words_file, "candidates": place,
     }  # fmt: skip
     check_outputs(out, resume, inputs)
     if report is not None:
         check_page(Path(report), local_files(inputs))
-    if labels is not None:
-        labels.check()
+    scorer.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
     if sequences_out is not None:
         check_results_path(Path(sequences_out), local_files(inputs))
@@ -140,10 +179,24 @@ def score_file(
         opened = stack.enter_context(open_engine(engine, scheduler))
         store = None
         if out is not None or report is not None:
-            run = {"command": "score", "ignore_index": ignore_index}
-            run |= {"arithmetic": opened.arithmetic}
-            shape, columns = rows.leading_shape, scorer.columns
-            store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
+            run = {
+                "command": "score",
+                "ignore_index": ignore_index,
+                "temperature": temperature,
+                "candidate_ids": ids,
+                "arithmetic": opened.arithmetic,
+            }
+            store = stack.enter_context(
+                open_rows(
+                    out,
+                    rows.leading_shape,
+                    scorer.columns,
+                    inputs,
+                    run,
+                    resume=resume,
+                    written=scorer.written,
+                )
+            )
         begin = time.perf_counter()
         resumed = 0 if store is None else store.finished
         run_blocks(plan, opened, scorer, consumers, store, progress)
@@ -157,6 +210,7 @@ def score_file(
             engine=engine,
             isas=opened.isas,
             ignore_index=ignore_index,
+            temperature=temperature,
             summary=summarizer.finish(),
             sequences=None if sequences is None else sequences.finish(),
             seconds=seconds,
@@ -178,21 +232,37 @@ def score_file(
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """The task of scoring a file: see `klce.scoring.engines.Task`."""
+    """The task of scoring a file: see `klce.scoring.engines.Task`.
+
+    Attributes
+    ----------
+    kept : bool
+        Are the rows kept, for results or a page? If not, they have but what the summary needs.
+    """
 
     logits: StrPath
     targets: StrPath | None
     ignore_index: int
-    pictured: bool = False
+    kept: bool = False
+    want: tuple[str, ...] | None = None
+    top_k: int = 0
+    candidates: StrPath | None = None
+    candidate_ids: tuple[int, ...] | None = None
+    temperature: float = 1.0
 
     def absolute(self) -> "Scoring":
         """Return the task for a process in another folder."""
-        targets = self.targets and absolute(self.targets)
-        return replace(self, logits=absolute(self.logits), targets=targets)
+        return replace(
+            self,
+            logits=absolute(self.logits),
+            targets=self.targets and absolute(self.targets),
+            candidates=self.candidates and absolute(self.candidates),
+        )
 
     def places(self) -> tuple[StrPath, ...]:
         """Return the inputs."""
-        return (self.logits,) if self.targets is None else (self.logits, self.targets)
+        places = (self.logits, self.targets, self.candidates)
+        return tuple(place for place in places if place is not None)
 
     def open(self) -> "Scorer":
         """Open the files."""
@@ -200,28 +270,92 @@ class Scoring:
 
 
 class Scorer:
-    """Files to score: see `klce.scoring.engines.Computation`."""
+    """Files to score: see `klce.scoring.engines.Computation`.
+
+    Attributes
+    ----------
+    columns, written : numpy.dtype
+        What is computed of a row, and those of it that results are to have.
+    """
 
     def __init__(self, task: Scoring) -> None:
         self.task = task
-        self.logits = Logits(open_reader(task.logits))
+        reader = open_reader(task.logits)
+        self.logits = Logits(reader)
         self.shape = (*self.logits.leading_shape, self.logits.classes)
         check_ignore_index(task.ignore_index)
-        reader = open_targets(task.targets, task.logits)
-        self.labels = None if reader is None else Labels(reader, self.logits, task.ignore_index)
-        self.columns = row_dtype(
-            self.logits.dtype, labelled=reader is not None, pictured=task.pictured
+        targets = open_targets(task.targets, task.logits)
+        labelled = targets is not None
+        self.labels = None if targets is None else Labels(targets, self.logits, task.ignore_index)
+        self._candidates = _open_candidates(task, self.logits)
+        columns = functools.partial(
+            row_dtype,
+            self.logits.dtype,
+            labelled=labelled,
+            cut_off=reader.layout is not None,
+            classes=self.logits.classes,
+            top_k=task.top_k,
+            candidates=None if self._candidates is None else self._candidates.count,
+            temperature=task.temperature,
         )
+        self.written = columns(want=task.want)
+        if self.written.names in ((), ("target",)):
+            raise InputError("want must name at least one statistic, got none")
+        needed = those_of(SHOWN if task.kept else SUMMED, labelled=labelled)
+        self.columns = columns(want=(*needed, *(task.want or ())))
+        self._floor = "saturated" in (self.columns.names or ())
+        # The results twice, as they come and in a table; a flag for each class that is cut off.
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * self.logits.classes
+
+    def check(self) -> None:
+        """Refuse labels and candidates that are no classes. It reads them all."""
+        if self.labels is not None:
+            self.labels.check()
+        if self._candidates is not None:
+            self._candidates.check()
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Score rows `start` to `stop`."""
+        x = self.logits.block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
-        return score_block(
-            self.logits.block(start, stop),
+        table = np.empty(stop - start, self.columns)
+        score_block(
+            table,
+            x,
             target,
             self.task.ignore_index,
-            pictured=self.task.pictured,
+            top_k=self.task.top_k,
+            candidates=None if self._candidates is None else self._candidates.block(start, stop),
+            temperature=self.task.temperature,
         )
+        if self._floor and target is not None:
+            table["saturated"] = kld.saturated(kld.at_floor(x), target, self.task.ignore_index)
+        return table
+
+
+def _names(want: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(want, str) or not isinstance(want, Iterable):
+        raise InputError(f"want must be a collection of names, got {want!r}")
+    return tuple(want)
+
+
+def _place_or_ids(
+    candidates: StrPath | Iterable[int] | None,
+) -> tuple[StrPath | None, tuple[int, ...] | None]:
+    if candidates is None:
+        return None, None
+    if isinstance(candidates, (str, os.PathLike)):
+        return candidates, None
+    try:
+        return None, tuple(map(operator.index, candidates))
+    except TypeError:
+        raise InputError(f"candidates must be a file or integers, got {candidates!r}") from None
+
+
+def _open_candidates(task: Scoring, logits: Logits) -> Candidates | None:
+    if task.candidates is not None:
+        return Candidates(open_reader(task.candidates, ("candidates",)), logits)
+    return None if task.candidate_ids is None else Candidates(task.candidate_ids, logits)
 
 
 class _Sequences:
@@ -278,19 +412,26 @@ def _lengths(place: StrPath | None, name: str, groups: Groups) -> NDArray[np.flo
 
 
 def score_block(
+    table: NDArray[Any],
     x: NDArray[Any],
     target: NDArray[np.int64] | None,
     ignore_index: int,
     *,
-    pictured: bool = False,
-) -> NDArray[Any]:
-    """Score rows of logits in one read; return a table of `klce.scoring.results.row_dtype`."""
-    columns = row_dtype(computed(x.dtype), labelled=target is not None, pictured=pictured)
-    table = np.empty(len(x), columns)
-    want = [name for name in columns.names or () if name != "target"]
-    scored = klce.score(x, target, want=want, ignore_index=ignore_index)
+    top_k: int = 0,
+    candidates: NDArray[np.int64] | None = None,
+    temperature: float = 1.0,
+) -> None:
+    """Score rows of logits in one read into a table of `klce.scoring.columns.row_dtype`."""
+    scored = klce.score(
+        x,
+        target,
+        want=[name for name in table.dtype.names or () if name in STATISTICS["score"]],
+        top_k=top_k,
+        candidates=candidates,
+        temperature=temperature,
+        ignore_index=ignore_index,
+    )
     for name, column in scored.items():
         table[name] = column
     if target is not None:
         table["target"] = target
-    return table

@@ -194,6 +194,10 @@ def _counts(scores: Scores) -> list[tuple[str, str]]:
         counts.append(("rows of nan", f"{summary.nan:,}"))
     if summary.infinite:
         counts.append(("rows of infinite NLL", f"{summary.infinite:,}"))
+    if summary.saturated is not None:
+        counts.append(("rows whose label the file cut off", f"{summary.saturated:,}"))
+    if scores.temperature != 1:
+        counts.append(("temperature", f"{scores.temperature:g}"))
     if scores.targets is not None:
         counts += [
             ("mean NLL, nats", number(summary.mean_nll)),

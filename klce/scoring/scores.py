@@ -94,6 +94,8 @@ class Scores(Run):
     ----------
     logits : str
         The file.
+    temperature : float
+        What divided its logits.
     summary : Summary
         Counts and means.
     sequences : Sequences or None
@@ -101,6 +103,7 @@ class Scores(Run):
     """
 
     logits: str
+    temperature: float
     summary: Summary
     sequences: Sequences | None
 
@@ -108,11 +111,13 @@ class Scores(Run):
         """Return them as plain values for JSON, which has no nan or inf: they are None."""
         summary = self.summary
         results: dict[str, Any] = {
+            "temperature": self.temperature,
             "ignored_rows": summary.ignored,
             "nan_rows": summary.nan,
             "first_nan_row": summary.first_nan,
             "counted_rows": summary.counted,
             "infinite_nll_rows": summary.infinite,
+            "saturated_rows": summary.saturated,
             "mean_nll_nats": summary.mean_nll,
             "mean_nll_bits": summary.mean_nll / math.log(2),
             "perplexity": summary.perplexity,

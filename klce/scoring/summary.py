@@ -32,6 +32,9 @@ class Summary:
         Those of them whose NLL is inf: their target has probability 0. They make the mean inf.
     correct : int
         Those of them whose argmax is the label.
+    saturated : int or None
+        Those of them whose label the file cut off, so that their NLL is a lower bound; None where
+        the file cuts nothing off.
     nll, entropy, logsumexp : fractions.Fraction
         Sums over the rows that count; ``nll`` without its infinite values.
     """
@@ -43,6 +46,7 @@ class Summary:
     labelled: int = 0
     infinite: int = 0
     correct: int = 0
+    saturated: int | None = None
     nll: Fraction = Fraction()
     entropy: Fraction = Fraction()
     logsumexp: Fraction = Fraction()
@@ -50,6 +54,7 @@ class Summary:
     def merge(self, other: "Summary") -> "Summary":
         """Return the summary of the rows of both."""
         first = [s.first_nan for s in (self, other) if s.first_nan is not None]
+        saturated = [s.saturated for s in (self, other) if s.saturated is not None]
         return Summary(
             rows=self.rows + other.rows,
             ignored=self.ignored + other.ignored,
@@ -58,6 +63,7 @@ class Summary:
             labelled=self.labelled + other.labelled,
             infinite=self.infinite + other.infinite,
             correct=self.correct + other.correct,
+            saturated=sum(saturated) if saturated else None,
             nll=self.nll + other.nll,
             entropy=self.entropy + other.entropy,
             logsumexp=self.logsumexp + other.logsumexp,
@@ -112,8 +118,9 @@ class Summarizer:
         self._pending: NDArray[np.float64] = np.empty((3, 0))
 
     def add(self, table: NDArray[Any]) -> None:
-        """Add the rows that follow: a table of `klce.scoring.results.row_dtype`."""
+        """Add the rows that follow: a table of `klce.scoring.columns.row_dtype`."""
         labelled = "target" in (table.dtype.names or ())
+        cut_off = "saturated" in (table.dtype.names or ())
         none = np.zeros(len(table), dtype=bool)
         nll = table["nll"] if labelled else np.zeros(len(table))
         ignored = table["target"] == self._ignore_index if labelled else none
@@ -139,6 +146,7 @@ class Summarizer:
                 labelled=int(counts.sum()) if labelled else 0,
                 infinite=int(infinite.sum()),
                 correct=int(correct.sum()),
+                saturated=int((table["saturated"] & counts).sum()) if cut_off else None,
                 nll=nll_sum,
                 entropy=entropy_sum,
                 logsumexp=logsumexp_sum,

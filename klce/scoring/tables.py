@@ -26,6 +26,10 @@ def score_table(scores: Scores) -> Table:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
+    if summary.saturated is not None:
+        table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off, NLL too small")
+    if scores.temperature != 1:
+        table.add_row("temperature", f"{scores.temperature:g}")
     table.add_section()
     if labelled:
         table.add_row("mean NLL", _number(summary.mean_nll), "nats")

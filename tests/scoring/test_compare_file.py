@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, LabelError, compare_file
+from klce.scoring import InputError, LabelError, compare_file, score_file
 from klce.scoring.comparison import target_prob_change
 from klce.scoring.groups import clustered_error
 from klce.scoring.readers import open_reader
@@ -147,7 +147,9 @@ def test_base_file_brings_targets_and_groups_and_counts_its_floor(tmp_path):
     )
 
 
-def test_saturated_rows(tmp_path):
+@pytest.fixture
+def saturated(tmp_path):
+    """Return a base file whose row 4 has a label that is cut off."""
     tokens = open_reader(f"{BASE}::tokens").read(0, 3, 1).copy()
     encoded = open_reader(BASE).encoded(0, 105)
     data = bytearray(BASE.read_bytes())
@@ -157,9 +159,21 @@ def test_saturated_rows(tmp_path):
     at = 20 + 4 * position
     data[at : at + 4] = int(lowest).to_bytes(4, "little")
     (tmp_path / "base.kld").write_bytes(data)
-    comparison = compare_file(tmp_path / "base.kld", Q, out=tmp_path / "out.npy")
+    return tmp_path / "base.kld"
+
+
+def test_saturated_rows(saturated, tmp_path):
+    comparison = compare_file(saturated, Q, out=tmp_path / "out.npy")
     assert np.flatnonzero(np.load(tmp_path / "out.npy")["saturated"]).tolist() == [4]
     assert comparison.summary.saturated == 1
+    for want in (None, ["nll"]):
+        scores = score_file(saturated, out=tmp_path / "scores.npy", want=want)
+        table = np.load(tmp_path / "scores.npy")
+        assert np.flatnonzero(table["saturated"]).tolist() == [4]
+        assert scores.summary.saturated == scores.to_dict()["saturated_rows"] == 1
+    assert score_file(saturated, block_rows=3).summary.saturated == 1
+    assert score_file(BASE).summary.saturated == 0
+    assert score_file(P, TARGETS).summary.saturated is None
 
 
 def test_target_prob_change_keeps_small_changes():

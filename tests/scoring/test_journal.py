@@ -13,9 +13,10 @@ import pytest
 
 from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
+from klce.scoring.columns import row_dtype
 from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
-from klce.scoring.results import WRITERS, row_dtype
+from klce.scoring.results import WRITERS
 from tests.scoring.runs import run, said, stop_after
 
 SUFFIXES = sorted(WRITERS)

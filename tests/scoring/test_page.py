@@ -145,29 +145,36 @@ def test_a_score_page_is_refused_before_any_work(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_what_the_page_takes_of_a_row_is_in_the_results(tmp_path, one_theme):
+def test_a_page_changes_no_byte_of_the_results(tmp_path, one_theme):
     plain, pictured = tmp_path / "plain.npy", tmp_path / "pictured.npy"
-    score_file(EXAMPLE / "base.kld", out=plain)
-    score_file(EXAMPLE / "base.kld", out=pictured, report=tmp_path / "r.html")
-    rows, more = np.load(plain), np.load(pictured)
-    assert set(more.dtype.names) == {*rows.dtype.names, "rank", "max_log_prob"}
-    for name in rows.dtype.names:
-        assert rows[name].tobytes() == more[name].tobytes()
+    for want in (None, ["margin"]):
+        score_file(EXAMPLE / "base.kld", out=plain, want=want)
+        score_file(EXAMPLE / "base.kld", out=pictured, want=want, report=tmp_path / "r.html")
+        assert plain.read_bytes() == pictured.read_bytes()
+        assert "Calibration" in (tmp_path / "r.html").read_text()
+
+
+def test_what_the_page_takes_of_a_row(tmp_path):
+    score_file(EXAMPLE / "base.kld", out=tmp_path / "rows.npy")
+    rows = np.load(tmp_path / "rows.npy")
     x = open_reader(EXAMPLE / "base.kld").read(0, len(rows), 1).astype(np.float64)
     own = x[np.arange(len(x)), rows["target"]]
-    assert more["rank"].tolist() == (x >= own[:, None]).sum(1).tolist()
-    np.testing.assert_allclose(more["max_log_prob"], klce.log_softmax(x).max(1), rtol=1e-6)
+    assert rows["rank"].tolist() == (x >= own[:, None]).sum(1).tolist()
+    np.testing.assert_allclose(rows["max_log_prob"], klce.log_softmax(x).max(1), rtol=1e-6)
 
 
-def test_a_page_of_a_resumed_run(pages, tmp_path):
+@pytest.mark.parametrize("asked", ["at first", "later"])
+def test_a_page_of_a_resumed_run(pages, tmp_path, asked):
     def stop(done, total):
         raise KeyboardInterrupt
 
-    options = {"groups": GROUPS, "out": tmp_path / "o.npy", "report": tmp_path / "r.html"}
+    options = {"groups": GROUPS, "out": tmp_path / "o.npy"}
+    report = {"report": tmp_path / "r.html"}
+    first = options | report if asked == "at first" else options
     with pytest.raises(Interrupted):
-        score_file(EXAMPLE / "base.kld", block_rows=10, progress=stop, **options)
+        score_file(EXAMPLE / "base.kld", block_rows=10, progress=stop, **first)
     assert not (tmp_path / "r.html").exists()
-    assert score_file(EXAMPLE / "base.kld", resume=True, **options).resumed_rows == 10
+    assert score_file(EXAMPLE / "base.kld", resume=True, **options, **report).resumed_rows == 10
     assert (tmp_path / "r.html").read_bytes() == pages["score"].read_bytes()
 
 

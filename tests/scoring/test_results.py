@@ -7,11 +7,13 @@ import pyarrow.parquet
 import pytest
 
 from klce.scoring import InputError, results
-from klce.scoring.results import WRITERS, check_results_path, open_results, row_dtype
+from klce.scoring.columns import row_dtype
+from klce.scoring.results import WRITERS, check_results_path, open_results
 
 
 def make_table(dtype=np.float32):
-    table = np.zeros(6, dtype=row_dtype(dtype, labelled=True))
+    want = ("nll", "argmax", "logsumexp")
+    table = np.zeros(6, dtype=row_dtype(dtype, labelled=True, want=want))
     table["target"] = [0, 1, -100, 3, 2**40, 5]
     table["nll"] = [0.1, 1e-30, 0, np.inf, np.nan, 1 / 3]
     table["argmax"] = range(6)
@@ -21,10 +23,22 @@ def make_table(dtype=np.float32):
 
 def test_columns():
     assert row_dtype("f4", labelled=True).names == (
-        "target", "nll", "argmax", "entropy", "logsumexp"
+        "target", "nll", "max_log_prob", "logsumexp", "entropy", "rank", "argmax"
     )  # fmt: skip
-    assert row_dtype("f8", labelled=False).names == ("argmax", "entropy", "logsumexp")
-    assert row_dtype("f8", labelled=False)["entropy"] == np.float64
+    columns = row_dtype("f8", labelled=False)
+    assert columns.names == ("max_log_prob", "logsumexp", "entropy", "argmax")
+    assert columns["entropy"] == np.float64
+    columns = row_dtype(
+        "f4", labelled=True, cut_off=True, classes=9, want=("margin",), top_k=3, candidates=2
+    )
+    assert columns.descr == [
+        ("target", "<i8"),
+        ("margin", "<f4"),
+        ("candidate_log_probs", "<f4", (2,)),
+        ("top_ids", "<i8", (3,)),
+        ("top_log_probs", "<f4", (3,)),
+        ("saturated", "|b1"),
+    ]
 
 
 def test_npy_has_the_shape_of_the_rows(tmp_path):
@@ -56,7 +70,7 @@ def test_csv_lines_are_short(tmp_path):
     with open_results(tmp_path / "r.csv", (6,), table.dtype) as writer:
         writer.write(table[:2])
     assert (tmp_path / "r.csv").read_bytes() == (
-        b"row,target,nll,argmax,entropy,logsumexp\n0,0,0.1,0,0.0,-1.5\n1,1,1e-30,1,0.0,1e+20\n"
+        b"row,target,nll,logsumexp,argmax\n0,0,0.1,-1.5,0\n1,1,1e-30,1e+20,1\n"
     )
 
 
@@ -96,8 +110,28 @@ def test_json_lines_are_short(tmp_path):
     with open_results(tmp_path / "r.jsonl", (6,), table.dtype) as writer:
         writer.write(table[:1])
     assert (tmp_path / "r.jsonl").read_text() == (
-        '{"row": 0, "target": 0, "nll": 0.1, "argmax": 0, "entropy": 0.0, "logsumexp": -1.5}\n'
+        '{"row": 0, "target": 0, "nll": 0.1, "logsumexp": -1.5, "argmax": 0}\n'
     )
+
+
+def test_several_values_a_row(tmp_path):
+    table = np.zeros(3, [("a", "f4"), ("ids", "i8", (2,)), ("x", "f4", (1,)), ("ok", "?")])
+    table["ids"], table["x"] = [[1, 2], [3, 4], [5, -1]], [[0.1], [np.nan], [-np.inf]]
+    for suffix in WRITERS:
+        with open_results(tmp_path / f"r{suffix}", (3,), table.dtype) as writer:
+            writer.write(table[:1])
+            writer.write(table[1:])
+    assert np.load(tmp_path / "r.npy").tobytes() == table.tobytes()
+    assert (tmp_path / "r.csv").read_text().splitlines()[::3] == [
+        "row,a,ids_0,ids_1,x_0,ok", "2,0.0,5,-1,-inf,False"
+    ]  # fmt: skip
+    for suffix in (".jsonl", ".parquet", ".arrow"):
+        got = read_back(tmp_path / f"r{suffix}")
+        assert got["ids"] == table["ids"].tolist()
+        assert got["x"][0] == [pytest.approx(0.1)]
+    assert read_back(tmp_path / "r.jsonl")["x"][1:] == [[None], [None]]
+    schema = pa.parquet.read_schema(tmp_path / "r.parquet")
+    assert str(schema.field("ids").type) == "fixed_size_list<element: int64>[2]"
 
 
 def test_columns_keep_their_types(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 
 from klce import reference
 from klce.scoring import InputError, LabelError, score_file
+from klce.scoring.columns import SHOWN
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -33,8 +34,7 @@ def make(shape, dtype=np.float32, seed=0):
 
 def specification(logits, targets, ignore_index=-100):
     found = reference.score(logits, targets, ignore_index=ignore_index)
-    names = ("nll", "argmax", "entropy", "logsumexp")
-    return {"target": targets, **{name: found[name] for name in names}}
+    return {"target": targets, **{name: found[name] for name in SHOWN}}
 
 
 def assert_table(table, expected):
@@ -111,7 +111,7 @@ def test_without_labels(files, tmp_path):
     report = score_file(*files(logits), out=tmp_path / "out.npy")
     expected = specification(logits, targets)
     table = np.load(tmp_path / "out.npy")
-    assert table.dtype.names == ("argmax", "entropy", "logsumexp")
+    assert table.dtype.names == ("max_log_prob", "logsumexp", "entropy", "argmax")
     assert_table(table, expected)
     assert report.targets is None
     assert math.isnan(report.summary.mean_nll)

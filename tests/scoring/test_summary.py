@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klce.scoring.results import row_dtype
+from klce.scoring.columns import row_dtype
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
 
 
@@ -100,6 +100,15 @@ def test_infinite_loss():
     summary = summarize(table)
     assert (summary.infinite, summary.nan, summary.nll) == (1, 0, 4)
     assert summary.mean_nll == summary.perplexity == math.inf
+
+
+def test_saturated_rows_are_those_that_count():
+    table = np.zeros(5, row_dtype("f4", labelled=True, cut_off=True))
+    table["target"] = [0, -100, 0, 0, 0]
+    table["nll"] = [1, 0, np.nan, 2, 3]
+    table["saturated"] = [True, False, True, True, False]
+    assert summarize(table).saturated == summarize(table, block=2).saturated == 2
+    assert summarize(make_table(3)).saturated is None
 
 
 def test_without_labels():

@@ -1,0 +1,57 @@
+"""The columns of scored rows: of the summary and the page, and of what is asked for beside them."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import klce
+from klce.scoring.errors import in_one_sentence
+
+SUMMED = ("nll", "logsumexp", "entropy", "argmax")
+"""The statistics that the summary is made of."""
+
+SHOWN = (*SUMMED, "max_log_prob", "rank")
+"""The statistics that a page shows, and that results have if no others are asked for."""
+
+_OF_LABELS = ("nll", "rank")
+
+
+def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
+    """Return the statistics that rows have, with labels or without."""
+    return tuple(name for name in statistics if labelled or name not in _OF_LABELS)
+
+
+def row_dtype(
+    dtype: DTypeLike,
+    *,
+    labelled: bool,
+    cut_off: bool = False,
+    classes: int = 1,
+    want: tuple[str, ...] | None = None,
+    top_k: int = 0,
+    candidates: int | None = None,
+    temperature: float = 1.0,
+) -> np.dtype[Any]:
+    """Return the columns of per-row results, in nats, for logits of `dtype`.
+
+    They are those of `klce.score`, which refuses what it does not know: the statistics that are
+    wanted, by default `SHOWN`, and what it tells of the top k and of so many candidates. Where
+    there are labels, ``target`` is the first, the label as the file has it; where the logits come
+    from a file whose log-probabilities are cut off, too, ``saturated`` is the last: is the label
+    one of those, so that its NLL is a lower bound?
+    """
+    with in_one_sentence():
+        told = klce.score(
+            np.empty((0, classes), dtype),
+            np.empty(0, np.int64) if labelled else None,
+            want=those_of(SHOWN, labelled=labelled) if want is None else want,
+            top_k=top_k,
+            candidates=None if candidates is None else np.zeros(candidates, np.int64),
+            temperature=temperature,
+        )
+    columns: list[Any] = [("target", np.int64)] if labelled else []
+    columns += [(name, column.dtype, column.shape[1:]) for name, column in told.items()]
+    if labelled and cut_off:
+        columns.append(("saturated", np.bool_))
+    return np.dtype(columns)

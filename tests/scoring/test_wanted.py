@@ -1,0 +1,158 @@
+"""What `want`, `top_k`, `candidates` and `temperature` bring into the results of files."""
+
+import numpy as np
+import pytest
+
+import klce
+from klce.scoring import InputError, Interrupted, LabelError, score_file
+from klce.scoring.results import WRITERS
+from tests.scoring.runs import stop_after
+
+ALL = {
+    "want": (
+        "nll", "target_log_prob", "target_prob", "max_log_prob", "margin", "logsumexp", "entropy",
+        "varentropy", "rank", "argmax", "greedy_match",
+    ),
+    "top_k": 4,
+    "candidates": (3, 0),
+    "temperature": 1.7,
+}  # fmt: skip
+SUFFIXES = sorted(WRITERS)
+
+
+def score(out, **options):
+    return score_file("logits.npy", "targets.npy", out=out, **options)
+
+
+def test_rows_are_those_of_klce_score_to_the_bit(files):
+    summary = score("out.npy", **ALL).summary
+    rows = np.load("out.npy")
+    x, y = np.load("logits.npy"), np.load("targets.npy")
+    expected = klce.score(x, y, **ALL)
+    assert rows.dtype.names == ("target", *expected)
+    for name, column in expected.items():
+        assert rows[name].dtype == column.dtype
+        assert rows[name].tobytes() == column.tobytes(), name
+    assert summary.mean_nll == pytest.approx(expected.nll.mean(dtype=float), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ALL["want"])
+def test_one_statistic_and_no_other(files, name):
+    score("out.npy", want=[name])
+    x, y = np.load("logits.npy"), np.load("targets.npy")
+    rows = np.load("out.npy")
+    assert rows.dtype.names == ("target", name)
+    assert rows[name].tobytes() == klce.score(x, y, want=[name])[name].tobytes()
+
+
+def test_the_summary_does_not_depend_on_what_is_wanted(files):
+    plain = score("out.npy").summary
+    assert score("out.npy", want=["margin"], top_k=2).summary == plain
+    assert score_file("logits.npy", "targets.npy").summary == plain
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("options", [ALL, {"want": ["margin"], "top_k": 1}])
+def test_resumed_is_as_uninterrupted(files, suffix, options):
+    score(f"whole{suffix}", **options)
+    with pytest.raises(Interrupted):
+        score(f"parts{suffix}", block_rows=100, progress=stop_after(400), **options)
+    assert score(f"parts{suffix}", resume=True, block_rows=70, **options).resumed_rows == 400
+    assert (files / f"parts{suffix}").read_bytes() == (files / f"whole{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["temperature", "candidates", "top_k", "file"])
+def test_another_run_is_not_resumed(files, change):
+    np.save("c.npy", [3, 0])
+    options = dict(ALL, candidates="c.npy") if change == "file" else dict(ALL)
+    with pytest.raises(Interrupted):
+        score("out.npy", block_rows=100, progress=stop_after(400), **options)
+    if change == "file":
+        np.save("c.npy", [3, 1])
+    else:
+        options[change] = {"temperature": 1.0, "candidates": (3, 1), "top_k": 3}[change]
+    with pytest.raises(InputError, match="run differs in: "):
+        score("out.npy", resume=True, **options)
+
+
+@pytest.mark.parametrize("shape", [(1000, 20), (20, 50, 20)])
+def test_candidates_of_all_rows_and_of_each(files, shape):
+    x = np.load("logits.npy").reshape(shape)
+    np.save("x.npy", x)
+    each = np.random.default_rng(1).integers(0, 20, (*shape[:-1], 3))
+    for candidates in (np.array([7, 7, 1]), each):
+        np.savez("c.npz", candidates=candidates.astype(np.uint8), other=each)
+        score_file("x.npy", out="out.npy", want=(), candidates="c.npz", block_rows=33)
+        rows = np.load("out.npy")
+        expected = klce.score(x, candidates=candidates)["candidate_log_probs"]
+        assert rows.dtype.names == ("candidate_log_probs",)
+        assert rows["candidate_log_probs"].tobytes() == expected.tobytes()
+
+
+def test_dask(files):
+    distributed = pytest.importorskip("distributed")
+    np.save("c.npy", np.random.default_rng(1).integers(0, 20, (1000, 2)))
+    cluster = {"n_workers": 1, "threads_per_worker": 2, "processes": False}
+    with distributed.LocalCluster(
+        dashboard_address="localhost:0", scheduler_kwargs={"dashboard": False}, **cluster
+    ) as found:
+        for candidates in ((3, 0), "c.npy"):
+            options = ALL | {"candidates": candidates}
+            score("local.npy", **options)
+            address = found.scheduler_address
+            score("dask.npy", engine="dask", scheduler=address, block_rows=99, **options)
+            assert (files / "dask.npy").read_bytes() == (files / "local.npy").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"want": ["nl"]}, "want must name statistics of nll, .*, got 'nl'"),
+        ({"want": "nll"}, "want must be a collection of names, got 'nll'"),
+        ({"want": 3}, "want must be a collection of names, got 3"),
+        ({"want": []}, "want must name at least one statistic"),
+        ({"top_k": 21}, "top_k must be from 0 to the 20 classes"),
+        ({"temperature": 0}, "temperature must be from 1e-6 to 1e6, got 0"),
+        ({"candidates": [2, 20]}, r"candidates: candidate 20 is not a class \(0 to 19\)"),
+        ({"candidates": [2**70]}, "is not a class"),
+        ({"candidates": [-1]}, "candidate -1 is not a class"),
+        ({"candidates": [0.5]}, "candidates must be a file or integers"),
+        ({"candidates": []}, "at least one candidate"),
+        ({"candidates": "logits.npy"}, r"logits\.npy: candidates must be integers, got float32"),
+        ({"candidates": "odd.npy"}, r"candidates of shape \(3, 2\) are neither"),
+        ({"candidates": "high.npy"}, r"high\.npy: candidate 20 in row 7 is not a class"),
+        ({"out": None, "want": ["nll"]}, "want needs a file for the results"),
+        ({"out": None, "top_k": 2}, "top_k needs a file for the results"),
+        ({"out": None, "candidates": [2]}, "candidates needs a file for the results"),
+    ],
+)
+def test_refused(files, options, message):
+    np.save("odd.npy", np.zeros((3, 2), int))
+    np.save("high.npy", np.where(np.arange(2000).reshape(1000, 2) == 15, 20, 0))
+    before = sorted(files.iterdir())
+    with pytest.raises(InputError, match=message) as caught:
+        score_file("logits.npy", "targets.npy", **{"out": "out.npy"} | options)
+    assert isinstance(caught.value, LabelError) == ("is not a class" in str(caught.value))
+    assert sorted(files.iterdir()) == before
+
+
+def test_a_statistic_of_labels_needs_them(files):
+    for name in ("nll", "rank", "greedy_match"):
+        with pytest.raises(InputError, match=f"want must not name '{name}' without a target"):
+            score_file("logits.npy", out="out.npy", want=[name])
+
+
+def test_a_wide_result_stays_within_the_memory(files):
+    few = {"memory": 100_000, "top_k": 20, "candidates": range(20)}
+    score("few.npy", **few)
+    score("all.npy", **few | {"memory": 1 << 28})
+    assert (files / "few.npy").read_bytes() == (files / "all.npy").read_bytes()
+
+
+def test_groups_of_a_file_do_not_grow_with_the_columns(files, monkeypatch):
+    arrow = pytest.importorskip("pyarrow.parquet")
+    monkeypatch.setattr("klce.scoring.results._BYTES_IN_GROUP", 20_000)
+    score("out.parquet", top_k=20, want=())
+    groups = arrow.ParquetFile("out.parquet").metadata
+    assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) < 100
+    assert sum(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) == 1000
