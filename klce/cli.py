@@ -291,6 +291,12 @@ def compare(
     ] = None,
     out: _Out = None,
     report: _Report = None,
+    top_k: Annotated[
+        int,
+        typer.Option(
+            metavar="K", help="Count the classes that are among the K largest of both: top_overlap."
+        ),
+    ] = 0,
     compat: Annotated[
         str | None,
         typer.Option(
@@ -318,6 +324,7 @@ def compare(
             q,
             targets,
             out=out,
+            top_k=top_k,
             report=report,
             compat=compat,
             ignore_index=ignore_index,

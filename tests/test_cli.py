@@ -271,6 +271,9 @@ def test_compare(files):
     assert table["saturated rows"][0] == "0"
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert len((files / "out.csv").read_text().splitlines()) == 106
+    table = cells(run(*arguments, "--top-k", 10).stdout)
+    report = json.loads(run(*arguments, "--top-k", 10, "--json").stdout)
+    assert table["in the top 10 of both"][0] == f"{report['top_overlap']['mean']:#.5g}"
 
 
 @pytest.mark.parametrize(

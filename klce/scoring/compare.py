@@ -24,7 +24,7 @@ from klce.scoring.comparison import (
 )
 from klce.scoring.distribution import QUANTILES, in_order
 from klce.scoring.engines import open_engine
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, in_one_sentence
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import (
     Labels,
@@ -54,6 +54,8 @@ class Comparison(Run):
     ----------
     p, q : str
         The files.
+    top_k : int
+        How many of the largest classes were held against each other.
     sequences : int or None
         Number of sequences, if they are known.
     summary : ComparisonSummary or None
@@ -64,6 +66,7 @@ class Comparison(Run):
 
     p: str
     q: str
+    top_k: int
     sequences: int | None
     summary: ComparisonSummary | None
     lines: tuple[str, ...]
@@ -74,7 +77,8 @@ class Comparison(Run):
             results: dict[str, Any] = {"lines": list(self.lines)}
         else:
             results = _summary_values(self.summary)
-        return self._values({"p": self.p, "q": self.q}, {"sequences": self.sequences} | results)
+        results = {"top_k": self.top_k, "sequences": self.sequences} | results
+        return self._values({"p": self.p, "q": self.q}, results)
 
 
 def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
@@ -117,6 +121,7 @@ def compare_file(
     targets: StrPath | None = None,
     *,
     out: StrPath | None = None,
+    top_k: int = 0,
     report: StrPath | None = None,
     compat: str | None = None,
     ignore_index: int = -100,
@@ -140,6 +145,8 @@ def compare_file(
         one: llama.cpp's base file does.
     out : path, optional
         File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+    top_k : int, default 0
+        How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
     report : path, optional
         File for a page of pictures (``.html``).
     compat : {"llama.cpp"}, optional
@@ -194,11 +201,13 @@ def compare_file(
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
+    if compat is not None and top_k:
+        raise InputError(f"top_k belongs to the exact comparison, not to that of {compat}")
     if report is not None:
         if compat is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
         check_page(Path(report), local_files(inputs))
-    computation = Comparing(p, q, targets, compat, ignore_index).open()
+    computation = Comparing(p, q, targets, compat, ignore_index, top_k).open()
     rows_p, rows_q = computation.p, computation.q
     computation.check()
     groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
@@ -213,6 +222,7 @@ def compare_file(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
         run = {"command": "compare", "compat": compat, "ignore_index": ignore_index}
+        run |= {"top_k": top_k}
         run |= {"arithmetic": opened.arithmetic}
         shape, columns = rows_p.leading_shape, computation.columns
         store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
@@ -224,6 +234,7 @@ def compare_file(
         comparison = Comparison(
             p=os.fspath(p),
             q=os.fspath(q),
+            top_k=top_k,
             targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),
             shape=computation.shape,
@@ -253,6 +264,7 @@ class Comparing:
     targets: StrPath | None
     compat: str | None
     ignore_index: int
+    top_k: int = 0
 
     def absolute(self) -> "Comparing":
         """Return the task for a process in another folder."""
@@ -313,7 +325,11 @@ class _Exact(_Files):
         self.dtype = np.promote_types(p.dtype, q.dtype)
         self._cut_off = self.reader.layout is not None
         labelled = self.labels is not None
-        self.columns = row_dtype(self.dtype, labelled=labelled, cut_off=self._cut_off)
+        self.columns = row_dtype(
+            self.dtype, labelled=labelled, cut_off=self._cut_off, top_k=task.top_k
+        )
+        with in_one_sentence():
+            klce.compare(*np.empty((2, 0, p.classes), self.dtype), top_k=task.top_k)
         # Near rows, as they come and in float64; a flag for each class that is cut off.
         near = sum(8 + logits.block_dtype.itemsize for logits in (p, q))
         self.working_row_bytes = (near + 4 * self._cut_off) * p.classes
@@ -323,7 +339,7 @@ class _Exact(_Files):
         p, q = self.p.block(start, stop), self.q.block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
-        compare_block(table, p, q, target, self.task.ignore_index)
+        compare_block(table, p, q, target, self.task.ignore_index, top_k=self.task.top_k)
         if self._cut_off:
             floor = kld.at_floor(p)
             table["floor_classes"] = floor.sum(axis=1)
@@ -342,11 +358,12 @@ def compare_block(
     q: NDArray[Any],
     target: NDArray[np.int64] | None,
     ignore_index: int,
+    *,
+    top_k: int = 0,
 ) -> None:
     """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
-    compared = klce.compare(p, q, want=COMPARED)
-    for name in COMPARED:
-        table[name] = compared[name]
+    for name, column in klce.compare(p, q, want=COMPARED, top_k=top_k).items():
+        table[name] = column
     near = np.flatnonzero(table["total_variation"] < _NEAR)
     if len(near) and table.dtype["total_variation"] != np.float64:
         wide = (logits[near].astype(np.float64) for logits in (p, q))

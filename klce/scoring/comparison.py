@@ -19,6 +19,7 @@ MEASURES = {
     "total_variation": "total variation distance",
     "expected_agreement": "probability that samples of both agree",
     "same_argmax": "same argmax",
+    "top_overlap": "classes in the top k of both",
     "entropy_p": "entropy of P, nats",
     "entropy_q": "entropy of Q, nats",
     "nll_p": "NLL of P, nats",
@@ -44,7 +45,7 @@ COMPARED = (
 """What `klce.compare` tells of two rows."""
 
 
-def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[Any]:
+def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool, top_k: int = 0) -> np.dtype[Any]:
     """Return the columns of a comparison's per-row results, in nats.
 
     They have the names that `klce.compare` and, with ``_p`` and ``_q`` behind, `klce.score` give
@@ -56,6 +57,8 @@ def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool) -> np.dtype[An
     columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED)]
     columns += [("max_log_prob_p", real), ("max_log_prob_q", real)]
     columns += [("argmax_p", np.int64), ("argmax_q", np.int64)]
+    if top_k:
+        columns.append(("top_overlap", np.int64))
     if cut_off:
         columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
     return np.dtype(columns)

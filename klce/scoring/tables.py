@@ -95,6 +95,8 @@ def comparison_table(comparison: Comparison) -> Table:
     add("total_variation", "total variation")
     add("expected_agreement", "samples agree", "%", 100)
     add("same_argmax", "same argmax", "%", 100)
+    if comparison.top_k:
+        add("top_overlap", f"in the top {comparison.top_k:,} of both", "classes")
     add("entropy_p", "entropy of P", "nats")
     add("entropy_q", "entropy of Q", "nats")
     table.add_section()

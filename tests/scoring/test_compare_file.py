@@ -96,6 +96,18 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
         )
 
 
+def test_overlap_of_the_top_k(files, tmp_path):
+    p, q, _ = make(200, 30)
+    comparison = compare_file(*files(p, q), top_k=5, out=tmp_path / "out.npy")
+    best_p, best_q = (np.argsort(-x, axis=1, kind="stable")[:, :5] for x in (p, q))
+    expected = [len({*a} & {*b}) for a, b in zip(best_p.tolist(), best_q.tolist(), strict=True)]
+    assert np.load(tmp_path / "out.npy")["top_overlap"].tolist() == expected
+    assert comparison.summary.estimates["top_overlap"].mean == pytest.approx(np.mean(expected))
+    values = comparison.to_dict()
+    assert (values["top_k"], values["top_overlap"]["mean"]) == (5, pytest.approx(np.mean(expected)))
+    assert "top_overlap" not in compare_file(*files(p, q)).to_dict()
+
+
 @pytest.mark.parametrize("noise", [1e-5, 1e-3, 1e-2])
 def test_near_rows_keep_their_digits(files, tmp_path, noise):
     rng = np.random.default_rng(1)
@@ -234,6 +246,8 @@ def test_the_size_of_a_block_changes_no_bit(files, tmp_path):
     [
         ({"q": "short.npy"}, r"short\.npy: 19 rows of 5 classes, where .*p\.npy has 20 of 5"),
         ({"q": "narrow.npy"}, "20 rows of 4 classes"),
+        ({"top_k": 6}, "top_k must be from 0 to the 5 classes"),
+        ({"top_k": 2, "compat": "llama.cpp"}, "top_k belongs to the exact comparison"),
         ({"compat": "torch"}, r"compat must be llama\.cpp, got torch"),
         ({"resume": True}, "resume needs a file for the results"),
         ({"out": "x.txt"}, "not a file type that klce writes"),

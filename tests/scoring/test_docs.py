@@ -12,7 +12,11 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 import klce
+from klce._ufuncs import STATISTICS
 from klce.cli import app
+from klce.scoring import llama_cpp
+from klce.scoring.columns import row_dtype as columns_of_scores
+from klce.scoring.comparison import row_dtype as columns_of_comparisons
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scoring.md").read_text()
@@ -51,3 +55,22 @@ def test_every_option_is_documented():
         if option.startswith("--")
     }
     assert {option for option in options if option not in PAGE} <= {"--quiet", "--help"}
+
+
+def test_every_column_is_documented_with_its_dtype():
+    _, score, compare, compat = PAGE.split("| column of `--out` | dtype | unit | |")
+    everything = {"want": tuple(STATISTICS["score"]), "top_k": 2, "candidates": 2, "classes": 3}
+    for text, columns in (
+        (score, columns_of_scores("f4", labelled=True, cut_off=True, **everything)),
+        (compare, columns_of_comparisons("f4", labelled=True, cut_off=True, top_k=2)),
+        (compat, llama_cpp.COLUMNS),
+    ):
+        table, _, _ = text.partition("\n\n")
+        documented = {}
+        for line in table.splitlines()[2:]:
+            names, dtype, _ = line.split(" | ", 2)
+            documented |= dict.fromkeys(re.findall(r"`(\w+)`", names), dtype)
+        assert documented.keys() == set(columns.names)
+        for name in columns.names:  # "float" stands for both
+            dtype = columns[name].base.name
+            assert dtype in documented[name] or dtype == "float32" and "float" in documented[name]
