@@ -38,6 +38,7 @@ from klce.scoring.page import (
     draw_calibration,
     draw_density,
     draw_histogram,
+    left_out,
     number,
     quantile_name,
     top_class,
@@ -89,15 +90,14 @@ def gather(
     leading_shape: tuple[int, ...],
     ignore_index: int,
     groups: Groups | None,
-    kl_range: tuple[float, float],
 ) -> Pictures:
-    """Count rows of a comparison, whose KL(P||Q) has a range, into the bins of all pictures."""
-    smallest_kl, largest_kl = kl_range
+    """Count rows of a comparison into the bins of all pictures."""
     labelled = "target" in (rows.dtype.names or ())
     counting = functools.partial(counted_rows, ignore_index=ignore_index)
 
     positions, worst = Positions(leading_shape, groups), Worst()
-    entropy_top = change_top = 0.0
+    entropy_top = change_top = largest_kl = 0.0
+    smallest_kl = math.inf
     last = 0
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))
@@ -106,9 +106,13 @@ def gather(
         if labelled:
             change = np.abs(target_prob_change(table)[counts])
             change_top = max(change_top, float(change.max(initial=0)))
-        worst.add(start + np.flatnonzero(counts), table["kl_divergence"][counts])
+        divergences = table["kl_divergence"][counts]
+        worst.add(start + np.flatnonzero(counts), divergences)
+        divergences = divergences[np.isfinite(divergences)]
+        smallest_kl = min(smallest_kl, float(divergences.min(initial=math.inf)))
+        largest_kl = max(largest_kl, float(divergences.max(initial=0)))
 
-    top = largest_kl if LEAST_KL < largest_kl < math.inf else 1.0
+    top = largest_kl if largest_kl > LEAST_KL else 1.0
     least = smallest_kl if LEAST_KL < smallest_kl < top / 10 else min(LEAST_KL, top / 10)
     kl_edges = np.geomspace(least, top, BINS + 1)
     change_top = change_top or 1.0
@@ -128,10 +132,8 @@ def gather(
         if labelled:
             changes.add(target_prob_change(table))
             for sums, suffix in zip(calibrations, ("_p", "_q"), strict=True):
-                sums.add(
-                    np.exp(table["max_log_prob" + suffix], dtype=np.float64),
-                    table["argmax" + suffix] == table["target"],
-                )
+                right = table["argmax" + suffix] == table["target"]
+                sums.add(table["max_log_prob" + suffix], right)
     return Pictures(
         kl=kl.finish(),
         by_entropy=entropy.finish(),
@@ -149,13 +151,7 @@ def write_comparison_page(
     """Write the page of a comparison, given its rows and their sequences, if there are any."""
     summary = comparison.summary
     assert summary is not None
-    pictures = gather(
-        rows,
-        comparison.shape[:-1],
-        comparison.ignore_index,
-        groups,
-        (summary.kl_divergence_quantiles[0], summary.kl_divergence_quantiles[-1]),
-    )
+    pictures = gather(rows, comparison.shape[:-1], comparison.ignore_index, groups)
     write_page(
         path,
         heading="How far Q is from P",
@@ -241,10 +237,11 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
 
 
 def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
+    infinite = left_out(summary.infinite, "KL(P||Q)")
     found = [
         draw(
             "How far apart the rows are",
-            "Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.",
+            f"Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.{infinite}",
             lambda axes, colours: _draw_kl(
                 axes, colours, pictures.kl, summary.kl_divergence_quantiles
             ),
@@ -252,14 +249,14 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
         draw(
             "Divergence against entropy",
             "KL(P||Q) by the entropy of P: is Q wrong where P is sure, or where P is in doubt? "
-            "The line is the mean.",
+            f"The line is the mean.{infinite}",
             lambda axes, colours: _draw_density(
                 axes, colours, pictures.by_entropy, "entropy of P (nats)"
             ),
         ),
         draw(
             "Divergence along the position",
-            f"KL(P||Q) by the {pictures.positions}. The line is the mean.",
+            f"KL(P||Q) by the {pictures.positions}. The line is the mean.{infinite}",
             lambda axes, colours: _draw_density(
                 axes, colours, pictures.by_position, pictures.positions
             ),

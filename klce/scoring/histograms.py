@@ -121,7 +121,7 @@ class Worst:
 
 
 class HistogramSums:
-    """Builds a `Histogram`. Values beyond its edges are counted at them."""
+    """Builds a `Histogram`, of finite values. Those beyond its edges are counted at them."""
 
     def __init__(self, edges: NDArray[np.float64]) -> None:
         self._edges = edges
@@ -129,7 +129,9 @@ class HistogramSums:
 
     def add(self, values: NDArray[Any]) -> None:
         """Add rows."""
-        shown = np.clip(values.astype(np.float64), self._edges[0], self._edges[-1])
+        shown = np.clip(
+            values[np.isfinite(values)].astype(np.float64), self._edges[0], self._edges[-1]
+        )
         self._counts += np.histogram(shown, self._edges)[0]
 
     def finish(self) -> Histogram:
@@ -138,7 +140,7 @@ class HistogramSums:
 
 
 class DensitySums:
-    """Builds a `Density`. Values of y beyond its edges are counted at them."""
+    """Builds a `Density`, of rows with a finite y. Those beyond its edges are counted at them."""
 
     def __init__(self, x: NDArray[Any], y: NDArray[np.float64]) -> None:
         self._x, self._y = x, y
@@ -147,7 +149,8 @@ class DensitySums:
 
     def add(self, x: NDArray[Any], y: NDArray[Any]) -> None:
         """Add rows."""
-        x, y = x.astype(np.float64), y.astype(np.float64)
+        finite = np.isfinite(y)
+        x, y = x[finite].astype(np.float64), y[finite].astype(np.float64)
         shown = np.clip(y, self._y[0], self._y[-1])
         self._counts += np.histogram2d(x, shown, (self._x, self._y))[0].astype(np.int64)
         cells = np.clip(np.searchsorted(self._x, x, side="right") - 1, 0, len(self._sums) - 1)

@@ -167,6 +167,8 @@ def draw_histogram(
     axes.stairs(histogram.counts, edges, fill=True, color=colours["p"], alpha=0.75)
     axes.set_xlabel(label)
     axes.set_ylabel("rows")
+    if not histogram.counts.any():
+        axes.set_yticks([])  # a scale of none would go below 0
     for fraction in shown:
         value = quantiles[QUANTILES.index(fraction)]
         if not math.isfinite(value):
@@ -216,6 +218,13 @@ def draw_calibration(axes: Any, colours: Colours, models: dict[str, Calibration]
     axes.set_ylabel("accuracy (%)")
     if len(models) > 1:
         axes.legend(loc="upper left")
+
+
+def left_out(infinite: int, measure: str) -> str:
+    """Return what a caption says of rows whose measure is infinite, which no picture shows."""
+    if not infinite:
+        return ""
+    return f" {infinite:,} {'row' if infinite == 1 else 'rows'} of infinite {measure} left out."
 
 
 def quantile_name(fraction: float) -> str:

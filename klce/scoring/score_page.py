@@ -30,6 +30,7 @@ from klce.scoring.page import (
     draw_calibration,
     draw_density,
     draw_histogram,
+    left_out,
     number,
     quantile_name,
     top_class,
@@ -131,13 +132,13 @@ def gather(
     positions = Positions(shape[:-1], groups)
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))[counts]
-        table = table[counts]
         for name in {"entropy", measure}:
-            histograms[name].add(table[name])
-        position.add(places, table[measure])
+            histograms[name].add(table[name][counts])
+        position.add(places, table[measure][counts])
         if labelled:
-            by_rank += np.bincount(np.searchsorted(k, table["rank"]), minlength=len(k))
-            calibration.add(table["max_log_prob"], table["argmax"] == table["target"])
+            by_rank += np.bincount(np.searchsorted(k, table["rank"][counts]), minlength=len(k))
+            right = (table["argmax"] == table["target"])[counts]
+            calibration.add(table["max_log_prob"][counts], right)
     return Pictures(
         entropy=histograms["entropy"].finish(),
         nll=histograms["nll"].finish() if labelled else None,
@@ -165,7 +166,7 @@ def write_score_page(path: Path, scores: Scores, rows: NDArray[Any], groups: Gro
         heading="How well the labels were predicted" if labelled else "How sure the rows are",
         places=[("logits", scores.logits), ("labels", scores.targets)],
         counts=_counts(scores),
-        figures=_figures(pictures, found),
+        figures=_figures(pictures, found, scores.summary.infinite),
         tables=tables,
         worst=_worst(rows, pictures.worst, groups),
         dtype=scores.dtype,
@@ -255,16 +256,17 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
     return worst_table(title, f"The largest {measure}.", columns, rows, worst, groups)
 
 
-def _figures(pictures: Pictures, found: dict[str, list[float]]) -> list[Figure]:
-    figures = []
+def _figures(pictures: Pictures, found: dict[str, list[float]], infinite: int) -> list[Figure]:
+    figures, without = [], left_out(infinite, "NLL")
     if pictures.nll is not None:
-        figures.append(_distribution("NLL", pictures.nll, found["nll"]))
+        figures.append(_distribution("NLL", pictures.nll, found["nll"], without))
     figures.append(_distribution("entropy", pictures.entropy, found["entropy"]))
     measure = "entropy" if pictures.nll is None else "NLL"
     figures.append(
         draw(
             f"{measure[0].upper()}{measure[1:]} along the position",
-            f"{measure[0].upper()}{measure[1:]} by the {pictures.positions}. The line is the mean.",
+            f"{measure[0].upper()}{measure[1:]} by the {pictures.positions}. The line is the mean."
+            f"{without}",
             lambda axes, colours: draw_density(
                 axes, colours, pictures.by_position, pictures.positions, f"{measure} (nats)"
             ),
@@ -292,11 +294,13 @@ def _figures(pictures: Pictures, found: dict[str, list[float]]) -> list[Figure]:
     return figures
 
 
-def _distribution(name: str, histogram: Histogram, values: list[float]) -> Figure:
+def _distribution(
+    name: str, histogram: Histogram, values: list[float], without: str = ""
+) -> Figure:
     def picture(axes: Any, colours: Colours) -> None:
         draw_histogram(axes, colours, histogram, f"{name} (nats)", values, (0.5, 0.9, 0.99))
 
-    return draw(f"Rows by {name}", f"Rows by their {name}, and its percentiles.", picture)
+    return draw(f"Rows by {name}", f"Rows by their {name}, and its percentiles.{without}", picture)
 
 
 def _draw_ranks(axes: Any, colours: Colours, ranks: Ranks) -> None:

@@ -73,4 +73,4 @@ def test_every_column_is_documented_with_its_dtype():
         assert documented.keys() == set(columns.names)
         for name in columns.names:  # "float" stands for both
             dtype = columns[name].base.name
-            assert dtype in documented[name] or dtype == "float32" and "float" in documented[name]
+            assert dtype in documented[name] or (dtype == "float32" and "float" in documented[name])

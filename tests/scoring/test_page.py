@@ -190,9 +190,16 @@ def test_pictures_of_scores_count_the_rows_that_count(tmp_path, one_theme, monke
     rows = np.load(tmp_path / "out.npy")
     found = gather_scores(rows, (200, 30), -100, None)
     assert summary.infinite == 1
-    for counts in (found.nll.counts, found.entropy.counts, found.by_position.counts,
-                   found.calibration.counts):  # fmt: skip
-        assert counts.sum() == summary.counted < 200
+    for picture, rows_shown in (
+        (found.nll, summary.counted - 1),
+        (found.by_position, summary.counted - 1),
+        (found.entropy, summary.counted),
+        (found.calibration, summary.counted),
+    ):
+        assert picture.counts.sum() == rows_shown < 200
+    assert np.isfinite(found.by_position.mean[found.by_position.counts.any(axis=1)]).all()
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("1 row of infinite NLL left out.") == 2 * 2  # captions, and texts of images
     counted = rows[(targets != -100) & ~np.isnan(rows["entropy"])]
     for k, share in zip(found.ranks.k, found.ranks.share, strict=True):
         assert share == pytest.approx(np.mean(counted["rank"] <= k))
@@ -202,19 +209,15 @@ def test_pictures_of_scores_count_the_rows_that_count(tmp_path, one_theme, monke
     assert np.all(np.diff(rows["nll"][found.worst]) <= 0)
     right = np.nansum(found.calibration.accuracy * found.calibration.counts)
     assert right == pytest.approx(summary.correct)
+    sure = np.nansum(found.calibration.confidence * found.calibration.counts)
+    assert sure == pytest.approx(np.exp(counted["max_log_prob"]).sum())
 
 
 def test_pictures_count_all_rows(tmp_path):
     paths = [EXAMPLE / name for name in ("base_logits.npy", "q4_logits.npy", "targets.npy")]
-    summary = compare_file(*paths, out=tmp_path / "out.npy").summary
+    compare_file(*paths, out=tmp_path / "out.npy")
     rows = np.load(tmp_path / "out.npy")
-    found = gather(
-        rows,
-        (105,),
-        -100,
-        None,
-        (summary.kl_divergence_quantiles[0], summary.kl_divergence_quantiles[-1]),
-    )
+    found = gather(rows, (105,), -100, None)
     assert found.kl.counts.sum() == 105
     assert found.change.counts.sum() == 105
     for density in (found.by_entropy, found.by_position):
@@ -224,9 +227,36 @@ def test_pictures_count_all_rows(tmp_path):
         assert total == pytest.approx(rows["kl_divergence"].astype(float).sum(), rel=1e-9)
     for calibration, suffix in zip(found.calibration, ("_p", "_q"), strict=True):
         assert calibration.counts.sum() == 105
+        sure = np.nansum(calibration.confidence * calibration.counts)
+        assert sure == pytest.approx(np.exp(rows["max_log_prob" + suffix].astype(float)).sum())
         right = np.nansum(calibration.accuracy * calibration.counts)
         assert right == pytest.approx((rows["argmax" + suffix] == rows["target"]).sum())
     assert found.worst.tolist() == np.argsort(-rows["kl_divergence"], kind="stable")[:20].tolist()
+
+
+def test_infinite_divergences_are_left_out_of_the_pictures(tmp_path, one_theme):
+    rng = np.random.default_rng(0)
+    p = 3 * rng.normal(size=(400, 9))
+    q = p + rng.normal(size=p.shape) * rng.exponential(2, size=(400, 1))
+    q[::4, 0] = -np.inf
+    for name, logits in (("p", p), ("q", q)):
+        np.save(tmp_path / f"{name}.npy", logits)
+    paths = {"out": tmp_path / "out.npy", "report": tmp_path / "c.html"}
+    summary = compare_file(tmp_path / "p.npy", tmp_path / "q.npy", **paths).summary
+    assert summary.infinite == 100
+    rows = np.load(tmp_path / "out.npy")
+    found = gather(rows, (400,), -100, None)
+    finite = rows["kl_divergence"][np.isfinite(rows["kl_divergence"])]
+    assert finite.max() > 1
+    assert found.kl.edges[-1] == pytest.approx(finite.max())
+    assert found.kl.counts.sum() == 300
+    for density in (found.by_entropy, found.by_position):
+        assert density.counts.sum() == 300
+        shown = density.counts.sum(axis=1)
+        assert np.isfinite(density.mean[shown > 0]).all()
+        assert np.nansum(density.mean * shown) == pytest.approx(finite.sum())
+    text = (tmp_path / "c.html").read_text()
+    assert text.count("100 rows of infinite KL(P||Q) left out.") == 3 * 2
 
 
 def test_expected_calibration_error():
