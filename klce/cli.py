@@ -209,13 +209,15 @@ def score(
     bytes_file: Annotated[
         str | None,
         typer.Option(
-            "--bytes", metavar="FILE", help="Bytes of each of --groups, for bits per byte."
+            "--bytes",
+            metavar="FILE",
+            help="Bytes of each of --groups, in the order of their first rows, for bits per byte.",
         ),
     ] = None,
     words_file: Annotated[
         str | None,
         typer.Option(
-            "--words", metavar="FILE", help="Words of each of --groups, for bits per word."
+            "--words", metavar="FILE", help="Words of each of --groups likewise, for bits per word."
         ),
     ] = None,
     sequences: Annotated[

@@ -22,7 +22,7 @@ class Groups:
     Attributes
     ----------
     labels : ndarray
-        The ids in ascending order; for offsets, the numbers from 0 on.
+        The ids in the order in which they first appear; for offsets, the numbers from 0 on.
     """
 
     def __init__(self, reader: Reader, rows: int) -> None:
@@ -33,6 +33,7 @@ class Groups:
         self._offsets: NDArray[np.int64] | None = None
         if math.prod(shape) == rows and shape:
             self.labels = self._distinct(rows)
+            self._ascending = np.argsort(self.labels)
             return
         if len(shape) != 1 or not shape[0]:
             raise InputError(
@@ -58,7 +59,8 @@ class Groups:
         if self._offsets is not None:
             rows = np.arange(start, stop)
             return np.searchsorted(self._offsets, rows, side="right") - 1
-        return np.searchsorted(self.labels, self._ids(start, stop))
+        ids = self._ids(start, stop)
+        return self._ascending[np.searchsorted(self.labels, ids, sorter=self._ascending)]
 
     def _ids(self, start: int, stop: int) -> NDArray[Any]:
         return self._reader.read(start, stop, len(self._reader.shape))
@@ -66,7 +68,10 @@ class Groups:
     def _distinct(self, rows: int) -> NDArray[Any]:
         found: NDArray[Any] = np.empty(0, self._reader.dtype)
         for start in range(0, rows, _AT_ONCE):
-            found = np.union1d(found, self._ids(start, min(start + _AT_ONCE, rows)))
+            block = self._ids(start, min(start + _AT_ONCE, rows))
+            ids, first = np.unique(block, return_index=True)
+            new = ~np.isin(ids, found, assume_unique=True)
+            found = np.concatenate([found, ids[new][np.argsort(first[new])]])
         return found
 
 

@@ -91,7 +91,8 @@ def score_file(
     groups : path or URL, optional
         The sequence of each row, as ids or offsets: see `klce.scoring.groups.Groups`. Needs labels.
     bytes_file, words_file : path or URL, optional
-        The length of each sequence in bytes or words, for bits per byte or word. Need `groups`.
+        The length of each sequence in bytes or words, for bits per byte or word, in the order in
+        which the sequences first appear. Need `groups`.
     sequences_out : path, optional
         File for the results sequence by sequence. Needs `groups`.
     block_rows : int, optional

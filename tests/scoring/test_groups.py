@@ -70,12 +70,25 @@ def test_sequences(files):
     assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 30, rel=1e-6)
 
 
-def test_ids_are_sequences_in_ascending_order(files):
-    score_file("logits.npy", "targets.npy", groups="offsets.npy", sequences_out="a.npy")
-    score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out="b.npy")
+def test_ids_are_sequences_in_the_order_of_their_first_rows(files):
+    options = {"words_file": "words.npy", "sequences_out": "a.npy"}
+    score_file("logits.npy", "targets.npy", groups="offsets.npy", **options)
+    np.save("words.npy", np.load("words.npy")[[0, 2, 3]])
+    options["sequences_out"] = "b.npy"
+    score_file("logits.npy", "targets.npy", groups="ids.npy", **options)
     offsets, ids = np.load("a.npy"), np.load("b.npy")
-    assert ids["sequence"].tolist() == [-3, 7, 9]
-    assert ids["log_likelihood"].tolist() == offsets["log_likelihood"][[2, 0, 3]].tolist()
+    assert ids["sequence"].tolist() == [7, -3, 9]
+    for name in ("log_likelihood", "bits_per_word"):
+        assert ids[name].tolist() == offsets[name][[0, 2, 3]].tolist()
+
+
+def test_the_order_of_ids_that_come_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 7)
+    ids = np.random.default_rng(0).integers(-20, 20, 300)
+    np.save(tmp_path / "ids.npy", ids)
+    groups = Groups(open_reader(tmp_path / "ids.npy"), 300)
+    assert groups.labels.tolist() == list(dict.fromkeys(ids.tolist()))
+    np.testing.assert_array_equal(groups.labels[groups.block(11, 250)], ids[11:250])
 
 
 def test_rows_of_a_sequence_need_not_be_neighbours(files):
@@ -86,7 +99,7 @@ def test_rows_of_a_sequence_need_not_be_neighbours(files):
     np.save("ids2.npy", np.load("ids.npy")[order])
     score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out="a.npy")
     score_file("logits2.npy", "targets2.npy", groups="ids2.npy", sequences_out="b.npy")
-    a, b = np.load("a.npy"), np.load("b.npy")
+    a, b = (np.sort(np.load(name), order="sequence") for name in ("a.npy", "b.npy"))
     assert a["tokens"].tolist() == b["tokens"].tolist()
     np.testing.assert_allclose(a["log_likelihood"], b["log_likelihood"], rtol=1e-12)
 
