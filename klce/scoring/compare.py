@@ -22,7 +22,7 @@ from klce.scoring.comparison import (
     row_dtype,
     summarize,
 )
-from klce.scoring.distribution import QUANTILES, in_order
+from klce.scoring.distribution import QUANTILES
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError, in_one_sentence
 from klce.scoring.groups import Groups
@@ -60,7 +60,7 @@ class Comparison(Run):
         Number of sequences, if they are known.
     summary : ComparisonSummary or None
         None with ``compat=``.
-    lines : tuple of str
+    output : klce.scoring.llama_cpp.Output or None
         With ``compat=``, what the tool prints.
     """
 
@@ -69,13 +69,19 @@ class Comparison(Run):
     top_k: int
     sequences: int | None
     summary: ComparisonSummary | None
-    lines: tuple[str, ...]
+    output: llama_cpp.Output | None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What the tool prints, line by line; nothing without ``compat=``."""
+        return () if self.output is None else self.output.lines
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, which has no nan or inf: they are None."""
-        if self.summary is None:
-            results: dict[str, Any] = {"lines": list(self.lines)}
-        else:
+        results: dict[str, Any] = {}
+        if self.output is not None:
+            results = {"lines": list(self.lines)} | self.output.values
+        if self.summary is not None:
             results = _summary_values(self.summary)
         results = {"top_k": self.top_k, "sequences": self.sequences} | results
         return self._values({"p": self.p, "q": self.q}, results)
@@ -156,7 +162,7 @@ def compare_file(
     groups : path or URL, optional
         The sequence of each row, for errors clustered by sequence; see
         `klce.scoring.groups.Groups`. Without it, the array ``groups`` of the file of P, if it has
-        one: of llama.cpp's base file, the chunks.
+        one: of llama.cpp's base file, the chunks. With ``compat=``, the chunks of the tool's table.
     block_rows : int, optional
         Rows to compare at once. It changes no bit of any result.
     memory : int
@@ -212,6 +218,7 @@ def compare_file(
     computation.check()
     groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
     found_groups = None if groups_reader is None else Groups(groups_reader, rows_p.rows)
+    ends = None if compat is None or found_groups is None else found_groups.ends()
     plan = plan_blocks(
         [rows_p, rows_q],
         memory=memory,
@@ -244,7 +251,7 @@ def compare_file(
             engine=engine,
             isas=opened.isas,
             summary=summarize(rows, ignore_index, found_groups) if compat is None else None,
-            lines=tuple(computation.lines(rows)),
+            output=llama_cpp.output(rows, ends) if compat is not None else None,
             seconds=seconds,
             resumed_rows=resumed,
             read_bytes=(rows_p.rows - resumed) * (rows_p.row_bytes + rows_q.row_bytes),
@@ -311,10 +318,6 @@ class _Files(abc.ABC):
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
 
-    @abc.abstractmethod
-    def lines(self, rows: NDArray[Any]) -> list[str]:
-        """Return what a tool prints of the rows."""
-
 
 class _Exact(_Files):
     """The exact comparison: klce's functions, block by block."""
@@ -346,10 +349,6 @@ class _Exact(_Files):
             if target is not None:
                 table["saturated"] = kld.saturated(floor, target, self.task.ignore_index)
         return table
-
-    def lines(self, rows: NDArray[Any]) -> list[str]:
-        """Return nothing: the summary says it all."""
-        return []
 
 
 def compare_block(
@@ -395,9 +394,7 @@ class _LlamaCpp(_Files):
         if not self.p.rows:
             raise InputError(f"{self.p.path}: llama.cpp's statistics need rows, there are none")
         self.labels: Labels
-        layout = self.reader.layout
-        self._decoded = layout is not None
-        self._rows_per_chunk = None if layout is None else layout.rows_per_chunk
+        self._decoded = self.reader.layout is not None
         self.working_row_bytes = 6 * 8 * self.p.classes
 
     def check(self) -> None:
@@ -417,14 +414,3 @@ class _LlamaCpp(_Files):
         return llama_cpp.compare_rows(
             log_p, self.q.block(start, stop), self.labels.block(start, stop)
         )
-
-    def lines(self, rows: NDArray[Any]) -> list[str]:
-        """Return what the tool prints: the table of chunks, where they are known, and the rest."""
-        lines = []
-        if self._rows_per_chunk is not None:
-            lines += [*llama_cpp.chunk_lines(rows, self._rows_per_chunk), ""]
-        with (
-            in_order(rows, lambda table: table["kl_divergence"], np.float32) as kl,
-            in_order(rows, lambda table: table["target_prob_change"], np.float32) as changes,
-        ):
-            return [*lines, *llama_cpp.statistics_lines(rows, kl, changes), ""]

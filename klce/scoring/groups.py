@@ -29,7 +29,7 @@ class Groups:
         path, shape = reader.path, reader.shape
         if reader.dtype.kind not in "iu":
             raise InputError(f"{path}: groups must be integers, got {reader.dtype}")
-        self._reader = reader
+        self._reader, self._rows = reader, rows
         self._offsets: NDArray[np.int64] | None = None
         if math.prod(shape) == rows and shape:
             self.labels = self._distinct(rows)
@@ -61,6 +61,29 @@ class Groups:
             return np.searchsorted(self._offsets, rows, side="right") - 1
         ids = self._ids(start, stop)
         return self._ascending[np.searchsorted(self.labels, ids, sorter=self._ascending)]
+
+    def ends(self) -> NDArray[np.int64]:
+        """Return the row behind the last one of each sequence that has rows, as chunks end.
+
+        Raises
+        ------
+        InputError
+            Where a sequence goes on after another one has begun.
+        """
+        counts, last = np.zeros(len(self), np.int64), 0
+        for start in range(0, self._rows, _AT_ONCE):
+            of = self.block(start, min(start + _AT_ONCE, self._rows))
+            back = np.diff(of, prepend=last) < 0
+            if back.any():
+                at = int(back.argmax())
+                raise InputError(
+                    f"{self._reader.path}: chunks have to follow one another, but "
+                    f"{self.labels[of[at]]} goes on in row {start + at}"
+                )
+            last = int(of[-1])
+            counts += np.bincount(of, minlength=len(self))
+        ends: NDArray[np.int64] = np.cumsum(counts[counts > 0])
+        return ends
 
     def _ids(self, start: int, stop: int) -> NDArray[Any]:
         return self._reader.read(start, stop, len(self._reader.shape))

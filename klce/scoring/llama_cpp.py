@@ -9,7 +9,7 @@ Checked against commit 0c1e57098 of the tool, whose output for two pairs of file
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring import kld
+from klce.scoring.distribution import ROWS_AT_ONCE, in_order
+from klce.scoring.scores import finite_or_none
 
 FLOOR = -16.0
 """Log-probabilities of the base at or below it are left out of the divergence."""
@@ -78,21 +80,19 @@ class _Estimate:
 
 
 class Statistics:
-    """The tool's statistics of the rows so far."""
+    """The tool's statistics of so many rows, given `_sums` of them."""
 
-    def __init__(self, table: NDArray[Any]) -> None:
-        nll_q, nll_p, kl = table["nll_q"], table["nll_p"], table["kl_divergence"]
-        change = table["target_prob_change"]
-        square = (change * change).astype(np.float64)
-        self.count = len(table)
-        q = self._mean(nll_q, nll_q * nll_q)  # products in float32, like the values
-        p = self._mean(nll_p, nll_p * nll_p)
-        covariance = self._covariance(nll_q, nll_p)
-        self.perplexity_q = _exponential(q)
-        self.perplexity_p = _exponential(p)
-        self.correlation = _divide(covariance, q.error * p.error)
+    def __init__(self, count: int, sums: NDArray[np.float64]) -> None:
+        q, qq, p, pp, qp, kl, kl_squares, change, squares, fourth_powers, same = sums.tolist()
+        self.count = count
+        mean_q, mean_p = self._mean(q, qq), self._mean(p, pp)
+        covariance = self._covariance(q, p, qp)
+        self.perplexity_q = _exponential(mean_q)
+        self.perplexity_p = _exponential(mean_p)
+        self.correlation = _divide(covariance, mean_q.error * mean_p.error)
         self.log_ratio = _Estimate(
-            q.value - p.value, _root(q.error**2 + p.error**2 - 2 * covariance)
+            mean_q.value - mean_p.value,
+            _root(mean_q.error**2 + mean_p.error**2 - 2 * covariance),
         )
         self.ratio = _exponential(self.log_ratio)
         between = self.perplexity_q.value * self.perplexity_p.value * covariance
@@ -100,27 +100,108 @@ class Statistics:
             self.perplexity_q.value - self.perplexity_p.value,
             _root(self.perplexity_q.error**2 + self.perplexity_p.error**2 - 2 * between),
         )
-        self.kl = self._mean(kl, kl * kl)
-        self.change = self._mean(change, square)
-        mean_square = self._mean(square, square * square)
+        self.kl = self._mean(kl, kl_squares)
+        self.change = self._mean(change, squares)
+        mean_square = self._mean(squares, fourth_powers)
         rms = _root(mean_square.value)
         self.rms_change = _Estimate(rms, _divide(0.5 * mean_square.error, rms))
-        same = float(table["same_argmax"].sum()) / self.count
-        self.same_top = _Estimate(same, _root(_divide(same * (1 - same), self.count - 1)))
+        share = same / count
+        self.same_top = _Estimate(share, _root(_divide(share * (1 - share), count - 1)))
 
-    def _mean(self, values: NDArray[Any], squares: NDArray[Any]) -> _Estimate:
-        mean = float(values.sum(dtype=np.float64)) / self.count
-        variance = float(squares.sum(dtype=np.float64)) / self.count - mean * mean
+    def _mean(self, total: float, squares: float) -> _Estimate:
+        mean = total / self.count
+        variance = squares / self.count - mean * mean
         # The tool takes a variance that rounding made negative, and one of few values, for none.
         known = variance > 0 and self.count > 10
         return _Estimate(mean, math.sqrt(variance / (self.count - 1)) if known else 0.0)
 
-    def _covariance(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    def _covariance(self, a: float, b: float, products: float) -> float:
         if self.count < 10:
             return 0.0
-        means = [float(values.sum(dtype=np.float64)) / self.count for values in (a, b)]
-        mean_product = float((a * b).sum(dtype=np.float64)) / self.count
-        return (mean_product - means[0] * means[1]) / (self.count - 1)
+        mean_product = products / self.count
+        return (mean_product - a / self.count * (b / self.count)) / (self.count - 1)
+
+    def values(self) -> dict[str, Any]:
+        """Return them by the names that the exact comparison has for them, without nan and inf."""
+        values: dict[str, Any] = {"nll_correlation": self.correlation}
+        for name, estimate in (
+            ("perplexity_p", self.perplexity_p),
+            ("perplexity_q", self.perplexity_q),
+            ("perplexity_ratio", self.ratio),
+            ("perplexity_difference", self.difference),
+            ("rms_target_prob_change", self.rms_change),
+        ):
+            values |= {name: estimate.value, f"{name}_error": estimate.error}
+        for name, estimate in (
+            ("nll_change", self.log_ratio),
+            ("kl_divergence", self.kl),
+            ("target_prob_change", self.change),
+            ("same_argmax", self.same_top),
+        ):
+            values[name] = {
+                "mean": finite_or_none(estimate.value),
+                "error": finite_or_none(estimate.error),
+            }
+        return {name: finite_or_none(value) for name, value in values.items()}
+
+
+def _sums(table: NDArray[Any]) -> NDArray[np.float64]:
+    q, p, kl = table["nll_q"], table["nll_p"], table["kl_divergence"]
+    change = table["target_prob_change"]
+    squares = (change * change).astype(np.float64)
+    columns = (
+        q, q * q, p, p * p, q * p,  # products in float32, like the values
+        kl, kl * kl, change, squares, squares * squares, table["same_argmax"],
+    )  # fmt: skip
+    return np.array([column.sum(dtype=np.float64) for column in columns])
+
+
+def _running(table: NDArray[Any], ends: Iterable[int]) -> Iterator[Statistics]:
+    """Yield the statistics of the rows up to the end of each chunk."""
+    sums, start = np.zeros(11), 0
+    for stop in ends:
+        for begin in range(start, stop, ROWS_AT_ONCE):
+            sums += _sums(table[begin : min(begin + ROWS_AT_ONCE, stop)])
+        yield Statistics(stop, sums)
+        start = stop
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the tool prints.
+
+    Attributes
+    ----------
+    lines : tuple of str
+        As it stands on a terminal.
+    values : dict
+        The same numbers by name, for JSON; ``chunks`` has those up to the end of each.
+    """
+
+    lines: tuple[str, ...]
+    values: dict[str, Any]
+
+
+def output(table: NDArray[Any], ends: NDArray[np.int64] | None) -> Output:
+    """Return what the tool prints of rows; `ends` tells where chunks end, if that is known."""
+    found = list(_running(table, [len(table)] if ends is None else ends.tolist()))
+    with (
+        in_order(table, lambda rows: rows["kl_divergence"], np.float32) as kl,
+        in_order(table, lambda rows: rows["target_prob_change"], np.float32) as changes,
+    ):
+        kl_quantiles = dict(_quantiles(kl))
+        change_quantiles = dict(_quantiles(changes, quartiles=True))
+    lines = [] if ends is None else [*_chunk_lines(found), ""]
+    lines += [*_statistics_lines(found[-1], kl_quantiles, change_quantiles), ""]
+    values = found[-1].values()
+    for name, quantiles in (
+        ("kl_divergence_quantiles", kl_quantiles),
+        ("target_prob_change_quantiles", change_quantiles),
+    ):
+        values[name] = {f"{at:g}": finite_or_none(quantiles[at]) for at in sorted(quantiles)}
+    if ends is not None:
+        values["chunks"] = [statistics.values() for statistics in found]
+    return Output(tuple(lines), values)
 
 
 _CHUNK_HEADING = (
@@ -129,11 +210,10 @@ _CHUNK_HEADING = (
 )
 
 
-def chunk_lines(table: NDArray[Any], rows_per_chunk: int) -> Iterator[str]:
+def _chunk_lines(found: list[Statistics]) -> Iterator[str]:
     """Yield the table of chunks: the statistics after each."""
     yield _CHUNK_HEADING
-    for chunk, stop in enumerate(range(rows_per_chunk, len(table) + 1, rows_per_chunk), 1):
-        s = Statistics(table[:stop])
+    for chunk, s in enumerate(found, 1):
         yield (
             f"{chunk:4d}"
             f"    {_pair(s.perplexity_q, '9.4f')}"
@@ -144,11 +224,10 @@ def chunk_lines(table: NDArray[Any], rows_per_chunk: int) -> Iterator[str]:
         )
 
 
-def statistics_lines(
-    table: NDArray[Any], kl: NDArray[np.float32], change: NDArray[np.float32]
+def _statistics_lines(
+    s: Statistics, kl: dict[float, float], change: dict[float, float]
 ) -> Iterator[str]:
-    """Yield the blocks of statistics, given the divergences and probability changes in order."""
-    s = Statistics(table)
+    """Yield the blocks of statistics, given the quantiles of divergences and changes."""
     yield "====== Perplexity statistics ======"
     yield f"Mean PPL(Q)                   : {_pair(s.perplexity_q, '10.6f')}"
     yield f"Mean PPL(base)                : {_pair(s.perplexity_p, '10.6f')}"
@@ -159,30 +238,35 @@ def statistics_lines(
     yield ""
     yield "====== KL divergence statistics ======"
     yield f"Mean    KLD: {_pair(s.kl, '10.6f')}"
-    for name, fraction in _percentiles(kl):
-        yield f"{name} KLD: {_number(fraction, '10.6f')}"
+    for at, value in kl.items():
+        yield f"{_quantile_name(at)} KLD: {_number(value, '10.6f')}"
     yield ""
     yield "====== Token probability statistics ======"
     yield f"Mean    Δp: {_pair(_percent(s.change), '6.3f', '5.3f')} %"
-    for name, fraction in _percentiles(change, quartiles=True):
-        yield f"{name} Δp: {_number(100 * fraction, '6.3f')}%"
+    for at, value in change.items():
+        yield f"{_quantile_name(at)} Δp: {_number(100 * value, '6.3f')}%"
     yield f"RMS Δp    : {_pair(_percent(s.rms_change), '6.3f', '5.3f')} %"
     yield f"Same top p: {_pair(_percent(s.same_top), '6.3f', '5.3f')} %"
 
 
-def _percentiles(
+def _quantiles(
     ordered: NDArray[np.float32], *, quartiles: bool = False
-) -> Iterator[tuple[str, float]]:
-    yield "Maximum", float(ordered[-1])
-    for percent in (99.9, 99.0, 95.0, 90.0, *([75.0] if quartiles else [])):
-        yield f"{percent:4.1f}%  ", _percentile(ordered, percent / 100)
-    yield "Median ", _median(ordered)
-    for percent in (*([25.0] if quartiles else []), 10.0, 5.0, 1.0, 0.1):
-        yield f"{percent:4.1f}%  ", _percentile(ordered, percent / 100)
-    yield "Minimum", float(ordered[0])
+) -> Iterator[tuple[float, float]]:
+    yield 1.0, float(ordered[-1])
+    for fraction in (0.999, 0.99, 0.95, 0.9, *([0.75] if quartiles else [])):
+        yield fraction, _quantile(ordered, fraction)
+    yield 0.5, _median(ordered)
+    for fraction in (*([0.25] if quartiles else []), 0.1, 0.05, 0.01, 0.001):
+        yield fraction, _quantile(ordered, fraction)
+    yield 0.0, float(ordered[0])
 
 
-def _percentile(ordered: NDArray[np.float32], fraction: float) -> float:
+def _quantile_name(fraction: float) -> str:
+    names = {1.0: "Maximum", 0.5: "Median ", 0.0: "Minimum"}
+    return names.get(fraction, f"{100 * fraction:4.1f}%  ")
+
+
+def _quantile(ordered: NDArray[np.float32], fraction: float) -> float:
     position = np.float32(fraction) * np.float32(len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)

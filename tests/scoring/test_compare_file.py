@@ -318,6 +318,61 @@ def test_llama_cpp_output_from_plain_logits(files):
     assert "".join(line + "\n" for line in comparison.lines) == statistics
 
 
+@pytest.mark.parametrize("kind", ["ids", "offsets"])
+def test_llama_cpp_chunks_are_the_groups(tmp_path, kind):
+    ids = np.repeat([5, -1, 7], 35)
+    np.save(tmp_path / "groups.npy", ids if kind == "ids" else [0, 35, 35, 70, 105])
+    options = {"compat": "llama.cpp", "groups": tmp_path / "groups.npy"}
+    assert "".join(f"{line}\n" for line in compare_file(BASE, Q, **options).lines) == printed(
+        "q4_tool_output"
+    )
+    lines = compare_file(P, Q, TARGETS, **options).lines
+    assert "".join(f"{line}\n" for line in lines) == printed("q4_tool_output")
+    np.save(tmp_path / "groups.npy", [0, 50, 105])
+    lines = compare_file(BASE, Q, **options).lines
+    assert [line[:4] for line in lines[1:4]] == ["   1", "   2", ""]
+
+
+def test_llama_cpp_chunks_follow_one_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 16)
+    ids = np.repeat([5, -1, 7], 35)
+    ids[77] = 5
+    np.save(tmp_path / "ids.npy", ids)
+    with pytest.raises(InputError, match=r"ids\.npy: chunks have .* but 5 goes on in row 77"):
+        compare_file(BASE, Q, compat="llama.cpp", groups=tmp_path / "ids.npy")
+
+
+def test_llama_cpp_numbers_by_name():
+    exact = compare_file(BASE, Q).to_dict()
+    comparison = compare_file(BASE, Q, compat="llama.cpp")
+    values = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert values["lines"] == list(comparison.lines)
+    text = "\n".join(comparison.lines)
+    for line in (
+        f"Mean PPL(Q)                   : {values['perplexity_q']:10.6f} "
+        f"± {values['perplexity_q_error']:10.6f}",
+        f"Cor(ln(PPL(Q)), ln(PPL(base))): {100 * values['nll_correlation']:6.2f}%",
+        f"Mean    KLD: {values['kl_divergence']['mean']:10.6f} "
+        f"± {values['kl_divergence']['error']:10.6f}",
+        f"99.9%   KLD: {values['kl_divergence_quantiles']['0.999']:10.6f}",
+        f"Minimum Δp: {100 * values['target_prob_change_quantiles']['0']:6.3f}%",
+        f"Same top p: {100 * values['same_argmax']['mean']:6.3f} "
+        f"± {100 * values['same_argmax']['error']:5.3f} %",
+    ):
+        assert line in text
+    assert [len(values["chunks"]), values["chunks"][-1]["kl_divergence"]] == [
+        3, values["kl_divergence"]
+    ]  # fmt: skip
+    # What both comparisons have, they have by the same name, in the same form and nearly the same.
+    assert {"kl_divergence", "nll_change", "perplexity_p", "same_argmax"} < exact.keys()
+    for name in exact.keys() & values.keys() - {"seconds"}:
+        assert isinstance(values[name], type(exact[name])), name
+    assert values["kl_divergence"]["mean"] == pytest.approx(
+        exact["kl_divergence"]["mean"], rel=0.05
+    )
+    assert compare_file(P, Q, TARGETS, compat="llama.cpp").to_dict().get("chunks") is None
+
+
 def test_llama_cpp_rows_and_blocks(tmp_path):
     whole = compare_file(BASE, Q, compat="llama.cpp", out=tmp_path / "a.npy")
     parts = compare_file(BASE, Q, compat="llama.cpp", out=tmp_path / "b.npy", block_rows=11)
