@@ -25,9 +25,13 @@ def option_dtype(dtype: Any, *operands: Array) -> DType:
     """Return the dtype in which to take the operands: ``dtype=`` if it is given."""
     if dtype is None:
         return _arrays.map_dtype(*operands)
-    wanted: DType = np.dtype(dtype)
+    known = "dtype must be float16, bfloat16, float32 or float64"
+    try:
+        wanted: DType = np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise TypeError(f"{known}, got {dtype!r}") from None
     if _arrays.element_dtype(wanted) != wanted:
-        raise TypeError(f"dtype must be float16, bfloat16, float32 or float64, got {wanted}")
+        raise TypeError(f"{known}, got {wanted}")
     return wanted
 
 
@@ -89,12 +93,13 @@ def one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
 
 def forms(value: Any) -> tuple[Form, Form]:
     """Return the forms of a pair: ``form=`` is one for both, or one for each."""
-    if isinstance(value, tuple) and len(value) == 2:
-        for one in value:
-            form(one)
-        return value
-    form(value)
-    return value, value
+    pair = value if isinstance(value, tuple) else (value, value)
+    if len(pair) != 2 or any(not isinstance(one, str) or one not in _FORMS for one in pair):
+        raise ValueError(
+            'form must be "probs", "log_probs" or "logits", or a pair of them, one for p and one '
+            f"for q, got {value!r}"
+        )
+    return pair
 
 
 def temperature(value: float, form: Any = "logits") -> float:
@@ -198,10 +203,15 @@ def labels(
     if bad >= 0:
         row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
         raise IndexError(
-            f"target must hold class indices below {classes} or ignore_index={ignored}, "
+            f"target must hold {indices(classes)} or ignore_index={ignored}, "
             f"got {given[row]}{in_row(row)}"
         )
     return native, ignored, counted
+
+
+def indices(classes: int) -> str:
+    """Say in an error what class indices there are."""
+    return f"class indices {f'from 0 to {classes - 1}' if classes else 'of no classes'}"
 
 
 def in_row(row: tuple[Any, ...]) -> str:

@@ -535,9 +535,8 @@ def _candidates(
     outside = (given < 0) | (given >= classes)
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
-        raise IndexError(
-            f"{name} must hold class indices below {classes}, got {given[at]}{in_row(at[:-1])}"
-        )
+        place = in_row(at[:-1]) or f" at {at[-1]}"
+        raise IndexError(f"{name} must hold {_validate.indices(classes)}, got {given[at]}{place}")
     return given.astype(np.int64, copy=False)
 
 

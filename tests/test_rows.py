@@ -418,11 +418,11 @@ X = np.zeros((3, 4))
         (lambda: klce.score(np.zeros(2000), top_k=1025), ValueError, "at most 1024, got 1025"),
         (lambda: klce.score(X, top_k=-1), ValueError, "top_k must be from 0"),
         (lambda: klce.score(X, top_k=1.5), TypeError, "top_k must be an integer, got 1.5"),
-        (lambda: klce.score(X, candidates=[0, 4]), IndexError, "candidates must .* below 4, got 4"),
+        (lambda: klce.score(X, candidates=[0, 4]), IndexError, "from 0 to 3, got 4 at 1$"),
         (
             lambda: klce.score(X, candidates=[[0], [1], [-1]]),
             IndexError,
-            "candidates must hold class indices below 4, got -1 in row 2",
+            "candidates must hold class indices from 0 to 3, got -1 in row 2",
         ),
         (lambda: klce.score(X, candidates=[[0]]), ValueError, "candidates must be one-dimensional"),
         (lambda: klce.score(X, candidates=[0.5]), TypeError, "candidates must hold integers"),
@@ -458,7 +458,7 @@ X = np.zeros((3, 4))
         (
             lambda: klce.compare_top_k([[0], [4], [0]], X[:, :1], X),
             IndexError,
-            "^p_ids must hold class indices below 4, got 4 in row 1$",
+            "^p_ids must hold class indices from 0 to 3, got 4 in row 1$",
         ),
         (lambda: klce.compare_top_k([[-2]] * 3, X[:, :1], X), IndexError, "^p_ids must .* got -2"),
         (lambda: klce.compare_top_k([0], X[:, :1], X), ValueError, "p_ids must have the shape"),

@@ -162,6 +162,9 @@ def test_dtype_option(name):
     for dtype in (int, "complex128", "longdouble", ml_dtypes.float8_e5m2):
         message = rf"^dtype must be float16, bfloat16, float32 or float64, got {np.dtype(dtype)}$"
         refuses(TypeError, message, name, dtype=dtype)
+    for dtype in ("foo", {"a": 1}, 3.5):
+        message = rf"^dtype must be .* or float64, got {re.escape(repr(dtype))}$"
+        refuses(TypeError, message, name, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", [*MAPS, "entropy", "cross_entropy", *PAIRS])
@@ -183,10 +186,12 @@ def test_temperature(name):
 @pytest.mark.parametrize("name", ["entropy", "cross_entropy", *PAIRS])
 def test_form(name):
     for wrong in ("prob", "", None, "Logits", 1, ["logits"], {"probs"}, np.array(["probs"])):
-        message = r'^form must be "probs", "log_probs" or "logits", got ' + re.escape(repr(wrong))
-        refuses(ValueError, message, name, form=wrong)
+        pair = ", or a pair of them, one for p and one for q" if name in PAIRS else ""
+        message = rf'^form must be "probs", "log_probs" or "logits"{pair}, got '
+        refuses(ValueError, message + re.escape(repr(wrong)), name, form=wrong)
     if name in PAIRS:
-        refuses(ValueError, r'^form must be .* got "?.odds', name, form=("probs", "odds"))
+        wrong = ("probs", "odds")
+        refuses(ValueError, rf"^form must be .* got {re.escape(repr(wrong))}$", name, form=wrong)
         refuses(ValueError, r"^form must be .* got \('probs',\)$", name, form=("probs",))
         pair = ("probs", "log_probs")
         message = rf"^temperature belongs to .*, got 2 with form={re.escape(repr(pair))}$"
@@ -293,9 +298,8 @@ class TestLabels:
 
     @pytest.mark.parametrize("label", [3, -1, -3, 100, -99, 2**31, -(2**31), 2**63 - 1, -(2**63)])
     def test_out_of_range(self, name, label):
-        message = (
-            rf"^target must hold class indices below 3 or ignore_index=-100, got {label} in row 1$"
-        )
+        indices = "class indices from 0 to 2 or ignore_index=-100"
+        message = rf"^target must hold {indices}, got {label} in row 1$"
         refuses(IndexError, message, name, X, np.array([0, label]))
         refuses(IndexError, message, name, X, np.array([0, label]), reduction="none")
         # The first one is named, with its row in an array of rows.
@@ -348,7 +352,8 @@ class TestLabels:
             refuses(ValueError, message, name, ignore_index=wrong, where=where)
 
     def test_no_class_to_name(self, name):
-        refuses(IndexError, r"below 0 .* got 0 in row 0$", name, np.zeros((1, 0)), [0])
+        message = r"class indices of no classes or .* got 0 in row 0$"
+        refuses(IndexError, message, name, np.zeros((1, 0)), [0])
         assert call(name, np.zeros((1, 0)), [-100], reduction="none") == 0
 
 
