@@ -42,8 +42,11 @@ def test_commands(tmp_path, monkeypatch):
 
 def test_python(tmp_path):
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (code,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=os.environ, check=True)
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for code in blocks:
+        run = [sys.executable, "-W", "error", "-c", code]
+        subprocess.run(run, cwd=tmp_path, env=os.environ, check=True)
 
 
 def test_every_option_is_documented():
