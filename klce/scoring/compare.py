@@ -229,7 +229,7 @@ def compare_file(
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
         run = {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-        run |= {"top_k": top_k}
+        run |= {"top_k": int(top_k)}
         run |= {"arithmetic": opened.arithmetic}
         shape, columns = rows_p.leading_shape, computation.columns
         store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
@@ -241,7 +241,7 @@ def compare_file(
         comparison = Comparison(
             p=os.fspath(p),
             q=os.fspath(q),
-            top_k=top_k,
+            top_k=int(top_k),
             targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),
             shape=computation.shape,

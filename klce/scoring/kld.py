@@ -154,8 +154,10 @@ def exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def at_floor(log_probs: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell which decoded log-probabilities stand where their row was cut off, if it was."""
-    cut_off = np.logical_or.reduce([_reach_down(log_probs, cut) for cut in CUTS])
-    floor: NDArray[np.bool_] = (log_probs == log_probs.min(axis=1, keepdims=True)) & cut_off
+    smallest = log_probs.min(axis=1, keepdims=True)
+    reach = log_probs.max(axis=1, keepdims=True) - smallest
+    cut_off = np.logical_or.reduce([_is_cut(reach, cut) for cut in CUTS])
+    floor: NDArray[np.bool_] = (log_probs == smallest) & cut_off
     return floor
 
 
@@ -170,11 +172,11 @@ def saturated(
 
 def cut_of(log_probs: NDArray[np.float32]) -> int | None:
     """Return at how many nats decoded rows are cut off; None if none reaches so far down."""
-    return next((cut for cut in CUTS if _reach_down(log_probs, cut).any()), None)
+    reach = log_probs.max(axis=1) - log_probs.min(axis=1)
+    return next((cut for cut in CUTS if _is_cut(reach, cut).any()), None)
 
 
-def _reach_down(log_probs: NDArray[np.float32], cut: int) -> NDArray[np.bool_]:
-    reach = log_probs.max(axis=1, keepdims=True) - log_probs.min(axis=1, keepdims=True)
+def _is_cut(reach: NDArray[np.float32], cut: int) -> NDArray[np.bool_]:
     # Decoding rounds; a row that is cut reaches down its 16 or 24 nats but for that.
-    down: NDArray[np.bool_] = np.isclose(reach, cut, rtol=0, atol=1e-3)
-    return down
+    found: NDArray[np.bool_] = np.isclose(reach, cut, rtol=0, atol=1e-3)
+    return found

@@ -183,7 +183,7 @@ def score_file(
             run = {
                 "command": "score",
                 "ignore_index": ignore_index,
-                "temperature": temperature,
+                "temperature": float(temperature),
                 "candidate_ids": ids,
                 "arithmetic": opened.arithmetic,
             }
@@ -211,7 +211,7 @@ def score_file(
             engine=engine,
             isas=opened.isas,
             ignore_index=ignore_index,
-            temperature=temperature,
+            temperature=float(temperature),
             summary=summarizer.finish(),
             sequences=None if sequences is None else sequences.finish(),
             seconds=seconds,

@@ -1,10 +1,12 @@
 """What `want`, `top_k`, `candidates` and `temperature` bring into the results of files."""
 
+import json
+
 import numpy as np
 import pytest
 
 import klce
-from klce.scoring import InputError, Interrupted, LabelError, score_file
+from klce.scoring import InputError, Interrupted, LabelError, compare_file, score_file
 from klce.scoring.results import WRITERS
 from tests.scoring.runs import stop_after
 
@@ -34,6 +36,17 @@ def test_rows_are_those_of_klce_score_to_the_bit(files):
         assert rows[name].dtype == column.dtype
         assert rows[name].tobytes() == column.tobytes(), name
     assert summary.mean_nll == pytest.approx(expected.nll.mean(dtype=float), rel=1e-12)
+
+
+def test_options_may_be_numbers_of_numpy(files):
+    score("a.npy", top_k=2, temperature=0.5, candidates=[3])
+    values = score(
+        "b.npy", top_k=np.int64(2), temperature=np.float32(0.5), candidates=np.array([3])
+    ).to_dict()
+    assert (files / "a.npy").read_bytes() == (files / "b.npy").read_bytes()
+    assert json.loads(json.dumps(values))["temperature"] == 0.5
+    values = compare_file("logits.npy", "q.npy", top_k=np.int64(2), out="c.npy").to_dict()
+    assert json.loads(json.dumps(values))["top_k"] == 2
 
 
 @pytest.mark.parametrize("name", ALL["want"])
