@@ -1,35 +1,36 @@
 """The one extension; everything else is in pyproject.toml."""
 
+import copy
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from glob import glob
+from pathlib import Path
 
 import numpy
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext as _build_ext
 
-# No -march: each src_c/isa/*.c sets its own target, and one is picked when klce is imported.
-# No -ffast-math, and no contraction: an fma is written where it is meant, so that results do not
-# depend on the compiler.
 UNIX_FLAGS = [
-    "-std=c11",
-    "-O3",
-    "-g1",  # lines for a backtrace; Python's own -g makes the extension nine times as large
-    "-ffp-contract=off",
-    "-fno-math-errno",
-    "-fvisibility=hidden",
-    "-pthread",
+    line for line in Path("src_c/flags.txt").read_text().splitlines() if line.startswith("-")
 ]
-MSVC_FLAGS = ["/std:c11", "/O2", "/fp:precise"]
+MSVC_FLAGS = ["/std:c11", "/experimental:c11atomics", "/O2", "/fp:precise"]
 
 
 class build_ext(_build_ext):
     def build_extension(self, ext):
         # The files of an extension are compiled one after the other otherwise.
         compile_files = self.compiler.compile
+        of_core = self._compiler_of_core().compile
+
+        def compile_one(source, **options):
+            if source in CORE:
+                options |= {"include_dirs": ["src_c"], "macros": []}
+                return of_core([source], **options)
+            return compile_files([source], **options)
 
         def compile_in_parallel(sources, **options):
             with ThreadPoolExecutor() as pool:
-                lists = pool.map(lambda source: compile_files([source], **options), sources)
+                lists = pool.map(lambda source: compile_one(source, **options), sources)
                 return [path for paths in lists for path in paths]
 
         self.compiler.compile = compile_in_parallel
@@ -41,10 +42,24 @@ class build_ext(_build_ext):
             ext.libraries = ["m"]
         super().build_extension(ext)
 
+    def _compiler_of_core(self):
+        """Return one without Python's own flags and headers: the core has no need of them.
 
+        So a cache of objects serves every version of Python, and the core is the same in all.
+        """
+        compiler = copy.copy(self.compiler)
+        if compiler.compiler_type != "msvc":
+            of_python = sysconfig.get_config_var("CFLAGS").split()
+            command = [word for word in compiler.compiler_so if word not in (*of_python, "-fPIC")]
+            compiler.set_executable("compiler_so", command)
+            compiler.include_dirs = []
+        return compiler
+
+
+CORE = sorted(glob("src_c/**/*.c", recursive=True))
 ufuncs = Extension(
     "klce._ufuncs",
-    sources=["klce/_ufuncs.pyx", *sorted(glob("src_c/**/*.c", recursive=True))],
+    sources=["klce/_ufuncs.pyx", *CORE],
     # Kernel bodies are headers and lists that the sources include.
     depends=sorted(glob("src_c/**/*.h", recursive=True) + glob("src_c/*.def")),
     include_dirs=["src_c", numpy.get_include()],

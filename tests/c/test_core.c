@@ -6,6 +6,7 @@
  * whichever other rows are in the call. Ops that `known` lists are checked against long double as
  * well.
  *
+ * `test_core --sparse [OP...]` takes fewer sizes, and of these ops only.
  * `test_core --checksums` prints "ISA OP DTYPE HASH" lines instead. ISAs that have a fused
  * multiply-add print the same hashes, on any platform: operands are therefore made by arithmetic
  * that rounds alike everywhere, without the mathematical library. */
@@ -1370,8 +1371,12 @@ int main(int argc, char **argv)
     test_check_labels();
     test_bad_labels();
     test_sum();
-    for (klce_op op = 0; op < KLCE_OP_COUNT; op++)
-        for (klce_dtype dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++)
+    for (klce_op op = 0; op < KLCE_OP_COUNT; op++) {
+        bool wanted = argc <= 2;
+        for (int k = 2; k < argc; k++)
+            wanted |= strcmp(argv[k], klce_op_names[op]) == 0;
+        for (klce_dtype dtype = 0; wanted && dtype < KLCE_DTYPE_COUNT; dtype++)
             visit_all(op, dtype, check_problem);
+    }
     return 0;
 }
