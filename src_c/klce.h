@@ -13,7 +13,7 @@
 
 /* Whether the stubs beyond the baseline are compiled:
  * they need the compiler's vector extensions. */
-#if defined(__x86_64__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1) &&               \
+#if defined(__x86_64__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1) &&                \
     !defined(KLCE_BASELINE_ONLY)
 #if __has_builtin(__builtin_shufflevector) && __has_builtin(__builtin_convertvector)
 #define KLCE_HAS_X86_VECTORS 1
