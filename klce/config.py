@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["get_config", "get_num_threads", "set_num_threads", "show_config", "threads"]
 
 
-#: What the thread pool has room for: KLCE_MAX_THREADS of src_c/pool.h.
+#: What the thread pool has room for: KLCE_MAX_THREADS of src_c/cpus.h.
 MAX_THREADS = 256
 
 

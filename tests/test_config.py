@@ -158,7 +158,7 @@ def test_blocks_nest_and_end_with_an_error(number_of_threads):
 
 
 def test_the_most_threads_are_those_of_the_pool():
-    header = (Path(__file__).parents[1] / "src_c" / "pool.h").read_text()
+    header = (Path(__file__).parents[1] / "src_c" / "cpus.h").read_text()
     assert f"#define KLCE_MAX_THREADS {config.MAX_THREADS}\n" in header
     klce.set_num_threads(config.MAX_THREADS)
     assert klce.get_num_threads() == config.MAX_THREADS

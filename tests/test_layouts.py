@@ -20,6 +20,8 @@ from tests.kernels import (
     same_bits,
 )
 
+pytestmark = pytest.mark.matrix
+
 KERNEL = pytest.mark.parametrize("kernel", KERNELS)
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 ISA = pytest.mark.parametrize("isa", ISAS)
