@@ -1,6 +1,7 @@
 """The command line: it parses, calls `klce.scoring` and prints. Needs the extra ``cli``."""
 
 import contextlib
+import errno
 import json
 import re
 import shlex
@@ -396,19 +397,27 @@ def info(
 def _errors_in_one_line() -> Iterator[None]:
     try:
         yield
-    except InputError as error:
-        _complain(str(error))
-        raise typer.Exit(2) from None
-    except OSError as error:
-        _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (InputError, OSError) as error:
+        message, full = str(error), False
+        if isinstance(error, OSError):
+            if error.filename and error.strerror:
+                message = f"{error.filename}: {error.strerror}"
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        for finished in getattr(error, "__notes__", ()):
+            message += f"; {finished}; {'free space and ' if full else ''}{_how_to_go_on()}"
+        _complain(message)
         raise typer.Exit(2) from None
     except Interrupted as stop:
-        arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-        _complain(f"interrupted: {stop}; go on with: klce {shlex.join(arguments)} --resume")
+        _complain(f"interrupted: {stop}; {_how_to_go_on()}")
         raise typer.Exit(130) from None
     except KeyboardInterrupt:
         _complain("interrupted")
         raise typer.Exit(130) from None
+
+
+def _how_to_go_on() -> str:
+    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
+    return f"go on with: klce {shlex.join(arguments)} --resume"
 
 
 def _complain(message: str) -> None:

@@ -1,9 +1,11 @@
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from typer.testing import CliRunner
 
 import klce
 from klce import cli
+from klce.scoring import distribution, journal, scratch
+from klce.scoring.inputs import Logits
+from klce.scoring.results import CsvWriter
 
 LM = Path(__file__).parents[1] / "examples" / "lm"
 
@@ -451,8 +456,66 @@ cli.app(prog_name="klce")
 """
     done = run_process(*arguments, code=code)
     assert done.returncode == 2
-    expect_error(done, rf"{name}: File too large")
-    assert not [path for path in files.iterdir() if "out" in path.name]
+    if command == "convert":
+        expect_error(done, rf"{name}: File too large")
+        assert not [path for path in files.iterdir() if "out" in path.name]
+        return
+    # The rows that it took are kept, though not under the name of the results.
+    kept = rf"1,\d\d\d of 10,000 rows are finished; go on with: klce .* --out {name} --resume"
+    expect_error(done, rf"{name}: File too large; {kept}")
+    assert not (files / name).exists()
+    assert run(*arguments, "--resume").exit_code == 0
+    assert run("score", "logits.npy", "--out", f"whole_{name}").exit_code == 0
+    assert (files / name).read_bytes() == (files / f"whole_{name}").read_bytes()
+    assert not [path for path in files.iterdir() if path.name.startswith(".")]
+
+
+def disk_full(*arguments):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_for_the_last_file(files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvWriter, "write", disk_full)
+        result = run("score", "logits.npy", "--out", "out.csv")
+    assert result.exit_code == 2
+    advice = "60 of 60 rows are finished; free space and go on with: klce .* --resume"
+    expect_error(result, rf"out\.csv: No space left on device; {advice}")
+    assert not (files / "out.csv").exists()
+    assert run("score", "logits.npy", "--out", "out.csv", "--resume").exit_code == 0
+
+
+@pytest.mark.parametrize("module", [journal, distribution])
+def test_a_full_folder_of_temporary_files_is_named(files, monkeypatch, module):
+    def scratch_file():
+        with scratch.scratch_errors():
+            return open("/dev/full", "wb")
+
+    monkeypatch.setattr(module, "scratch_file", scratch_file)
+    monkeypatch.setattr(tempfile, "tempdir", str(files))
+    result = run("compare", "logits.npy", "logits.npy")
+    assert result.exit_code == 2
+    expect_error(result, f"{files}: No space left on device for temporary files; TMPDIR can name")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        (["score", "logits.npy", "-o", "out.npy", "--report"], "folder/r.html"),
+        (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences"],
+         "folder/s.csv"),
+        (["compare", "logits.npy", "logits.npy", "--report"], "folder/r.html"),
+        (["convert", "logits.npy"], "folder/x.zarr"),
+    ],
+)  # fmt: skip
+def test_an_output_that_cannot_be_written_is_found_first(files, monkeypatch, arguments, out):
+    (files / "folder").symlink_to("/proc")  # which takes no file, of root neither
+    monkeypatch.setattr(Logits, "block", pytest.fail)
+    before = sorted(files.iterdir())
+    result = run(*arguments, out)
+    assert result.exit_code == 2
+    expect_error(result, rf"{out}: No such file or directory")
+    assert sorted(files.iterdir()) == before
 
 
 INTERRUPTED = """

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, naming
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.results import (
@@ -200,8 +200,9 @@ def _whole_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with naming(path, temporary):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

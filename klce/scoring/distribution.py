@@ -1,12 +1,13 @@
 """Columns of results too long for memory: their order and their quantiles."""
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 """The fractions at which quantiles are given, from the minimum to the maximum."""
@@ -31,20 +32,24 @@ def in_order(
 
     It lives in a temporary file, mapped, so that it takes no memory that cannot be given back.
     """
-    with tempfile.TemporaryFile() as file:
+    file = scratch_file()
+    try:
         count = 0
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            values = column(rows[start : start + ROWS_AT_ONCE]).astype(dtype, copy=False)
-            values = values[~np.isnan(values)]
-            file.write(values.tobytes())
-            count += len(values)
-        file.flush()
+        with scratch_errors():
+            for start in range(0, len(rows), ROWS_AT_ONCE):
+                values = column(rows[start : start + ROWS_AT_ONCE]).astype(dtype, copy=False)
+                values = values[~np.isnan(values)]
+                file.write(values.tobytes())
+                count += len(values)
+            file.flush()
         if not count:
             yield np.empty(0, dtype)
             return
         ordered: NDArray[Any] = np.memmap(file, dtype, "r+", shape=(count,))
         ordered.sort()
         yield ordered
+    finally:
+        give_up(file)
 
 
 def quantiles(ordered: NDArray[Any], fractions: Sequence[float]) -> list[float]:

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 
 class InputError(ValueError):
@@ -33,3 +34,25 @@ def in_one_sentence() -> Iterator[None]:
         yield
     except (IndexError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+def one_line(error: BaseException) -> str:
+    """Return what another library says of an error, as part of a sentence."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+@contextlib.contextmanager
+def naming(place: Path | str, hidden: Path | None = None) -> Iterator[None]:
+    """Let errors of the system name `place`, where they name no file or the `hidden` one behind it.
+
+    A full disk names none, and whoever knows `place` need not know of `hidden`: a file or a folder.
+    """
+    try:
+        yield
+    except OSError as error:
+        named = error.filename is not None and not (
+            hidden is not None and Path(str(error.filename)).is_relative_to(hidden)
+        )
+        if named or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error

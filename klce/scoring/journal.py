@@ -12,7 +12,6 @@ import math
 import mmap
 import os
 import sys
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.errors import InputError, Interrupted
+from klce.scoring.errors import InputError, Interrupted, naming
 from klce.scoring.identity import fingerprint
 from klce.scoring.inputs import local_files
 from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
+from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
 if sys.platform != "win32":  # where two runs with one output are not noticed
     import fcntl
@@ -39,14 +39,18 @@ class RowFile:
     def __init__(self, columns: np.dtype[Any]) -> None:
         self.columns = columns
         self.finished = 0
-        self._file: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `close`)
+        self._file: BinaryIO = scratch_file()
         self._offset = 0
 
     def append(self, table: NDArray[Any]) -> None:
         """Add the rows that follow."""
-        self._file.write(table.tobytes())
-        self._file.flush()
+        with self._errors():
+            self._file.write(table.tobytes())
+            self._file.flush()
         self.finished += len(table)
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return scratch_errors()
 
     def rows(self) -> NDArray[Any]:
         """Return all rows so far, as a read-only map of the file."""
@@ -60,7 +64,7 @@ class RowFile:
 
     def close(self) -> None:
         """Give up the file."""
-        self._file.close()
+        give_up(self._file)
 
     def __enter__(self) -> "RowFile":
         return self
@@ -95,6 +99,7 @@ class Journal(RowFile):
     ) -> None:
         self.columns = columns
         self.finished = 0
+        self._offset = 0
         self._out, self._shape = out, shape
         self._written = columns if written is None else written
         final = out.resolve()
@@ -108,16 +113,16 @@ class Journal(RowFile):
             raise InputError(
                 f"{out}: the interrupted run differs in: {changed}; start anew without --resume"
             )
-        try:
+        with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(out)) from error
         self._lock()
         try:
-            self._begin(run, found is not None)
-        except OSError as error:
-            self.discard()
-            raise OSError(error.errno, error.strerror, str(out)) from error
+            with self._errors():
+                self._begin(run, found is not None)
+        except OSError:
+            if found is None:
+                self.discard()
+            raise
 
     def _found(self) -> dict[str, Any] | None:
         with contextlib.suppress(FileNotFoundError, ValueError):
@@ -158,17 +163,22 @@ class Journal(RowFile):
         self._offset = self._file.tell()
 
     def append(self, table: NDArray[Any]) -> None:
-        """Add the rows that follow. If the disk is full, all of them go."""
+        """Add the rows that follow; if the disk is full, those that it takes."""
         try:
             super().append(table)
-        except OSError as error:
-            self.discard()
-            raise OSError(error.errno, error.strerror, str(self._out)) from error
+        except OSError:
+            size = os.fstat(self._file.fileno()).st_size
+            self.finished = (size - self._offset) // self.columns.itemsize
+            raise
+
+    def _errors(self) -> contextlib.AbstractContextManager[None]:
+        return naming(self._out, self._out.resolve().parent)
 
     def finish(self) -> None:
         """Turn the rows into `out`."""
         if self._out.suffix.lower() == ".npy" and self._written == self.columns:
-            os.replace(self._rows_path, self._out.resolve())
+            with self._errors():
+                os.replace(self._rows_path, self._out.resolve())
         else:
             rows = self.rows()
             step = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // self.columns.itemsize))
@@ -186,10 +196,10 @@ class Journal(RowFile):
 
     def discard(self) -> None:
         """Remove the rows."""
-        with contextlib.suppress(OSError):  # what a full disk did not take is tried again
-            self._file.close()
-        self._rows_path.unlink(missing_ok=True)
-        self._run_path.unlink(missing_ok=True)
+        super().close()
+        for path in (self._rows_path, self._run_path):
+            with contextlib.suppress(OSError):  # not there, or it cannot be helped
+                path.unlink()
 
     def __exit__(
         self,
@@ -203,8 +213,11 @@ class Journal(RowFile):
             self.discard()
             return
         self.close()
+        stop = Interrupted(self.finished, math.prod(self._shape))
         if kind is KeyboardInterrupt:
-            raise Interrupted(self.finished, math.prod(self._shape)) from None
+            raise stop from None
+        if error is not None:
+            error.add_note(str(stop))
 
 
 def _columns_of(rows: NDArray[Any], columns: np.dtype[Any]) -> NDArray[Any]:

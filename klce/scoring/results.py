@@ -8,6 +8,7 @@ renamed.
 import contextlib
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -16,7 +17,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, naming
 from klce.scoring.optional import library
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
@@ -206,7 +207,7 @@ def check_results_path(path: Path, inputs: list[Path]) -> None:
 
 
 def check_output_path(path: Path, inputs: list[Path]) -> None:
-    """Refuse a path of any output that cannot or should not be written."""
+    """Refuse, before any work, a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
     if not path.parent.is_dir():
@@ -214,6 +215,12 @@ def check_output_path(path: Path, inputs: list[Path]) -> None:
     for source in inputs:
         if path.exists() and source.exists() and path.samefile(source):
             raise InputError(f"{path}: results would replace the input {source}")
+    final = path.resolve()
+    with (
+        naming(path, final.parent),
+        tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}."),
+    ):
+        pass  # the folder takes a file
 
 
 @contextlib.contextmanager
@@ -244,15 +251,13 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     final = path.resolve()  # a symbolic link stays one
     temporary = final.with_name(f".{final.name}.part")
     try:
-        with temporary.open("wb") as file:
-            yield file
-        os.replace(temporary, final)
-    except OSError as error:
-        if error.filename in (None, str(temporary)):  # a full disk names no file
-            raise OSError(error.errno, error.strerror, str(path)) from error
-        raise
+        with naming(path, temporary):
+            with temporary.open("wb") as file:
+                yield file
+            os.replace(temporary, final)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another error says why it is not there
+            temporary.unlink()
 
 
 def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:

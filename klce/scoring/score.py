@@ -164,12 +164,12 @@ def score_file(
     check_outputs(out, resume, inputs)
     if report is not None:
         check_page(Path(report), local_files(inputs))
-    scorer.check()
-    sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
     if sequences_out is not None:
         check_results_path(Path(sequences_out), local_files(inputs))
         if out is not None and Path(sequences_out).resolve() == Path(out).resolve():
             raise InputError(f"{out}: the results of rows and of sequences need a file each")
+    scorer.check()
+    sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
 
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]

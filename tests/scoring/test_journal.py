@@ -101,8 +101,9 @@ def test_an_error_keeps_what_is_finished(files):
     def progress(done, total):
         raise RuntimeError("no such luck")
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as caught:
         run("score", "out.npy", block_rows=100, progress=progress)
+    assert caught.value.__notes__ == ["100 of 1,000 rows are finished"]
     assert run("score", "out.npy", resume=True).resumed_rows == 100
 
 

@@ -185,6 +185,19 @@ def test_a_full_disk_is_reported_by_the_name_of_the_results(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_system_that_is_read_only_does_not_hide_it(tmp_path, monkeypatch):
+    def unlink(path, missing_ok=False):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    monkeypatch.setattr(results.Path, "unlink", unlink)
+    (tmp_path / "folder").symlink_to("/proc")
+    with (
+        pytest.raises(OSError, match=r"'.*/folder/r\.npy'$"),
+        open_results(tmp_path / "folder" / "r.npy", (6,), make_table().dtype),
+    ):
+        pass
+
+
 def test_an_error_of_another_file_keeps_its_name(tmp_path):
     def write():
         with open_results(tmp_path / "r.npy", (6,), make_table().dtype):
