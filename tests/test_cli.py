@@ -394,6 +394,7 @@ def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
         (["convert", "logits.npy", "logits.npy"], "would replace the input"),
         (["info", "missing.npy"], "missing.npy: No such file"),
         (["info", "text.npy"], "not a .npy file"),
+        (["info", "memory://x.npy"], "memory://x.npy: No such file or directory"),
         (["score", "base.kld"], r"base.kld: truncated"),
     ],
 )

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 import klce
 from klce import _ufuncs
 from klce.scoring.comparison import COMPARED
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, one_line
 from klce.scoring.identity import Identity
 from klce.scoring.local_cluster import local_cluster
 from klce.scoring.optional import library
@@ -300,5 +300,4 @@ def _client(stack: contextlib.ExitStack, scheduler: str | None) -> Any:
         distributed.comm.resolve_address(scheduler)  # a client of a bad one is slow to give up
         return distributed.Client(scheduler, timeout=_CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise InputError(f"scheduler {scheduler}: cannot connect: {text}") from None
+        raise InputError(f"scheduler {scheduler}: cannot connect: {one_line(error)}") from None

@@ -91,13 +91,14 @@ def _samples(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def _remote_parts(location: Location) -> Iterator[tuple[int, bytes]]:
     system, path = location.filesystem()
-    if glob.has_magic(path):
-        files = system.glob(path)
-    elif location.suffix in ("", ".zarr"):
-        files = system.find(path)
-    else:
-        files = [path]  # over HTTP, looking whether it is a folder would read all of it
-    for file in sorted(files):
-        info = system.info(file)
+    with location.remote_errors():
+        if glob.has_magic(path):
+            files = system.glob(path)
+        elif location.suffix in ("", ".zarr"):
+            files = system.find(path)
+        else:
+            files = [path]  # over HTTP, looking whether it is a folder would read all of it
+        infos = [system.info(file) for file in sorted(files)]
+    for info in infos:
         content = [str(info.get(key)) for key in ("ETag", "etag", "md5Hash", "content_md5")]
         yield int(info.get("size") or 0), "".join(content).encode()

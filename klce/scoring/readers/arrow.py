@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader, within_rows
+from klce.scoring.readers.base import Reader, damage_named, within_rows
 from klce.scoring.readers.location import Location
 
 _BATCH_BYTES = 8 << 20
@@ -28,14 +28,14 @@ class ArrowFile:
         library("pyarrow.ipc", "")
         self._path = location.file
         location.path.open("rb").close()  # for an error that names the file
-        try:
+        with damage_named(self._path, "not a whole Arrow file"):
             self._file = pa.ipc.open_file(pa.memory_map(str(location.path)))
-            counts = [
-                self._file.get_batch(i).num_rows for i in range(self._file.num_record_batches)
-            ]
-        except pa.ArrowException as error:
-            raise InputError(f"{self._path}: not a whole Arrow file ({_line(error)})") from None
-        self._ends = list(accumulate(counts))
+        self._ends: list[int] = []
+        rows = 0
+        for i in range(self._file.num_record_batches):
+            with damage_named(self._path, f"damaged from row {rows} on"):
+                rows += self._file.get_batch(i).num_rows
+            self._ends.append(rows)
         self.names = tuple(self._file.schema.names)
 
     def array(self, name: str) -> Reader:
@@ -44,7 +44,8 @@ class ArrowFile:
         index = self._file.schema.get_field_index(name)
         column = Column(path, self._file.schema.field(index).type)
         rows = self._ends[-1] if self._ends else 0
-        first = next(self._parts(index, 0, min(rows, 1)), None)
+        with damage_named(path, "damaged from row 0 on"):
+            first = next(self._parts(index, 0, min(rows, 1)), None)
         return ArrowReader(column, rows, first, lambda a, b: self._parts(index, a, b))
 
     def _parts(self, index: int, start: int, stop: int) -> Iterator[Any]:
@@ -60,17 +61,16 @@ class ParquetFile:
     """A Parquet file, read as a stream of batches; to go back starts at an earlier row group."""
 
     def __init__(self, location: Location) -> None:
-        pa = library("pyarrow", f"{location.file}: reading .parquet files")
+        library("pyarrow", f"{location.file}: reading .parquet files")
         parquet = library("pyarrow.parquet", "")
         self._path = location.file
-        try:
+        file = location.open()  # for an error that names the file
+        if not location.remote:
+            file.close()
+        with damage_named(self._path, "not a whole Parquet file"):
             self._file = parquet.ParquetFile(
-                location.open() if location.remote else location.file,
-                buffer_size=1 << 20,
-                pre_buffer=False,
+                file if location.remote else location.file, buffer_size=1 << 20, pre_buffer=False
             )
-        except pa.ArrowException as error:
-            raise InputError(f"{self._path}: not a whole Parquet file ({_line(error)})") from None
         meta = self._file.metadata
         self._ends = list(
             accumulate(meta.row_group(i).num_rows for i in range(meta.num_row_groups))
@@ -82,7 +82,8 @@ class ParquetFile:
         path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
         column = Column(path, self._file.schema_arrow.field(name).type)
         rows = self._ends[-1] if self._ends else 0
-        first = next(self._batches(name, 0, 1))[:1] if rows else None
+        with damage_named(path, "damaged from row 0 on"):
+            first = next(self._batches(name, 0, 1))[:1] if rows else None
         batch_rows = max(1, _BATCH_BYTES // column.width(first) // column.dtype.itemsize)
         stream = _Stream(lambda group: self._batches(name, group, batch_rows), self._ends)
         return ArrowReader(column, rows, first, stream.parts)
@@ -113,7 +114,9 @@ class _Stream:
             self._batches, self._batch, self._opened = self._open_at(group), None, True
         while start < stop:
             if self._batch is None:
-                self._batch = next(self._batches)
+                self._batch = next(self._batches, None)
+            if self._batch is None:
+                raise OSError(f"there are {self._ends[-1] - self._position} rows less than it says")
             end = self._position + len(self._batch)
             if start < end:
                 yield self._batch.slice(start - self._position, min(stop, end) - start)
@@ -182,12 +185,12 @@ class ArrowReader(Reader):
         if leading > 1:
             return within_rows(lambda a, b: self.read(a, b, 1), start, stop, self._width)
         parts, row = [np.empty(0, self.dtype)], start
-        try:
-            for part in self._parts(start, stop):
-                parts.append(self._column.numbers(part, row, self._width))
-                row += len(part)
-        except library("pyarrow", self.path).ArrowException as error:
-            raise InputError(f"{self.path}: damaged at row {row}: {_line(error)}") from None
+        remaining = self._parts(start, stop)
+        while row < stop:
+            with damage_named(self.path, f"damaged from row {row} on"):
+                part = next(remaining)
+            parts.append(self._column.numbers(part, row, self._width))
+            row += len(part)
         values = parts[1] if len(parts) == 2 else np.concatenate(parts)
         return values.reshape(stop - start, *self.shape[1:])
 
@@ -195,7 +198,3 @@ class ArrowReader(Reader):
 def _numpy(values: Any) -> NDArray[Any]:
     array: NDArray[Any] = values.to_numpy(zero_copy_only=False)
     return array
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

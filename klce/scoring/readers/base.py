@@ -3,15 +3,13 @@
 import contextlib
 import math
 import mmap
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, naming, one_line
 from klce.scoring.kld import Layout
 
 
@@ -116,14 +114,28 @@ class Elements(Reader):
     def _read_bytes(self, start: int, stop: int, item: tuple[int, ...]) -> NDArray[Any]:
         item_bytes = math.prod(item) * self.dtype.itemsize
         wanted = (stop - start) * item_bytes
-        try:
+        # A member of an archive, or behind a URL: their libraries raise what they will.
+        with damage_named(self.path, f"cannot be read from row {start} on"):
             self._file.seek(self._offset + start * item_bytes)
             data = self._file.read(wanted)
-        except (zipfile.BadZipFile, zlib.error) as error:  # a member of an archive
-            raise InputError(f"{self.path}: damaged: {error}") from None
         if len(data) < wanted:
             raise InputError(f"{self.path}: ends within row {start + len(data) // item_bytes}")
         return np.frombuffer(data, self.dtype).reshape(stop - start, *item)
+
+
+@contextlib.contextmanager
+def damage_named(path: str, fault: str) -> Iterator[None]:
+    """Say of which file, and where in it, what a library finds wrong, in an error of any class.
+
+    Those of the system, which have a number, stay what they are.
+    """
+    try:
+        with naming(path):
+            yield
+    except Exception as error:
+        if isinstance(error, InputError) or getattr(error, "errno", None) is not None:
+            raise
+        raise InputError(f"{path}: {fault}: {one_line(error)}") from None
 
 
 @contextlib.contextmanager

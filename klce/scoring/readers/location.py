@@ -1,11 +1,14 @@
 """Where an array is: a path or a URL, and its name in a file that holds several."""
 
+import contextlib
+import errno
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, one_line
 from klce.scoring.optional import library
 
 StrPath = str | os.PathLike[str]
@@ -65,16 +68,26 @@ class Location:
         if not self.remote:
             return self.path.open("rb")
         system, path = self.filesystem()
-        return cast("BinaryIO", system.open(path, "rb"))
+        with self.remote_errors():
+            return cast("BinaryIO", system.open(path, "rb"))
 
     def filesystem(self) -> tuple[Any, str]:
         """Return fsspec's file system of a URL, and the path in it."""
         fsspec = library("fsspec", f"{self.file}: reading a URL")
-        try:
+        with self.remote_errors():  # a protocol unknown, or its library missing
             system, path = fsspec.core.url_to_fs(self.file)
-        except (ImportError, ValueError) as error:  # a protocol unknown, or its library missing
-            raise InputError(f"{self.file}: {' '.join(str(error).split())}") from None
         return system, str(path)
+
+    @contextlib.contextmanager
+    def remote_errors(self) -> Iterator[None]:
+        """Name the URL in whatever the library of its protocol raises."""
+        try:
+            yield
+        except FileNotFoundError:
+            missing = errno.ENOENT
+            raise FileNotFoundError(missing, os.strerror(missing), self.file) from None
+        except Exception as error:
+            raise InputError(f"{self.file}: {one_line(error)}") from None
 
 
 def absolute(place: StrPath) -> str:

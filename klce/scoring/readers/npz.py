@@ -8,7 +8,7 @@ import zipfile
 from typing import BinaryIO, cast
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers.base import Reader
+from klce.scoring.readers.base import Reader, damage_named
 from klce.scoring.readers.location import Location
 from klce.scoring.readers.npy import NpyReader
 
@@ -32,5 +32,7 @@ class NpzFile:
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""
         info = self._members[name]
-        stream = cast("BinaryIO", self._archive.open(info))
-        return NpyReader.from_stream(stream, f"{self._location.file}::{name}", info.file_size)
+        path = f"{self._location.file}::{name}"
+        with damage_named(path, "cannot be read"):
+            stream = cast("BinaryIO", self._archive.open(info))
+            return NpyReader.from_stream(stream, path, info.file_size)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, one_line
 from klce.scoring.optional import library
 from klce.scoring.readers.base import Reader, read_blocks
 from klce.scoring.readers.location import Location
@@ -28,9 +28,7 @@ class SafetensorsFile:
         try:
             self._file = safetensors.safe_open(path, framework="numpy")
         except safetensors.SafetensorError as error:
-            raise InputError(
-                f"{path}: not a whole .safetensors file ({' '.join(str(error).split())})"
-            ) from None
+            raise InputError(f"{path}: not a whole .safetensors file: {one_line(error)}") from None
         self.names = tuple(self._file.keys())
 
     def array(self, name: str) -> Reader:

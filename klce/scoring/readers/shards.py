@@ -66,12 +66,13 @@ def _local(location: Location) -> list[str] | None:
 
 def _remote(location: Location) -> list[str] | None:
     system, path = location.filesystem()
-    if glob.has_magic(path):
-        found = system.glob(path)
-    elif not location.suffix and system.isdir(path):
-        found = system.ls(path, detail=False)
-    else:
-        return None
+    with location.remote_errors():
+        if glob.has_magic(path):
+            found = system.glob(path)
+        elif not location.suffix and system.isdir(path):
+            found = system.ls(path, detail=False)
+        else:
+            return None
     return [system.unstrip_protocol(name) for name in found]
 
 

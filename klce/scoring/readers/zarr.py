@@ -1,5 +1,7 @@
 """Zarr arrays and groups of them: `.zarr`, local or behind a URL."""
 
+import contextlib
+import math
 from typing import Any
 
 import numpy as np
@@ -7,8 +9,11 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader, read_blocks
+from klce.scoring.readers.base import Reader, blocks_of, damage_named
 from klce.scoring.readers.location import Location
+
+DECODED_BYTES = 8 << 20
+"""Bytes of chunks that are decoded at once, unless a single one has more."""
 
 
 class ZarrFile:
@@ -17,15 +22,20 @@ class ZarrFile:
     def __init__(self, location: Location) -> None:
         zarr = library("zarr", f"{location.file}: reading .zarr")
         self._location = location
+        if location.remote:
+            location.filesystem()  # for an error that says what is missing
         try:
             node = zarr.open(location.file, mode="r")
-        except (FileNotFoundError, ValueError):
-            raise InputError(f"{location.file}: not a Zarr array or group") from None
-        if isinstance(node, zarr.Array):
-            self._arrays = {"": node}
-        else:
-            members = node.members(max_depth=None)
-            self._arrays = {name: a for name, a in members if isinstance(a, zarr.Array)}
+            if isinstance(node, zarr.Array):
+                self._arrays = {"": node}
+            else:
+                members = node.members(max_depth=None)
+                self._arrays = {name: a for name, a in members if isinstance(a, zarr.Array)}
+        except Exception as error:  # of damaged metadata, of any class
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            fault = "not a Zarr array or group, or a damaged one"
+            raise InputError(f"{location.file}: {fault}") from None
         self.names = tuple(sorted(self._arrays))
 
     def array(self, name: str) -> Reader:
@@ -41,12 +51,50 @@ class ZarrReader(Reader):
         self.path = path
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
-        self.chunks = tuple(array.chunks)
+        self.chunks: tuple[int, ...] = tuple(array.chunks)
         self._array = array
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         axes, item = self.shape[:leading], self.shape[leading:]
+        values = np.empty((stop - start, *item), self.dtype)
         if start == stop:
-            return np.empty((0, *item), self.dtype)
-        return read_blocks(self._array, start, stop, axes, item)
+            return values
+        done = 0
+        for block in blocks_of(start, stop, axes):
+            region = (*block, *(slice(0, length) for length in item))
+            shape = tuple(at.stop - at.start for at in region)
+            count = math.prod(shape[:leading])
+            self._fill(values[done : done + count].reshape(shape), region, leading)
+            done += count
+        return values
+
+    def _fill(self, values: NDArray[Any], region: tuple[slice, ...], leading: int) -> None:
+        """Read a region: by halves, cut between chunks, where it has many or a damaged one."""
+        grid = list(zip(region, self.chunks, strict=True))
+        counts = [-(-at.stop // chunk) - at.start // chunk for at, chunk in grid]
+        axis = counts.index(max(counts))
+        decoded = math.prod(counts) * math.prod(self.chunks) * self.dtype.itemsize
+        if counts[axis] == 1:
+            with damage_named(self.path, self._fault(region[:leading])):
+                values[...] = self._array[region]
+            return
+        if decoded <= DECODED_BYTES:
+            with contextlib.suppress(Exception):  # each codec has its own; the halves tell which
+                values[...] = self._array[region]
+                return
+        at, chunk = grid[axis]
+        middle = (at.start // chunk + counts[axis] // 2) * chunk
+        for half in (slice(at.start, middle), slice(middle, at.stop)):
+            within = slice(half.start - at.start, half.stop - at.start)
+            self._fill(
+                values[(slice(None),) * axis + (within,)],
+                (*region[:axis], half, *region[axis + 1 :]),
+                leading,
+            )
+
+    def _fault(self, region: tuple[slice, ...]) -> str:
+        axes = self.shape[: len(region)]
+        first = np.ravel_multi_index([at.start for at in region], axes)
+        last = np.ravel_multi_index([at.stop - 1 for at in region], axes)
+        return f"damaged within rows {first} to {last}"

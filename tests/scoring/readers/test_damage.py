@@ -1,0 +1,97 @@
+"""Damage that a library finds, while it reads, is told by the file and the rows."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import zarr
+
+from klce.scoring import InputError
+from klce.scoring.readers import open_reader
+
+NOISE = np.random.default_rng(0).bytes(2000)
+
+
+def logits(*shape):
+    return np.random.default_rng(1).normal(size=shape).astype(np.float32)
+
+
+def column(values):
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[-1])
+
+
+def read(path):
+    reader = open_reader(path)
+    leading = len(reader.shape) - 1
+    return reader.read(0, int(np.prod(reader.shape[:-1])), leading)
+
+
+def overwrite(path, at):
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(NOISE)
+
+
+@pytest.mark.parametrize(
+    ("shape", "chunks", "chunk", "rows"),
+    [
+        ((500, 40), (100, 40), "c/2/0", "200 to 299"),
+        ((500, 40), (100, 20), "c/4/1", "400 to 499"),
+        ((4, 50, 40), (1, 30, 40), "c/3/1/0", "180 to 199"),
+    ],
+)
+def test_zarr(tmp_path, shape, chunks, chunk, rows):
+    zarr.create_array(tmp_path / "a.zarr", data=logits(*shape), chunks=chunks)
+    (tmp_path / "a.zarr" / chunk).write_bytes(NOISE)
+    fault = rf"^{tmp_path}/a\.zarr: damaged within rows {rows}: [^\n]+$"
+    with pytest.raises(InputError, match=fault):
+        read(tmp_path / "a.zarr")
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"node_type": "group"}', b"[]"])
+def test_metadata_of_zarr(tmp_path, content):
+    zarr.create_array(tmp_path / "a.zarr", data=logits(5, 4))
+    (tmp_path / "a.zarr" / "zarr.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zarr: not a Zarr array or group, or a damaged one$"):
+        read(tmp_path / "a.zarr")
+
+
+def test_arrow(tmp_path):
+    path, values = tmp_path / "a.arrow", column(logits(500, 40))
+    options = pa.ipc.IpcWriteOptions(compression="zstd")
+    schema = pa.schema([("logits", values.type)])
+    with pa.ipc.new_file(path, schema, options=options) as writer:
+        for start in range(0, 500, 100):
+            writer.write_batch(pa.record_batch([values[start : start + 100]], schema=schema))
+    overwrite(path, path.stat().st_size // 2)
+    with pytest.raises(InputError, match=rf"^{path}: damaged from row 200 on: [^\n]+$"):
+        read(path)
+
+
+@pytest.mark.parametrize("group", [0, 3])
+def test_parquet(tmp_path, group):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"logits": column(logits(500, 40))})
+    pa.parquet.write_table(table, path, compression="zstd", row_group_size=100)
+    at = pa.parquet.ParquetFile(path).metadata.row_group(group).column(0)
+    overwrite(path, at.dictionary_page_offset or at.data_page_offset + 500)
+    with pytest.raises(InputError, match=rf"^{path}: damaged from row 0 on: [^\n]+$"):
+        read(path)
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=logits(500, 40))
+    overwrite(path, 40_000)
+    fault = rf"^{path}::x: cannot be read from row 0 on: Bad CRC-32 [^\n]+$"
+    with pytest.raises(InputError, match=fault):
+        read(path)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.parquet", "x.npz", "x.kld"])
+def test_nothing_behind_a_url(name):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"'memory://{name}'")) as caught:
+        open_reader(f"memory://{name}")
+    assert caught.value.strerror == "No such file or directory"
