@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import json
+import os
 import re
 import shlex
 import sys
@@ -46,6 +47,16 @@ from klce.scoring.tables import comparison_table, info_table, score_table
 _PROGRESS_AFTER_SECONDS = 1.0
 
 
+def _stop_printing(error: OSError) -> int:
+    """Give up stdout, so that Python does not try once more at its end; return the status."""
+    with contextlib.suppress(OSError):  # it may be no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):  # whom it was for has seen enough
+        return 1
+    _complain(f"stdout: {error.strerror}")
+    return 2
+
+
 class _Commands(TyperGroup):
     """Reports mistakes in the arguments in one line, as `_errors_in_one_line` does the others."""
 
@@ -53,6 +64,10 @@ class _Commands(TyperGroup):
         standalone_mode = options.get("standalone_mode", True)
         try:
             status = super().main(*args, **options | {"standalone_mode": False})
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError as error:  # of printing, since commands report their own
+            status = _stop_printing(error)
         except Exception as error:
             # Their class lives in Click or in Typer, depending on Typer's release.
             message = getattr(error, "format_message", None)

@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -431,6 +432,53 @@ def test_process_without_the_extra_says_how_to_install_it(module):
     done = run_process("score", "x.npy", code=code)
     assert done.returncode == 2
     expect_error(done, rf"needs {module}: pip install 'klce\[cli\]'")
+
+
+@pytest.mark.parametrize(("name", "value"), [("KLCE_ISA", "foo"), ("KLCE_NUM_THREADS", "x")])
+@pytest.mark.parametrize("installed", [False, True])
+def test_process_in_a_bad_environment(files, name, value, installed):
+    code = None
+    if installed:  # as the script that pip writes does
+        code = "import sys; sys.argv[0] = '/bin/klce'; from klce.__main__ import main; main()"
+    done = run_process("info", "logits.npy", code=code, env=os.environ | {name: value})
+    assert done.returncode == 2
+    expect_error(done, f"{name}.*{value!r}")
+
+
+def test_the_source_folder_without_its_compiled_part(files):
+    here = Path(klce.__file__).parent
+    shutil.copytree(here, files / "klce", ignore=shutil.ignore_patterns("*.so", "*.pyd"))
+    # An editable install knows where the compiled part is.
+    code = (
+        "import sys; sys.path.insert(0, ''); "
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    for rest, status in [
+        ("import klce", 1),
+        ("import runpy; sys.argv[0] = '-m'; runpy.run_module('klce')", 2),
+    ]:
+        done = run_process(code=code + rest, env=environment)
+        assert done.returncode == status
+        last = done.stderr.splitlines()[-1]
+        assert f"{files / 'klce'}: this is the source folder of klce, without its compiled" in last
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
+@pytest.mark.parametrize("arguments", [["info", "logits.npy"], ["score", "logits.npy", "--json"],
+                                       ["--help"], ["--version"]])  # fmt: skip
+def test_process_that_cannot_print(files, arguments):
+    with open("/dev/full", "w") as full:
+        done = run_process(*arguments, stdout=full)
+    assert (done.returncode, done.stderr) == (2, "klce: stdout: No space left on device\n")
+
+
+def test_process_whose_reader_has_gone(files):
+    read, write = os.pipe()
+    os.close(read)
+    done = run_process("info", "logits.npy", stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_import_klce_does_not_load_the_command_line():
