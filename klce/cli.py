@@ -73,7 +73,10 @@ class _Commands(TyperGroup):
             message = getattr(error, "format_message", None)
             if message is None or not standalone_mode:
                 raise
-            _complain(f"{' '.join(message().split())} (see klce --help)")
+            text = " ".join(message().split())
+            if "unexpected extra argument" in text:  # a shell may have put files for a pattern
+                text += "; a pattern of files stands in quotes, as in 'part-*.npy'"
+            _complain(f"{text} (see klce --help)")
             status = 2
         return sys.exit(status) if standalone_mode else status
 
@@ -110,6 +113,13 @@ def _klce(
         print(context.get_help())
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an integer") from None
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -134,7 +144,10 @@ _Report = Annotated[
     Path | None,
     typer.Option("--report", metavar="FILE", help="Write a page of pictures to FILE (.html)."),
 ]
-_IgnoreIndex = Annotated[int, typer.Option(metavar="LABEL", help="Skip the rows with this label.")]
+_IgnoreIndex = Annotated[
+    int,
+    typer.Option(parser=_integer, metavar="LABEL", help="Skip the rows with this label."),
+]
 _Groups = Annotated[
     str | None,
     typer.Option(
@@ -379,11 +392,13 @@ def convert(
         ),
     ] = None,
     cut: Annotated[
-        int,
+        int | None,
         typer.Option(
-            metavar="NATS", help="For .kld: where rows are cut off below the top, 16 or 24."
+            parser=_integer,
+            metavar="NATS",
+            help="For .kld: where rows are cut off below the top, 16 (unless given) or 24.",
         ),
-    ] = 16,
+    ] = None,
     memory: _Memory = _MEMORY,
     quiet: _Quiet = False,
 ) -> None:

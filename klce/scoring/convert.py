@@ -23,6 +23,7 @@ from klce.scoring.readers import Location, Reader, StrPath, open_file, open_read
 from klce.scoring.results import (
     NpyWriter,
     Writer,
+    check_library,
     check_output_path,
     open_parquet,
     open_whole,
@@ -78,7 +79,7 @@ def convert_file(
     out: StrPath,
     *,
     tokens: StrPath | None = None,
-    cut: int = 16,
+    cut: int | None = None,
     memory: int = MEMORY,
     progress: Progress | None = None,
 ) -> Reader:
@@ -95,8 +96,9 @@ def convert_file(
     tokens : path or URL, optional
         For ``.kld``: the tokens of all chunks, integers of shape (n_chunk, n_ctx). Without it, the
         array ``tokens`` of the source, if that has one.
-    cut : {16, 24}
-        For ``.kld``: the nats below each row's largest log-probability at which it is cut off.
+    cut : {16, 24}, optional
+        For ``.kld``: the nats below each row's largest log-probability at which it is cut off; 16
+        unless given.
     memory : int
         Bytes to stay within, beyond the maps of files.
     progress : callable, optional
@@ -132,11 +134,16 @@ def convert_file(
         raise InputError(f"{path}: not a file type that klce converts to ({known})")
     if not reader.shape:
         raise InputError(f"{reader.path}: a single number, not an array")
-    if tokens is not None and suffix != ".kld":
-        raise InputError(f"tokens belong to .kld files, not to {path}")
+    for name, value in (("tokens", tokens), ("cut", cut)):
+        if value is not None and suffix != ".kld":
+            raise InputError(f"{name} belongs to .kld files, not to {path}")
+    if suffix == ".zarr" and path.exists():
+        raise InputError(f"{path}: exists already; klce replaces files, never folders")
+    check_library(path)
     location = Location.parse(source)
     check_output_path(path, [] if location.remote else [location.path])
     if suffix == ".kld":
+        cut = kld.CUTS[0] if cut is None else cut
         _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
     elif suffix == ".zarr":
         _write_zarr(reader, path, memory, progress)
@@ -174,9 +181,7 @@ def _blocks(
 
 
 def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | None) -> None:
-    zarr = library("zarr", f"{path}: writing .zarr")
-    if path.exists():
-        raise InputError(f"{path}: exists already")
+    zarr = library("zarr", f"{path}: writing .zarr files")
     row_bytes = max(1, math.prod(reader.shape[1:]) * _stored(reader.dtype).itemsize)
     # Chunks of a few MB, of whole items of the first axis: what a block reads.
     chunk = max(1, min(reader.shape[0], (4 << 20) // row_bytes))

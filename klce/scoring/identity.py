@@ -17,15 +17,38 @@ _SAMPLES = 16
 _FILES = 64
 
 
-def fingerprint(place: StrPath | None) -> Any:
-    """Return what tells whether an input is still the same: path, size and time of its files."""
+def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
+    """Return what tells whether an input is still the same: path, size and time of its files.
+
+    Of numbers in the place of a file, they themselves.
+    """
     if place is None:
         return None
+    if isinstance(place, tuple):
+        return ",".join(map(str, place))
     location = Location.parse(place)
     if location.remote:
         return str(location)
     stats = [(os.fspath(file.resolve()), file.stat()) for file in _files(location)]
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+
+
+def how_it_changed(before: Any, now: Any) -> str:
+    """Return, to follow an input's name, how its `fingerprint` of another run differs."""
+    if before is None:
+        return "was not given"
+    if now is None:
+        return "was given"
+    if isinstance(before, str):  # a URL, or numbers
+        return f"was {before}"
+    array, files = before
+    paths = [path for path, *_ in files]
+    array_now, files_now = (None, []) if isinstance(now, str) else now
+    if array != array_now or paths != [path for path, *_ in files_now]:
+        name = "" if array is None else f"::{array}"
+        return f"was {paths[0]}{name}" if len(paths) == 1 else "was other files"
+    changed = next(old[0] for old, new in zip(files, files_now, strict=True) if old != new)
+    return f"has changed since ({changed})"
 
 
 @dataclass(frozen=True, slots=True)

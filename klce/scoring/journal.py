@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
-from klce.scoring.identity import fingerprint
+from klce.scoring.identity import fingerprint, how_it_changed
 from klce.scoring.inputs import local_files
 from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
@@ -109,9 +110,9 @@ class Journal(RowFile):
         run = json.loads(json.dumps(run))  # tuples become lists, as in the file
         found = self._found() if resume else None
         if found is not None and found != run:
-            changed = ", ".join(sorted(key for key in run if found.get(key) != run[key]))
             raise InputError(
-                f"{out}: the interrupted run differs in: {changed}; start anew without --resume"
+                f"{out}: the interrupted run was another: {_differences(found, run)}; "
+                "start anew without --resume"
             )
         with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
@@ -241,7 +242,7 @@ def open_rows(
     out: StrPath | None,
     shape: tuple[int, ...],
     columns: np.dtype[Any],
-    inputs: dict[str, StrPath | None],
+    inputs: Mapping[str, StrPath | tuple[int, ...] | None],
     run: dict[str, Any],
     *,
     resume: bool,
@@ -254,5 +255,33 @@ def open_rows(
     """
     if out is None:
         return RowFile(columns)
-    run = run | {"shape": shape} | {name: fingerprint(place) for name, place in inputs.items()}
+    prints = {name: fingerprint(place) for name, place in inputs.items()}
+    run = run | {"shape": shape, "inputs": prints}
     return Journal(Path(out), shape, columns, run, resume=resume, written=written)
+
+
+_ARGUMENTS = {"logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q"}
+"""The inputs that are no options of the command line."""
+
+
+def _differences(found: dict[str, Any], run: dict[str, Any]) -> str:
+    """Say how a run that was found differs, in the words of who starts the runs."""
+    if found.get("command") != run["command"]:
+        return f"the command was klce {found.get('command')}"
+    told = []
+    if found.get("klce") != run["klce"]:
+        told.append(f"klce was {found.get('klce')}, not {run['klce']}")
+    if found.get("arithmetic") != run["arithmetic"]:
+        told.append("its instruction set gives other bits (KLCE_ISA or another machine)")
+    inputs = found.get("inputs", {})
+    for name, now in run["inputs"].items():
+        if inputs.get(name) != now:
+            how = how_it_changed(inputs.get(name), now)
+            told.append(f"{_ARGUMENTS.get(name, f'--{name}')} {how}")
+    told_above = {"command", "klce", "arithmetic", "inputs", "shape", "columns"}
+    for name in sorted(run.keys() - told_above):
+        before = found.get(name)
+        if before != run[name]:
+            option = name.replace("_", "-")
+            told.append(f"--{option} was {'not given' if before is None else before}")
+    return ", ".join(told) or "its rows have other columns (--want)"

@@ -201,15 +201,25 @@ def check_results_path(path: Path, inputs: list[Path]) -> None:
     if suffix not in WRITERS:
         known = ", ".join(WRITERS)
         raise InputError(f"{path}: not a file type that klce writes results to ({known})")
-    if suffix in (".parquet", ".arrow"):
-        library("pyarrow", f"{path}: writing {suffix} files")
+    check_library(path)
     check_output_path(path, inputs)
+
+
+def check_library(path: Path) -> None:
+    """Refuse, before any work, a file of a format whose library is missing."""
+    suffix = path.suffix.lower()
+    package = {".parquet": "pyarrow", ".arrow": "pyarrow", ".zarr": "zarr"}.get(suffix)
+    if package is not None:
+        library(package, f"{path}: writing {suffix} files")
 
 
 def check_output_path(path: Path, inputs: list[Path]) -> None:
     """Refuse, before any work, a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
+    if not path.parent.is_dir() and path.parts[0].endswith(":"):
+        url = path.as_posix().replace(":/", "://", 1)
+        raise InputError(f"{url}: output goes to local files only, not to a URL")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
     for source in inputs:

@@ -184,7 +184,7 @@ def score_file(
                 "command": "score",
                 "ignore_index": ignore_index,
                 "temperature": float(temperature),
-                "candidate_ids": ids,
+                "top_k": int(top_k),
                 "arithmetic": opened.arithmetic,
             }
             store = stack.enter_context(
@@ -192,7 +192,7 @@ def score_file(
                     out,
                     rows.leading_shape,
                     scorer.columns,
-                    inputs,
+                    inputs if ids is None else inputs | {"candidates": ids},
                     run,
                     resume=resume,
                     written=scorer.written,

@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -92,12 +93,14 @@ def test_base_file_to_another_format_and_back(tmp_path):
         ("a.npy", "b.kld", {"tokens": "t.npy", "cut": 12}, "cut must be 16 or 24 nats, got 12"),
         ("t1.npy", "b.kld", {"tokens": "t.npy"}, "logits need 2 axes"),
         ("nan.npy", "b.kld", {"tokens": "t.npy"}, "nan.npy: row 4 has the largest logit nan"),
-        ("a.npy", "b.npy", {"tokens": "t.npy"}, r"tokens belong to \.kld files"),
+        ("a.npy", "b.npy", {"tokens": "t.npy"}, r"tokens belongs to \.kld files, not to b\.npy"),
+        ("a.npy", "b.npy", {"cut": 17}, r"cut belongs to \.kld files, not to b\.npy"),
+        ("a.npy", "s3://b/b.npy", {}, r"^s3://b/b\.npy: output goes to local files only"),
         ("a.npy", "a.npy", {}, "would replace the input"),
         ("a.npy", "no/b.npy", {}, "there is no folder no"),
         ("one.npy", "b.npy", {}, "a single number"),
         ("text.npy", "b.npy", {}, "not of numbers"),
-        ("a.npy", "old.zarr", {}, r"old\.zarr: is a folder"),
+        ("a.npy", "old.zarr", {}, r"old\.zarr: exists already; klce replaces files"),
     ],
 )
 def test_refused(tmp_path, monkeypatch, source, out, options, message):
@@ -113,6 +116,24 @@ def test_refused(tmp_path, monkeypatch, source, out, options, message):
     with pytest.raises(InputError, match=message):
         convert_file(source, out, **options)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix != ".zarr"])
+def test_an_existing_file_is_replaced(tmp_path, suffix):
+    np.save(tmp_path / "a.npy", np.ones((4, 3), np.float32))
+    (tmp_path / f"b{suffix}").write_text("old")
+    convert_file(tmp_path / "a.npy", tmp_path / f"b{suffix}")
+    assert read(tmp_path / f"b{suffix}").shape == (4, 3)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".zarr"])
+def test_a_missing_library_is_found_first(tmp_path, monkeypatch, suffix):
+    np.save(tmp_path / "a.npy", np.ones((4, 3), np.float32))
+    package = "zarr" if suffix == ".zarr" else "pyarrow"
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(InputError, match=rf"b{suffix}: writing {suffix} files needs {package}: "):
+        convert_file(tmp_path / "a.npy", tmp_path / f"b{suffix}")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_info(tmp_path):

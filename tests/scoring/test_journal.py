@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,24 +122,40 @@ def test_a_part_of_a_row_is_computed_again(files):
     assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
 
 
-@pytest.mark.parametrize("change", ["logits", "ignore_index", "targets", "command", "version"])
-def test_another_run_is_not_resumed(files, change):
+def touched(name):
+    os.utime(name, ns=(0, 0))
+    return {}
+
+
+def another_run_file(**values):
+    path = Path(".out.npy.run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return {}
+
+
+@pytest.mark.parametrize(
+    ("change", "command", "told"),
+    [
+        (lambda: touched("logits.npy"), "score", r"LOGITS has changed since \(/.*/logits\.npy\)"),
+        (lambda: touched("targets.npy"), "score", r"TARGETS has changed since"),
+        (lambda: {"groups": None}, "score", "--groups was given"),
+        (lambda: {"groups": "targets.npy"}, "score", r"--groups was /.*/groups\.npy"),
+        (lambda: {"ignore_index": -1}, "score", "--ignore-index was -100"),
+        (lambda: another_run_file(ignore_index=1), "score", "--ignore-index was 1"),
+        (lambda: {"temperature": 2}, "score", r"--temperature was 1\.0"),
+        (lambda: {"temperature": 2, "ignore_index": -1}, "score",
+         r"--ignore-index was -100, --temperature was 1\.0"),
+        (dict, "compare", "the command was klce score"),
+        (lambda: another_run_file(klce="0.0.1"), "score", r"klce was 0\.0\.1, not \d.*"),
+        (lambda: another_run_file(arithmetic="x"), "score", "its instruction set gives other bits"),
+    ],
+)  # fmt: skip
+def test_another_run_is_not_resumed(files, change, command, told):
     with pytest.raises(Interrupted):
         run("score", "out.npy", block_rows=100, progress=stop_after(400))
-    options = {"out": "out.npy", "resume": True}
-    command, expected = "score", change
-    if change == "ignore_index":
-        options["ignore_index"] = -1
-    elif change == "command":
-        command, expected = "compare", "columns, command"
-    elif change == "version":
-        path = files / ".out.npy.run.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"klce": "0.0.1"}))
-        expected = "klce"
-    else:
-        os.utime(f"{change}.npy", ns=(0, 0))
-    with pytest.raises(InputError, match=rf"run differs in: {expected}.*without --resume$"):
-        run(command, **options)
+    message = rf"^out\.npy: the interrupted run was another: {told}[^,]*; .* without --resume$"
+    with pytest.raises(InputError, match=message):
+        run(command, **{"out": "out.npy", "resume": True} | change())
     assert ".out.npy.rows.npy" in names(files)
 
 

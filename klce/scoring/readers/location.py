@@ -33,6 +33,8 @@ class Location:
     def parse(cls, text: StrPath) -> "Location":
         """Split what a user wrote. A file whose own name has colons is itself."""
         written = os.fspath(text)
+        if not written:
+            raise InputError("an empty path names no file, got ''")
         file, colons, name = written.rpartition("::")
         # fsspec chains URLs with the same colons: filecache::s3://bucket/logits.npy
         if not colons or not file or "://" in name or os.path.exists(written):

@@ -9,6 +9,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.optional import library
 from klce.scoring.readers.base import Elements, Reader, closed_on_error
 from klce.scoring.readers.location import Location, StrPath
 
@@ -61,8 +62,13 @@ def _read_header(path: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
         # Version 3 is version 2 with UTF-8 names of fields, and arrays with fields are refused.
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran_order, dtype = read(file)
+        end = file.tell()
     except (ValueError, SyntaxError, tokenize.TokenError):  # NumPy parses it as Python
         raise InputError(f"{path}: the .npy header is damaged or truncated") from None
+    if dtype == np.dtype("V2"):  # as NumPy reads bfloat16, which alone is saved with an order
+        file.seek(0)
+        if b"'<V2'" in file.read(end):
+            dtype = np.dtype(library("ml_dtypes", f"{path}: bfloat16").bfloat16)
     if dtype.hasobject:
         raise InputError(f"{path}: holds Python objects (dtype {dtype}), not numbers")
     if any(length < 0 for length in shape):

@@ -1,7 +1,10 @@
+import fsspec
+import ml_dtypes
 import numpy as np
 import pytest
 
 from klce.scoring import InputError
+from klce.scoring.readers import open_reader
 from klce.scoring.readers.npy import NpyReader
 
 
@@ -91,3 +94,17 @@ def test_objects_are_never_loaded(path):
     np.save(path, np.array([{}, []], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"Python objects \(dtype object\)"):
         NpyReader(path)
+
+
+def test_bfloat16_as_numpy_saves_it(tmp_path):
+    values = np.arange(12).reshape(4, 3).astype(ml_dtypes.bfloat16)
+    np.save(tmp_path / "a.npy", values)
+    np.savez(tmp_path / "a.npz", x=values)
+    url = f"memory://{tmp_path}/a.npy"
+    fsspec.filesystem("memory").pipe(f"{tmp_path}/a.npy", (tmp_path / "a.npy").read_bytes())
+    for place in (tmp_path / "a.npy", tmp_path / "a.npz", url):
+        reader = open_reader(place)
+        assert reader.dtype == ml_dtypes.bfloat16
+        np.testing.assert_array_equal(reader.read(1, 4, 1), values[1:])
+    np.save(tmp_path / "b.npy", values.view("V2"))  # two bytes that may be anything
+    assert open_reader(tmp_path / "b.npy").dtype == np.dtype("V2")
