@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -426,7 +427,11 @@ def info(
 @contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: _complain(
+                f"warning: {' '.join(str(message).split())}"
+            )
+            yield
     except (InputError, OSError) as error:
         message, full = str(error), False
         if isinstance(error, OSError):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -409,6 +410,19 @@ def test_errors_of_the_other_commands(files, arguments, message):
     assert result.exit_code == 2
     expect_error(result, message)
     assert sorted(files.iterdir()) == before
+
+
+def test_a_warning_is_one_line_too(files, monkeypatch):
+    def warned(*arguments, **options):
+        warnings.warn("chunks\nare large", stacklevel=2)
+        return real(*arguments, **options)
+
+    real = cli.file_info
+    monkeypatch.setattr(cli, "file_info", warned)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        result = run("info", "logits.npy")
+    assert (result.exit_code, result.stderr) == (0, "klce: warning: chunks are large\n")
 
 
 # --- as a process ---------------------------------------------------------------------------------

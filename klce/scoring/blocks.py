@@ -1,7 +1,9 @@
 """The loop of every run: blocks of rows, one after the other, to whoever wants their results."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +11,9 @@ from numpy.typing import NDArray
 
 from klce.scoring.engines import Computation, Engine
 from klce.scoring.errors import InputError
-from klce.scoring.inputs import Logits
+from klce.scoring.inputs import Rows
 from klce.scoring.journal import RowFile
+from klce.scoring.readers.base import DECODED_BYTES, Chunks
 
 # Enough rows to keep every thread busy, few enough that Ctrl-C acts at once and that a block which
 # must be converted stays small. Rows are limited too: with two classes, their results are larger
@@ -36,39 +39,87 @@ class Plan:
         Bytes of a row in the files, which progress counts.
     block_rows : int
         Rows of a block.
+    chunk_rows : int
+        Rows whose chunks are decoded together.
     """
 
     rows: int
     row_bytes: int
     block_rows: int
+    chunk_rows: int = 1
+
+    def spans(self, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Yield where blocks from row `start` on begin and end: with chunks, where they can."""
+        while start < self.rows:
+            stop = (start + self.block_rows) // self.chunk_rows * self.chunk_rows
+            stop = min(stop if stop > start else start + self.block_rows, self.rows)
+            yield start, stop
+            start = stop
 
 
 def plan_blocks(
-    inputs: Sequence[Logits],
+    inputs: Sequence[Rows],
     *,
     memory: int,
     block_rows: int | None,
     working_row_bytes: int = 0,
+    block_bytes: int = _BLOCK_BYTES,
 ) -> Plan:
     """Choose the rows of a block: within `memory`, and one row at least.
 
-    `working_row_bytes` is what the computation itself takes for a row.
+    They are whole chunks, so that none is decoded twice, where there is room for those; else even
+    parts of them, as few as there is room for, and a warning says so. `working_row_bytes` is what
+    the computation itself takes for a row, `block_bytes` what a block has if it may.
     """
-    row_bytes = sum(logits.row_bytes for logits in inputs)
+    row_bytes = sum(rows.row_bytes for rows in inputs)
     if memory < 1:
         raise InputError(f"memory must be at least 1 byte, got {memory}")
-    if block_rows is None:
-        # Twice, since the next block is read before the last one is given back.
-        held = 2 * (sum(logits.block_row_bytes for logits in inputs) + working_row_bytes)
-        block_rows = min(_BLOCK_BYTES // row_bytes, _BLOCK_ROWS, memory // max(held, 1))
-        # Whole chunks, so that none is read twice, if memory allows one.
-        chunk = max(logits.chunk_rows for logits in inputs)
-        if chunk * held <= memory:
-            block_rows = max(1, block_rows // chunk) * chunk
-        block_rows = max(1, block_rows)
-    elif block_rows < 1:
+    if block_rows is not None and block_rows < 1:
         raise InputError(f"block_rows must be at least 1, got {block_rows}")
-    return Plan(inputs[0].rows, row_bytes, block_rows)
+    # Twice, since the next block is read before the last one is given back.
+    held = max(1, 2 * (sum(rows.block_row_bytes for rows in inputs) + working_row_bytes))
+    chunked = [(rows, rows.chunks) for rows in inputs if rows.chunks is not None]
+    decoding = sum(chunks.decoding_bytes for _, chunks in chunked)
+    room = max(1, max(memory - decoding, memory // 4) // held)
+    usual = max(1, min(block_bytes // row_bytes, _BLOCK_ROWS, room))
+    # Where a block has no room for whole chunks, it need have them only if they are not kept.
+    again = [(rows, chunks) for rows, chunks in chunked if not chunks.kept]
+    chunk = math.lcm(*(chunks.rows for _, chunks in chunked))
+    if chunk > room:
+        chunk = max((chunks.rows for _, chunks in again or chunked), default=1)
+    if block_rows is None:
+        if chunk > room:
+            block_rows = -(-chunk // -(-chunk // (room if again else usual)))
+        elif chunked and not again:
+            block_rows = chunk  # a view of the one that is kept
+        else:
+            block_rows = max(1, usual // chunk) * chunk
+        _warn_of_chunks(chunked, block_rows, memory, decoding, held)
+    return Plan(inputs[0].rows, row_bytes, block_rows, chunk)
+
+
+def _warn_of_chunks(
+    inputs: list[tuple[Rows, Chunks]], block_rows: int, memory: int, decoding: int, held: int
+) -> None:
+    takes = decoding + block_rows * held
+    for rows, chunks in inputs:
+        size = f"chunks of {chunks.rows:,} rows and {_megabytes(chunks.chunk_bytes)}"
+        over = f"the run takes up to {_megabytes(takes)}" if takes > memory else ""
+        told = f"{rows.path}: {size} are too large for memory {_megabytes(memory)}: "
+        if block_rows < chunks.rows and not chunks.kept:
+            times = f"each is decoded {-(-chunks.rows // block_rows)} times"
+            enough = _megabytes(decoding + chunks.rows * held)
+            told += f"{times}{over and ' and '}{over}; with --memory {enough} it is once"
+        elif over and chunks.chunk_bytes > DECODED_BYTES:
+            told += over
+        else:
+            continue
+        warnings.warn(told, stacklevel=4)
+        return
+
+
+def _megabytes(count: int) -> str:
+    return f"{-(-count // 10**6)}MB"
 
 
 def run_blocks(
@@ -89,9 +140,7 @@ def run_blocks(
         for start in range(0, finished, _BLOCK_ROWS):
             for consume in consumers:
                 consume(rows[start : min(start + _BLOCK_ROWS, finished)])
-    starts = range(finished, plan.rows, plan.block_rows)
-    spans = ((start, min(start + plan.block_rows, plan.rows)) for start in starts)
-    with contextlib.closing(engine.tables(computation, spans)) as tables:
+    with contextlib.closing(engine.tables(computation, plan.spans(finished))) as tables:
         for table in tables:
             finished += len(table)
             if store is not None:

@@ -223,7 +223,7 @@ def compare_file(
         [rows_p, rows_q],
         memory=memory,
         block_rows=block_rows,
-        working_row_bytes=computation.working_row_bytes,
+        working_row_bytes=computation.working_row_bytes + 2 * computation.columns.itemsize,
     )
 
     with contextlib.ExitStack() as stack:

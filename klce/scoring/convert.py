@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring import kld
-from klce.scoring.blocks import MEMORY, Progress
+from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
+from klce.scoring.inputs import Rows
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.results import (
@@ -167,17 +168,22 @@ def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _blocks(
-    reader: Reader, leading: int, memory: int, progress: Progress | None
+    reader: Reader, leading: int, memory: int, progress: Progress | None, copies: int = 3
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    items = math.prod(reader.shape[:leading])
+    """Yield blocks of rows, of which writing takes so many copies."""
     dtype = _stored(reader.dtype)
-    item_bytes = max(1, math.prod(reader.shape[leading:]) * dtype.itemsize)
-    step = max(1, min(_BLOCK_BYTES, memory // 8) // item_bytes)
-    for start in range(0, items, step):
-        stop = min(start + step, items)
+    rows = Rows(reader, leading)
+    plan = plan_blocks(
+        [rows],
+        memory=memory,
+        block_rows=None,
+        working_row_bytes=copies * rows.row_bytes,
+        block_bytes=_BLOCK_BYTES,
+    )
+    for start, stop in plan.spans():
         yield start, reader.read(start, stop, leading).astype(dtype, copy=False)
         if progress is not None:
-            progress(stop * item_bytes, items * item_bytes)
+            progress(stop * rows.row_bytes, rows.rows * rows.row_bytes)
 
 
 def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | None) -> None:
@@ -247,5 +253,5 @@ def _write_kld(
     with open_whole(path) as file:
         kld.write_header(file, layout, tokens.read(0, chunks, 1))
         # An encoded block takes several times its size on the way.
-        for start, block in _blocks(reader, len(reader.shape) - 1, memory // 4, progress):
+        for start, block in _blocks(reader, len(reader.shape) - 1, memory, progress, copies=15):
             file.write(kld.encode(block, cut, path=reader.path, first_row=start).tobytes())

@@ -13,27 +13,48 @@ from numpy.typing import NDArray
 from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers.base import Chunks
 
 _LABELS_AT_ONCE = 1 << 20
 
 
-class Logits:
+class Rows:
+    """Rows of an array: its first `leading` axes count them.
+
+    Attributes
+    ----------
+    path : str
+        The array, as messages show it.
+    rows : int
+        How many there are.
+    row_bytes : int
+        Bytes of a row in the file.
+    block_row_bytes : int
+        Bytes of memory that a row of a block takes: none if it is a view of a map.
+    chunks : Chunks or None
+        How they are cut into pieces that are read whole, if they are.
+    """
+
+    def __init__(self, reader: Reader, leading: int) -> None:
+        self.path = reader.path
+        self.rows = math.prod(reader.shape[:leading])
+        self.row_bytes = max(1, math.prod(reader.shape[leading:]) * reader.dtype.itemsize)
+        self.chunks = Chunks.of(reader, leading)
+        view = reader.mapped or (self.chunks is not None and self.chunks.kept)
+        self.block_row_bytes = 0 if view else self.row_bytes
+
+
+class Logits(Rows):
     """Rows of logits: the last axis of an array is the classes, the others count rows.
 
     Attributes
     ----------
     leading_shape : tuple of int
         The axes that count rows.
-    rows, classes : int
+    classes : int
         How many there are.
     block_dtype, dtype : numpy.dtype
         What a block comes in, and what it is computed in: float32 or float64.
-    row_bytes : int
-        Bytes of a row in the file.
-    chunk_rows : int
-        Rows that the file gives up together.
-    block_row_bytes : int
-        Bytes of memory that a row of a block takes: none if it is a view of a map.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -51,34 +72,18 @@ class Logits:
                 f"{path}: dtype {dtype} is not supported; "
                 "float16, bfloat16, float32, float64 and integers are"
             )
+        super().__init__(reader, len(shape) - 1)
         self.block_dtype, self.dtype = taken, computed(taken)
-        self.path = path
         self.leading_shape = shape[:-1]
-        self.rows = math.prod(self.leading_shape)
         self.classes = shape[-1]
-        self.row_bytes = self.classes * dtype.itemsize
-        converted = 0 if taken == dtype else self.classes * taken.itemsize
-        self.block_row_bytes = converted + (0 if reader.mapped else self.row_bytes)
-        self.chunk_rows = _rows_of_chunk(reader.chunks, self.leading_shape)
+        if taken != dtype:  # the block is converted
+            self.block_row_bytes += self.classes * taken.itemsize
         self._reader = reader
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
         rows = self._reader.read(start, stop, len(self.leading_shape))
         return rows.astype(self.block_dtype, copy=False)
-
-
-def _rows_of_chunk(chunks: tuple[int, ...] | None, leading_shape: tuple[int, ...]) -> int:
-    """Return the rows that follow one another in a chunk, which is read whole."""
-    if chunks is None:
-        return 1
-    rows = 1
-    for axis in reversed(range(len(leading_shape))):
-        chunk, length = chunks[axis], leading_shape[axis]
-        rows *= min(chunk, length)
-        if chunk < length:
-            break
-    return max(1, rows)
 
 
 class Labels:

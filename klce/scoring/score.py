@@ -151,12 +151,6 @@ def score_file(
         temperature=temperature,
     ).open()
     rows, labels = scorer.logits, scorer.labels
-    plan = plan_blocks(
-        [rows],
-        memory=memory,
-        block_rows=block_rows,
-        working_row_bytes=scorer.working_row_bytes,
-    )
     inputs = {
         "logits": logits, "targets": targets, "groups": groups,
         "bytes": bytes_file, "words": words_file, "candidates": place,
@@ -171,6 +165,12 @@ def score_file(
     scorer.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
 
+    plan = plan_blocks(
+        [rows],
+        memory=memory,
+        block_rows=block_rows,
+        working_row_bytes=scorer.working_row_bytes,
+    )
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]
     if sequences is not None:

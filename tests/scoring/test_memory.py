@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import zarr
 
 MEASURED = """
 import re, sys, threading
@@ -72,3 +73,16 @@ def test_memory_is_bounded(tmp_path, monkeypatch, job, shape, dtype, fortran_ord
     assert count > 10
     assert peak < 300
     assert peak - begin < most
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunks", [(3000, 500), (100, 16000), (750, 2000)])
+def test_memory_of_chunks_is_bounded(tmp_path, monkeypatch, chunks):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(3000, 16000)).astype(np.float32)
+    zarr.create_array("p.zarr", data=values, chunks=chunks)
+    job = "import warnings; warnings.simplefilter('ignore'); score_file('p.zarr')"
+    command = [sys.executable, "-c", MEASURED, job]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    _, begin, peak = map(float, done.stdout.split())
+    assert peak - begin < 256

@@ -4,6 +4,7 @@ import contextlib
 import math
 import mmap
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Literal, Protocol
 
 import numpy as np
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, naming, one_line
 from klce.scoring.kld import Layout
+
+DECODED_BYTES = 8 << 20
+"""Bytes of the chunks of a file that are decoded at once, unless a single one has more."""
 
 
 class Reader(Protocol):
@@ -40,6 +44,51 @@ class Reader(Protocol):
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """What it takes to read rows of an array in chunks.
+
+    Attributes
+    ----------
+    rows : int
+        Rows whose chunks hold no others: blocks of so many decode each chunk once.
+    chunk_bytes : int
+        Bytes of a chunk.
+    kept : bool
+        Is a chunk kept when it was decoded, for the blocks that follow? So are large ones of whole
+        rows, of which blocks are views.
+    """
+
+    rows: int
+    chunk_bytes: int
+    kept: bool
+
+    @classmethod
+    def of(cls, array: "Reader", leading: int) -> "Chunks | None":
+        """Return that of an array whose first `leading` axes count rows, if it has chunks."""
+        if array.chunks is None:
+            return None
+        rows = _rows_of_chunks(array.chunks[:leading], array.shape[:leading])
+        itemsize = array.dtype.itemsize
+        chunk_bytes = math.prod(array.chunks) * itemsize
+        whole = rows * math.prod(array.shape[leading:]) * itemsize <= chunk_bytes
+        return cls(rows, chunk_bytes, whole and chunk_bytes > DECODED_BYTES)
+
+    @property
+    def decoding_bytes(self) -> int:
+        """Bytes of memory for chunks while they are read: as in the file, decoded, and kept."""
+        return 3 * self.chunk_bytes if self.kept else 2 * max(self.chunk_bytes, DECODED_BYTES)
+
+
+def _rows_of_chunks(chunks: tuple[int, ...], axes: tuple[int, ...]) -> int:
+    for axis, (chunk, length) in enumerate(zip(chunks, axes, strict=True)):
+        if chunk > 1:  # those before it have a chunk for each of their items
+            # Where chunks do not fill an axis, the last is shorter: only the whole axis repeats.
+            whole = axis > 0 and length % chunk
+            return (length if whole else min(chunk, length)) * math.prod(axes[axis + 1 :])
+    return 1
 
 
 class ArrayFile(Protocol):

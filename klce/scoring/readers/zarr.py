@@ -9,11 +9,8 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader, blocks_of, damage_named
+from klce.scoring.readers.base import DECODED_BYTES, Chunks, Reader, blocks_of, damage_named
 from klce.scoring.readers.location import Location
-
-DECODED_BYTES = 8 << 20
-"""Bytes of chunks that are decoded at once, unless a single one has more."""
 
 
 class ZarrFile:
@@ -53,9 +50,28 @@ class ZarrReader(Reader):
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self.chunks: tuple[int, ...] = tuple(array.chunks)
         self._array = array
+        self._kept: tuple[int, int, NDArray[Any]] | None = None  # leading axes, first row, rows
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
+        chunks = Chunks.of(self, leading)
+        if chunks is None or not chunks.kept:
+            return self._decoded(start, stop, leading)
+        rows, parts = math.prod(self.shape[:leading]), []
+        while start < stop:
+            first = start // chunks.rows * chunks.rows
+            if self._kept is None or self._kept[:2] != (leading, first):
+                self._kept = None  # the last one goes before the next one comes
+                values = self._decoded(first, min(first + chunks.rows, rows), leading)
+                self._kept = (leading, first, values)
+            values = self._kept[2]
+            parts.append(values[start - first : stop - first])
+            start = min(stop, first + len(values))
+            if start == rows:
+                self._kept = None
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _decoded(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         axes, item = self.shape[:leading], self.shape[leading:]
         values = np.empty((stop - start, *item), self.dtype)
         if start == stop:

@@ -1,5 +1,6 @@
 """Every format gives the same rows, whatever slices they are read in."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -17,8 +18,8 @@ import zarr
 from klce.scoring import InputError, kld, score_file
 from klce.scoring.blocks import plan_blocks
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import READERS, Location, open_reader
-from klce.scoring.readers.base import blocks_of
+from klce.scoring.readers import READERS, Location, base, open_reader
+from klce.scoring.readers.base import Chunks, blocks_of
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
 
@@ -369,15 +370,87 @@ def test_archive_without_arrays_of_numpy(tmp_path):
 
 @pytest.mark.parametrize(
     ("shape", "chunks", "rows"),
-    [((100, 5), (30, 5), 30), ((4, 50, 5), (2, 50, 5), 100), ((4, 50, 5), (4, 20, 1), 20)],
+    [
+        ((100, 5), (30, 5), 30),
+        ((100, 5), (30, 2), 30),
+        ((4, 50, 5), (2, 50, 5), 100),
+        ((4, 50, 5), (4, 20, 1), 200),
+        ((4, 50, 5), (1, 10, 5), 10),
+        ((4, 50, 5), (1, 20, 5), 50),
+        ((100, 5), (1, 5), 1),
+    ],
 )
-def test_blocks_are_of_whole_chunks(tmp_path, shape, chunks, rows):
-    zarr.create_array(tmp_path / "a.zarr", data=np.ones(shape), chunks=chunks)
+@pytest.mark.parametrize("finished", [0, 7])
+def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, shape, chunks, rows, finished):
+    values = np.random.default_rng(0).normal(size=shape)
+    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=chunks)
     logits = Logits(open_reader(tmp_path / "a.zarr"))
-    assert logits.chunk_rows == rows
-    row_bytes = 8 * 5
-    for memory in (10 * rows * row_bytes, 2 * rows * row_bytes):
+    assert logits.chunks == Chunks(rows, 8 * math.prod(chunks), kept=False)
+    assert logits.chunks.decoding_bytes == 16 << 20
+    held = 2 * 8 * 5
+    for room in (rows, 2.5 * rows, 1000):
+        memory = logits.chunks.decoding_bytes + int(room * held)
         plan = plan_blocks([logits], memory=memory, block_rows=None)
         assert plan.block_rows % rows == 0
-    plan = plan_blocks([logits], memory=rows * row_bytes, block_rows=None)
-    assert plan.block_rows == rows // 2  # a chunk is too much
+        spans = list(plan.spans(finished))
+        assert [start for start, _ in spans] == [finished, *(stop for _, stop in spans[:-1])]
+        assert all(stop % rows == 0 for _, stop in spans[:-1])
+        assert spans[-1][1] == logits.rows
+        for start, stop in spans:
+            np.testing.assert_array_equal(
+                logits.block(start, stop), values.reshape(-1, 5)[start:stop]
+            )
+
+
+@pytest.mark.parametrize(("shape", "chunks"), [((100, 5), (30, 5)), ((4, 50, 5), (2, 50, 5))])
+def test_large_chunks_of_whole_rows_are_kept(tmp_path, monkeypatch, shape, chunks):
+    values = np.random.default_rng(0).normal(size=shape)
+    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=chunks)
+    monkeypatch.setattr(base, "DECODED_BYTES", 1000)
+    reader = open_reader(tmp_path / "a.zarr")
+    logits = Logits(reader)
+    assert logits.chunks.kept
+    assert logits.block_row_bytes == 0  # blocks are views
+    real, decoded = reader._decoded, []
+    monkeypatch.setattr(
+        reader, "_decoded", lambda *span: decoded.append(span[:2]) or real(*span)
+    )  # fmt: skip
+    for start in range(0, logits.rows, 7):  # across chunks, too
+        stop = min(start + 7, logits.rows)
+        np.testing.assert_array_equal(logits.block(start, stop), values.reshape(-1, 5)[start:stop])
+    ends = [*range(0, logits.rows, logits.chunks.rows), logits.rows]
+    assert decoded == list(itertools.pairwise(ends))
+    assert reader._kept is None  # of the last, nothing
+    np.testing.assert_array_equal(logits.block(1, 2), values.reshape(-1, 5)[1:2])
+
+
+def test_chunks_too_large_for_the_memory_are_a_warning(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(3000, 32000), chunks=(3000, 4000), dtype="f4")
+    logits = Logits(open_reader(tmp_path / "a.zarr"))
+    held, decoding = 2 * 4 * 32000, 2 * 4 * 3000 * 4000
+    plan = plan_blocks([logits], memory=decoding + 3000 * held, block_rows=None)
+    assert plan.block_rows == 3000
+    message = (
+        rf"^{tmp_path}/a\.zarr: chunks of 3,000 rows and 48MB are too large for memory 250MB: each "
+        r"is decoded 5 times; with --memory 864MB it is once$"
+    )
+    with pytest.warns(UserWarning, match=message):
+        plan = plan_blocks([logits], memory=250_000_000, block_rows=None)
+    assert list(plan.spans(100))[:2] == [(100, 700), (700, 1300)]
+    assert {stop - start for start, stop in plan.spans()} == {600}
+    over = "is decoded 31 times and the run takes up to 121MB; with --memory 864MB it is once$"
+    with pytest.warns(UserWarning, match=over):
+        plan_blocks([logits], memory=100_000_000, block_rows=None)
+
+    zarr.create_array(tmp_path / "b.zarr", shape=(3000, 32000), chunks=(3000, 32000), dtype="f4")
+    logits = Logits(open_reader(tmp_path / "b.zarr"))
+    over = "3,000 rows and 384MB are too large for memory 250MB: the run takes up to 1153MB$"
+    with pytest.warns(UserWarning, match=over):
+        plan_blocks([logits], memory=250_000_000, block_rows=None)
+
+
+def test_chunks_of_both_inputs_are_decoded_once(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((100, 5)), chunks=(6, 5))
+    zarr.create_array(tmp_path / "b.zarr", data=np.ones((100, 5)), chunks=(4, 5))
+    inputs = [Logits(open_reader(tmp_path / f"{name}.zarr")) for name in "ab"]
+    assert plan_blocks(inputs, memory=256 << 20, block_rows=None).chunk_rows == 12
