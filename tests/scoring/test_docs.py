@@ -17,6 +17,7 @@ from klce.cli import app
 from klce.scoring import llama_cpp
 from klce.scoring.columns import row_dtype as columns_of_scores
 from klce.scoring.comparison import row_dtype as columns_of_comparisons
+from klce.scoring.optional import EXTRAS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scoring.md").read_text()
@@ -47,6 +48,21 @@ def test_python(tmp_path):
     for code in blocks:
         run = [sys.executable, "-W", "error", "-c", code]
         subprocess.run(run, cwd=tmp_path, env=os.environ, check=True)
+
+
+def test_installs_are_in_place():
+    """Elsewhere, the folder `klce/` of the repository would hide what was installed."""
+    for page in (PAGE, (ROOT / "README.md").read_text()):
+        installs = re.findall(r"pip install (.*?)(?:\s*[`#&\n])", page)
+        assert installs
+        for what in installs:
+            assert re.fullmatch(r"-e '\.\[[a-z,]+\]'", what), what
+
+
+def test_every_extra_for_users_is_in_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for extra in {*EXTRAS.values(), "cli"}:
+        assert f"`{extra}`" in readme
 
 
 def test_every_option_is_documented():
