@@ -29,7 +29,7 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
     location = Location.parse(place)
     if location.remote:
         return str(location)
-    stats = [(os.fspath(file.resolve()), file.stat()) for file in _files(location)]
+    stats = [(os.fspath(file.resolve()), file.stat()) for file in files_of(location)]
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
 
 
@@ -85,7 +85,8 @@ class Identity:
         return None if self == other else "as many bytes as in the run, but other ones"
 
 
-def _files(location: Location) -> list[Path]:
+def files_of(location: Location) -> list[Path]:
+    """Return the files on this machine that a place stands for, as many as there are."""
     path = Path(location.file)
     found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
     files: list[Path] = []
@@ -95,7 +96,7 @@ def _files(location: Location) -> list[Path]:
 
 
 def _local_parts(location: Location) -> Iterator[tuple[int, bytes]]:
-    files = _files(location) or [Path(location.file)]  # which says that it is missing
+    files = files_of(location) or [Path(location.file)]  # which says that it is missing
     sampled = {int(i) for i in np.linspace(0, len(files) - 1, _FILES)}
     for i, path in enumerate(files):
         size = path.stat().st_size

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
-from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.identity import files_of
+from klce.scoring.readers import READERS, Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.base import Chunks
 
 _LABELS_AT_ONCE = 1 << 20
@@ -235,6 +236,7 @@ def open_beside(logits: StrPath, name: str) -> Reader | None:
 
 
 def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
-    """Return the paths of those inputs that are on this machine."""
+    """Return the files of those inputs that are on this machine, and that klce reads."""
     locations = [Location.parse(place) for place in inputs.values() if place is not None]
-    return [location.path for location in locations if not location.remote]
+    files = [file for location in locations if not location.remote for file in files_of(location)]
+    return [file for file in files if file.suffix.lower() in READERS]

@@ -222,8 +222,8 @@ def check_output_path(path: Path, inputs: list[Path]) -> None:
         raise InputError(f"{url}: output goes to local files only, not to a URL")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
+    for source in inputs if path.exists() else ():
+        if source.exists() and path.samefile(source):
             raise InputError(f"{path}: results would replace the input {source}")
     final = path.resolve()
     with (

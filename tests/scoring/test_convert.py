@@ -97,6 +97,8 @@ def test_base_file_to_another_format_and_back(tmp_path):
         ("a.npy", "b.npy", {"cut": 17}, r"cut belongs to \.kld files, not to b\.npy"),
         ("a.npy", "s3://b/b.npy", {}, r"^s3://b/b\.npy: output goes to local files only"),
         ("a.npy", "a.npy", {}, "would replace the input"),
+        ("shards", "shards/1.npy", {}, "would replace the input"),
+        ("shards/*.npy", "shards/1.npy", {}, "would replace the input"),
         ("a.npy", "no/b.npy", {}, "there is no folder no"),
         ("one.npy", "b.npy", {}, "a single number"),
         ("text.npy", "b.npy", {}, "not of numbers"),
@@ -112,6 +114,9 @@ def test_refused(tmp_path, monkeypatch, source, out, options, message):
     np.save("text.npy", np.array(["a", "b"]))
     np.save("nan.npy", np.where(np.arange(6) == 4, np.nan, 0)[:, None] + np.zeros((6, 3)))
     (tmp_path / "old.zarr").mkdir()
+    (tmp_path / "shards").mkdir()
+    for i in range(3):
+        np.save(f"shards/{i}.npy", np.ones((4, 3)))
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match=message):
         convert_file(source, out, **options)

@@ -64,6 +64,15 @@ def test_nothing_to_resume_is_a_new_run(files):
     assert len(np.load("out.npy")) == 1000
 
 
+def test_results_beside_the_shards_are_replaced(files):
+    (files / "shards").mkdir()
+    (files / "logits.npy").rename("shards/0.npy")
+    for _ in range(2):
+        score_file("shards", out="shards/out.csv")
+    with pytest.raises(InputError, match="would replace the input"):
+        score_file("shards", out="shards/0.npy")
+
+
 def test_without_resume_a_run_starts_anew(files):
     with pytest.raises(Interrupted):
         run("score", "out.npy", block_rows=100, progress=stop_after(400))

@@ -55,7 +55,7 @@ class ZarrReader(Reader):
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         chunks = Chunks.of(self, leading)
-        if chunks is None or not chunks.kept:
+        if start == stop or chunks is None or not chunks.kept:
             return self._decoded(start, stop, leading)
         rows, parts = math.prod(self.shape[:leading]), []
         while start < stop:

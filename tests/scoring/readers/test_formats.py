@@ -421,6 +421,7 @@ def test_large_chunks_of_whole_rows_are_kept(tmp_path, monkeypatch, shape, chunk
     ends = [*range(0, logits.rows, logits.chunks.rows), logits.rows]
     assert decoded == list(itertools.pairwise(ends))
     assert reader._kept is None  # of the last, nothing
+    assert logits.block(3, 3).shape == (0, 5)
     np.testing.assert_array_equal(logits.block(1, 2), values.reshape(-1, 5)[1:2])
 
 
