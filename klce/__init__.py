@@ -8,9 +8,6 @@ A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and `
 (unnormalised log-probabilities); every measure takes ``form=``.
 """
 
-import os
-import sys
-
 try:
     from klce.config import (
         get_config,
@@ -20,17 +17,9 @@ try:
         threads,
     )
 except ImportError as error:
-    stop = error
-    if error.name == "klce":  # it has no klce._ufuncs
-        stop = ImportError(
-            f"{os.path.dirname(__file__)}: this is the source folder of klce, without its compiled "
-            "part: pip install -e . in the folder above compiles it, and an installed klce is "
-            "found from any other folder"
-        )
-    if os.path.basename(sys.argv[0]) in ("klce", "-m"):  # the command line, before it can begin
-        print(f"klce: {stop}", file=sys.stderr)
-        sys.exit(2)
-    raise stop from None
+    from klce._refusal import refuse
+
+    refuse(error)
 from klce.divergences import (
     binary_entropy,
     entropy,

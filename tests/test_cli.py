@@ -472,7 +472,8 @@ def test_the_source_folder_without_its_compiled_part(files):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for rest, status in [
         ("import klce", 1),
-        ("import runpy; sys.argv[0] = '-m'; runpy.run_module('klce')", 2),
+        ("import runpy; sys.argv[0] = '-m'; sys.orig_argv = ['klce']; runpy.run_module('klce')", 2),
+        ("sys.argv[0] = '-m'; import klce", 1),  # of another package
     ]:
         done = run_process(code=code + rest, env=environment)
         assert done.returncode == status
