@@ -34,6 +34,8 @@ def array(x: ArrayLike, name: str) -> Array:
     ------
     TypeError
         For an array on another device, a tensor that requires grad, and a lazy one.
+    ValueError
+        For nested lists whose rows differ in length.
     """
     if type(x) is np.ndarray:
         return x
@@ -41,9 +43,17 @@ def array(x: ArrayLike, name: str) -> Array:
         return np.asarray(x)
     if hasattr(type(x), "__dlpack_device__"):
         return _from_dlpack(x, name)
+    what = type(x).__name__
     if is_lazy(x):
-        raise TypeError(f"{name} must be an array in memory, got a lazy {type(x).__name__}")
-    return np.asarray(x)
+        raise TypeError(f"{name} must be an array in memory, got a lazy {what}")
+    try:
+        return np.asarray(x)
+    except ValueError:
+        if not isinstance(x, (list, tuple)):
+            raise
+        raise ValueError(
+            f"{name} must be rectangular, got a {what} whose rows differ in length"
+        ) from None
 
 
 def is_lazy(x: Any) -> bool:

@@ -297,7 +297,7 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
     if where is None:
         return None
-    array = np.asarray(where)
+    array = _arrays.array(where, "where")
     if array.dtype != np.bool_:
         raise TypeError(f"where must hold bool, got {array.dtype}")
     try:

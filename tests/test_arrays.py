@@ -62,6 +62,24 @@ class Numeric(Tensor):
         return self.bits
 
 
+@pytest.mark.parametrize(
+    "ragged", [[[1, 2], [3]], ([1.0, 2.0], 3.0), [[[1], [2, 3]], [[4], [5]]], [X, X[:, :2]]]
+)
+def test_lists_whose_rows_differ_in_length(ragged):
+    calls = {
+        "x": lambda: klce.softmax(ragged),
+        "q": lambda: klce.kl_divergence(X, ragged),
+        "target": lambda: klce.cross_entropy(X, ragged),
+        "where": lambda: klce.entropy(X, where=ragged),
+        "candidates": lambda: klce.score(X, candidates=ragged),
+        "p_ids": lambda: klce.compare_top_k(ragged, X, X),
+    }
+    for name, call in calls.items():
+        message = f"^{name} must be rectangular, got a (list|tuple) whose rows differ in length$"
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 @pytest.mark.parametrize("kind", [Tensor, Old])
 @pytest.mark.parametrize(
     ("dtype", "code"),
