@@ -121,6 +121,13 @@ def _integer(text: str) -> int:
         raise typer.BadParameter(f"{text!r} is not an integer") from None
 
 
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a number") from None
+
+
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
@@ -218,6 +225,7 @@ def score(
     top_k: Annotated[
         int,
         typer.Option(
+            parser=_integer,
             metavar="K",
             help="Write the K largest classes of each row too: top_ids, top_log_probs.",
         ),
@@ -231,7 +239,8 @@ def score(
         ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(metavar="T", help="Divide the logits by it first.")
+        float,
+        typer.Option(parser=_number, metavar="T", help="Divide the logits by it first."),
     ] = 1.0,
     report: _Report = None,
     ignore_index: _IgnoreIndex = -100,
@@ -326,7 +335,9 @@ def compare(
     top_k: Annotated[
         int,
         typer.Option(
-            metavar="K", help="Count the classes that are among the K largest of both: top_overlap."
+            parser=_integer,
+            metavar="K",
+            help="Count the classes that are among the K largest of both: top_overlap.",
         ),
     ] = 0,
     compat: Annotated[

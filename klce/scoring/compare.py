@@ -223,14 +223,18 @@ def compare_file(
         [rows_p, rows_q],
         memory=memory,
         block_rows=block_rows,
-        working_row_bytes=computation.working_row_bytes + 2 * computation.columns.itemsize,
+        working_row_bytes=computation.working_row_bytes,
     )
 
     with contextlib.ExitStack() as stack:
         opened = stack.enter_context(open_engine(engine, scheduler))
-        run = {"command": "compare", "compat": compat, "ignore_index": ignore_index}
-        run |= {"top_k": int(top_k)}
-        run |= {"arithmetic": opened.arithmetic}
+        run = {
+            "command": "compare",
+            "compat": compat,
+            "ignore_index": int(ignore_index),
+            "top_k": int(top_k),
+            "arithmetic": opened.arithmetic,
+        }
         shape, columns = rows_p.leading_shape, computation.columns
         store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
         begin = time.perf_counter()
@@ -246,7 +250,7 @@ def compare_file(
             out=None if out is None else os.fspath(out),
             shape=computation.shape,
             dtype=computation.dtype.name,
-            ignore_index=ignore_index,
+            ignore_index=int(ignore_index),
             sequences=None if found_groups is None else len(found_groups),
             engine=engine,
             isas=opened.isas,
@@ -333,9 +337,10 @@ class _Exact(_Files):
         )
         with in_one_sentence():
             klce.compare(*np.empty((2, 0, p.classes), self.dtype), top_k=task.top_k)
-        # Near rows, as they come and in float64; a flag for each class that is cut off.
+        # Near rows, as they come and in float64; a flag for each class that is cut off; the results
+        # twice, as they come and in a table.
         near = sum(8 + logits.block_dtype.itemsize for logits in (p, q))
-        self.working_row_bytes = (near + 4 * self._cut_off) * p.classes
+        self.working_row_bytes = (near + 4 * self._cut_off) * p.classes + 2 * self.columns.itemsize
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
@@ -395,7 +400,7 @@ class _LlamaCpp(_Files):
             raise InputError(f"{self.p.path}: llama.cpp's statistics need rows, there are none")
         self.labels: Labels
         self._decoded = self.reader.layout is not None
-        self.working_row_bytes = 6 * 8 * self.p.classes
+        self.working_row_bytes = 6 * 8 * self.p.classes + 2 * self.columns.itemsize
 
     def check(self) -> None:
         """Refuse labels that cannot be compared with. It reads them all."""

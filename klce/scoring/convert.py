@@ -142,7 +142,7 @@ def convert_file(
         raise InputError(f"{path}: exists already; klce replaces files, never folders")
     check_library(path)
     location = Location.parse(source)
-    check_output_path(path, local_files({"source": source}))
+    check_output_path(path, local_files({"source": source, "tokens": tokens}))
     if suffix == ".kld":
         cut = kld.CUTS[0] if cut is None else cut
         _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)

@@ -174,7 +174,7 @@ class DaskEngine:
         try:
             found: dict[str, Arithmetic] = self._client.run(Arithmetic.here)
         except ImportError as error:
-            raise InputError(f"a worker cannot import klce: {error}") from None
+            raise InputError(f"a worker cannot import klce: {one_line(error)}") from None
         return dict(sorted(found.items()))
 
     def tables(
@@ -211,7 +211,7 @@ class DaskEngine:
         try:
             table: NDArray[Any] = future.result()
         except distributed.KilledWorker as error:
-            raise OSError(f"too many workers died: {error}") from None
+            raise OSError(f"too many workers died: {one_line(error)}") from None
         except distributed.client.FutureCancelledError:
             raise OSError(f"scheduler {self._client.scheduler.address}: connection lost") from None
         return table

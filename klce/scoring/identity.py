@@ -1,4 +1,4 @@
-"""Whether an input is still the same when a run goes on, and the same in another process."""
+"""Whether a run that goes on is still the same, and its inputs, there and in another process."""
 
 import glob
 import hashlib
@@ -15,6 +15,9 @@ from klce.scoring.readers import Location, StrPath
 _SAMPLE_BYTES = 4096
 _SAMPLES = 16
 _FILES = 64
+
+_ARGUMENTS = {"logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q"}
+"""The inputs that are no options of the command line."""
 
 
 def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
@@ -33,7 +36,30 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
 
 
-def how_it_changed(before: Any, now: Any) -> str:
+def differences(found: dict[str, Any], run: dict[str, Any]) -> str:
+    """Say how a run that was found differs, in the words of who starts the runs."""
+    if found.get("command") != run["command"]:
+        return f"the command was klce {found.get('command')}"
+    told = []
+    if found.get("klce") != run["klce"]:
+        told.append(f"klce was {found.get('klce')}, not {run['klce']}")
+    if found.get("arithmetic") != run["arithmetic"]:
+        told.append("its instruction set gives other bits (KLCE_ISA or another machine)")
+    inputs = found.get("inputs", {})
+    for name, now in run["inputs"].items():
+        if inputs.get(name) != now:
+            how = _how_it_changed(inputs.get(name), now)
+            told.append(f"{_ARGUMENTS.get(name, f'--{name}')} {how}")
+    told_above = {"command", "klce", "arithmetic", "inputs", "shape", "columns"}
+    for name in sorted(run.keys() - told_above):
+        before = found.get(name)
+        if before != run[name]:
+            option = name.replace("_", "-")
+            told.append(f"--{option} was {'not given' if before is None else before}")
+    return ", ".join(told) or "its rows have other columns (--want)"
+
+
+def _how_it_changed(before: Any, now: Any) -> str:
     """Return, to follow an input's name, how its `fingerprint` of another run differs."""
     if before is None:
         return "was not given"

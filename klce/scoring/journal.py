@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
-from klce.scoring.identity import fingerprint, how_it_changed
+from klce.scoring.identity import differences, fingerprint
 from klce.scoring.inputs import local_files
 from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
@@ -111,7 +111,7 @@ class Journal(RowFile):
         found = self._found() if resume else None
         if found is not None and found != run:
             raise InputError(
-                f"{out}: the interrupted run was another: {_differences(found, run)}; "
+                f"{out}: the interrupted run was another: {differences(found, run)}; "
                 "start anew without --resume"
             )
         with self._errors():
@@ -258,30 +258,3 @@ def open_rows(
     prints = {name: fingerprint(place) for name, place in inputs.items()}
     run = run | {"shape": shape, "inputs": prints}
     return Journal(Path(out), shape, columns, run, resume=resume, written=written)
-
-
-_ARGUMENTS = {"logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q"}
-"""The inputs that are no options of the command line."""
-
-
-def _differences(found: dict[str, Any], run: dict[str, Any]) -> str:
-    """Say how a run that was found differs, in the words of who starts the runs."""
-    if found.get("command") != run["command"]:
-        return f"the command was klce {found.get('command')}"
-    told = []
-    if found.get("klce") != run["klce"]:
-        told.append(f"klce was {found.get('klce')}, not {run['klce']}")
-    if found.get("arithmetic") != run["arithmetic"]:
-        told.append("its instruction set gives other bits (KLCE_ISA or another machine)")
-    inputs = found.get("inputs", {})
-    for name, now in run["inputs"].items():
-        if inputs.get(name) != now:
-            how = how_it_changed(inputs.get(name), now)
-            told.append(f"{_ARGUMENTS.get(name, f'--{name}')} {how}")
-    told_above = {"command", "klce", "arithmetic", "inputs", "shape", "columns"}
-    for name in sorted(run.keys() - told_above):
-        before = found.get(name)
-        if before != run[name]:
-            option = name.replace("_", "-")
-            told.append(f"--{option} was {'not given' if before is None else before}")
-    return ", ".join(told) or "its rows have other columns (--want)"

@@ -217,10 +217,10 @@ def check_output_path(path: Path, inputs: list[Path]) -> None:
     """Refuse, before any work, a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
-    if not path.parent.is_dir() and path.parts[0].endswith(":"):
-        url = path.as_posix().replace(":/", "://", 1)
-        raise InputError(f"{url}: output goes to local files only, not to a URL")
     if not path.parent.is_dir():
+        if path.parts[0].endswith(":"):  # a path has one slash of its two
+            url = path.as_posix().replace(":/", "://", 1)
+            raise InputError(f"{url}: output goes to local files only, not to a URL")
         raise InputError(f"{path}: there is no folder {path.parent}")
     for source in inputs if path.exists() else ():
         if source.exists() and path.samefile(source):

@@ -182,7 +182,7 @@ def score_file(
         if out is not None or report is not None:
             run = {
                 "command": "score",
-                "ignore_index": ignore_index,
+                "ignore_index": int(ignore_index),
                 "temperature": float(temperature),
                 "top_k": int(top_k),
                 "arithmetic": opened.arithmetic,
@@ -210,7 +210,7 @@ def score_file(
             dtype=rows.dtype.name,
             engine=engine,
             isas=opened.isas,
-            ignore_index=ignore_index,
+            ignore_index=int(ignore_index),
             temperature=float(temperature),
             summary=summarizer.finish(),
             sequences=None if sequences is None else sequences.finish(),

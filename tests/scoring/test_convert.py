@@ -1,3 +1,4 @@
+import shutil
 import sys
 from pathlib import Path
 
@@ -121,6 +122,14 @@ def test_refused(tmp_path, monkeypatch, source, out, options, message):
     with pytest.raises(InputError, match=message):
         convert_file(source, out, **options)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_file_of_tokens_is_not_replaced(tmp_path):
+    path = tmp_path / "base.kld"
+    shutil.copy(BASE, path)
+    with pytest.raises(InputError, match=r"would replace the input .*base\.kld$"):
+        convert_file(EXAMPLE / "base_logits.npy", path, tokens=f"{path}::tokens")
+    assert path.read_bytes() == BASE.read_bytes()
 
 
 @pytest.mark.parametrize("suffix", [suffix for suffix in FORMATS if suffix != ".zarr"])

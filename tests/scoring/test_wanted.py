@@ -39,14 +39,23 @@ def test_rows_are_those_of_klce_score_to_the_bit(files):
 
 
 def test_options_may_be_numbers_of_numpy(files):
-    score("a.npy", top_k=2, temperature=0.5, candidates=[3])
+    score("a.npy", top_k=2, temperature=0.5, candidates=[3], ignore_index=-1)
+    two, minus_one = np.int64(2), np.int64(-1)
     values = score(
-        "b.npy", top_k=np.int64(2), temperature=np.float32(0.5), candidates=np.array([3])
+        "b.npy",
+        top_k=two,
+        temperature=np.float32(0.5),
+        candidates=np.array([3]),
+        ignore_index=minus_one,
     ).to_dict()
     assert (files / "a.npy").read_bytes() == (files / "b.npy").read_bytes()
-    assert json.loads(json.dumps(values))["temperature"] == 0.5
-    values = compare_file("logits.npy", "q.npy", top_k=np.int64(2), out="c.npy").to_dict()
-    assert json.loads(json.dumps(values))["top_k"] == 2
+    found = json.loads(json.dumps(values))
+    assert (found["temperature"], found["ignore_index"]) == (0.5, -1)
+    values = compare_file(
+        "logits.npy", "q.npy", top_k=two, ignore_index=minus_one, out="c.npy"
+    ).to_dict()
+    found = json.loads(json.dumps(values))
+    assert (found["top_k"], found["ignore_index"]) == (2, -1)
 
 
 @pytest.mark.parametrize("name", ALL["want"])
