@@ -455,6 +455,8 @@ cdef class Plain:
     def __call__(self, tuple args not None, out=None, how="none", /):
         if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
             return None
+        if type(how) is not str:
+            return None
         cdef bint is_sum = how == "sum", is_mean = how == "mean"
         if not (is_sum or is_mean or how == "none") or ((is_sum or is_mean) and out is not None):
             return None

@@ -81,6 +81,9 @@ def test_reductions(name):
             else:
                 result = getattr(klce, name)(*args, reduction=how)
                 same(result, the_long_way(name, *args, reduction=how))
+    for wrong in ("none ", None, np.array(["mean"]), ["mean"]):
+        with pytest.raises(ValueError, match=r"^reduction must be"):
+            getattr(klce, name)(*arguments(name, P), reduction=wrong)
     large = np.array([[-3e38, 0.0], [-3e38, 0.0]], np.float32)  # whose sum is beyond float32
     args = [large, np.array([0, 0])] if name in LOSSES else [large, large[:, ::-1].copy()]
     form = {} if name == "nll_loss" else {"form": "logits"}
