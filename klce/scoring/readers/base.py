@@ -164,7 +164,8 @@ class Elements(Reader):
         item_bytes = math.prod(item) * self.dtype.itemsize
         wanted = (stop - start) * item_bytes
         # A member of an archive, or behind a URL: their libraries raise what they will.
-        with damage_named(self.path, f"cannot be read from row {start} on"):
+        fault = f"cannot be read from row {start} on"
+        with damage_named(self.path, fault), closed_on_error(self._file):
             self._file.seek(self._offset + start * item_bytes)
             data = self._file.read(wanted)
         if len(data) < wanted:

@@ -8,7 +8,7 @@ import zipfile
 from typing import BinaryIO, cast
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers.base import Reader, damage_named
+from klce.scoring.readers.base import Reader, closed_on_error, damage_named
 from klce.scoring.readers.location import Location
 from klce.scoring.readers.npy import NpyReader
 
@@ -18,21 +18,27 @@ class NpzFile:
 
     def __init__(self, location: Location) -> None:
         self._location = location
+        with self._archive() as archive:
+            self._members = {
+                info.filename.removesuffix(".npy"): info
+                for info in archive.infolist()
+                if info.filename.endswith(".npy")
+            }
+        self.names = tuple(self._members)
+
+    def _archive(self) -> zipfile.ZipFile:
+        location = self._location
         try:
-            self._archive = zipfile.ZipFile(location.open() if location.remote else location.path)
+            return zipfile.ZipFile(location.open() if location.remote else location.path)
         except zipfile.BadZipFile:
             raise InputError(f"{location.file}: not a .npz file, or a truncated one") from None
-        self._members = {
-            info.filename.removesuffix(".npy"): info
-            for info in self._archive.infolist()
-            if info.filename.endswith(".npy")
-        }
-        self.names = tuple(self._members)
 
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""
         info = self._members[name]
         path = f"{self._location.file}::{name}"
-        with damage_named(path, "cannot be read"):
-            stream = cast("BinaryIO", self._archive.open(info))
+        # An archive's file stays open for as long as a stream from it is.
+        with damage_named(path, "cannot be read"), self._archive() as archive:
+            stream = cast("BinaryIO", archive.open(info))
+        with damage_named(path, "cannot be read"), closed_on_error(stream):
             return NpyReader.from_stream(stream, path, info.file_size)
