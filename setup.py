@@ -49,8 +49,10 @@ class build_ext(_build_ext):
         """
         compiler = copy.copy(self.compiler)
         if compiler.compiler_type != "msvc":
-            of_python = sysconfig.get_config_var("CFLAGS").split()
-            command = [word for word in compiler.compiler_so if word not in (*of_python, "-fPIC")]
+            # But for what they say of the machine (-arch, -isysroot), and never the user's own.
+            words = ["-fPIC", *(sysconfig.get_config_var("CFLAGS") or "").split()]
+            of_python = [word for word in words if word.startswith(("-D", "-O", "-W", "-f", "-g"))]
+            command = [word for word in compiler.compiler_so if word not in of_python]
             compiler.set_executable("compiler_so", command)
             compiler.include_dirs = []
         return compiler

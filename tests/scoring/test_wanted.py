@@ -2,7 +2,9 @@
 
 import json
 
+import distributed
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 import klce
@@ -129,7 +131,6 @@ def test_candidates_of_all_rows_and_of_each(files, shape):
 
 
 def test_dask(files):
-    distributed = pytest.importorskip("distributed")
     np.save("c.npy", np.random.default_rng(1).integers(0, 20, (1000, 2)))
     cluster = {"n_workers": 1, "threads_per_worker": 2, "processes": False}
     with distributed.LocalCluster(
@@ -189,9 +190,8 @@ def test_a_wide_result_stays_within_the_memory(files):
 
 
 def test_groups_of_a_file_do_not_grow_with_the_columns(files, monkeypatch):
-    arrow = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("klce.scoring.results._BYTES_IN_GROUP", 20_000)
     score("out.parquet", top_k=20, want=())
-    groups = arrow.ParquetFile("out.parquet").metadata
+    groups = pq.ParquetFile("out.parquet").metadata
     assert max(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) < 100
     assert sum(groups.row_group(i).num_rows for i in range(groups.num_row_groups)) == 1000
