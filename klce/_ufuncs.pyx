@@ -69,6 +69,7 @@ cdef extern from "klce.h" nogil:
     int klce_run(const klce_call *call)
     Py_ssize_t klce_check_labels(const int64_t *labels, Py_ssize_t count,
                                  int64_t classes, int64_t ignore, int64_t *counted)
+    int klce_run_total(const klce_call *call, double *total)
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
@@ -457,8 +458,8 @@ cdef class Plain:
             return None
         if type(how) is not str:
             return None
-        cdef bint is_sum = how == "sum", is_mean = how == "mean"
-        if not (is_sum or is_mean or how == "none") or ((is_sum or is_mean) and out is not None):
+        cdef bint is_sum = how == "sum", is_mean = how == "mean", reduces = is_sum or is_mean
+        if not (reduces or how == "none"):
             return None
         cdef cnp.ndarray first = args[0], array, result = None
         cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
@@ -496,10 +497,13 @@ cdef class Plain:
             if k == self.operands - 1:
                 wanted = real if letter == b"s" else element
                 ndim = axes - (letter == b"s")
-                if out is None:
-                    result = cnp.PyArray_EMPTY(ndim, shape, wanted, 0)
-                elif labels != NULL or not is_plain(out, wanted, ndim, shape, True):
+                if out is not None and not is_plain(out, wanted, 0 if reduces else ndim, shape, True):
                     return None
+                if reduces:
+                    result = cnp.PyArray_EMPTY(0, shape, wanted, 0) # tells the dtype
+                elif out is None or labels != NULL:
+                    # A bad label leaves `out` as it was.
+                    result = cnp.PyArray_EMPTY(ndim, shape, wanted, 0)
                 else:
                     result = out
                     for argument in args:
@@ -523,40 +527,43 @@ cdef class Plain:
             else:
                 call.core[k] = item
                 call.step[k] = 0 if elementwise else n * item
-        cdef double total = 0, *reduced = &total if is_sum or is_mean else NULL
+        cdef double total = 0
+        cdef double *reduced = &total if reduces else NULL
         cdef int64_t counted = call.rows
         cdef float rounded
         if not self.run(&call, labels, reduced, &counted):
             return None
         if reduced == NULL:
-            return out if out is not None else result if cnp.PyArray_NDIM(result) else result[()]
+            if out is None:
+                return result if cnp.PyArray_NDIM(result) else result[()]
+            if result is not out:
+                cnp.PyArray_CopyInto(out, result)
+            return out
         if is_mean:
             total = total / counted if counted else NAN
         rounded = <float>total
-        if real == cnp.NPY_FLOAT32:
-            return cnp.PyArray_ToScalar(&rounded, result)
-        return cnp.PyArray_ToScalar(&total, result)
+        cdef void *value = &rounded if real == cnp.NPY_FLOAT32 else <void *>&total
+        if out is None:
+            return cnp.PyArray_ToScalar(value, result)
+        cnp.PyArray_SETITEM(out, cnp.PyArray_BYTES(out), cnp.PyArray_ToScalar(value, result))
+        return out
 
     cdef bint run(self, klce_call *call, const int64_t *labels, double *total,
                   int64_t *counted) except -1:
-        """Run the call, sum its results if that is wanted, and count the rows that are not ignored.
+        """Run the call, for their sum if its results are not wanted, and count what is not ignored.
 
         False where a label is bad.
         """
         cdef PyThreadState *state = NULL
-        cdef int status, met = 0, size = klce_real_sizes[call.dtype]
+        cdef int status, met = 0
         if call.rows > GIL_THRESHOLD // (call.n + 1):
             state = PyEval_SaveThread()
-        status = klce_run(call)
+        status = klce_run(call) if total == NULL else klce_run_total(call, total)
         if status == KLCE_OK:
             # Kernels tell what labels they met: most calls need no look at those of their own.
             met = atomic_load(call.labels_met)
-            if total != NULL and not met & KLCE_BAD_LABEL:
-                if met & KLCE_IGNORED_LABEL:
-                    klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0],
-                                      counted)
-                total[0] = klce_sum(F32 if size == 4 else F64, call.arg[self.operands - 1],
-                                    call.rows, size)
+            if total != NULL and met == KLCE_IGNORED_LABEL:
+                klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0], counted)
         if state != NULL:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:
@@ -600,7 +607,8 @@ def available_isas():
 def select_isa(name=None):
     """Run the named instruction set's kernels from now on; the best supported for None."""
     cdef bytes encoded = b"" if name is None else name.encode()
-    cdef int status = klce_select_isa(NULL if name is None else <const char *>encoded)
+    cdef const char *wanted = NULL if name is None else <const char *>encoded
+    cdef int status = klce_select_isa(wanted)
     if status == -1:
         raise ValueError(f"name must be one of {', '.join(ISAS)}, got {name!r}")
     if status == -2:

@@ -1,6 +1,7 @@
 /* The bodies of all ops for one dtype.  kernels.h includes this once per dtype, so it has no
  * guard.  A new op is a line here and a row in ops.def. */
 #include "operands.h"
+#include "chunk_sums.h"
 #include "labels.h"
 #include "sums.h"
 #include "few.h"

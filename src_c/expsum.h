@@ -489,16 +489,17 @@ KLCE_INLINE K(references)
     return r;
 }
 
-/* A tile of rows of few classes: what expsum leaves in their states, to the bit; and, unless labels
- * are NULL, the values at them. */
-KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, double *state,
-                               int moments, K(labels) *labels)
+/* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
+ * and, unless labels are NULL, the values at them. */
+KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, K(tile) *tile,
+                               double *state, int moments, K(labels) *labels)
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
-    K(v) x[FEW], sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
+    K(load_tile)(call, operand, row, tile);
+    K(v) sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(load_columns)(call, operand, row + i, x);
+        const K(v) *x = tile->column[i / WIDTH];
         K(v) max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
         K(v) top = max - r.origin, sought = max, at_label = K(set)((real)NAN);
@@ -540,22 +541,24 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 }
 
 static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
-                                         double *state)
+                                         K(tile) *tile, double *state)
 {
-    K(expsum_few)(call, operand, row, state, 0, NULL);
+    K(expsum_few)(call, operand, row, tile, state, 0, NULL);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
                                                       ptrdiff_t row, double *state)
 {
-    K(expsum_few)(call, operand, row, state, 1, NULL);
+    K(tile) tile;
+    K(expsum_few)(call, operand, row, &tile, state, 1, NULL);
 }
 
 /* Of operand 0, with the values at its labels. */
 static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdiff_t row,
                                                    double *state, K(labels) *labels)
 {
-    K(expsum_few)(call, 0, row, state, 0, labels);
+    K(tile) tile;
+    K(expsum_few)(call, 0, row, &tile, state, 0, labels);
 }
 
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)

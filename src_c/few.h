@@ -22,6 +22,11 @@ static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_
         load_four_columns(first + (n - 4) * (ptrdiff_t)sizeof(elem), step, column + n - 4);
         return;
     }
+    /* Of fewer, what a row lacks of four is read from the rows after it. */
+    if (step == n * (ptrdiff_t)sizeof(elem) && row + WIDTH + 3 <= call->rows) {
+        load_four_columns(first, step, column);
+        return;
+    }
 #endif
     for (ptrdiff_t j = 0; j < n; j += WIDTH) {
         int part = (int)KLCE_LESSER(n - j, WIDTH);
@@ -38,6 +43,17 @@ static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_
     }
 }
 
+/* A tile's rows as columns, those of WIDTH rows together. */
+typedef struct {
+    K(v) column[KLCE_TILE / WIDTH][FEW];
+} K(tile);
+
+KLCE_INLINE void K(load_tile)(const klce_call *call, int k, ptrdiff_t row, K(tile) *tile)
+{
+    for (int w = 0; w < KLCE_TILE / WIDTH; w++)
+        K(load_columns)(call, k, row + w * WIDTH, tile->column[w]);
+}
+
 /* Writes columns to operand k; what they held is lost. */
 static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row,
                                            K(v) *column)
@@ -49,6 +65,10 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
         for (; j + 4 < n; j += 4)
             store_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);
         store_four_columns(first + (n - 4) * (ptrdiff_t)sizeof(elem), step, column + n - 4);
+        return;
+    }
+    if (n == 3 && step == n * (ptrdiff_t)sizeof(elem)) {
+        store_three_columns(first, column);
         return;
     }
 #endif
@@ -134,54 +154,62 @@ KLCE_INLINE void K(split_halves)(const v_f64 *halves, const v_f64 *rest, K(v) *h
     *low = K(joined_halves)(left);
 }
 
+/* The same of a vector that lies in memory: cheaper than to take a half out of a register. */
+KLCE_INLINE v_f64 K(doubles_at)(const K(v) *v, int half)
+{
+    return K(load_doubles)((const real *)v + half * KLCE_WIDTH_f64);
+}
+
+/* What four sums of columns hold, in float64; those of float64, with what rounding took. */
+typedef struct {
+    v_f64 sum[4][HALVES];
+#if KLCE_REAL_IS_F64
+    v_f64 lost[4][HALVES];
+#endif
+} K(four_sums);
+
+KLCE_INLINE void K(add_column)(K(four_sums) *four, int k, const K(v) *column, const K(v) *more)
+{
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+        v_f64 value = K(doubles_at)(column, h);
+#if KLCE_REAL_IS_F64
+        v_f64 low = set_f64(0);
+        if (more)
+            ADD_KEEPING(v_f64, value, *more, low);
+        ADD_KEEPING(v_f64, four->sum[k][h], value, four->lost[k][h]);
+        four->lost[k][h] = four->lost[k][h] + low;
+#else
+        if (more)
+            value = value + K(doubles_at)(more, h);
+        four->sum[k][h] = four->sum[k][h] + value;
+#endif
+    }
+}
+
 /* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total);
  * of column[j] + more[j], where `more` is given. */
 KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                      double *field)
 {
-    v_f64 four[4][HALVES], zero = set_f64(0);
-#if KLCE_REAL_IS_F64
-    v_f64 lost[4][HALVES];
-#endif
-    KLCE_UNROLL for (int k = 0; k < 4; k++) KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-    {
-        four[k][h] = zero;
-#if KLCE_REAL_IS_F64
-        lost[k][h] = zero;
-#endif
-    }
+    K(four_sums) four = {0};
+    ptrdiff_t j = 0;
     n = KLCE_LESSER(n, LANES);
-    for (ptrdiff_t j = 0; j < n; j += 4)
+    for (; j + 4 <= n; j += 4)
         KLCE_UNROLL for (int k = 0; k < 4; k++)
-        {
-            if (j + k >= n)
-                break;
-            KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-            {
-                v_f64 value = K(doubles)(column[j + k], h);
-#if KLCE_REAL_IS_F64
-                v_f64 low = zero;
-                if (more)
-                    ADD_KEEPING(v_f64, value, more[j + k], low);
-                ADD_KEEPING(v_f64, four[k][h], value, lost[k][h]);
-                lost[k][h] = lost[k][h] + low;
-#else
-                if (more)
-                    value = value + K(doubles)(more[j + k], h);
-                four[k][h] = four[k][h] + value;
-#endif
-            }
-        }
+            K(add_column)(&four, k, column + j + k, more ? more + j + k : NULL);
+    KLCE_UNROLL for (int k = 0; k < 3; k++) if (j + k < n)
+        K(add_column)(&four, k, column + j + k, more ? more + j + k : NULL);
     KLCE_UNROLL for (int h = 0; h < HALVES; h++)
     {
 #if KLCE_REAL_IS_F64
-        ADD_KEEPING(v_f64, four[0][h], four[2][h], lost[0][h]);
-        ADD_KEEPING(v_f64, four[1][h], four[3][h], lost[1][h]);
-        ADD_KEEPING(v_f64, four[0][h], four[1][h], lost[0][h]);
-        v_f64 rest = (lost[0][h] + lost[2][h]) + (lost[1][h] + lost[3][h]);
-        v_f64 sum = four[0][h] + select_f64(eq_f64(rest, rest), rest, zero);
+        ADD_KEEPING(v_f64, four.sum[0][h], four.sum[2][h], four.lost[0][h]);
+        ADD_KEEPING(v_f64, four.sum[1][h], four.sum[3][h], four.lost[1][h]);
+        ADD_KEEPING(v_f64, four.sum[0][h], four.sum[1][h], four.lost[0][h]);
+        v_f64 rest = (four.lost[0][h] + four.lost[2][h]) + (four.lost[1][h] + four.lost[3][h]);
+        v_f64 sum = four.sum[0][h] + select_f64(eq_f64(rest, rest), rest, set_f64(0));
 #else
-        v_f64 sum = (four[0][h] + four[2][h]) + (four[1][h] + four[3][h]);
+        v_f64 sum = (four.sum[0][h] + four.sum[2][h]) + (four.sum[1][h] + four.sum[3][h]);
 #endif
         store_f64(field + h * KLCE_WIDTH_f64, sum);
     }
@@ -190,6 +218,27 @@ KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdi
 static KLCE_NOINLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)
 {
     K(sum_column_pairs)(column, NULL, n, field);
+}
+
+/* Of all n columns: those beyond the lanes are added to the first. */
+static KLCE_NOINLINE void K(sum_all_columns)(const K(v) *column, ptrdiff_t n, double *field)
+{
+    K(v) sum[LANES];
+    if (n > LANES)
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            sum[l] = group ? sum[l] + column[group + l] : column[l];
+        }
+    K(sum_columns)(n > LANES ? sum : column, n, field);
+}
+
+/* The sums of a tile's rows, which it loads. */
+KLCE_INLINE void K(sum_few)(const klce_call *call, int k, ptrdiff_t row, K(tile) *tile,
+                            double *field)
+{
+    K(load_tile)(call, k, row, tile);
+    for (int w = 0; w < KLCE_TILE / WIDTH; w++)
+        K(sum_all_columns)(tile->column[w], call->n, field + w * WIDTH);
 }
 
 /* The same of columns that are doubles, of KLCE_WIDTH_f64 rows. */

@@ -115,6 +115,13 @@ const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
 #include "dtypes.def"
 #undef KLCE_DTYPE
         },
+    .sum_chunks =
+        {
+#define KLCE_DTYPE(name, elem, real)                                                               \
+    [KLCE_DTYPE_##name] = sizeof(elem) == sizeof(real) ? sum_chunks_##name : NULL,
+#include "dtypes.def"
+#undef KLCE_DTYPE
+        },
     .narrow =
         {
 #define KLCE_DTYPE(name, elem, real)                                                               \

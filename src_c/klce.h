@@ -76,7 +76,8 @@ enum {
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
     KLCE_SEGMENT = 16384,      /* a long row is split at multiples of this, for any thread count */
     KLCE_KEPT_BYTES = 1 << 20, /* half of what a core may have of the caches it shares */
-    KLCE_TOP = 1024            /* the most that the top of a row may be asked for */
+    KLCE_TOP = 1024,           /* the most that the top of a row may be asked for */
+    KLCE_SUM_CHUNK = 256       /* results summed at a time, by eight chains */
 };
 
 /* A label out of range, and one that is ignored. */
@@ -148,6 +149,8 @@ typedef struct {
     /* n elements as `real`, and those rounded back; NULL where they are that. */
     void (*widen[KLCE_DTYPE_COUNT])(const void *elems, void *reals, ptrdiff_t n);
     void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, void *elems, ptrdiff_t n);
+    /* Sums of `count` chunks of results; NULL for a dtype that none have (chunk_sums.h). */
+    void (*sum_chunks[KLCE_DTYPE_COUNT])(const void *reals, ptrdiff_t count, double *sums);
 } klce_isa;
 
 /* klce_isa_baseline, klce_isa_avx2, ... */
@@ -174,6 +177,9 @@ int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown;
 /* rows.c */
 typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
 klce_status klce_run(const klce_call *call);
+/* The same of an op whose one output is a result a row: their sum, to the bits of klce_sum, in place
+ * of them.  The last operand need not be given. */
+klce_status klce_run_total(const klce_call *call, double *total);
 
 /* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`;
  * -1 if there is none.  *counted receives the labels not ignored. */

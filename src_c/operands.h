@@ -16,6 +16,16 @@ KLCE_INLINE real *K(result)(const klce_call *call, int k, ptrdiff_t row)
     return (real *)(call->arg[k] + row * call->step[k]);
 }
 
+/* As many values as a vector of doubles takes. */
+KLCE_INLINE v_f64 K(load_doubles)(const real *values)
+{
+#if KLCE_REAL_IS_F64
+    return load_f64(values);
+#else
+    return widen_at(values);
+#endif
+}
+
 /* n elements as `real`, and those rounded back. */
 static void K(widen)(const void *elems, void *reals, ptrdiff_t n)
 {

@@ -9,6 +9,7 @@
 #include "float_environment.h"
 #include "pack.h"
 #include "pool.h"
+#include "sum.h"
 #include "widen.h"
 
 enum {
@@ -18,7 +19,8 @@ enum {
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
     ALIGNMENT = 64,            /* of what they are packed into */
     TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
-    PACK_LIMIT = 1 << 22       /* bytes of one packed operand, unless a single row is longer */
+    PACK_LIMIT = 1 << 22,      /* bytes of one packed operand, unless a single row is longer */
+    SUMMED_TASKS = 16          /* a thread's, at least, where tasks sum their results */
 };
 
 /* An op's operands, from its signature: the letter of each, what it holds where it is masked (see
@@ -60,6 +62,7 @@ typedef struct {
     ptrdiff_t segments; /* of a row */
     int pass;
     double *states; /* of all segments of all rows, when rows are split */
+    double *sums;   /* of the chunks of results, when those are not kept */
     atomic_int failed;
 } job;
 
@@ -130,9 +133,13 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     }
     if (few && klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
         low = klce_run_few_widened(call, low, high);
-    else if (few && kernel->few)
+    else if (few && kernel->few) {
+        klce_call own = *call;
+        own.rows =
+            high; /* a tile's loads may go on into the rows after it, if they are this task's */
         for (; low + KLCE_TILE <= high; low += KLCE_TILE)
-            kernel->few(call, low);
+            kernel->few(&own, low);
+    }
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
         (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
@@ -159,6 +166,44 @@ static int is_strided(const job *j, int k)
 static int is_masked(const job *j, int k)
 {
     return j->call->mask && is_vector(j->operands.letter[k]) && j->operands.fill[k];
+}
+
+static int is_packed(const job *j)
+{
+    int packed = 0;
+    for (int k = 0; k < j->operands.count; k++)
+        packed |= is_strided(j, k) || is_masked(j, k);
+    return packed;
+}
+
+/* What results are in. */
+static klce_dtype dtype_of_results(const klce_call *call)
+{
+    return klce_real_sizes[call->dtype] == sizeof(float) ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64;
+}
+
+/* A chunk whose results are summed while they are in cache, and not kept. */
+static void run_summed_chunk(void *context, ptrdiff_t index)
+{
+    enum { ROWS = 4 * KLCE_SUM_CHUNK };
+    job *j = context;
+    klce_call call = *j->call;
+    double results[ROWS];
+    ptrdiff_t low = index * j->chunk, size = (ptrdiff_t)klce_real_sizes[call.dtype];
+    ptrdiff_t high = low + j->chunk < call.rows ? low + j->chunk : call.rows;
+    const int out = j->operands.outputs_from;
+    for (int k = 0; k < out; k++)
+        call.arg[k] += low * call.step[k];
+    call.arg[out] = (char *)results;
+    call.step[out] = size;
+    for (; low < high; low += ROWS) {
+        call.rows = ROWS < high - low ? ROWS : high - low;
+        run_rows_of_kernel(&call, j->kernel, 0, call.rows);
+        klce_sum_chunks(dtype_of_results(&call), call.arg[out], call.rows, size,
+                        j->sums + low / KLCE_SUM_CHUNK);
+        for (int k = 0; k < out; k++)
+            call.arg[k] += ROWS * call.step[k];
+    }
 }
 
 /* A chunk whose strided or masked operands go through scratch memory.  All inputs are read before
@@ -255,17 +300,17 @@ static klce_status run_split(job *j)
     return KLCE_OK;
 }
 
-static klce_status run_rows(klce_call *call)
+/* `sums`, if given, receives those of the chunks of results. */
+static klce_status run_rows(klce_call *call, double *sums)
 {
-    job j = {.call = call, .operands = operands_of(call->op)};
+    job j = {.call = call, .operands = operands_of(call->op), .sums = sums};
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
     size_t size = klce_elem_sizes[call->dtype];
     ptrdiff_t n = call->n ? call->n : 1;
-    int strided = 0, masked = 0, gathers = 0;
+    int strided = 0, gathers = 0, packed = is_packed(&j);
 
     for (int k = 0; k < j.operands.count; k++) {
         strided |= is_strided(&j, k);
-        masked |= is_masked(&j, k);
         gathers |= j.operands.letter[k] == 'g';
     }
     if (gathers)
@@ -278,7 +323,6 @@ static klce_status run_rows(klce_call *call)
         klce_leave(saved);
     }
 
-    int packed = strided || masked;
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
     if (!packed && !call->whole_rows && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
@@ -300,9 +344,14 @@ static klce_status run_rows(klce_call *call)
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;
         ptrdiff_t share = (call->rows + threads - 1) / threads;
         j.chunk = threads == 1 ? call->rows : j.chunk < share ? j.chunk : share;
+        if (sums && threads > 1) /* whole chunks of results */
+            j.chunk += (KLCE_SUM_CHUNK - j.chunk % KLCE_SUM_CHUNK) % KLCE_SUM_CHUNK;
     }
     klce_parallel_for((call->rows + j.chunk - 1) / j.chunk, threads,
-                      packed ? run_packed_chunk : run_chunk, &j);
+                      packed ? run_packed_chunk
+                      : sums ? run_summed_chunk
+                             : run_chunk,
+                      &j);
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
 
@@ -312,7 +361,7 @@ klce_status klce_run(const klce_call *call)
     if (call->rows <= 0)
         return KLCE_OK;
     if (!strchr(klce_op_signatures[call->op], 'e'))
-        return run_rows(&rows);
+        return run_rows(&rows, NULL);
 
     /* Elementwise: the row is cut into short ones, and a rest. */
     ptrdiff_t n = rows.n;
@@ -325,10 +374,37 @@ klce_status klce_run(const klce_call *call)
             rows.arg[k] = call->arg[k] + (pass ? n - length : 0) * rows.core[k];
         }
         if (rows.rows && length) {
-            klce_status status = run_rows(&rows);
+            klce_status status = run_rows(&rows, NULL);
             if (status != KLCE_OK)
                 return status;
         }
     }
     return KLCE_OK;
+}
+
+/* Tasks sum their own where that leaves enough of them; else the results wait in memory. */
+klce_status klce_run_total(const klce_call *call, double *total)
+{
+    klce_call rows = *call;
+    job j = {.call = &rows, .operands = operands_of(call->op)};
+    ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
+    ptrdiff_t chunks = (call->rows + KLCE_SUM_CHUNK - 1) / KLCE_SUM_CHUNK;
+    int out = j.operands.outputs_from;
+    if (call->rows <= 0)
+        return *total = 0, KLCE_OK;
+    int in_tasks = !is_packed(&j) && chunks >= SUMMED_TASKS * klce_get_num_threads();
+    void *memory =
+        malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : call->rows * size));
+    if (!memory)
+        return KLCE_NO_MEMORY;
+    if (!in_tasks) {
+        rows.arg[out] = memory;
+        rows.step[out] = size;
+    }
+    klce_status status = run_rows(&rows, in_tasks ? memory : NULL);
+    if (status == KLCE_OK)
+        *total = in_tasks ? klce_total_of_chunks(memory, chunks)
+                          : klce_sum(dtype_of_results(call), memory, call->rows, size);
+    free(memory);
+    return status;
 }

@@ -381,6 +381,7 @@ KLCE_INLINE v_f64 widen_high(v_f32 v)
 {
     return _mm512_cvtps_pd(_mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(v), 1)));
 }
+KLCE_INLINE v_f64 widen_at(const float *p) { return _mm512_cvtps_pd(_mm256_loadu_ps(p)); }
 KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
 {
     __m256d top = _mm256_castps_pd(_mm512_cvtpd_ps(high));
@@ -390,6 +391,7 @@ KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
 #elif KLCE_VECTOR_BYTES == 32
 KLCE_INLINE v_f64 widen_low(v_f32 v) { return _mm256_cvtps_pd(_mm256_castps256_ps128(v)); }
 KLCE_INLINE v_f64 widen_high(v_f32 v) { return _mm256_cvtps_pd(_mm256_extractf128_ps(v, 1)); }
+KLCE_INLINE v_f64 widen_at(const float *p) { return _mm256_cvtps_pd(_mm_loadu_ps(p)); }
 KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high),
@@ -405,6 +407,12 @@ KLCE_INLINE v_f64 widen_high(v_f32 v)
     return __builtin_convertvector(__builtin_shufflevector(v, v, KLCE_HIGH_HALF), v_f64);
 }
 typedef float half_f32 __attribute__((vector_size(KLCE_VECTOR_BYTES / 2)));
+KLCE_INLINE v_f64 widen_at(const float *p)
+{
+    half_f32 half;
+    memcpy(&half, p, sizeof half);
+    return __builtin_convertvector(half, v_f64);
+}
 KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high)
 {
     return __builtin_shufflevector(__builtin_convertvector(low, half_f32),
@@ -420,6 +428,7 @@ KLCE_INLINE v_f64 high_pairs_f64(v_f64 a, v_f64 b) { return (void)a, b; }
 /* The one lane is both halves. */
 KLCE_INLINE v_f64 widen_low(v_f32 v) { return v; }
 KLCE_INLINE v_f64 widen_high(v_f32 v) { return v; }
+KLCE_INLINE v_f64 widen_at(const float *p) { return *p; }
 KLCE_INLINE v_f32 narrow(v_f64 low, v_f64 high) { return (void)high, (v_f32)low; }
 KLCE_INLINE v_f32 set_f32(float x) { return x; }
 KLCE_INLINE v_f64 set_f64(double x) { return x; }
@@ -529,12 +538,13 @@ KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
     v = _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(p + 2 * step)), 2);
     return _mm512_insertf32x4(v, _mm_loadu_ps((const float *)(p + 3 * step)), 3);
 }
-KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
+/* Its piece-th 16 bytes. */
+KLCE_INLINE void store_piece(char *p, int piece, v_f32 v)
 {
-    _mm_storeu_ps((float *)p, _mm512_castps512_ps128(v));
-    _mm_storeu_ps((float *)(p + step), _mm512_extractf32x4_ps(v, 1));
-    _mm_storeu_ps((float *)(p + 2 * step), _mm512_extractf32x4_ps(v, 2));
-    _mm_storeu_ps((float *)(p + 3 * step), _mm512_extractf32x4_ps(v, 3));
+    _mm_storeu_ps((float *)p, piece == 0   ? _mm512_castps512_ps128(v)
+                              : piece == 1 ? _mm512_extractf32x4_ps(v, 1)
+                              : piece == 2 ? _mm512_extractf32x4_ps(v, 2)
+                                           : _mm512_extractf32x4_ps(v, 3));
 }
 #define KLCE_UNPACK(which, kind, a, b) _mm512_unpack##which##_##kind(a, b)
 #elif KLCE_VECTOR_BYTES == 32
@@ -543,10 +553,9 @@ KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
     v_f32 low = _mm256_castps128_ps256(_mm_loadu_ps((const float *)p));
     return _mm256_insertf128_ps(low, _mm_loadu_ps((const float *)(p + step)), 1);
 }
-KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
+KLCE_INLINE void store_piece(char *p, int piece, v_f32 v)
 {
-    _mm_storeu_ps((float *)p, _mm256_castps256_ps128(v));
-    _mm_storeu_ps((float *)(p + step), _mm256_extractf128_ps(v, 1));
+    _mm_storeu_ps((float *)p, piece ? _mm256_extractf128_ps(v, 1) : _mm256_castps256_ps128(v));
 }
 #define KLCE_UNPACK(which, kind, a, b) _mm256_unpack##which##_##kind(a, b)
 #else
@@ -554,11 +563,12 @@ KLCE_INLINE v_f32 load_pieces(const char *p, ptrdiff_t step)
 {
     return (void)step, load_f32((const float *)p);
 }
+KLCE_INLINE void store_piece(char *p, int piece, v_f32 v) { (void)piece, store_f32((float *)p, v); }
+#endif
 KLCE_INLINE void store_pieces(char *p, ptrdiff_t step, v_f32 v)
 {
-    (void)step, store_f32((float *)p, v);
+    KLCE_UNROLL for (int i = 0; i < KLCE_WIDTH_f32 / 4; i++) store_piece(p + i * step, i, v);
 }
-#endif
 /* Within each 16 bytes, the square of four vectors. */
 KLCE_INLINE void transpose_pieces(v_f32 *four)
 {
@@ -585,6 +595,19 @@ KLCE_INLINE void store_four_columns(char *first, ptrdiff_t step, const v_f32 *co
     v_f32 four[4] = {column[0], column[1], column[2], column[3]};
     transpose_pieces(four);
     KLCE_UNROLL for (int i = 0; i < 4; i++) store_pieces(first + i * step, 4 * step, four[i]);
+}
+/* Rows of three that follow one another.  Row by row: a piece's fourth number falls on the next
+ * row's first, which comes after it; the last row's has no place. */
+KLCE_INLINE void store_three_columns(char *first, const v_f32 *column)
+{
+    enum { ROW = 3 * sizeof(float), LAST = KLCE_WIDTH_f32 - 4 };
+    v_f32 four[4] = {column[0], column[1], column[2], column[2]};
+    float last[KLCE_WIDTH_f32];
+    transpose_pieces(four);
+    store_f32(last, four[3]);
+    KLCE_UNROLL for (int row = 0; row < KLCE_WIDTH_f32 - 1; row++)
+        store_piece(first + row * ROW, row / 4, four[row % 4]);
+    memcpy(first + (KLCE_WIDTH_f32 - 1) * ROW, last + LAST, ROW);
 }
 #endif
 

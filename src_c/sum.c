@@ -4,9 +4,10 @@
 #include "float_environment.h"
 #include "klce.h"
 #include "pool.h"
+#include "sum.h"
 
 enum {
-    CHUNK = 256,        /* values, summed in eight chains */
+    CHUNK = KLCE_SUM_CHUNK,
     TASK = 32,          /* chunks that a thread takes */
     ROUND = 1024,       /* chunks whose sums wait on the stack */
     THRESHOLD = 1 << 15 /* values below which a second thread does not pay */
@@ -23,12 +24,7 @@ typedef struct {
     static double sum_chunk_##real(const char *values, ptrdiff_t count, ptrdiff_t step)            \
     {                                                                                              \
         double chain[8] = {0};                                                                     \
-        ptrdiff_t i = 0;                                                                           \
-        if (step == sizeof(real))                                                                  \
-            for (; i + 8 <= count; i += 8)                                                         \
-                for (int k = 0; k < 8; k++)                                                        \
-                    chain[k] += ((const real *)values)[i + k];                                     \
-        for (; i < count; i++)                                                                     \
+        for (ptrdiff_t i = 0; i < count; i++)                                                      \
             chain[i % 8] += *(const real *)(values + i * step);                                    \
         return ((chain[0] + chain[1]) + (chain[2] + chain[3])) +                                   \
                ((chain[4] + chain[5]) + (chain[6] + chain[7]));                                    \
@@ -37,40 +33,72 @@ SUM_OF_CHUNK(float)
 SUM_OF_CHUNK(double)
 #undef SUM_OF_CHUNK
 
-static void run_task(void *context, ptrdiff_t index)
+void klce_sum_chunks(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step,
+                     double *sums)
 {
-    const job *j = context;
     klce_environment saved = klce_enter();
-    for (ptrdiff_t i = index * TASK; i < (index + 1) * TASK && i * CHUNK < j->count; i++) {
-        const char *values = j->values + i * CHUNK * j->step;
-        ptrdiff_t left = j->count - i * CHUNK, count = left < CHUNK ? left : CHUNK;
-        j->sums[i] = j->dtype == KLCE_DTYPE_f32 ? sum_chunk_float(values, count, j->step)
-                                                : sum_chunk_double(values, count, j->step);
+    ptrdiff_t i = 0;
+    if (step == (ptrdiff_t)klce_real_sizes[dtype]) {
+        i = count / CHUNK;
+        klce_active_isa()->sum_chunks[dtype](values, i, sums);
+    }
+    for (; i * CHUNK < count; i++) {
+        const char *own = values + i * CHUNK * step;
+        ptrdiff_t left = count - i * CHUNK, here = left < CHUNK ? left : CHUNK;
+        sums[i] = dtype == KLCE_DTYPE_f32 ? sum_chunk_float(own, here, step)
+                                          : sum_chunk_double(own, here, step);
     }
     klce_leave(saved);
 }
 
-/* By Neumaier's compensated sum of the chunks:
+static void run_task(void *context, ptrdiff_t index)
+{
+    const job *j = context;
+    ptrdiff_t low = index * TASK * CHUNK, left = j->count - low;
+    klce_sum_chunks(j->dtype, j->values + low * j->step, left < TASK * CHUNK ? left : TASK * CHUNK,
+                    j->step, j->sums + index * TASK);
+}
+
+/* By Neumaier's compensated sum:
  * the error stays below a few units of a float64 for any count. */
+typedef struct {
+    double sum, lost;
+} total;
+
+static void add(total *t, const double *sums, ptrdiff_t count)
+{
+    klce_environment saved = klce_enter();
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double next = t->sum + sums[i], big = t->sum, small = sums[i];
+        if ((small < 0 ? -small : small) > (big < 0 ? -big : big))
+            big = sums[i], small = t->sum;
+        t->lost += (big - next) + small;
+        t->sum = next;
+    }
+    klce_leave(saved);
+}
+
+/* An infinite or nan sum has no error to give back. */
+static double value_of(const total *t) { return t->lost == t->lost ? t->sum + t->lost : t->sum; }
+
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
 {
-    double sums[ROUND], sum = 0, lost = 0;
+    double sums[ROUND];
+    total all = {0};
     int threads = count < THRESHOLD ? 1 : klce_get_num_threads();
     for (ptrdiff_t low = 0; low < count; low += ROUND * CHUNK) {
         ptrdiff_t left = count - low, here = left < ROUND * CHUNK ? left : ROUND * CHUNK;
         ptrdiff_t chunks = (here + CHUNK - 1) / CHUNK;
         job j = {dtype, values + low * step, here, step, sums};
         klce_parallel_for((chunks + TASK - 1) / TASK, threads, run_task, &j);
-        klce_environment saved = klce_enter();
-        for (ptrdiff_t i = 0; i < chunks; i++) {
-            double next = sum + sums[i], big = sum, small = sums[i];
-            if ((small < 0 ? -small : small) > (big < 0 ? -big : big))
-                big = sums[i], small = sum;
-            lost += (big - next) + small;
-            sum = next;
-        }
-        klce_leave(saved);
+        add(&all, sums, chunks);
     }
-    /* An infinite or nan sum has no error to give back. */
-    return lost == lost ? sum + lost : sum;
+    return value_of(&all);
+}
+
+double klce_total_of_chunks(const double *sums, ptrdiff_t count)
+{
+    total all = {0};
+    add(&all, sums, count);
+    return value_of(&all);
 }

@@ -167,6 +167,10 @@ def test_plain_calls_are_taken():
     loss = _ufuncs.Plain("nll", -100)
     assert loss((P, LABELS)) is not None
     assert loss((P, LABELS), None, "mean") is not None
+    for how, shape in (("none", 4), ("sum", ())):
+        out = np.zeros(shape)
+        assert loss((P, LABELS), out, how) is out
+        assert loss((P, LABELS), np.zeros(2), how) is None
     assert loss((P, LABELS), None, "batchmean") is None
     assert loss((P, LABELS.astype(np.int32))) is None
     pair = _ufuncs.Plain("kl_probs", 1)
@@ -198,6 +202,28 @@ def test_out(name):
         frozen.flags.writeable = False
         with pytest.raises(ValueError, match=r"^out must be writable"):
             f(*args, out=frozen)
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_out_of_reductions(name):
+    f = getattr(klce, name)
+    for how in ("none", "mean", "sum"):
+        for x in (P, P.astype(np.float32), P.astype(np.float16), P.reshape(2, 2, 6)):
+            args = arguments(name, x)
+            out = np.zeros_like(f(*args, reduction=how))
+            assert f(*args, reduction=how, out=out) is out
+            same(out, np.asarray(the_long_way(name, *args, reduction=how)))
+            with pytest.raises(ValueError, match=r"^out must"):
+                f(*args, reduction=how, out=np.zeros(3))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_bad_label_leaves_out_as_it_was(name):
+    for how in ("none", "mean", "sum"):
+        out = np.full(4 if how == "none" else (), 7.0)
+        with pytest.raises(IndexError, match=r"^target must hold .* got 6 in row 2$"):
+            getattr(klce, name)(P, np.array([0, 1, 6, 0]), reduction=how, out=out)
+        assert np.all(out == 7)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "information", "binary_entropy"])

@@ -185,7 +185,7 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
 
 static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    int normalize = *(const int64_t *)call->arg[1] != 0;
+    int normalize = *(const int64_t *)call->arg[1] != 0, several = call->n > LANES;
     double state[KLCE_FIELDS * KLCE_TILE];
     K(v) p[FEW], sum[LANES], product[LANES], raised[LANES];
     K(v) zero = K(set)(0), one = K(set)(1);
@@ -196,11 +196,9 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
         K(v) most[LANES], last[LANES], last_raised[LANES];
         const K(entropy_measure) from = K(entropy_measure_from)(max, normalize);
         int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
-        EACH_LANE(l, 0, call->n)
-        {
-            most[l] = p[l];
-            sum[l] = product[l] = raised[l] = zero;
-        }
+        EACH_LANE(l, 0, call->n) most[l] = p[l];
+        if (several)
+            EACH_LANE(l, 0, call->n) sum[l] = product[l] = raised[l] = zero;
         for (ptrdiff_t group = LANES; group < call->n; group += LANES)
             EACH_LANE(l, group, call->n)
             {
@@ -223,10 +221,18 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
             last_raised[l] = term.raised;
         }
         K(store_field)(state + FIELD(MAX) + i, max);
-        K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST) + i);
-        K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED) + i);
+        if (several) {
+            K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST) + i);
+            K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED) + i);
+        } else {
+            K(sum_columns)(most, call->n, state + FIELD(REST) + i);
+            K(sum_columns)(last, call->n, state + FIELD(WEIGHTED) + i);
+        }
         if (careful)
-            K(add_raised_columns)(raised, last_raised, call->n, state + FIELD(WEIGHTED) + i);
+            K(add_raised_columns)(last_raised, several ? raised : NULL, call->n,
+                                  state + FIELD(WEIGHTED) + i);
+        if (!K(any)(K(or)(K(lt)(zero, ties), K(lt)(min, zero))))
+            continue; /* nothing to settle */
         real tied[WIDTH], least[WIDTH];
         V(store)(tied, ties);
         V(store)(least, min);

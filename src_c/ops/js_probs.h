@@ -114,10 +114,11 @@ static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[FEW], q[FEW], terms[LANES], drift[LANES], d;
+    K(tile) p_tile, q_tile;
+    K(v) terms[LANES], drift[LANES], d;
     int plain = 1;
-    K(side_few)(call, 0, 0, row, state);
-    K(side_few)(call, 1, 0, row, state + FIELD(OTHER));
+    K(sum_few)(call, 0, row, &p_tile, state + FIELD(SIDE_SUM));
+    K(sum_few)(call, 1, row, &q_tile, state + FIELD(OTHER) + FIELD(SIDE_SUM));
     K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         plain &= K(js_is_plain)(call, state + i);
@@ -125,8 +126,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
         K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
         K(js_ratio) ratio = K(js_ratios_of)(state, i);
-        K(load_columns)(call, 0, row + i, p);
-        K(load_columns)(call, 1, row + i, q);
+        const K(v) *p = p_tile.column[i / WIDTH], *q = q_tile.column[i / WIDTH];
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
             K(v) term = K(js_probs_term)(p[group + l], q[group + l], &ratio, &d);

@@ -196,12 +196,14 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     double result[KLCE_TILE], gaps[KLCE_TILE];
+    int any_rare = 0;
     EACH_STATE(i, count)
     {
         v_f64 kl = K(state)(state, K(KL_TERMS), i), mass = K(state)(state, K(KL_MASS), i);
         if (normalize) {
             v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
             v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
+            any_rare |= any_f64(or_f64(lt_f64(set_f64(1e-12), gap), eq_f64(mass + gain, zero)));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl / mass - gap) + (gain - gain);
             store_f64(gaps + i, gap);
@@ -211,7 +213,7 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         }
         store_f64(result + i, kl);
     }
-    for (ptrdiff_t i = 0; normalize && i < count; i++) {
+    for (ptrdiff_t i = 0; any_rare && i < count; i++) {
         const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
@@ -234,14 +236,13 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
         return;
-    K(v) p[FEW], q[FEW], terms[LANES], raised[LANES], mass[LANES], gain[LANES];
+    K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
         K(v) least = K(min_of_columns)(p, n, K(set)(SMALL));
         least = K(min_of_columns)(q, n, least);
         K(special) special = K(special_of)(least, p, q, n);
-        EACH_LANE(l, 0, n) terms[l] = raised[l] = mass[l] = gain[l] = K(set)(0);
         EACH_GROUP(group, n) EACH_LANE(l, group, n)
         {
             K(v) own = p[group + l], other = q[group + l];
@@ -249,14 +250,16 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
             term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
                    : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
                                          : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
-            terms[l] = terms[l] + term.plain;
-            raised[l] = raised[l] + term.raised;
-            mass[l] = mass[l] + own;
-            gain[l] = gain[l] + (other - own);
+            terms[l] = group ? terms[l] + term.plain : term.plain;
+            if (special == K(SMALL_ONES))
+                raised[l] = group ? raised[l] + term.raised : term.raised;
+            /* From here on the first columns are sums: of p, and of q - p. */
+            p[l] = group ? p[l] + own : own;
+            q[l] = group ? q[l] + (other - own) : other - own;
         }
         K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
-        K(sum_columns)(mass, n, state + FIELD(KL_MASS) + i);
-        K(sum_columns)(gain, n, state + FIELD(KL_GAIN) + i);
+        K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
+        K(sum_columns)(q, n, state + FIELD(KL_GAIN) + i);
         if (special == K(SMALL_ONES))
             K(add_raised_columns)(raised, NULL, n, state + FIELD(KL_TERMS) + i);
     }

@@ -71,13 +71,13 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
-    K(v) x[FEW];
-    K(sum_exp_few)(call, 0, row, state);
+    K(tile) tile;
+    K(sum_exp_few)(call, 0, row, &tile, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) max = K(load_field)(state + FIELD(MAX) + i);
         K(v) log = K(load_field)(state + FIELD(REST) + i);
-        K(load_columns)(call, 0, row + i, x);
+        K(v) *x = tile.column[i / WIDTH];
         int careful = K(any)(K(lt)(log, K(set)(SLIGHT)));
         for (ptrdiff_t j = 0; j < call->n; j++)
             x[j] = careful ? K(scaled_less)(x[j] - max, inverse, log, 1)

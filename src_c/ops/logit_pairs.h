@@ -252,14 +252,14 @@ KLCE_INLINE void K(logits_few)(const klce_call *call, K(logit_term) term_of, ptr
                                double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    K(v) x[FEW], y[FEW], terms[LANES], drift[LANES], term, moved;
-    K(sum_exp_few)(call, 0, row, state);
-    K(sum_exp_few)(call, 1, row, state + FIELD(OTHER));
+    K(tile) x_tile, y_tile;
+    K(v) terms[LANES], drift[LANES], term, moved;
+    K(sum_exp_few)(call, 0, row, &x_tile, state);
+    K(sum_exp_few)(call, 1, row, &y_tile, state + FIELD(OTHER));
     K(logits_relate)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(pair_measure) by = K(pair_measures_of)(c, state, i);
-        K(load_columns)(call, 0, row + i, x);
-        K(load_columns)(call, 1, row + i, y);
+        const K(v) *x = x_tile.column[i / WIDTH], *y = y_tile.column[i / WIDTH];
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
             term_of(c, &by, x[group + l], y[group + l], &term, &moved);

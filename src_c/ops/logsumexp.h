@@ -23,7 +23,8 @@ static void K(logsumexp_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(logsumexp_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(sum_exp_few)(call, 0, row, state);
+    K(tile) tile;
+    K(sum_exp_few)(call, 0, row, &tile, state);
     K(logsumexp_finish)(call, row, KLCE_TILE, state);
 }
 

@@ -83,7 +83,8 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
         return;
     }
     if (mix.soft) {
-        K(sum_exp_few)(call, 0, row, state);
+        K(tile) tile;
+        K(sum_exp_few)(call, 0, row, &tile, state);
         K(pick_tile)(call, 0, row, KLCE_TILE, &picked);
     } else {
         K(read_labels)(call, row, KLCE_TILE, &picked.at);

@@ -226,21 +226,14 @@ KLCE_INLINE void K(pair_sweep)(const klce_call *call, K(forms) form, K(pair_term
 KLCE_INLINE void K(side_few)(const klce_call *call, int side, int form, ptrdiff_t row,
                              double *state)
 {
+    K(tile) tile;
     if (form) {
         klce_call own = *call;
         memcpy(own.context, K(side_context)(call, side), sizeof(K(expsum_context)));
-        K(sum_exp_few)(&own, side, row, state);
+        K(sum_exp_few)(&own, side, row, &tile, state);
         return;
     }
-    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(v) x[FEW], sum[LANES];
-        K(load_columns)(call, side, row + i, x);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
-        {
-            sum[l] = group ? sum[l] + x[group + l] : x[l];
-        }
-        K(sum_columns)(sum, call->n, state + FIELD(SIDE_SUM) + i);
-    }
+    K(sum_few)(call, side, row, &tile, state + FIELD(SIDE_SUM));
 }
 
 /* The sides of rows that lie side by side, from row i of a tile. */

@@ -217,11 +217,12 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
 static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE] = {0};
+    K(tile) tile;
     int moments = K(score_moments)(call);
     if (moments)
         K(sum_exp_and_weighted_few)(call, 0, row, state);
     else
-        K(sum_exp_few)(call, 0, row, state);
+        K(sum_exp_few)(call, 0, row, &tile, state);
     for (int i = 0; i < KLCE_TILE; i++) {
         if (moments > 1)
             state[FIELD(SQUARES) + i] =

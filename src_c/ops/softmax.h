@@ -304,40 +304,48 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) e[KLCE_TILE / WIDTH][FEW], sum[LANES], lost[LANES];
-    K(v) anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
-    for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
-        int i = w * WIDTH;
-        K(load_columns)(call, 0, row + i, e[w]);
-        K(v) max = K(max_of_columns)(e[w], call->n, K(set)((real)-INFINITY));
+    K(tile) tile;
+    K(v) sum[LANES], lost[LANES], anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
+    K(load_tile)(call, 0, row, &tile);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) *e = tile.column[i / WIDTH];
+        K(v) max = K(max_of_columns)(e, call->n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        EACH_LANE(l, 0, call->n)
         {
-            ptrdiff_t j = group + l;
-            K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[w][j]);
-            e[w][j] = K(joined)(pair);
-            sum[l] = group ? sum[l] : anchor;
-            lost[l] = group ? lost[l] : K(set)(0);
-            K(add_exp)(pair, e[w][j], &sum[l], &lost[l]);
-            if (j + LANES >= call->n)
-                sum[l] = sum[l] - anchor;
+            K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[l]);
+            K(v) own = K(joined)(pair), total = anchor, rest = K(set)(0);
+            K(add_exp)(pair, own, &total, &rest);
+            e[l] = own;
+            sum[l] = total - anchor;
+            lost[l] = rest;
         }
+        for (ptrdiff_t group = LANES; group < call->n; group += LANES)
+            EACH_LANE(l, group, call->n)
+            {
+                K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[group + l]);
+                K(v) own = K(joined)(pair), total = sum[l] + anchor;
+                K(add_exp)(pair, own, &total, &lost[l]);
+                e[group + l] = own;
+                sum[l] = total - anchor;
+            }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
         K(sum_column_pairs)(sum, lost, call->n, state + FIELD(SUM) + i);
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
-    for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) *e = tile.column[i / WIDTH];
         v_f64 full[HALVES], rest[HALVES];
-        K(load_halves)(state + FIELD(FACTOR) + w * WIDTH, full);
-        K(load_halves)(state + FIELD(FACTOR_LOW) + w * WIDTH, rest);
+        K(load_halves)(state + FIELD(FACTOR) + i, full);
+        K(load_halves)(state + FIELD(FACTOR_LOW) + i, rest);
         K(factor) plain = K(factor_of)(full, rest, UNLIFT);
         K(factor) lifted = K(factor_of)(full, rest, 1);
         for (ptrdiff_t j = 0; j < call->n; j++)
-            e[w][j] = K(any)(K(lt)(e[w][j], small)) ? K(unlifted)(K(times)(e[w][j], &lifted))
-                                                    : K(times)(e[w][j], &plain);
-        K(store_columns)(call, 2, row + w * WIDTH, e[w]);
+            e[j] = K(any)(K(lt)(e[j], small)) ? K(unlifted)(K(times)(e[j], &lifted))
+                                              : K(times)(e[j], &plain);
+        K(store_columns)(call, 2, row + i, e);
     }
 }
 

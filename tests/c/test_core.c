@@ -1312,6 +1312,60 @@ static void test_sum(void)
     free(narrow);
 }
 
+/* The sum of results that are not kept is that of those that are, to the bit. */
+static void check_total(klce_call *call, void *results)
+{
+    klce_dtype dtype = klce_real_sizes[call->dtype] == 4 ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64;
+    ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
+    call->arg[1] = results;
+    call->step[1] = size;
+    CHECK(klce_run(call) == KLCE_OK);
+    double sum = klce_sum(dtype, results, call->rows, size);
+    call->arg[1] = NULL;
+    for (int t = 0; t < SEVERAL; t++) {
+        double total = NAN;
+        klce_set_num_threads(several_threads[t]);
+        CHECK(klce_run_total(call, &total) == KLCE_OK);
+        CHECK(memcmp(&total, &sum, sizeof sum) == 0);
+    }
+    klce_set_num_threads(1);
+}
+
+static void test_total(void)
+{
+    static const ptrdiff_t counts[] = {0, 1, 255, 256, 257, 20000};
+    enum { MOST = 20000, CLASSES = 6 };
+    double *results = allocate(MOST * sizeof *results);
+    void *x = allocate(MOST * CLASSES * sizeof(double));
+    for (int dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++) {
+        ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[dtype];
+        for (ptrdiff_t i = 0; i < MOST * CLASSES; i++)
+            if (dtype == KLCE_DTYPE_f64)
+                ((double *)x)[i] = bell();
+            else if (dtype == KLCE_DTYPE_f32)
+                ((float *)x)[i] = (float)bell();
+            else /* some normal numbers of either kind */
+                ((uint16_t *)x)[i] = (uint16_t)(0x3c00 + i * 7919 % 512);
+        for (int isa = 0; isa < klce_isa_count(); isa++) {
+            if (klce_select_isa(klce_isa_at(isa)->name) != 0)
+                continue;
+            for (size_t c = 0; c < sizeof counts / sizeof *counts; c++)
+                for (int apart = 1; apart <= 2; apart++) { /* or packed, which has other tasks */
+                    klce_call call = {.op = KLCE_OP_logsumexp, .dtype = dtype};
+                    call.rows = counts[c];
+                    call.n = CLASSES / apart;
+                    call.arg[0] = x;
+                    call.step[0] = CLASSES * size;
+                    call.core[0] = apart * size;
+                    check_total(&call, results);
+                }
+        }
+    }
+    CHECK(klce_select_isa(NULL) == 0);
+    free(x);
+    free(results);
+}
+
 static void test_dispatch(void)
 {
     const klce_isa *best = NULL;
@@ -1373,6 +1427,7 @@ int main(int argc, char **argv)
     test_check_labels();
     test_bad_labels();
     test_sum();
+    test_total();
     for (klce_op op = 0; op < KLCE_OP_COUNT; op++) {
         bool wanted = argc <= 2;
         for (int k = 2; k < argc; k++)
