@@ -497,11 +497,11 @@ cdef class Plain:
             if k == self.operands - 1:
                 wanted = real if letter == b"s" else element
                 ndim = axes - (letter == b"s")
-                if out is not None and not is_plain(out, wanted, 0 if reduces else ndim, shape, True):
-                    return None
                 if reduces:
-                    result = cnp.PyArray_EMPTY(0, shape, wanted, 0) # tells the dtype
-                elif out is None or labels != NULL:
+                    ndim = 0
+                if out is not None and not is_plain(out, wanted, ndim, shape, True):
+                    return None
+                if out is None or reduces or labels != NULL:
                     # A bad label leaves `out` as it was.
                     result = cnp.PyArray_EMPTY(ndim, shape, wanted, 0)
                 else:

@@ -177,8 +177,8 @@ int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown;
 /* rows.c */
 typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
 klce_status klce_run(const klce_call *call);
-/* The same of an op whose one output is a result a row: their sum, to the bits of klce_sum, in place
- * of them.  The last operand need not be given. */
+/* The same of an op whose one output is a result a row, which goes nowhere: the sum of them all, to
+ * the bits of klce_sum. */
 klce_status klce_run_total(const klce_call *call, double *total);
 
 /* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`;

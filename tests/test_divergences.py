@@ -11,6 +11,8 @@ import klce
 from klce import reference
 from tests.kernels import DTYPES, ISAS, RELATIVE, computed, on_isa, same_bits
 
+pytestmark = pytest.mark.matrix
+
 FORMS = ["probs", "log_probs", "logits"]
 PAIRS = list(itertools.product(FORMS, FORMS))
 DTYPE = pytest.mark.parametrize("dtype", DTYPES, ids=str)

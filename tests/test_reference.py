@@ -16,6 +16,8 @@ from tests.kernels import by_output
 from tests.ulp import ulp_error
 
 INF, NAN = math.inf, math.nan
+pytestmark = pytest.mark.matrix
+
 KERNELS = reference.KERNELS
 OF_TWO_FORMS = {
     *(kernel for kernel in KERNELS if kernel.startswith("js_")),

@@ -1156,16 +1156,16 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
     /* Elements of 16 bits differ from float32 in how they are loaded and stored alone. */
     bool half = klce_elem_sizes[dtype] == 2, few = sparse || half;
     for (ptrdiff_t n = 0; n <= 70; n++) {
-        bool at_width = (n + 1) % 16 <= 2, some = n % 5 == 0;
+        bool at_width = (n + 1) % 16 <= 2, some = n < 5 || (n % 5 == 0 && !(sparse && half));
         if (at_width || some || (n < 35 && !few))
             visit(op, dtype, 1 + n * 7 % 40, n, visitor);
     }
     for (size_t i = 0; i < sizeof around / sizeof *around; i++)
         for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
             if (!few || n % 2048 == 1)
-                visit(op, dtype, n < 600 ? 19 : 3, n, visitor);
+                visit(op, dtype, n < 600 ? 19 : sparse ? 2 : 3, n, visitor);
     /* Shared out by rows, by segments, and by either, as the number of threads may be. */
-    if (!half && !one_thread)
+    if (!one_thread && (dtype == KLCE_DTYPE_f32 || !few))
         visit(op, dtype, 12000, 9, visitor);
     if (!few || (ONLY_SHARING && !half)) {
         visit(op, dtype, 1, 100000, visitor);
@@ -1191,7 +1191,8 @@ static void check_problem(const problem *p, bool special)
             check_threads(p, results[i]);
         } else {
             check_layouts(p, results[i]);
-            for (ptrdiff_t r = 0; p->rows > 1 && r < p->rows; r += p->n > 70 ? p->rows - 1 : 1)
+            ptrdiff_t step = sparse || p->n > 70 ? p->rows - 1 : 1;
+            for (ptrdiff_t r = 0; p->rows > 1 && r < p->rows; r += step)
                 check_alone(p, results[i], r);
         }
         if (isa->vector_bytes >= 32) { /* those have a fused multiply-add, all of them */
