@@ -607,7 +607,9 @@ def available_isas():
 def select_isa(name=None):
     """Run the named instruction set's kernels from now on; the best supported for None."""
     cdef bytes encoded = b"" if name is None else name.encode()
-    cdef const char *wanted = NULL if name is None else <const char *>encoded
+    cdef const char *wanted = NULL
+    if name is not None:
+        wanted = encoded
     cdef int status = klce_select_isa(wanted)
     if status == -1:
         raise ValueError(f"name must be one of {', '.join(ISAS)}, got {name!r}")
