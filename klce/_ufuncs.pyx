@@ -430,8 +430,9 @@ cdef class Plain:
     reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
     gufunc; None for arguments of any other kind: not exactly arrays, of another dtype or byte
     order, not C-contiguous, empty, without an axis, of different shapes, or with a label out of
-    range. The result goes to `out`, where that is an array of its very shape and dtype that shares
-    no memory with others, but for a map in place, and nothing can go wrong any more.
+    range. The result goes to `out`, where that is an array of its very shape and dtype: a loss or
+    a reduction when nothing can go wrong any more, another at once, so that `out` must share no
+    memory with the others then, but for a map in place.
     """
     cdef int op
     cdef Py_ssize_t arrays, operands
@@ -460,6 +461,8 @@ cdef class Plain:
             return None
         cdef bint is_sum = how == "sum", is_mean = how == "mean", reduces = is_sum or is_mean
         if not (reduces or how == "none"):
+            return None
+        if reduces and self.letter[self.operands - 1] != b"s":
             return None
         cdef cnp.ndarray first = args[0], array, result = None
         cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
@@ -550,7 +553,7 @@ cdef class Plain:
 
     cdef bint run(self, klce_call *call, const int64_t *labels, double *total,
                   int64_t *counted) except -1:
-        """Run the call, for their sum if its results are not wanted, and count what is not ignored.
+        """Run the call, or find the sum of its results, and count the rows that are not ignored.
 
         False where a label is bad.
         """

@@ -547,10 +547,9 @@ static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptr
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
-                                                      ptrdiff_t row, double *state)
+                                                      ptrdiff_t row, K(tile) *tile, double *state)
 {
-    K(tile) tile;
-    K(expsum_few)(call, operand, row, &tile, state, 1, NULL);
+    K(expsum_few)(call, operand, row, tile, state, 1, NULL);
 }
 
 /* Of operand 0, with the values at its labels. */

@@ -9,7 +9,7 @@
 #define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
- * written: what stands in those beyond the classes is no row's.  The last ones may be read
+ * written: what stands in those beyond the classes counts for nothing.  The last ones may be read
  * twice. */
 static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
@@ -112,6 +112,12 @@ KLCE_INLINE v_f64 K(doubles)(K(v) v, int half)
 #endif
 }
 
+/* The same of a vector that lies in memory: cheaper than to take a half out of a register. */
+KLCE_INLINE v_f64 K(doubles_at)(const K(v) *v, int half)
+{
+    return K(load_doubles)((const real *)v + half * KLCE_WIDTH_f64);
+}
+
 /* WIDTH values as doubles, into a tile's field; and back, rounded. */
 KLCE_INLINE void K(store_field)(double *field, K(v) value)
 {
@@ -152,12 +158,6 @@ KLCE_INLINE void K(split_halves)(const v_f64 *halves, const v_f64 *rest, K(v) *h
             left[h] = left[h] + rest[h];
     }
     *low = K(joined_halves)(left);
-}
-
-/* The same of a vector that lies in memory: cheaper than to take a half out of a register. */
-KLCE_INLINE v_f64 K(doubles_at)(const K(v) *v, int half)
-{
-    return K(load_doubles)((const real *)v + half * KLCE_WIDTH_f64);
 }
 
 /* What four sums of columns hold, in float64; those of float64, with what rounding took. */
@@ -241,7 +241,7 @@ KLCE_INLINE void K(sum_few)(const klce_call *call, int k, ptrdiff_t row, K(tile)
         K(sum_all_columns)(tile->column[w], call->n, field + w * WIDTH);
 }
 
-/* The same of columns that are doubles, of KLCE_WIDTH_f64 rows. */
+/* As sum_columns, of columns that are doubles, of KLCE_WIDTH_f64 rows. */
 KLCE_INLINE void K(sum_double_columns)(const v_f64 *column, ptrdiff_t n, double *field)
 {
 #if KLCE_REAL_IS_F64

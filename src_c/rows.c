@@ -20,7 +20,7 @@ enum {
     ALIGNMENT = 64,            /* of what they are packed into */
     TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
     PACK_LIMIT = 1 << 22,      /* bytes of one packed operand, unless a single row is longer */
-    SUMMED_TASKS = 16          /* a thread's, at least, where tasks sum their results */
+    SUMMED_CHUNKS = 16         /* of results, a thread's at least, where tasks sum their own */
 };
 
 /* An op's operands, from its signature: the letter of each, what it holds where it is masked (see
@@ -135,8 +135,8 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
         low = klce_run_few_widened(call, low, high);
     else if (few && kernel->few) {
         klce_call own = *call;
-        own.rows =
-            high; /* a tile's loads may go on into the rows after it, if they are this task's */
+        /* A tile's loads may go on into the rows after it, if they are this task's. */
+        own.rows = high;
         for (; low + KLCE_TILE <= high; low += KLCE_TILE)
             kernel->few(&own, low);
     }
@@ -194,6 +194,8 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     const int out = j->operands.outputs_from;
     for (int k = 0; k < out; k++)
         call.arg[k] += low * call.step[k];
+    if (call.mask)
+        call.mask += low * call.mask_step;
     call.arg[out] = (char *)results;
     call.step[out] = size;
     for (; low < high; low += ROWS) {
@@ -203,6 +205,8 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
                         j->sums + low / KLCE_SUM_CHUNK);
         for (int k = 0; k < out; k++)
             call.arg[k] += ROWS * call.step[k];
+        if (call.mask)
+            call.mask += ROWS * call.mask_step;
     }
 }
 
@@ -325,8 +329,8 @@ static klce_status run_rows(klce_call *call, double *sums)
 
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
-    if (!packed && !call->whole_rows && j.kernel->pass[0].sweep && threads > 1 && j.segments > 1 &&
-        call->rows < 4 * threads)
+    if (!packed && !sums && !call->whole_rows && j.kernel->pass[0].sweep && threads > 1 &&
+        j.segments > 1 && call->rows < 4 * threads)
         return run_split(&j);
 
     if (packed) {
@@ -382,7 +386,8 @@ klce_status klce_run(const klce_call *call)
     return KLCE_OK;
 }
 
-/* Tasks sum their own where that leaves enough of them; else the results wait in memory. */
+/* Tasks sum their own results where every thread gets many chunks of them; else the results wait in
+ * memory. */
 klce_status klce_run_total(const klce_call *call, double *total)
 {
     klce_call rows = *call;
@@ -392,7 +397,7 @@ klce_status klce_run_total(const klce_call *call, double *total)
     int out = j.operands.outputs_from;
     if (call->rows <= 0)
         return *total = 0, KLCE_OK;
-    int in_tasks = !is_packed(&j) && chunks >= SUMMED_TASKS * klce_get_num_threads();
+    int in_tasks = !is_packed(&j) && chunks >= SUMMED_CHUNKS * klce_get_num_threads();
     void *memory =
         malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : call->rows * size));
     if (!memory)

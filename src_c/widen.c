@@ -64,6 +64,8 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     if (wide.mask)
         wide.mask += low * wide.mask_step;
 
+    /* The kernel sees row 0 of many: where its loads go on beyond the tile, they stay within
+     * `room`, since rows that short leave most of it. */
     for (; low + KLCE_TILE <= high; low += KLCE_TILE) {
         for (int i = 0; i < inputs; i++)
             convert(call, &tiles[i], 1);

@@ -161,6 +161,7 @@ def test_no_argument_and_no_classes():
 
 def test_plain_calls_are_taken():
     """Or the tests above would hold a way against itself."""
+    assert _ufuncs.Plain("softmax", 1.0)((P,), None, "mean") is None
     plain = _ufuncs.Plain("logsumexp")
     assert plain((P,)) is not None
     assert plain((P[:, ::2],)) is None

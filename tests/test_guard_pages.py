@@ -67,6 +67,8 @@ def shapes():
     yield from ((1 + n % 4, n) for n in (*range(1, 42), 63, 64, 65, 70))
     # As many rows as a kernel may take at once, and one more.
     yield from itertools.product((16, 33, 65), (1, 2, 3, 5, 8, 10, 17, 32))
+    # Few enough classes that a load goes on into the next rows, and rows around what it may take.
+    yield from itertools.product((17, 18, 19, 20, 34, 35), (1, 2, 3))
     yield from itertools.product((1, 3), (127, 129, 257, 513, 1000, 2047, 2049))
     yield 1, 16385
 

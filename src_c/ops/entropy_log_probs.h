@@ -21,7 +21,8 @@ static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row, pt
 static void K(entropy_log_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    K(tile) tile;
+    K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     K(entropy_log_probs_finish)(call, row, KLCE_TILE, state);
 }
 

@@ -48,7 +48,8 @@ static void K(entropy_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdi
 static void K(entropy_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    K(sum_exp_and_weighted_few)(call, 0, row, state);
+    K(tile) tile;
+    K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     K(entropy_logits_finish)(call, row, KLCE_TILE, state);
 }
 

@@ -220,7 +220,7 @@ static void K(score_few)(const klce_call *call, ptrdiff_t row)
     K(tile) tile;
     int moments = K(score_moments)(call);
     if (moments)
-        K(sum_exp_and_weighted_few)(call, 0, row, state);
+        K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     else
         K(sum_exp_few)(call, 0, row, &tile, state);
     for (int i = 0; i < KLCE_TILE; i++) {

@@ -1158,7 +1158,7 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
     for (ptrdiff_t n = 0; n <= 70; n++) {
         bool at_width = (n + 1) % 16 <= 2, some = n < 5 || (n % 5 == 0 && !(sparse && half));
         if (at_width || some || (n < 35 && !few))
-            visit(op, dtype, 1 + n * 7 % 40, n, visitor);
+            visit(op, dtype, n && n < 4 ? 19 : 1 + n * 7 % 40, n, visitor);
     }
     for (size_t i = 0; i < sizeof around / sizeof *around; i++)
         for (ptrdiff_t n = around[i] - 1; n <= around[i] + 1; n++)
@@ -1166,7 +1166,7 @@ static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
                 visit(op, dtype, n < 600 ? 19 : sparse ? 2 : 3, n, visitor);
     /* Shared out by rows, by segments, and by either, as the number of threads may be. */
     if (!one_thread && (dtype == KLCE_DTYPE_f32 || !few))
-        visit(op, dtype, 12000, 9, visitor);
+        visit(op, dtype, ONLY_SHARING ? 40000 : 12000, ONLY_SHARING ? 3 : 9, visitor);
     if (!few || (ONLY_SHARING && !half)) {
         visit(op, dtype, 1, 100000, visitor);
         visit(op, dtype, 9, 17000, visitor);
@@ -1314,15 +1314,15 @@ static void test_sum(void)
 }
 
 /* The sum of results that are not kept is that of those that are, to the bit. */
-static void check_total(klce_call *call, void *results)
+static void check_total(klce_call *call, int out, void *results)
 {
     klce_dtype dtype = klce_real_sizes[call->dtype] == 4 ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64;
     ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
-    call->arg[1] = results;
-    call->step[1] = size;
+    call->arg[out] = results;
+    call->step[out] = size;
     CHECK(klce_run(call) == KLCE_OK);
     double sum = klce_sum(dtype, results, call->rows, size);
-    call->arg[1] = NULL;
+    call->arg[out] = NULL;
     for (int t = 0; t < SEVERAL; t++) {
         double total = NAN;
         klce_set_num_threads(several_threads[t]);
@@ -1358,11 +1358,32 @@ static void test_total(void)
                     call.arg[0] = x;
                     call.step[0] = CLASSES * size;
                     call.core[0] = apart * size;
-                    check_total(&call, results);
+                    check_total(&call, 1, results);
                 }
         }
     }
     CHECK(klce_select_isa(NULL) == 0);
+
+    /* With labels and masks, which a batch of rows has to take along. */
+    int64_t *labels = allocate(MOST * sizeof *labels), ignored = -100;
+    char *mask = allocate(MOST * CLASSES);
+    atomic_int labels_met;
+    atomic_init(&labels_met, 0);
+    for (ptrdiff_t i = 0; i < MOST; i++)
+        labels[i] = i % 7 == 6 ? ignored : i % CLASSES;
+    for (ptrdiff_t i = 0; i < MOST * CLASSES; i++) {
+        ((double *)x)[i] = 1.5 + uniform();
+        mask[i] = i % 11 != 5 || i < MOST; /* later rows only */
+    }
+    klce_call call = {.op = KLCE_OP_nll_probs, .dtype = KLCE_DTYPE_f64, .rows = MOST, .n = CLASSES};
+    call.arg[0] = x, call.step[0] = CLASSES * sizeof(double), call.core[0] = sizeof(double);
+    call.arg[1] = (char *)labels, call.step[1] = sizeof *labels;
+    call.arg[2] = (char *)&ignored;
+    call.labels_met = &labels_met;
+    call.mask = mask, call.mask_step = CLASSES, call.mask_core = 1;
+    check_total(&call, 3, results);
+    free(labels);
+    free(mask);
     free(x);
     free(results);
 }
