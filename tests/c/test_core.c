@@ -382,7 +382,7 @@ static void js_logits_logits(const row *r, wide *want, wide *size)
     js_pair(r, LOG_PROBS, LOG_PROBS, want, size);
 }
 
-/* Of positive factors y; the size is that of the parts of the largest terms. */
+/* Of factors y, none negative; the size is that of the parts of the largest terms. */
 static void logsumexp_scaled(const row *r, wide *want, wide *size)
 {
     wide top = -INFINITY;
@@ -391,6 +391,11 @@ static void logsumexp_scaled(const row *r, wide *want, wide *size)
         if (r->y[k] > 0)
             top = fmaxl(top, r->x[k] + logl(r->y[k]));
     *size = 0;
+    if (top == -INFINITY) { /* every factor is 0, and so is the sum */
+        *want = -INFINITY;
+        want[1] = size[1] = 0;
+        return;
+    }
     for (ptrdiff_t k = 0; k < r->n; k++) {
         wide z = r->y[k] > 0 ? r->x[k] + logl(r->y[k]) : -INFINITY;
         add(&s, expl(z - top));
