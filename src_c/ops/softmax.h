@@ -311,24 +311,17 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         K(v) *e = tile.column[i / WIDTH];
         K(v) max = K(max_of_columns)(e, call->n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
-        EACH_LANE(l, 0, call->n)
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
-            K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[l]);
-            K(v) own = K(joined)(pair), total = anchor, rest = K(set)(0);
-            K(add_exp)(pair, own, &total, &rest);
-            e[l] = own;
-            sum[l] = total - anchor;
-            lost[l] = rest;
+            ptrdiff_t j = group + l;
+            K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[j]);
+            e[j] = K(joined)(pair);
+            sum[l] = group ? sum[l] : anchor;
+            lost[l] = group ? lost[l] : K(set)(0);
+            K(add_exp)(pair, e[j], &sum[l], &lost[l]);
+            if (j + LANES >= call->n)
+                sum[l] = sum[l] - anchor;
         }
-        for (ptrdiff_t group = LANES; group < call->n; group += LANES)
-            EACH_LANE(l, group, call->n)
-            {
-                K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[group + l]);
-                K(v) own = K(joined)(pair), total = sum[l] + anchor;
-                K(add_exp)(pair, own, &total, &lost[l]);
-                e[group + l] = own;
-                sum[l] = total - anchor;
-            }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
