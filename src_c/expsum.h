@@ -529,14 +529,19 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             K(store_field)(labels->value + i, at_label);
         if (moments)
             K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
-        if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY))))
+        if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY)))) {
+            K(v) nan = zero; /* where a row holds one */
+            real found[WIDTH];
+            for (ptrdiff_t j = 0; j < n; j++)
+                nan = K(select)(K(eq)(x[j], x[j]), nan, x[j]);
+            V(store)(found, nan);
             for (int k = i; k < i + WIDTH; k++)
                 if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {
-                    int nan = K(has_nan)(K(row_in)(call, operand, row + k), n);
-                    state[FIELD(REST) + k] = nan ? NAN : 0;
+                    state[FIELD(REST) + k] = isnan(found[k - i]) ? NAN : 0;
                     if (moments)
                         state[FIELD(WEIGHTED) + k] = 0;
                 }
+        }
     }
 }
 

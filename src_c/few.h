@@ -1,5 +1,5 @@
 /* Rows of at most FEW classes: WIDTH rows side by side, a lane each, so that nothing is spent on
- * the lanes that a short row leaves empty, nor on sums across lanes.
+ * the lanes that a short row leaves empty, nor on sums across lanes.  They may lie so in memory.
  *
  * Class j of the rows is column j.  In the row kernels class j of a row goes to lane j % LANES;
  * here column j is added to column j % LANES of sums, in the same order, and those are added in the
@@ -8,6 +8,13 @@
 #define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
 #define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
+/* Whether the rows of operand k lie side by side: a class of several rows is together, not the
+ * classes of a row. */
+KLCE_INLINE int K(in_columns)(const klce_call *call, int k)
+{
+    return call->n > 1 && call->core[k] != (ptrdiff_t)sizeof(elem);
+}
+
 /* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
  * written: what stands in those beyond the classes counts for nothing.  The last ones may be read
  * twice. */
@@ -15,6 +22,11 @@ static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_
 {
     const char *first = (const char *)K(row_in)(call, k, row);
     ptrdiff_t step = call->step[k], n = call->n;
+    if (K(in_columns)(call, k)) {
+        for (ptrdiff_t j = 0; j < n; j++)
+            column[j] = K(load)((const elem *)(first + j * call->core[k]));
+        return;
+    }
 #if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
     if (n >= 4) {
         for (ptrdiff_t j = 0; j + 4 < n; j += 4)
@@ -60,6 +72,11 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
 {
     char *first = (char *)K(row_out)(call, k, row);
     ptrdiff_t step = call->step[k], n = call->n, j = 0;
+    if (K(in_columns)(call, k)) {
+        for (; j < n; j++)
+            K(store)((elem *)(first + j * call->core[k]), column[j]);
+        return;
+    }
 #if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
     if (n >= 4) {
         for (; j + 4 < n; j += 4)
@@ -82,6 +99,17 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
         KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
             K(store_part)((elem *)(first + i * step) + j, (int)(n - j), column[j + i]);
     }
+}
+
+/* The classes of a row of operand k together, in `room` where rows lie side by side. */
+KLCE_INLINE const elem *K(gathered)(const klce_call *call, int k, ptrdiff_t row, elem *room)
+{
+    const char *x = (const char *)K(row_in)(call, k, row);
+    if (!K(in_columns)(call, k))
+        return (const elem *)x;
+    for (ptrdiff_t j = 0; j < call->n; j++)
+        room[j] = *(const elem *)(x + j * call->core[k]);
+    return room;
 }
 
 /* The largest and the smallest of n columns and of what to start from, nan passed over, in chains

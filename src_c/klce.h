@@ -85,7 +85,8 @@ typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  klce_run packs what lies
- * apart or is masked, so that kernels see contiguous classes, a masked one as its fill (ops.def).
+ * apart or is masked, so that kernels see contiguous classes (but for `few`, see klce_kernel), a
+ * masked one as its fill (ops.def).
  * But an operand g comes as it is, and for that, or to count classes, kernels read the mask. */
 typedef struct {
     klce_op op;
@@ -133,11 +134,12 @@ typedef struct {
  * whole where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE
  * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
  * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
- * the other's (widen.c). */
+ * the other's (widen.c).  Its rows may lie side by side, the elements of a class in steps of their
+ * size; it returns 0, having done nothing, where it needs those of a row together. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
-    void (*few)(const klce_call *, ptrdiff_t row);
+    int (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
 } klce_kernel;
 

@@ -14,6 +14,7 @@
 enum {
     LINE = 64,  /* bytes of a cache line */
     AHEAD = 16, /* classes that are asked for before they are moved: each is on a page of its own */
+    SHORT = 1024, /* bytes of a class that are all asked for */
 };
 
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
@@ -22,6 +23,17 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
     /* An odd number of cache lines, where there are several:
      * the lines of one class are then spread. */
     return bytes <= 16 * LINE ? bytes : ((bytes + LINE - 1) / LINE | 1) * LINE;
+}
+
+/* Asks for memory to be read or written, which may lie beyond the array. */
+static inline void ask_for(const char *array, ptrdiff_t offset, ptrdiff_t bytes)
+{
+#if defined(__GNUC__)
+    for (ptrdiff_t i = offset; i < offset + bytes; i += LINE)
+        __builtin_prefetch((void *)((uintptr_t)array + (uintptr_t)i));
+#else
+    (void)array, (void)offset, (void)bytes;
+#endif
 }
 
 #if BY_SQUARES
@@ -43,9 +55,8 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
         const ptrdiff_t size = sizeof(uint##bits##_t);                                             \
         ptrdiff_t whole = n - n % side, whole_rows = rows - rows % side;                           \
         for (ptrdiff_t k = 0; k < whole; k += side) {                                              \
-            for (int j = 0; packing && j < side; j++)                                              \
-                for (ptrdiff_t i = 0; i < rows * size; i += LINE)                                  \
-                    __builtin_prefetch((void *)((uintptr_t)array + (k + AHEAD + j) * core + i));   \
+            for (int j = 0; j < side; j++)                                                         \
+                ask_for(array, (k + AHEAD + j) * core, rows * size);                               \
             for (ptrdiff_t i = 0; i < whole_rows; i += side) {                                     \
                 vector_##bits square[side], next[side];                                            \
                 char *row = packed + i * row_step + k * size,                                      \
@@ -134,6 +145,28 @@ void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed
     move((char *)packed, row_step, array, step, core, rows, n, size, 0);
 }
 
+/* An odd number of cache lines, so that not all classes fall into the same places of a cache. */
+ptrdiff_t klce_panel_core(ptrdiff_t bytes) { return ((bytes + LINE - 1) / LINE | 1) * LINE; }
+
+/* The hardware follows a long piece by itself. */
+void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+                     ptrdiff_t n, ptrdiff_t bytes)
+{
+    for (ptrdiff_t k = 0; k < n; k++) {
+        ask_for(array, (k + AHEAD) * core, bytes <= SHORT ? bytes : LINE);
+        memcpy(panel + k * panel_core, array + k * core, (size_t)bytes);
+    }
+}
+
+void klce_unpack_panel(char *array, ptrdiff_t core, const char *panel, ptrdiff_t panel_core,
+                       ptrdiff_t n, ptrdiff_t bytes)
+{
+    for (ptrdiff_t k = 0; k < n; k++) {
+        ask_for(array, (k + AHEAD) * core, bytes <= SHORT ? bytes : LINE);
+        memcpy(array + k * core, panel + k * panel_core, (size_t)bytes);
+    }
+}
+
 /* The bits of minus infinity. */
 static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
     [KLCE_DTYPE_f32] = 0xff800000,
@@ -143,14 +176,15 @@ static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
 };
 
 /* The inner loop follows the mask's smaller step. */
-void klce_fill_masked(char *packed, ptrdiff_t row_step, const char *mask, ptrdiff_t mask_step,
-                      ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n, klce_dtype dtype, char fill)
+void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const char *mask,
+                      ptrdiff_t mask_step, ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n,
+                      klce_dtype dtype, char fill)
 {
     uint64_t bits = fill == '0' ? 0 : lowest[dtype];
 #define FILL(type)                                                                                 \
     do {                                                                                           \
         type filler = (type)bits;                                                                  \
-        if (mask_core == 1)                                                                        \
+        if (mask_core == 1 && packed_core == sizeof(type))                                         \
             for (ptrdiff_t i = 0; i < rows; i++) {                                                 \
                 type *x = (type *)(packed + i * row_step);                                         \
                 const char *counts = mask + i * mask_step;                                         \
@@ -160,15 +194,15 @@ void klce_fill_masked(char *packed, ptrdiff_t row_step, const char *mask, ptrdif
         else if (labs(mask_step) < labs(mask_core))                                                \
             for (ptrdiff_t k = 0; k < n; k++)                                                      \
                 for (ptrdiff_t i = 0; i < rows; i++) {                                             \
-                    type *x = (type *)(packed + i * row_step) + k;                                 \
+                    type *x = (type *)(packed + i * row_step + k * packed_core);                   \
                     *x = mask[i * mask_step + k * mask_core] ? *x : filler;                        \
                 }                                                                                  \
         else                                                                                       \
-            for (ptrdiff_t i = 0; i < rows; i++) {                                                 \
-                type *x = (type *)(packed + i * row_step);                                         \
-                for (ptrdiff_t k = 0; k < n; k++)                                                  \
-                    x[k] = mask[i * mask_step + k * mask_core] ? x[k] : filler;                    \
-            }                                                                                      \
+            for (ptrdiff_t i = 0; i < rows; i++)                                                   \
+                for (ptrdiff_t k = 0; k < n; k++) {                                                \
+                    type *x = (type *)(packed + i * row_step + k * packed_core);                   \
+                    *x = mask[i * mask_step + k * mask_core] ? *x : filler;                        \
+                }                                                                                  \
     } while (0)
     if (klce_elem_sizes[dtype] == 2)
         FILL(uint16_t);

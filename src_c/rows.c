@@ -19,6 +19,9 @@ enum {
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
     ALIGNMENT = 64,            /* of what they are packed into */
     TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
+    STREAMS = 32,              /* classes, at most, that are read where they lie side by side */
+    PANEL_BYTES = 80000,       /* of rows that are packed side by side, about */
+    PANEL_ROWS = 32,           /* or so many rows, if those are more */
     PACK_LIMIT = 1 << 22,      /* bytes of one packed operand, unless a single row is longer */
     SUMMED_CHUNKS = 16         /* of results, a thread's at least, where tasks sum their own */
 };
@@ -54,12 +57,17 @@ static size_t size_of(char letter, klce_dtype dtype)
     return letter == 'w' ? klce_real_sizes[dtype] : klce_elem_sizes[dtype];
 }
 
+/* How rows reach the kernel: as they are, their classes together; as they are, few classes side by
+ * side; through scratch memory, the classes of a row together or a class of several rows. */
+typedef enum { TOGETHER, SIDE_BY_SIDE, PACKED_TOGETHER, PACKED_SIDE_BY_SIDE } layout;
+
 typedef struct {
     const klce_call *call;
     const klce_kernel *kernel;
     operands operands;
     ptrdiff_t chunk;    /* rows a task takes */
     ptrdiff_t segments; /* of a row */
+    layout layout;
     int pass;
     double *states; /* of all segments of all rows, when rows are split */
     double *sums;   /* of the chunks of results, when those are not kept */
@@ -119,27 +127,41 @@ static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, 
     free(memory);
 }
 
+/* The whole tiles of rows [low, high) of few classes; returns where the rest begins, or a tile whose
+ * rows lie side by side and that the kernel must have row by row. */
+static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
+                         ptrdiff_t high)
+{
+    if (klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
+        return klce_run_few_widened(call, low, high);
+    if (!kernel->few)
+        return low;
+    klce_call own = *call;
+    /* A tile's loads may go on into the rows after it, if they are this task's. */
+    own.rows = high;
+    while (low + KLCE_TILE <= high && kernel->few(&own, low))
+        low += KLCE_TILE;
+    return low;
+}
+
+static int has_few_classes(const klce_call *call)
+{
+    return call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
+}
+
 static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
                                ptrdiff_t high)
 {
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
-    int few = call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
     klce_environment saved = klce_enter();
 
     if (kernel->rows) {
         kernel->rows(call, low, high);
         low = high;
     }
-    if (few && klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
-        low = klce_run_few_widened(call, low, high);
-    else if (few && kernel->few) {
-        klce_call own = *call;
-        /* A tile's loads may go on into the rows after it, if they are this task's. */
-        own.rows = high;
-        for (; low + KLCE_TILE <= high; low += KLCE_TILE)
-            kernel->few(&own, low);
-    }
+    if (has_few_classes(call))
+        low = run_few(call, kernel, low, high);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
         (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
@@ -153,27 +175,47 @@ static void run_chunk(void *context, ptrdiff_t index)
     run_rows_of_kernel(j->call, j->kernel, low, high < j->call->rows ? high : j->call->rows);
 }
 
-/* Whether a kernel wants these classes brought together:
+/* Whether operand k has classes that do not follow one another:
  * one value for all of them is left alone. */
-static int is_strided(const job *j, int k)
+static int is_strided(const klce_call *call, const operands *o, int k)
 {
-    char letter = j->operands.letter[k];
-    ptrdiff_t core = j->call->core[k];
-    return (is_vector(letter) || (letter == 'w' && core != 0)) && j->call->n > 1 &&
-           core != (ptrdiff_t)size_of(letter, j->call->dtype);
+    char letter = o->letter[k];
+    ptrdiff_t core = call->core[k];
+    return (is_vector(letter) || (letter == 'w' && core != 0)) && call->n > 1 &&
+           core != (ptrdiff_t)size_of(letter, call->dtype);
 }
 
-static int is_masked(const job *j, int k)
+static int is_masked(const klce_call *call, const operands *o, int k)
 {
-    return j->call->mask && is_vector(j->operands.letter[k]) && j->operands.fill[k];
+    return call->mask && is_vector(o->letter[k]) && o->fill[k];
 }
 
-static int is_packed(const job *j)
+/* Whether the rows of operand k lie side by side. */
+static int is_side_by_side(const klce_call *call, const operands *o, int k)
 {
-    int packed = 0;
-    for (int k = 0; k < j->operands.count; k++)
-        packed |= is_strided(j, k) || is_masked(j, k);
-    return packed;
+    return is_strided(call, o, k) && call->step[k] == (ptrdiff_t)size_of(o->letter[k], call->dtype);
+}
+
+static int takes_side_by_side(const klce_call *call, const klce_kernel *kernel)
+{
+    int widened = klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype];
+    return has_few_classes(call) && (widened ? klce_widens(call->op) : kernel->few != NULL);
+}
+
+static layout layout_of(const klce_call *call, const operands *o, const klce_kernel *kernel)
+{
+    int strided = 0, side_by_side = 0, masked = 0;
+    for (int k = 0; k < o->count; k++) {
+        strided += is_strided(call, o, k);
+        side_by_side += is_side_by_side(call, o, k);
+        masked += is_masked(call, o, k);
+    }
+    if (!strided && !masked)
+        return TOGETHER;
+    if (!side_by_side || !takes_side_by_side(call, kernel))
+        return PACKED_TOGETHER;
+    return strided == side_by_side && !masked && call->n <= STREAMS ? SIDE_BY_SIDE
+                                                                    : PACKED_SIDE_BY_SIDE;
 }
 
 /* What results are in. */
@@ -210,58 +252,106 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     }
 }
 
-/* A chunk whose strided or masked operands go through scratch memory.  All inputs are read before
- * an output is written, so that a map may work in place. */
-static void run_packed_chunk(void *context, ptrdiff_t index)
+static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high);
+
+/* Rows [low, high) whose strided or masked operands go through scratch memory, where what lay side
+ * by side may stay so.  All inputs are read before an output is written, so that a map may work in
+ * place. */
+static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t high, layout into)
 {
-    job *j = context;
-    klce_call call = *j->call;
-    ptrdiff_t low = index * j->chunk;
-    ptrdiff_t rows = j->chunk < call.rows - low ? j->chunk : call.rows - low;
-    char *scratch[KLCE_MAX_ARGS] = {0};
+    const operands *o = &j->operands;
+    klce_call call = *array;
+    const ptrdiff_t rows = high - low, n = call.n;
+    struct {
+        char *memory;
+        int is_panel;
+    } scratch[KLCE_MAX_ARGS] = {0};
 
     call.rows = rows;
     if (call.mask)
         call.mask += low * call.mask_step;
-    for (int k = 0; k < j->operands.count; k++) {
-        call.arg[k] += low * call.step[k];
-        size_t size = size_of(j->operands.letter[k], call.dtype);
-        int masked = is_masked(j, k);
-        if (!masked && !is_strided(j, k))
+    for (int k = 0; k < o->count; k++) {
+        char *from = call.arg[k] += low * call.step[k];
+        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call.dtype);
+        int masked = is_masked(&call, o, k), panel = 0;
+        if (into == PACKED_SIDE_BY_SIDE)
+            panel = is_side_by_side(&call, o, k);
+        if (!masked && !is_strided(&call, o, k))
             continue;
         /* A row that serves all rows of the chunk is packed once. */
         ptrdiff_t distinct =
             call.step[k] == 0 && (!masked || call.mask_step == 0) && rows ? 1 : rows;
-        ptrdiff_t row_step = klce_packed_step(call.n, size);
-        scratch[k] = malloc((size_t)(distinct * row_step) + ALIGNMENT);
-        if (!scratch[k]) {
+        ptrdiff_t step = panel ? size : klce_packed_step(n, (size_t)size);
+        ptrdiff_t core = panel ? klce_panel_core(rows * size) : size;
+        scratch[k].is_panel = panel;
+        scratch[k].memory = malloc((size_t)(panel ? n * core : distinct * step) + ALIGNMENT);
+        if (!scratch[k].memory) {
             atomic_store(&j->failed, 1);
             goto done;
         }
-        char *packed = scratch[k] + (-(uintptr_t)scratch[k] & (ALIGNMENT - 1));
-        if (k < j->operands.outputs_from)
-            klce_pack(packed, row_step, call.arg[k], call.step[k], call.core[k], distinct, call.n,
-                      size);
+        char *to = scratch[k].memory + (-(uintptr_t)scratch[k].memory & (ALIGNMENT - 1));
+        if (k >= o->outputs_from)
+            ;
+        else if (panel)
+            klce_pack_panel(to, core, from, call.core[k], n, rows * size);
+        else
+            klce_pack(to, step, from, call.step[k], call.core[k], distinct, n, (size_t)size);
         if (masked)
-            klce_fill_masked(packed, row_step, call.mask, call.mask_step, call.mask_core, distinct,
-                             call.n, call.dtype, j->operands.fill[k]);
-        call.arg[k] = packed;
-        call.step[k] = distinct < rows ? 0 : row_step;
-        call.core[k] = (ptrdiff_t)size;
+            klce_fill_masked(to, step, core, call.mask, call.mask_step, call.mask_core, distinct, n,
+                             call.dtype, o->fill[k]);
+        call.arg[k] = to;
+        call.step[k] = distinct < rows ? 0 : step;
+        call.core[k] = core;
     }
     /* What is packed is no longer where the output is,
      * which then has room for what a kernel keeps. */
     if (klce_elem_sizes[call.dtype] == klce_real_sizes[call.dtype])
         call.keeps = 0;
-    run_rows_of_kernel(&call, j->kernel, 0, rows);
-    for (int k = j->operands.outputs_from; k < j->operands.count; k++)
-        if (scratch[k])
-            klce_unpack(j->call->arg[k] + low * j->call->step[k], j->call->step[k],
-                        j->call->core[k], call.arg[k], call.step[k], rows, call.n,
-                        size_of(j->operands.letter[k], call.dtype));
+    if (into == PACKED_SIDE_BY_SIDE)
+        run_side_by_side(j, &call, 0, rows);
+    else
+        run_rows_of_kernel(&call, j->kernel, 0, rows);
+    for (int k = o->outputs_from; k < o->count; k++) {
+        char *to = array->arg[k] + low * array->step[k];
+        size_t size = size_of(o->letter[k], call.dtype);
+        if (scratch[k].is_panel)
+            klce_unpack_panel(to, array->core[k], call.arg[k], call.core[k], n,
+                              rows * (ptrdiff_t)size);
+        else if (scratch[k].memory)
+            klce_unpack(to, array->step[k], array->core[k], call.arg[k], call.step[k], rows, n,
+                        size);
+    }
 done:
     for (int k = 0; k < KLCE_MAX_ARGS; k++)
-        free(scratch[k]);
+        free(scratch[k].memory);
+}
+
+/* Rows of few classes that lie side by side: by whole tiles, and row by row what those leave. */
+static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    while (low < high) {
+        klce_environment saved = klce_enter();
+        low = run_few(call, j->kernel, low, high);
+        klce_leave(saved);
+        ptrdiff_t end = low + KLCE_TILE < high ? low + KLCE_TILE : high;
+        if (low < end)
+            run_packed(j, call, low, end, PACKED_TOGETHER);
+        low = end;
+    }
+}
+
+static void run_side_by_side_chunk(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
+    run_side_by_side(j, j->call, low, high < j->call->rows ? high : j->call->rows);
+}
+
+static void run_packed_chunk(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
+    run_packed(j, j->call, low, high < j->call->rows ? high : j->call->rows, j->layout);
 }
 
 static void run_segment(void *context, ptrdiff_t index)
@@ -311,12 +401,13 @@ static klce_status run_rows(klce_call *call, double *sums)
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
     size_t size = klce_elem_sizes[call->dtype];
     ptrdiff_t n = call->n ? call->n : 1;
-    int strided = 0, gathers = 0, packed = is_packed(&j);
+    int strided = 0, gathers = 0;
 
     for (int k = 0; k < j.operands.count; k++) {
-        strided |= is_strided(&j, k);
+        strided |= is_strided(call, &j.operands, k);
         gathers |= j.operands.letter[k] == 'g';
     }
+    j.layout = layout_of(call, &j.operands, j.kernel);
     if (gathers)
         n = n < 16 ? 4 : 16; /* whatever the classes, a row costs a cache miss or a part of one */
     call->whole_rows = call->keeps = 0;
@@ -329,14 +420,18 @@ static klce_status run_rows(klce_call *call, double *sums)
 
     int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
-    if (!packed && !sums && !call->whole_rows && j.kernel->pass[0].sweep && threads > 1 &&
-        j.segments > 1 && call->rows < 4 * threads)
+    if (j.layout == TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&
+        threads > 1 && j.segments > 1 && call->rows < 4 * threads)
         return run_split(&j);
 
-    if (packed) {
+    if (j.layout == PACKED_TOGETHER || j.layout == PACKED_SIDE_BY_SIDE) {
         /* Rows that are only masked share no cache lines: as many as stay in L2. */
         ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
         ptrdiff_t most = PACK_ROWS * (1 + 512 / n), share = call->rows / threads;
+        if (j.layout == PACKED_SIDE_BY_SIDE) {
+            most = PANEL_BYTES / ((ptrdiff_t)size * n);
+            most = most < PANEL_ROWS ? PANEL_ROWS : most;
+        }
         j.chunk = fit < most ? fit : most;
         j.chunk = j.chunk < share ? j.chunk : share;
         if (j.chunk > KLCE_TILE) /* whole tiles */
@@ -348,14 +443,15 @@ static klce_status run_rows(klce_call *call, double *sums)
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;
         ptrdiff_t share = (call->rows + threads - 1) / threads;
         j.chunk = threads == 1 ? call->rows : j.chunk < share ? j.chunk : share;
+        if (j.layout == SIDE_BY_SIDE) /* whole tiles */
+            j.chunk += (KLCE_TILE - j.chunk % KLCE_TILE) % KLCE_TILE;
         if (sums && threads > 1) /* whole chunks of results */
             j.chunk += (KLCE_SUM_CHUNK - j.chunk % KLCE_SUM_CHUNK) % KLCE_SUM_CHUNK;
     }
-    klce_parallel_for((call->rows + j.chunk - 1) / j.chunk, threads,
-                      packed ? run_packed_chunk
-                      : sums ? run_summed_chunk
-                             : run_chunk,
-                      &j);
+    void (*run)(void *, ptrdiff_t) = j.layout == TOGETHER ? (sums ? run_summed_chunk : run_chunk)
+                                     : j.layout == SIDE_BY_SIDE ? run_side_by_side_chunk
+                                                                : run_packed_chunk;
+    klce_parallel_for((call->rows + j.chunk - 1) / j.chunk, threads, run, &j);
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
 
@@ -392,12 +488,14 @@ klce_status klce_run_total(const klce_call *call, double *total)
 {
     klce_call rows = *call;
     job j = {.call = &rows, .operands = operands_of(call->op)};
+    const klce_kernel *kernel = klce_active_isa()->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
     ptrdiff_t chunks = (call->rows + KLCE_SUM_CHUNK - 1) / KLCE_SUM_CHUNK;
     int out = j.operands.outputs_from;
     if (call->rows <= 0)
         return *total = 0, KLCE_OK;
-    int in_tasks = !is_packed(&j) && chunks >= SUMMED_CHUNKS * klce_get_num_threads();
+    int in_tasks = layout_of(call, &j.operands, kernel) == TOGETHER &&
+                   chunks >= SUMMED_CHUNKS * klce_get_num_threads();
     void *memory =
         malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : call->rows * size));
     if (!memory)

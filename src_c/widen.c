@@ -8,27 +8,54 @@ enum {
     ROOM = KLCE_TILE * KLCE_FEW_BYTES
 };
 
-/* An operand with classes: where a tile of it is in memory, and as float32. */
+/* An operand with classes: where a tile of it is in memory, and as float32.  It has `pieces` of
+ * `length` elements that follow one another: rows, or where rows lie side by side, classes. */
 typedef struct {
     char *elems;
-    ptrdiff_t step;
+    ptrdiff_t from_tile_to_tile, from_piece_to_piece;
+    ptrdiff_t pieces, length;
     float *wide;
 } tile;
 
-/* Row by row, or at once where the rows follow one another. */
+/* Turns operand k of a call, whose elements are of `size` bytes, into one that is float32. */
+static tile widened(klce_call *call, int k, ptrdiff_t size, float *wide)
+{
+    ptrdiff_t step = call->step[k], core = call->core[k], n = call->n;
+    tile t = {call->arg[k], KLCE_TILE * step, step, KLCE_TILE, n, wide};
+    call->arg[k] = (char *)wide;
+    call->step[k] = n * (ptrdiff_t)sizeof *wide;
+    call->core[k] = sizeof *wide;
+    if (n > 1 && core != size) { /* side by side */
+        t.from_piece_to_piece = core;
+        t.pieces = n;
+        t.length = KLCE_TILE;
+        call->step[k] = sizeof *wide;
+        call->core[k] = KLCE_TILE * sizeof *wide;
+    } else if (step == n * size) {
+        t.pieces = 1;
+        t.length = n * KLCE_TILE;
+    }
+    return t;
+}
+
 static void convert(const klce_call *call, const tile *t, int widening)
 {
     const klce_isa *isa = klce_active_isa();
-    ptrdiff_t n = call->n, rows = KLCE_TILE;
-    if (t->step == n * (ptrdiff_t)klce_elem_sizes[call->dtype]) {
-        n *= rows;
-        rows = 1;
-    }
-    for (ptrdiff_t i = 0; i < rows; i++)
+    for (ptrdiff_t i = 0; i < t->pieces; i++) {
+        char *elems = t->elems + i * t->from_piece_to_piece;
         if (widening)
-            isa->widen[call->dtype](t->elems + i * t->step, t->wide + i * n, n);
+            isa->widen[call->dtype](elems, t->wide + i * t->length, t->length);
         else
-            isa->narrow[call->dtype](t->wide + i * n, t->elems + i * t->step, n);
+            isa->narrow[call->dtype](t->wide + i * t->length, elems, t->length);
+    }
+}
+
+int klce_widens(klce_op op)
+{
+    int count = 0;
+    for (const char *letter = klce_op_signatures[op]; *letter; letter++)
+        count += *letter == 'v';
+    return count <= VECTORS && klce_active_isa()->kernels[KLCE_DTYPE_f32][op]->few != NULL;
 }
 
 ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
@@ -39,8 +66,9 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     tile tiles[VECTORS];
     ptrdiff_t from_tile_to_tile[KLCE_MAX_ARGS];
     int operands = 0, count = 0, inputs = 0;
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
 
-    if (!kernel->few)
+    if (!klce_widens(call->op))
         return low;
     wide.dtype = KLCE_DTYPE_f32;
     for (const char *letter = klce_op_signatures[call->op]; *letter; letter++) {
@@ -52,12 +80,8 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
         wide.arg[k] += low * call->step[k];
         from_tile_to_tile[k] = KLCE_TILE * call->step[k];
         if (*letter == 'v') {
-            if (count == VECTORS)
-                return low;
-            tiles[count] = (tile){wide.arg[k], call->step[k], room[count]};
-            wide.arg[k] = (char *)room[count++];
-            wide.step[k] = call->n * (ptrdiff_t)sizeof(float);
-            wide.core[k] = sizeof(float);
+            tiles[count] = widened(&wide, k, size, room[count]);
+            count++;
             from_tile_to_tile[k] = 0;
         }
     }
@@ -69,11 +93,12 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     for (; low + KLCE_TILE <= high; low += KLCE_TILE) {
         for (int i = 0; i < inputs; i++)
             convert(call, &tiles[i], 1);
-        kernel->few(&wide, 0);
+        if (!kernel->few(&wide, 0))
+            return low;
         for (int i = inputs; i < count; i++)
             convert(call, &tiles[i], 0);
         for (int i = 0; i < count; i++)
-            tiles[i].elems += KLCE_TILE * tiles[i].step;
+            tiles[i].elems += tiles[i].from_tile_to_tile;
         for (int k = 0; k < operands; k++)
             wide.arg[k] += from_tile_to_tile[k];
         if (wide.mask)

@@ -111,7 +111,7 @@ static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         K(js_probs_probs_sweep)(call, row, low, high, state);
 }
 
-static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
+static int K(js_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) p_tile, q_tile;
@@ -122,6 +122,8 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         plain &= K(js_is_plain)(call, state + i);
+    if (!plain && (K(in_columns)(call, 0) || K(in_columns)(call, 1)))
+        return 0;
     for (int i = 0; i < KLCE_TILE && !plain; i++)
         K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
@@ -141,6 +143,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
         }
     }
     K(js_pair_finish)(call, row, KLCE_TILE, state);
+    return 1;
 }
 
 PAIR_TABLE(js_probs_probs, js_probs_sweep, js_probs_few, js_pair_finish)

@@ -214,7 +214,9 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         store_f64(result + i, kl);
     }
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
-        const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
+        elem p_room[FEW], q_room[FEW];
+        const elem *p = K(gathered)(call, 0, row + i, p_room);
+        const elem *q = K(gathered)(call, 1, row + i, q_room);
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
         /* Beside p a q of next to nothing is lost in q - p. */
@@ -229,13 +231,13 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     K(put)(call, 3, row, count, result);
 }
 
-static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
+static int K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
-        return;
+        return 0;
     K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
@@ -264,6 +266,7 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
             K(add_raised_columns)(raised, NULL, n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
+    return 1;
 }
 
 static const klce_kernel K(kl_probs_kernel) = {

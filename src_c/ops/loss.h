@@ -206,6 +206,15 @@ KLCE_INLINE int K(loss_has_few)(const klce_call *call)
     return !call->mask && call->step[K(CLASS_WEIGHT)] == 0 && !spread;
 }
 
+/* Whether some of their operands do. */
+KLCE_INLINE int K(loss_in_columns)(const klce_call *call)
+{
+    int columns = K(in_columns)(call, 0);
+    for (int k = K(CLASS_WEIGHT); k <= K(TARGET); k += K(TARGET) - K(CLASS_WEIGHT))
+        columns |= call->core[k] != 0 && V(in_columns)(call, k);
+    return columns;
+}
+
 /* What is at the labels of a tile, 0 and a weight of 1 without labels, and which rows count. */
 typedef struct {
     K(labels) at;

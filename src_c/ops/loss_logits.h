@@ -71,16 +71,18 @@ static void K(loss_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
     K(put_losses_of_logits)(call, row, count, &mix, &picked, state);
 }
 
-static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
+static int K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(mix) mix = K(mix_of)(call);
     K(picked) picked;
     if (!K(loss_has_few)(call)) {
+        if (K(loss_in_columns)(call))
+            return 0;
         for (int i = 0; i < KLCE_TILE; i++)
             K(loss_logits_sweep)(call, row + i, 0, call->n, state + i);
         K(loss_logits_finish)(call, row, KLCE_TILE, state);
-        return;
+        return 1;
     }
     if (mix.soft) {
         K(tile) tile;
@@ -93,6 +95,7 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
     }
     K(sum_loss_few)(call, K(LOGITS), state + FIELD(MAX), row, state + FIELD(SUMS));
     K(put_losses_of_logits)(call, row, KLCE_TILE, &mix, &picked, state);
+    return 1;
 }
 
 static const klce_kernel K(loss_logits_kernel) = {

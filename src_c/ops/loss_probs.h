@@ -12,9 +12,9 @@ static void K(loss_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t
     K(plain_loss_finish)(call, K(PROBS), row, count, state);
 }
 
-static void K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
+static int K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    K(plain_loss_few)(call, K(PROBS), row);
+    return K(plain_loss_few)(call, K(PROBS), row);
 }
 
 static const klce_kernel K(loss_probs_kernel) = {

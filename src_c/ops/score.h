@@ -214,11 +214,13 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     }
 }
 
-static void K(score_few)(const klce_call *call, ptrdiff_t row)
+static int K(score_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE] = {0};
     K(tile) tile;
     int moments = K(score_moments)(call);
+    if (K(in_columns)(call, 0))
+        return 0;
     if (moments)
         K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     else
@@ -230,6 +232,7 @@ static void K(score_few)(const klce_call *call, ptrdiff_t row)
         K(score_looks)(call, row + i, 0, call->n, state + i);
     }
     K(score_finish)(call, row, KLCE_TILE, state);
+    return 1;
 }
 
 static const klce_kernel K(score_kernel) = {
