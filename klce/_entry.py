@@ -33,15 +33,15 @@ def entry(
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Let a function take plain calls at once, and Dask arrays for the operands that are named.
 
-    `plain`, one for each ``form=`` that there is, takes the arrays of a call, `out` and
-    `reduction`, where all other options are the defaults or the last axis; None says that there is
-    more to look at. `result` is what the function gives, see ``klce._dask``.
+    `plain`, one for each ``form=`` that there is, takes the arrays of a call, `out`, `reduction`
+    and `axis`, where all other options are the defaults; None says that there is more to look at. `result` is what the function gives, see ``klce._dask``.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         defaults = _defaults(function)
         taken = defaults.keys() & {"out", "reduction", "form"}
         form, reduction = defaults.get("form", ""), defaults.get("reduction", "none")
+        last = defaults.get("axis", -1)
         kernels = plain if isinstance(plain, dict) else {form: plain}
 
         @functools.wraps(function)
@@ -50,11 +50,11 @@ def entry(
             kernel = kernels.get(asked) if type(asked) is str and args else None
             if kernel is not None:
                 for name, value in kwargs.items():
-                    if name not in taken and not _changes_nothing(name, value, defaults, args[0]):
+                    if name not in taken and not _changes_nothing(name, value, defaults):
                         break
                 else:
-                    how = kwargs.get("reduction", reduction)
-                    found: R | None = kernel(args, kwargs.get("out"), how)
+                    how, axis = kwargs.get("reduction", reduction), kwargs.get("axis", last)
+                    found: R | None = kernel(args, kwargs.get("out"), how, axis)
                     if found is not None:
                         return found
             for value in (*args, *kwargs.values()):
@@ -77,9 +77,9 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
     return dict(named) | (function.__kwdefaults__ or {})
 
 
-def _changes_nothing(name: str, value: Any, defaults: dict[str, Any], first: Any) -> bool:
-    """Whether an option is what holds without it, or the last axis by its number."""
+def _changes_nothing(name: str, value: Any, defaults: dict[str, Any]) -> bool:
+    """Whether an option is what holds without it, or an axis by its number."""
     default = defaults.get(name, defaults)  # of an unknown name a dict, which none is
     if type(value) is not type(default) or type(value) not in _IN_MEMORY:
         return False
-    return bool(value == default) or (name == "axis" and value == getattr(first, "ndim", 0) - 1)
+    return name == "axis" or bool(value == default)

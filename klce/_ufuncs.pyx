@@ -49,6 +49,8 @@ cdef extern from "klce.h" nogil:
         Py_ssize_t mask_step
         Py_ssize_t mask_core
         Py_ssize_t *extent
+        Py_ssize_t slabs
+        Py_ssize_t *slab_step
         atomic_int *labels_met
     ctypedef struct klce_isa:
         const char *name
@@ -186,6 +188,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     call.op = what.op
     call.dtype = what.dtype
     call.labels_met = &labels_met
+    call.slabs = 1
     call.rows = 1 if what.elementwise else dimensions[0]
     call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
     for k in range(KLCE_MAX_ARGS):
@@ -428,7 +431,8 @@ cdef class Plain:
 
     ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, its rows
     reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
-    gufunc; None for arguments of any other kind: not exactly arrays, of another dtype or byte
+    gufunc. The classes may be on any axis: a gufunc's loop would be given the rows after it alone,
+    once for each index before it. None for arguments of any other kind: not exactly arrays, of another dtype or byte
     order, not C-contiguous, empty, without an axis, of different shapes, or with a label out of
     range. The result goes to `out`, where that is an array of its very shape and dtype: a loss or
     a reduction when nothing can go wrong any more, another at once, so that `out` must share no
@@ -454,7 +458,7 @@ cdef class Plain:
             elif k < len(inputs):
                 self.arrays += 1
 
-    def __call__(self, tuple args not None, out=None, how="none", /):
+    def __call__(self, tuple args not None, out=None, how="none", axis=-1, /):
         if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
             return None
         if type(how) is not str:
@@ -467,12 +471,19 @@ cdef class Plain:
         cdef cnp.ndarray first = args[0], array, result = None
         cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
         cdef Py_ssize_t size = cnp.PyArray_SIZE(first), k, next_array = 0
-        if dtype < 0 or axes == 0 or size == 0:
+        if dtype < 0 or size == 0 or not -axes <= axis < axes:
             return None
+        cdef Py_ssize_t at = axis if axis >= 0 else axis + axes
         cdef int element = cnp.PyArray_TYPE(first), wanted, ndim
         cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
-        cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[axes - 1]
+        cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[at], rows = 1
+        cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
+        cdef cnp.npy_intp *own
+        for k in range(axes - 1):
+            rows_shape[k] = shape[k + (k >= at)]
+        for k in range(at + 1, axes):
+            rows *= shape[k]
         cdef const int64_t *labels = NULL
         cdef bint elementwise = self.letter[0] == b"e"
         cdef char letter
@@ -482,12 +493,17 @@ cdef class Plain:
         call.op = self.op
         call.dtype = dtype
         call.n = size if elementwise else n
+        call.slabs = 1
         call.rows = 1 if elementwise else size // n
+        cdef bint side_by_side = rows > 1 and n > 1 and not elementwise
+        if side_by_side:
+            call.slabs = call.rows // rows
+            call.rows = rows
         call.labels_met = &labels_met
         call.mask = NULL
         for k in range(KLCE_MAX_ARGS):
             call.arg[k] = NULL
-            call.step[k] = call.core[k] = 0
+            call.step[k] = call.core[k] = call.slab_step[k] = 0
             call.extent[k] = 1
         for k in range(self.operands):
             letter = self.letter[k]
@@ -500,13 +516,14 @@ cdef class Plain:
             if k == self.operands - 1:
                 wanted = real if letter == b"s" else element
                 ndim = axes - (letter == b"s")
+                own = &rows_shape[0] if letter == b"s" else &shape[0]
                 if reduces:
                     ndim = 0
-                if out is not None and not is_plain(out, wanted, ndim, shape, True):
+                if out is not None and not is_plain(out, wanted, ndim, own, True):
                     return None
                 if out is None or reduces or labels != NULL:
                     # A bad label leaves `out` as it was.
-                    result = cnp.PyArray_EMPTY(ndim, shape, wanted, 0)
+                    result = cnp.PyArray_EMPTY(ndim, own, wanted, 0)
                 else:
                     result = out
                     for argument in args:
@@ -517,7 +534,8 @@ cdef class Plain:
             else:
                 wanted = cnp.NPY_INT64 if letter == b"l" else element
                 ndim = axes - (letter == b"l")
-                if not is_plain(args[next_array], wanted, ndim, shape, False):
+                own = &rows_shape[0] if letter == b"l" else &shape[0]
+                if not is_plain(args[next_array], wanted, ndim, own, False):
                     return None
                 array = args[next_array]
                 next_array += 1
@@ -527,12 +545,18 @@ cdef class Plain:
                 labels = <const int64_t *>call.arg[k]
             elif letter == b"s":
                 call.step[k] = klce_real_sizes[dtype]
+            elif side_by_side:
+                call.core[k] = rows * item
+                call.step[k] = item
+                call.slab_step[k] = n * rows * item
+                continue
             else:
                 call.core[k] = item
                 call.step[k] = 0 if elementwise else n * item
+            call.slab_step[k] = call.rows * call.step[k]
         cdef double total = 0
         cdef double *reduced = &total if reduces else NULL
-        cdef int64_t counted = call.rows
+        cdef int64_t counted = call.rows * call.slabs
         cdef float rounded
         if not self.run(&call, labels, reduced, &counted):
             return None
@@ -559,14 +583,15 @@ cdef class Plain:
         """
         cdef PyThreadState *state = NULL
         cdef int status, met = 0
-        if call.rows > GIL_THRESHOLD // (call.n + 1):
+        cdef Py_ssize_t rows = call.rows * call.slabs
+        if rows > GIL_THRESHOLD // (call.n + 1):
             state = PyEval_SaveThread()
         status = klce_run(call) if total == NULL else klce_run_total(call, total)
         if status == KLCE_OK:
             # Kernels tell what labels they met: most calls need no look at those of their own.
             met = atomic_load(call.labels_met)
             if total != NULL and met == KLCE_IGNORED_LABEL:
-                klce_check_labels(labels, call.rows, call.n, (<int64_t *>call.arg[2])[0], counted)
+                klce_check_labels(labels, rows, call.n, (<int64_t *>call.arg[2])[0], counted)
         if state != NULL:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:

@@ -96,6 +96,9 @@ typedef struct {
     ptrdiff_t step[KLCE_MAX_ARGS];
     ptrdiff_t core[KLCE_MAX_ARGS];
     ptrdiff_t extent[KLCE_MAX_ARGS]; /* values a row, of operands that have a number of their own */
+    /* More than one: so many blocks of such rows, argument k of the next one slab_step[k] bytes on.
+     * Classes on a middle axis make them.  Not of an elementwise op, nor with a mask. */
+    ptrdiff_t slabs, slab_step[KLCE_MAX_ARGS];
     /* Which classes count, a byte each (0: masked), laid out by steps likewise; NULL: all. */
     const char *mask;
     ptrdiff_t mask_step, mask_core;

@@ -66,6 +66,7 @@ typedef struct {
     const klce_kernel *kernel;
     operands operands;
     ptrdiff_t chunk;    /* rows a task takes */
+    ptrdiff_t chunks;   /* of a slab */
     ptrdiff_t segments; /* of a row */
     layout layout;
     int pass;
@@ -168,11 +169,26 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     klce_leave(saved);
 }
 
+/* A task's slab as a call of its own, and its rows in that. */
+typedef struct {
+    klce_call call;
+    ptrdiff_t low, high;
+} chunk;
+
+static chunk chunk_of(const job *j, ptrdiff_t index)
+{
+    chunk c = {.call = *j->call, .low = index % j->chunks * j->chunk};
+    c.high = c.low + j->chunk < c.call.rows ? c.low + j->chunk : c.call.rows;
+    for (int k = 0; k < j->operands.count && index >= j->chunks; k++)
+        c.call.arg[k] += index / j->chunks * c.call.slab_step[k];
+    return c;
+}
+
 static void run_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
-    run_rows_of_kernel(j->call, j->kernel, low, high < j->call->rows ? high : j->call->rows);
+    const chunk c = chunk_of(j, index);
+    run_rows_of_kernel(&c.call, j->kernel, c.low, c.high);
 }
 
 /* Whether operand k has classes that do not follow one another:
@@ -343,15 +359,15 @@ static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdi
 static void run_side_by_side_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
-    run_side_by_side(j, j->call, low, high < j->call->rows ? high : j->call->rows);
+    const chunk c = chunk_of(j, index);
+    run_side_by_side(j, &c.call, c.low, c.high);
 }
 
 static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    ptrdiff_t low = index * j->chunk, high = low + j->chunk;
-    run_packed(j, j->call, low, high < j->call->rows ? high : j->call->rows, j->layout);
+    const chunk c = chunk_of(j, index);
+    run_packed(j, &c.call, c.low, c.high, j->layout);
 }
 
 static void run_segment(void *context, ptrdiff_t index)
@@ -418,16 +434,17 @@ static klce_status run_rows(klce_call *call, double *sums)
         klce_leave(saved);
     }
 
-    int threads = call->rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
+    ptrdiff_t all_rows = call->rows * call->slabs;
+    int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
     if (j.layout == TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&
-        threads > 1 && j.segments > 1 && call->rows < 4 * threads)
+        threads > 1 && j.segments > 1 && all_rows < 4 * threads && call->slabs == 1)
         return run_split(&j);
 
     if (j.layout == PACKED_TOGETHER || j.layout == PACKED_SIDE_BY_SIDE) {
         /* Rows that are only masked share no cache lines: as many as stay in L2. */
         ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
-        ptrdiff_t most = PACK_ROWS * (1 + 512 / n), share = call->rows / threads;
+        ptrdiff_t most = PACK_ROWS * (1 + 512 / n), share = all_rows / threads;
         if (j.layout == PACKED_SIDE_BY_SIDE) {
             most = PANEL_BYTES / ((ptrdiff_t)size * n);
             most = most < PANEL_ROWS ? PANEL_ROWS : most;
@@ -441,7 +458,7 @@ static klce_status run_rows(klce_call *call, double *sums)
     } else {
         j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;
-        ptrdiff_t share = (call->rows + threads - 1) / threads;
+        ptrdiff_t share = (all_rows + threads - 1) / threads;
         j.chunk = threads == 1 ? call->rows : j.chunk < share ? j.chunk : share;
         if (j.layout == SIDE_BY_SIDE) /* whole tiles */
             j.chunk += (KLCE_TILE - j.chunk % KLCE_TILE) % KLCE_TILE;
@@ -451,7 +468,8 @@ static klce_status run_rows(klce_call *call, double *sums)
     void (*run)(void *, ptrdiff_t) = j.layout == TOGETHER ? (sums ? run_summed_chunk : run_chunk)
                                      : j.layout == SIDE_BY_SIDE ? run_side_by_side_chunk
                                                                 : run_packed_chunk;
-    klce_parallel_for((call->rows + j.chunk - 1) / j.chunk, threads, run, &j);
+    j.chunks = (call->rows + j.chunk - 1) / j.chunk;
+    klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
 
@@ -460,6 +478,7 @@ klce_status klce_run(const klce_call *call)
     klce_call rows = *call;
     if (call->rows <= 0)
         return KLCE_OK;
+    rows.slabs = call->slabs > 1 ? call->slabs : 1;
     if (!strchr(klce_op_signatures[call->op], 'e'))
         return run_rows(&rows, NULL);
 
@@ -494,20 +513,22 @@ klce_status klce_run_total(const klce_call *call, double *total)
     int out = j.operands.outputs_from;
     if (call->rows <= 0)
         return *total = 0, KLCE_OK;
-    int in_tasks = layout_of(call, &j.operands, kernel) == TOGETHER &&
+    rows.slabs = call->slabs > 1 ? call->slabs : 1;
+    ptrdiff_t all_rows = call->rows * rows.slabs;
+    int in_tasks = rows.slabs == 1 && layout_of(call, &j.operands, kernel) == TOGETHER &&
                    chunks >= SUMMED_CHUNKS * klce_get_num_threads();
-    void *memory =
-        malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : call->rows * size));
+    void *memory = malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : all_rows * size));
     if (!memory)
         return KLCE_NO_MEMORY;
     if (!in_tasks) {
         rows.arg[out] = memory;
         rows.step[out] = size;
+        rows.slab_step[out] = call->rows * size;
     }
     klce_status status = run_rows(&rows, in_tasks ? memory : NULL);
     if (status == KLCE_OK)
         *total = in_tasks ? klce_total_of_chunks(memory, chunks)
-                          : klce_sum(dtype_of_results(call), memory, call->rows, size);
+                          : klce_sum(dtype_of_results(call), memory, all_rows, size);
     free(memory);
     return status;
 }

@@ -121,6 +121,42 @@ def test_the_last_axis_by_name(name):
         f(*args, axis=-1.0)
 
 
+def on_axis(name, shape, axis, dtype):
+    """Arguments with their classes on an axis; of the labels one is ignored."""
+    x = (10 * np.random.default_rng(6).random(shape) + 0.1).astype(dtype)
+    if name in OF_TWO:
+        return [x, x[::-1].copy()]
+    if name in LOSSES:
+        rows = np.delete(shape, axis)
+        target = np.arange(np.prod(rows)).reshape(rows) % shape[axis]
+        target.reshape(-1)[len(target) // 2] = -100
+        return [x, target]
+    return [x]
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:4], ids=lambda dtype: np.dtype(dtype).name)
+@pytest.mark.parametrize("name", [name for name in ALL if name not in OF_ELEMENTS])
+def test_any_axis(name, dtype):
+    """Few classes and many, rows in several slabs, on threads as well."""
+    f = getattr(klce, name)
+    for shape in ((3, 5, 4), (2, 40, 33), (2, 7, 3, 11), (20, 1, 30), (150, 9, 40), (5, 300, 70)):
+        for axis in range(-1, len(shape)):
+            args = on_axis(name, shape, axis, dtype)
+            expected = the_long_way(name, *args, axis=axis)
+            with klce.threads(3):
+                same(f(*args, axis=axis), expected)
+            if np.ndim(expected):
+                out = np.empty_like(expected)
+                assert f(*args, axis=axis, out=out) is out
+                assert same_bits(out, expected)
+            for how in ("none", "mean", "sum") if name in REDUCTIONS else ():
+                result = f(*args, axis=axis, reduction=how)
+                same(result, the_long_way(name, *args, axis=axis, reduction=how))
+    for axis in (4, -5, 10**30):
+        with pytest.raises((ValueError, OverflowError), match=r"axis"):
+            f(*on_axis(name, (2, 7, 3, 11), 1, dtype), axis=axis)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 def test_targets(name):
     """Whatever holds them; the ignored one does not count."""

@@ -141,6 +141,29 @@ def test_squares_and_what_they_leave(dtype):
             assert same_bits(out, klce.log_softmax(x)), (count, n)
 
 
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if re.search("[vw]", letters(k)[0])])
+def test_what_is_special_side_by_side(kernel, dtype, isa):
+    """Rows that a tile of few classes cannot settle, or settles apart."""
+    rng = np.random.default_rng(8)
+    for n in (2, 21, 64, 200):
+        for args in operands(kernel, 67, n, dtype):
+            changed = []
+            for arg, letter in zip(args, letters(kernel)[0], strict=True):
+                x = arg.copy() if letter in "vw" else arg
+                if letter in "vw":
+                    x[3, n // 2], x[5], x[7], x[20, 0] = np.nan, -np.inf, 0, np.inf
+                    x[23] = x[23] * x.dtype.type(100)
+                    x[33:50][rng.random((17, n)) < 0.5] = 0 if (arg >= 0).all() else -np.inf
+                    x[50:] = x[50:] * x.dtype.type(1e-3)
+                changed.append(x)
+            with on_isa(isa), np.errstate(all="ignore"):
+                expected = call(kernel, tuple(changed))
+                given = laid_out(kernel, changed, "transposed")
+                assert_same(kernel, args, call(kernel, given), expected, "transposed")
+
+
 @DTYPE
 @KERNEL
 def test_other_operands(kernel, dtype):
