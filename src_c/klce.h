@@ -151,9 +151,12 @@ typedef struct {
     int vector_bytes;
     int (*supported)(void);
     const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
-    /* n elements as `real`, and those rounded back; NULL where they are that. */
-    void (*widen[KLCE_DTYPE_COUNT])(const void *elems, void *reals, ptrdiff_t n);
-    void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, void *elems, ptrdiff_t n);
+    /* Pieces of n elements, `step` bytes apart, as `real` one after another, and those rounded back;
+     * NULL where they are that. */
+    void (*widen[KLCE_DTYPE_COUNT])(const char *elems, ptrdiff_t step, void *reals,
+                                    ptrdiff_t pieces, ptrdiff_t n);
+    void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, char *elems, ptrdiff_t step,
+                                     ptrdiff_t pieces, ptrdiff_t n);
     /* Sums of `count` chunks of results; NULL for a dtype that none have (chunk_sums.h). */
     void (*sum_chunks[KLCE_DTYPE_COUNT])(const void *reals, ptrdiff_t count, double *sums);
 } klce_isa;

@@ -26,25 +26,29 @@ KLCE_INLINE v_f64 K(load_doubles)(const real *values)
 #endif
 }
 
-/* n elements as `real`, and those rounded back. */
-static void K(widen)(const void *elems, void *reals, ptrdiff_t n)
+/* Pieces of n elements, `step` bytes apart, as `real` one after another, and those rounded back. */
+static void K(widen)(const char *elems, ptrdiff_t step, void *reals, ptrdiff_t pieces, ptrdiff_t n)
 {
-    const elem *from = elems;
     real *to = reals;
-    ptrdiff_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH)
-        V(store)(to + i, K(load)(from + i));
-    if (i < n)
-        V(store_part)(to + i, (int)(n - i), K(load_part)(from + i, (int)(n - i), K(set)(0)));
+    for (; pieces; pieces--, elems += step, to += n) {
+        const elem *from = (const elem *)elems;
+        ptrdiff_t i = 0;
+        for (; i + WIDTH <= n; i += WIDTH)
+            V(store)(to + i, K(load)(from + i));
+        if (i < n)
+            V(store_part)(to + i, (int)(n - i), K(load_part)(from + i, (int)(n - i), K(set)(0)));
+    }
 }
 
-static void K(narrow)(const void *reals, void *elems, ptrdiff_t n)
+static void K(narrow)(const void *reals, char *elems, ptrdiff_t step, ptrdiff_t pieces, ptrdiff_t n)
 {
     const real *from = reals;
-    elem *to = elems;
-    ptrdiff_t i = 0;
-    for (; i + WIDTH <= n; i += WIDTH)
-        K(store)(to + i, V(load)(from + i));
-    if (i < n)
-        K(store_part)(to + i, (int)(n - i), V(load_part)(from + i, (int)(n - i), K(set)(0)));
+    for (; pieces; pieces--, elems += step, from += n) {
+        elem *to = (elem *)elems;
+        ptrdiff_t i = 0;
+        for (; i + WIDTH <= n; i += WIDTH)
+            K(store)(to + i, V(load)(from + i));
+        if (i < n)
+            K(store_part)(to + i, (int)(n - i), V(load_part)(from + i, (int)(n - i), K(set)(0)));
+    }
 }

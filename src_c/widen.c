@@ -41,13 +41,11 @@ static tile widened(klce_call *call, int k, ptrdiff_t size, float *wide)
 static void convert(const klce_call *call, const tile *t, int widening)
 {
     const klce_isa *isa = klce_active_isa();
-    for (ptrdiff_t i = 0; i < t->pieces; i++) {
-        char *elems = t->elems + i * t->from_piece_to_piece;
-        if (widening)
-            isa->widen[call->dtype](elems, t->wide + i * t->length, t->length);
-        else
-            isa->narrow[call->dtype](t->wide + i * t->length, elems, t->length);
-    }
+    ptrdiff_t step = t->from_piece_to_piece;
+    if (widening)
+        isa->widen[call->dtype](t->elems, step, t->wide, t->pieces, t->length);
+    else
+        isa->narrow[call->dtype](t->wide, t->elems, step, t->pieces, t->length);
 }
 
 int klce_widens(klce_op op)
