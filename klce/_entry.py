@@ -34,7 +34,8 @@ def entry(
     """Let a function take plain calls at once, and Dask arrays for the operands that are named.
 
     `plain`, one for each ``form=`` that there is, takes the arrays of a call, `out`, `reduction`
-    and `axis`, where all other options are the defaults; None says that there is more to look at. `result` is what the function gives, see ``klce._dask``.
+    and `axis`, where all other options are the defaults; None says that there is more to look at.
+    `result` is what the function gives, see ``klce._dask``.
     """
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:

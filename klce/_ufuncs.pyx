@@ -431,12 +431,11 @@ cdef class Plain:
 
     ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, its rows
     reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
-    gufunc. The classes may be on any axis: a gufunc's loop would be given the rows after it alone,
-    once for each index before it. None for arguments of any other kind: not exactly arrays, of another dtype or byte
-    order, not C-contiguous, empty, without an axis, of different shapes, or with a label out of
-    range. The result goes to `out`, where that is an array of its very shape and dtype: a loss or
-    a reduction when nothing can go wrong any more, another at once, so that `out` must share no
-    memory with the others then, but for a map in place.
+    gufunc. The classes may be on any axis (see run_slabs). None for arguments of any other kind:
+    not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
+    different shapes, or with a label out of range. The result goes to `out`, where that is an array
+    of its very shape and dtype: a loss or a reduction when nothing can go wrong any more, another
+    at once, so that `out` must share no memory with the others then, but for a map in place.
     """
     cdef int op
     cdef Py_ssize_t arrays, operands
@@ -598,6 +597,109 @@ cdef class Plain:
             klce_set_trouble(NO_MEMORY)
             raise_trouble()
         return not met & KLCE_BAD_LABEL
+
+
+def run_slabs(str name, tuple operands not None, Py_ssize_t axis):
+    """Run a kernel on arrays whose classes are on an axis before the last, counted from the end.
+
+    A gufunc's loop would be given the rows after the axis alone, once for each index before it.
+    `operands` are all that the kernel has, its outputs too. False, and nothing is done, for
+    operands other than arrays of the kernel's dtypes that are C-contiguous, the same for all rows,
+    or apart from the outputs.
+    """
+    inputs, outputs = OPS[name].split(">")
+    letters = inputs + outputs
+    if not cnp.PyArray_CheckExact(operands[0]):
+        return False
+    cdef cnp.ndarray first = operands[0], array
+    cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first), i, k, other, number
+    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
+    cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
+    cdef Py_ssize_t at = axes + axis, rows = 1, n, item, outputs_from = len(inputs)
+    cdef int64_t integer[KLCE_MAX_ARGS]
+    cdef double parameter[KLCE_MAX_ARGS]
+    cdef bint full[KLCE_MAX_ARGS]
+    cdef atomic_int labels_met
+    cdef PyThreadState *state = NULL
+    cdef klce_call call
+    if dtype < 0 or not 0 <= at < axes - 1 or cnp.PyArray_SIZE(first) == 0:
+        return False
+    if not set(letters) <= set("vgwlsid") or len(letters) != len(operands):
+        return False
+    for k in range(axes - 1):
+        rows_shape[k] = shape[k + (k >= at)]
+    for k in range(at + 1, axes):
+        rows *= shape[k]
+    n = shape[at]
+    atomic_init(&labels_met, 0)
+    call.op = list(OPS).index(name)
+    call.dtype = dtype
+    call.n = n
+    call.rows = rows
+    call.slabs = cnp.PyArray_SIZE(first) // (n * rows)
+    call.labels_met = &labels_met
+    call.mask = NULL
+    for k in range(KLCE_MAX_ARGS):
+        call.arg[k] = NULL
+        call.step[k] = call.core[k] = call.slab_step[k] = 0
+        call.extent[k] = 1
+        full[k] = False
+    for k, letter in enumerate(letters):
+        if letter == "i" or (letter == "l" and isinstance(operands[k], int)):
+            integer[k] = operands[k]
+            call.arg[k] = <char *>&integer[k]
+            continue
+        if letter == "d":
+            parameter[k] = operands[k]
+            call.arg[k] = <char *>&parameter[k]
+            continue
+        if not cnp.PyArray_CheckExact(operands[k]):
+            return False
+        array = operands[k]
+        number = type_number(<char>ord(letter), dtype, first.dtype)
+        item = cnp.PyArray_ITEMSIZE(array)
+        call.arg[k] = <char *>cnp.PyArray_DATA(array)
+        if letter in "ls":
+            full[k] = is_plain(array, number, axes - 1, rows_shape, k >= outputs_from)
+            call.step[k] = item
+            call.slab_step[k] = rows * item
+        else:
+            full[k] = is_plain(array, number, axes, shape, k >= outputs_from)
+            call.core[k] = rows * item
+            call.step[k] = item
+            call.slab_step[k] = n * rows * item
+        if full[k]:
+            continue
+        call.step[k] = call.slab_step[k] = 0
+        if k >= outputs_from or cnp.PyArray_TYPE(array) != number:
+            return False
+        if not cnp.PyArray_ISBEHAVED_RO(array):
+            return False
+        if letter in "ls":
+            for i in range(cnp.PyArray_NDIM(array)):
+                if cnp.PyArray_STRIDE(array, i) != 0:
+                    return False
+        else:
+            if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIM(array, 0) != n:
+                return False
+            call.core[k] = cnp.PyArray_STRIDE(array, 0)
+    for k in range(outputs_from, len(letters)):
+        for other in range(len(letters)):
+            if other == k or not isinstance(operands[other], np.ndarray):
+                continue
+            in_place = full[other] and call.arg[other] == call.arg[k] and letters[k] == "v"
+            if not in_place and np.may_share_memory(operands[k], operands[other]):
+                return False
+    if call.rows * call.slabs > GIL_THRESHOLD // (n + 1):
+        state = PyEval_SaveThread()
+    cdef int status = klce_run(&call)
+    if state != NULL:
+        PyEval_RestoreThread(state)
+    if status != KLCE_OK:
+        klce_set_trouble(NO_MEMORY)
+    elif atomic_load(&labels_met) & KLCE_BAD_LABEL:
+        klce_set_trouble(BAD_LABEL)
+    return True
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):

@@ -29,8 +29,9 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
 static inline void ask_for(const char *array, ptrdiff_t offset, ptrdiff_t bytes)
 {
 #if defined(__GNUC__)
-    for (ptrdiff_t i = offset; i < offset + bytes; i += LINE)
-        __builtin_prefetch((void *)((uintptr_t)array + (uintptr_t)i));
+    uintptr_t first = (uintptr_t)array + (uintptr_t)offset, end = first + (uintptr_t)bytes;
+    for (first &= -(uintptr_t)LINE; first < end; first += LINE)
+        __builtin_prefetch((void *)first);
 #else
     (void)array, (void)offset, (void)bytes;
 #endif

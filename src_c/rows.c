@@ -22,6 +22,7 @@ enum {
     STREAMS = 32,              /* classes, at most, that are read where they lie side by side */
     PANEL_BYTES = 80000,       /* of rows that are packed side by side, about */
     PANEL_ROWS = 32,           /* or so many rows, if those are more */
+    SPARES = 32,               /* pieces of scratch memory that wait for the next task */
     PACK_LIMIT = 1 << 22,      /* bytes of one packed operand, unless a single row is longer */
     SUMMED_CHUNKS = 16         /* of results, a thread's at least, where tasks sum their own */
 };
@@ -70,8 +71,10 @@ typedef struct {
     ptrdiff_t segments; /* of a row */
     layout layout;
     int pass;
-    double *states; /* of all segments of all rows, when rows are split */
-    double *sums;   /* of the chunks of results, when those are not kept */
+    double *states;          /* of all segments of all rows, when rows are split */
+    double *sums;            /* of the chunks of results, when those are not kept */
+    ptrdiff_t scratch_bytes; /* that a task of packed rows takes */
+    _Atomic(char *) spare[SPARES];
     atomic_int failed;
 } job;
 
@@ -268,6 +271,60 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     }
 }
 
+/* Where some rows' operands are packed, in one piece of scratch memory. */
+typedef struct {
+    ptrdiff_t bytes; /* of that piece */
+    struct {
+        int is_packed, is_masked, is_panel;
+        ptrdiff_t offset, step, core, rows; /* the rows that differ: one may serve all */
+    } operand[KLCE_MAX_ARGS];
+} packing;
+
+static packing packing_of(const klce_call *call, const operands *o, ptrdiff_t rows, layout into)
+{
+    packing p = {0};
+    for (int k = 0; k < o->count; k++) {
+        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call->dtype);
+        int masked = is_masked(call, o, k);
+        int panel = into == PACKED_SIDE_BY_SIDE && is_side_by_side(call, o, k);
+        if (!masked && !is_strided(call, o, k))
+            continue;
+        int one = call->step[k] == 0 && (!masked || call->mask_step == 0) && rows;
+        p.operand[k].is_packed = 1;
+        p.operand[k].is_masked = masked;
+        p.operand[k].is_panel = panel;
+        p.operand[k].offset = p.bytes;
+        p.operand[k].rows = one ? 1 : rows;
+        p.operand[k].step = panel ? size : klce_packed_step(call->n, (size_t)size);
+        p.operand[k].core = panel ? klce_panel_core(rows * size) : size;
+        p.bytes += panel ? call->n * p.operand[k].core : p.operand[k].rows * p.operand[k].step;
+        p.bytes += -p.bytes & (ALIGNMENT - 1);
+    }
+    return p;
+}
+
+/* Scratch memory for a task, of which a job keeps some from task to task: memory that goes back to
+ * the system is paid for anew, page by page, often with more than it takes to pack it. */
+static char *take_scratch(job *j, ptrdiff_t bytes)
+{
+    for (int i = 0; i < SPARES && bytes <= j->scratch_bytes; i++) {
+        char *spare = atomic_exchange(&j->spare[i], NULL);
+        if (spare)
+            return spare;
+    }
+    return malloc((size_t)(bytes < j->scratch_bytes ? j->scratch_bytes : bytes) + ALIGNMENT);
+}
+
+static void give_scratch(job *j, char *scratch, ptrdiff_t bytes)
+{
+    for (int i = 0; i < SPARES && bytes <= j->scratch_bytes; i++) {
+        char *none = NULL;
+        if (atomic_compare_exchange_strong(&j->spare[i], &none, scratch))
+            return;
+    }
+    free(scratch);
+}
+
 static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high);
 
 /* Rows [low, high) whose strided or masked operands go through scratch memory, where what lay side
@@ -276,43 +333,30 @@ static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdi
 static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t high, layout into)
 {
     const operands *o = &j->operands;
+    const ptrdiff_t rows = high - low, n = array->n;
+    const packing p = packing_of(array, o, rows, into);
     klce_call call = *array;
-    const ptrdiff_t rows = high - low, n = call.n;
-    struct {
-        char *memory;
-        int is_panel;
-    } scratch[KLCE_MAX_ARGS] = {0};
+    char *scratch = take_scratch(j, p.bytes);
+    if (!scratch) {
+        atomic_store(&j->failed, 1);
+        return;
+    }
+    char *packed = scratch + (-(uintptr_t)scratch & (ALIGNMENT - 1));
 
     call.rows = rows;
     if (call.mask)
         call.mask += low * call.mask_step;
     for (int k = 0; k < o->count; k++) {
-        char *from = call.arg[k] += low * call.step[k];
+        char *from = call.arg[k] += low * call.step[k], *to = packed + p.operand[k].offset;
         ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call.dtype);
-        int masked = is_masked(&call, o, k), panel = 0;
-        if (into == PACKED_SIDE_BY_SIDE)
-            panel = is_side_by_side(&call, o, k);
-        if (!masked && !is_strided(&call, o, k))
+        ptrdiff_t distinct = p.operand[k].rows, step = p.operand[k].step, core = p.operand[k].core;
+        if (!p.operand[k].is_packed)
             continue;
-        /* A row that serves all rows of the chunk is packed once. */
-        ptrdiff_t distinct =
-            call.step[k] == 0 && (!masked || call.mask_step == 0) && rows ? 1 : rows;
-        ptrdiff_t step = panel ? size : klce_packed_step(n, (size_t)size);
-        ptrdiff_t core = panel ? klce_panel_core(rows * size) : size;
-        scratch[k].is_panel = panel;
-        scratch[k].memory = malloc((size_t)(panel ? n * core : distinct * step) + ALIGNMENT);
-        if (!scratch[k].memory) {
-            atomic_store(&j->failed, 1);
-            goto done;
-        }
-        char *to = scratch[k].memory + (-(uintptr_t)scratch[k].memory & (ALIGNMENT - 1));
-        if (k >= o->outputs_from)
-            ;
-        else if (panel)
+        if (k < o->outputs_from && p.operand[k].is_panel)
             klce_pack_panel(to, core, from, call.core[k], n, rows * size);
-        else
+        else if (k < o->outputs_from)
             klce_pack(to, step, from, call.step[k], call.core[k], distinct, n, (size_t)size);
-        if (masked)
+        if (p.operand[k].is_masked)
             klce_fill_masked(to, step, core, call.mask, call.mask_step, call.mask_core, distinct, n,
                              call.dtype, o->fill[k]);
         call.arg[k] = to;
@@ -329,17 +373,14 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
         run_rows_of_kernel(&call, j->kernel, 0, rows);
     for (int k = o->outputs_from; k < o->count; k++) {
         char *to = array->arg[k] + low * array->step[k];
-        size_t size = size_of(o->letter[k], call.dtype);
-        if (scratch[k].is_panel)
-            klce_unpack_panel(to, array->core[k], call.arg[k], call.core[k], n,
-                              rows * (ptrdiff_t)size);
-        else if (scratch[k].memory)
+        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call.dtype);
+        if (p.operand[k].is_panel)
+            klce_unpack_panel(to, array->core[k], call.arg[k], call.core[k], n, rows * size);
+        else if (p.operand[k].is_packed)
             klce_unpack(to, array->step[k], array->core[k], call.arg[k], call.step[k], rows, n,
-                        size);
+                        (size_t)size);
     }
-done:
-    for (int k = 0; k < KLCE_MAX_ARGS; k++)
-        free(scratch[k].memory);
+    give_scratch(j, scratch, p.bytes);
 }
 
 /* Rows of few classes that lie side by side: by whole tiles, and row by row what those leave. */
@@ -455,6 +496,7 @@ static klce_status run_rows(klce_call *call, double *sums)
             j.chunk -= j.chunk % KLCE_TILE;
         else if (j.chunk < 1)
             j.chunk = 1;
+        j.scratch_bytes = packing_of(call, &j.operands, j.chunk, j.layout).bytes;
     } else {
         j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
         j.chunk = j.chunk ? j.chunk : KLCE_TILE;
@@ -470,6 +512,8 @@ static klce_status run_rows(klce_call *call, double *sums)
                                                                 : run_packed_chunk;
     j.chunks = (call->rows + j.chunk - 1) / j.chunk;
     klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
+    for (int i = 0; i < SPARES && j.scratch_bytes; i++)
+        free(atomic_load(&j.spare[i]));
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
 

@@ -125,3 +125,69 @@ def test_nothing():
             log, sign = klce.logsumexp(x, axes, b=1.0, return_sign=True)
             assert same_bits(np.asarray(log), expected)
             assert (sign == 0).all()
+
+
+def last(x):
+    """Put the classes of axis 1 last, together."""
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+def losses_of(x, target, q, weight, rows):
+    """Calls with options on classes along an axis, of which plain calls know nothing."""
+    some = {"reduction": "none", "temperature": 2.0}
+    f = klce.cross_entropy
+    return {
+        "ignored": lambda axis: f(x, target, axis=axis, ignore_index=0, **some),
+        "weight": lambda axis: f(x, target, axis=axis, weight=weight, **some),
+        "a weight for all": lambda axis: f(
+            x, target, axis=axis, weight=np.broadcast_to(weight[:1], weight.shape), **some
+        ),
+        "reversed": lambda axis: f(x, target, axis=axis, weight=weight[::-1], **some),
+        "rows": lambda axis: f(x, target, axis=axis, sample_weight=rows, **some),
+        "a row for all": lambda axis: f(x, target, axis=axis, sample_weight=rows[:1, :1], **some),
+        "smooth": lambda axis: f(x, target, axis=axis, label_smoothing=0.1, z_loss=0.1, **some),
+        "soft": lambda axis: f(x, q, axis=axis, **some),
+        "strided": lambda axis: f(x, np.repeat(target, 2, axis=0)[::2], axis=axis, **some),
+        "softmax": lambda axis: np.moveaxis(klce.softmax(x, axis, temperature=2.0), axis, -1),
+        "kl": lambda axis: klce.kl_divergence(x, q, axis, form=("logits", "probs"), base=2),
+        "kl of one": lambda axis: klce.kl_divergence(x, q[:1], axis, form=("logits", "probs")),
+    }
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("n", [9, 40, 300])
+def test_options_by_slabs(n, dtype):
+    """Classes on a middle axis: as if they were on the last."""
+    rng = np.random.default_rng(n)
+    x = rng.standard_normal((30, n, 37)).astype(dtype)
+    q = klce.softmax(rng.standard_normal(x.shape).astype(dtype), axis=1)
+    weight = rng.random(n).astype(np.float64 if dtype is np.float64 else np.float32)
+    rows = rng.random((30, 37)).astype(weight.dtype)
+    target = rng.integers(0, n, rows.shape)
+    there = losses_of(x, target, q, weight, rows)
+    here = losses_of(last(x), target, last(q), weight, rows)
+    with klce.threads(3):
+        for name, f in there.items():
+            assert same_bits(f(1), here[name](-1)), name
+
+
+def test_outputs_by_slabs():
+    """In place, and into memory that the input has in common with it."""
+    x = np.random.default_rng(2).standard_normal((5, 40, 37))
+    expected = klce.softmax(x, axis=1, temperature=2.0)
+    out = x.copy()
+    assert klce.softmax(out, axis=1, temperature=2.0, out=out) is out
+    assert same_bits(out, expected)
+    room = np.empty((6, 40, 37))
+    for source, target in ((room[:5], room[1:]), (room[1:], room[:5])):
+        source[...] = x
+        klce.softmax(source, axis=1, temperature=2.0, out=target)
+        assert same_bits(target, expected)
+    turned = np.empty((37, 40, 5)).T
+    klce.softmax(x, axis=1, temperature=2.0, out=turned)
+    assert same_bits(turned, expected)
+    results = np.empty((5, 37))
+    assert klce.entropy(x, 1, form="logits", base=2, out=results) is results
+    assert same_bits(results, klce.entropy(last(x), form="logits", base=2))
+    with pytest.raises(IndexError, match=r"got 40 in row 4, 36$"):
+        klce.cross_entropy(x, np.full((5, 37), 39) + (np.arange(185).reshape(5, 37) == 184), axis=1)
