@@ -151,8 +151,8 @@ typedef struct {
     int vector_bytes;
     int (*supported)(void);
     const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
-    /* Pieces of n elements, `step` bytes apart, as `real` one after another, and those rounded back;
-     * NULL where they are that. */
+    /* Pieces of n elements, `step` bytes apart, as `real` one after another, and those rounded
+     * back; NULL where they are that. */
     void (*widen[KLCE_DTYPE_COUNT])(const char *elems, ptrdiff_t step, void *reals,
                                     ptrdiff_t pieces, ptrdiff_t n);
     void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, char *elems, ptrdiff_t step,

@@ -131,8 +131,8 @@ static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, 
     free(memory);
 }
 
-/* The whole tiles of rows [low, high) of few classes; returns where the rest begins, or a tile whose
- * rows lie side by side and that the kernel must have row by row. */
+/* The whole tiles of rows [low, high) of few classes; returns where the rest begins, or a tile
+ * whose rows lie side by side and that the kernel must have row by row. */
 static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
                          ptrdiff_t high)
 {
