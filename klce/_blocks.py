@@ -52,10 +52,10 @@ def call(
     operands = [np.asarray(arg) for arg in args]
     axes = axes_of(kernel, operands, axis)
     if out is None:
-        out = results(kernel, operands, dtype, axes)
+        out = _results(kernel, operands, dtype, axes)
         _call(kernel, operands, dtype, axes, out)
-        found = tuple(result[()] for result in out)  # a scalar for a single row
-        return found if kernel.nout > 1 else found[0]
+        results = tuple(result[()] for result in out)  # a scalar for a single row
+        return results if kernel.nout > 1 else results[0]
     _call(kernel, operands, dtype, axes, out if isinstance(out, tuple) else (out,))
     return out
 
@@ -80,10 +80,9 @@ def _outer(array: Array, core: tuple[int, ...]) -> list[int]:
     return [axis for axis in range(-array.ndim, 0) if axis not in core]
 
 
-def results(
-    kernel: np.ufunc, operands: Sequence[Array], dtype: DType, axes: list[Axes]
+def _results(
+    kernel: np.ufunc, operands: list[Array], dtype: DType, axes: list[Axes]
 ) -> tuple[Array, ...]:
-    """Return room for the outputs of a kernel."""
     letters = _ufuncs.OPS[kernel.__name__].split(">")[1]
     shape = np.broadcast_shapes(
         *(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from klce import _arrays, _blocks, _ufuncs
 
 if TYPE_CHECKING:
-    from klce._typing import Array, Axes, DType, Mask
+    import numpy as np
+
+    from klce._typing import Array, DType, Mask
 
 #: The operands of each kernel that hold rows, as it takes them and as it computes with them.
 _OPERANDS = {
@@ -48,25 +48,11 @@ def called(
     elif axis == -1:
         result = kernel(*args, out=out)
     else:
-        axes = _blocks.axes_of(kernel, args, axis)
-        result = _by_slabs(kernel, args, dtype, axis, axes, out) if where is None else None
-        if result is None:
-            result = kernel(*args, out=out, axes=axes)
+        outs = out if isinstance(out, tuple) else (out,) * kernel.nout
+        by_slabs = where is None and _ufuncs.run_slabs(kernel.__name__, args, axis, outs)
+        if by_slabs:
+            result = by_slabs if kernel.nout > 1 else by_slabs[0]
+        else:
+            result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
     _ufuncs.raise_trouble()
     return result
-
-
-def _by_slabs(
-    kernel: np.ufunc,
-    args: tuple[Any, ...],
-    dtype: DType,
-    axis: int,
-    axes: list[Axes],
-    out: Array | tuple[Array, ...] | None,
-) -> Any:
-    outs = out if isinstance(out, tuple) else (out,)
-    if out is None:
-        outs = _blocks.results(kernel, [np.asarray(arg) for arg in args], dtype, axes)
-    if not _ufuncs.run_slabs(kernel.__name__, (*args, *outs), axis):
-        return None
-    return outs if kernel.nout > 1 else outs[0]

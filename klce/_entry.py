@@ -54,7 +54,8 @@ def entry(
                     if name not in taken and not _changes_nothing(name, value, defaults):
                         break
                 else:
-                    how, axis = kwargs.get("reduction", reduction), kwargs.get("axis", last)
+                    how = kwargs.get("reduction", reduction)
+                    axis: Any = kwargs.get("axis", last)
                     found: R | None = kernel(args, kwargs.get("out"), how, axis)
                     if found is not None:
                         return found
@@ -79,8 +80,8 @@ def _defaults(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _changes_nothing(name: str, value: Any, defaults: dict[str, Any]) -> bool:
-    """Whether an option is what holds without it, or an axis by its number."""
+    """Whether an option is what holds without it, or an axis such as an array may have."""
     default = defaults.get(name, defaults)  # of an unknown name a dict, which none is
     if type(value) is not type(default) or type(value) not in _IN_MEMORY:
         return False
-    return name == "axis" or bool(value == default)
+    return -64 <= value < 64 if name == "axis" else bool(value == default)

@@ -173,6 +173,14 @@ cdef int run(const klce_call *call, bint parameters_vary) noexcept nogil:
     return KLCE_OK
 
 
+cdef void leave_word(int status, atomic_int *labels_met) noexcept nogil:
+    """Leave word of what a loop cannot raise, for raise_trouble."""
+    if status != KLCE_OK:
+        klce_set_trouble(NO_MEMORY)
+    elif atomic_load(labels_met) & KLCE_BAD_LABEL:
+        klce_set_trouble(BAD_LABEL)
+
+
 cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *steps,
                void *data) noexcept nogil:
     """The inner loop of every gufunc: build the call, let other Python threads run, compute."""
@@ -223,10 +231,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     status = run(&call, parameters_vary)
     if state != NULL:
         PyEval_RestoreThread(state)
-    if status != KLCE_OK:
-        klce_set_trouble(NO_MEMORY)
-    elif atomic_load(&labels_met) & KLCE_BAD_LABEL:
-        klce_set_trouble(BAD_LABEL)
+    leave_word(status, &labels_met)
 
 
 # NumPy's dtypes of elements, by the row in dtypes.def.  NumPy takes the first loop to which the
@@ -426,6 +431,57 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
     return start + cnp.PyArray_NBYTES(a) <= other or other + cnp.PyArray_NBYTES(b) <= start
 
 
+cdef bint start_call(klce_call *call, int op, int dtype, cnp.ndarray first, Py_ssize_t at,
+                     cnp.npy_intp *rows_shape, atomic_int *labels_met) noexcept:
+    """Begin a call of an op on C-contiguous arrays like the first, whose classes are on axis `at`.
+
+    Whether the rows lie side by side: those after the axis do, in a slab for each index before it.
+    `rows_shape` receives the shape without the axis.
+    """
+    cdef int axes = cnp.PyArray_NDIM(first), k
+    cdef Py_ssize_t beside = 1, n = cnp.PyArray_DIM(first, at)
+    for k in range(axes - 1):
+        rows_shape[k] = cnp.PyArray_DIM(first, k + (k >= at))
+    for k in range(at, axes - 1):
+        beside *= rows_shape[k]
+    atomic_init(labels_met, 0)
+    call.op = op
+    call.dtype = dtype
+    call.n = n
+    call.rows = cnp.PyArray_SIZE(first) // n
+    call.slabs = 1
+    call.labels_met = labels_met
+    call.mask = NULL
+    for k in range(KLCE_MAX_ARGS):
+        call.arg[k] = NULL
+        call.step[k] = call.core[k] = call.slab_step[k] = 0
+        call.extent[k] = 1
+    if beside == 1 or n == 1:
+        return False
+    call.slabs = call.rows // beside
+    call.rows = beside
+    return True
+
+
+cdef void place(klce_call *call, int k, char letter, cnp.ndarray array,
+                bint side_by_side) noexcept:
+    """Set argument k to a C-contiguous array: of the classes of all rows, or one value of each."""
+    cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(array), n = 1
+    call.arg[k] = <char *>cnp.PyArray_DATA(array)
+    if letter != b"l" and letter != b"s":
+        n = call.n
+        call.core[k] = call.rows * item if side_by_side else item
+    call.step[k] = item if side_by_side else n * item
+    call.slab_step[k] = call.rows * n * item
+
+
+cdef PyThreadState *released(const klce_call *call) noexcept:
+    """Let other Python threads run, if the call is worth it: NULL if not."""
+    if call.rows * call.slabs > GIL_THRESHOLD // (call.n + 1):
+        return PyEval_SaveThread()
+    return NULL
+
+
 cdef class Plain:
     """Calls of an op, with parameters that stay, on whole arrays that its kernel takes as they are.
 
@@ -457,7 +513,7 @@ cdef class Plain:
             elif k < len(inputs):
                 self.arrays += 1
 
-    def __call__(self, tuple args not None, out=None, how="none", axis=-1, /):
+    def __call__(self, tuple args not None, out=None, how="none", Py_ssize_t axis=-1, /):
         if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
             return None
         if type(how) is not str:
@@ -476,34 +532,17 @@ cdef class Plain:
         cdef int element = cnp.PyArray_TYPE(first), wanted, ndim
         cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
         cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
-        cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(first), n = shape[at], rows = 1
         cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
         cdef cnp.npy_intp *own
-        for k in range(axes - 1):
-            rows_shape[k] = shape[k + (k >= at)]
-        for k in range(at + 1, axes):
-            rows *= shape[k]
         cdef const int64_t *labels = NULL
         cdef bint elementwise = self.letter[0] == b"e"
         cdef char letter
         cdef atomic_int labels_met
         cdef klce_call call
-        atomic_init(&labels_met, 0)
-        call.op = self.op
-        call.dtype = dtype
-        call.n = size if elementwise else n
-        call.slabs = 1
-        call.rows = 1 if elementwise else size // n
-        cdef bint side_by_side = rows > 1 and n > 1 and not elementwise
-        if side_by_side:
-            call.slabs = call.rows // rows
-            call.rows = rows
-        call.labels_met = &labels_met
-        call.mask = NULL
-        for k in range(KLCE_MAX_ARGS):
-            call.arg[k] = NULL
-            call.step[k] = call.core[k] = call.slab_step[k] = 0
-            call.extent[k] = 1
+        cdef bint side_by_side = start_call(&call, self.op, dtype, first, at, rows_shape,
+                                            &labels_met)
+        if elementwise:
+            call.n, call.rows = size, 1
         for k in range(self.operands):
             letter = self.letter[k]
             if letter == b"i":
@@ -538,21 +577,9 @@ cdef class Plain:
                     return None
                 array = args[next_array]
                 next_array += 1
-            call.arg[k] = <char *>cnp.PyArray_DATA(array)
+            place(&call, k, letter, array, side_by_side)
             if letter == b"l":
-                call.step[k] = sizeof(int64_t)
                 labels = <const int64_t *>call.arg[k]
-            elif letter == b"s":
-                call.step[k] = klce_real_sizes[dtype]
-            elif side_by_side:
-                call.core[k] = rows * item
-                call.step[k] = item
-                call.slab_step[k] = n * rows * item
-                continue
-            else:
-                call.core[k] = item
-                call.step[k] = 0 if elementwise else n * item
-            call.slab_step[k] = call.rows * call.step[k]
         cdef double total = 0
         cdef double *reduced = &total if reduces else NULL
         cdef int64_t counted = call.rows * call.slabs
@@ -580,11 +607,9 @@ cdef class Plain:
 
         False where a label is bad.
         """
-        cdef PyThreadState *state = NULL
+        cdef PyThreadState *state = released(call)
         cdef int status, met = 0
         cdef Py_ssize_t rows = call.rows * call.slabs
-        if rows > GIL_THRESHOLD // (call.n + 1):
-            state = PyEval_SaveThread()
         status = klce_run(call) if total == NULL else klce_run_total(call, total)
         if status == KLCE_OK:
             # Kernels tell what labels they met: most calls need no look at those of their own.
@@ -599,107 +624,84 @@ cdef class Plain:
         return not met & KLCE_BAD_LABEL
 
 
-def run_slabs(str name, tuple operands not None, Py_ssize_t axis):
-    """Run a kernel on arrays whose classes are on an axis before the last, counted from the end.
+def run_slabs(str name, tuple args not None, Py_ssize_t axis, tuple outs not None):
+    """Call a kernel on arrays whose classes are on an axis before the last, counted from the end.
 
     A gufunc's loop would be given the rows after the axis alone, once for each index before it.
-    `operands` are all that the kernel has, its outputs too. False, and nothing is done, for
-    operands other than arrays of the kernel's dtypes that are C-contiguous, the same for all rows,
-    or apart from the outputs.
+    Returns the outputs, new ones for None; or None, having done nothing, for arguments other than
+    C-contiguous arrays of the kernel's dtypes, those that are the same for all rows, and outputs
+    apart from them.
     """
     inputs, outputs = OPS[name].split(">")
     letters = inputs + outputs
-    if not cnp.PyArray_CheckExact(operands[0]):
-        return False
-    cdef cnp.ndarray first = operands[0], array
-    cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first), i, k, other, number
-    cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
+    cdef object operand
+    cdef list operands = [*args, *outs]
+    cdef cnp.ndarray first, array
+    cdef int dtype, axes, i, k, other, number, outputs_from = len(inputs)
+    cdef cnp.npy_intp *own
     cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
-    cdef Py_ssize_t at = axes + axis, rows = 1, n, item, outputs_from = len(inputs)
     cdef int64_t integer[KLCE_MAX_ARGS]
     cdef double parameter[KLCE_MAX_ARGS]
-    cdef bint full[KLCE_MAX_ARGS]
+    cdef bint whole[KLCE_MAX_ARGS]  # has values of its own for each row
+    cdef bint in_place
+    cdef char letter
     cdef atomic_int labels_met
-    cdef PyThreadState *state = NULL
     cdef klce_call call
-    if dtype < 0 or not 0 <= at < axes - 1 or cnp.PyArray_SIZE(first) == 0:
-        return False
-    if not set(letters) <= set("vgwlsid") or len(letters) != len(operands):
-        return False
-    for k in range(axes - 1):
-        rows_shape[k] = shape[k + (k >= at)]
-    for k in range(at + 1, axes):
-        rows *= shape[k]
-    n = shape[at]
-    atomic_init(&labels_met, 0)
-    call.op = list(OPS).index(name)
-    call.dtype = dtype
-    call.n = n
-    call.rows = rows
-    call.slabs = cnp.PyArray_SIZE(first) // (n * rows)
-    call.labels_met = &labels_met
-    call.mask = NULL
-    for k in range(KLCE_MAX_ARGS):
-        call.arg[k] = NULL
-        call.step[k] = call.core[k] = call.slab_step[k] = 0
-        call.extent[k] = 1
-        full[k] = False
-    for k, letter in enumerate(letters):
-        if letter == "i" or (letter == "l" and isinstance(operands[k], int)):
-            integer[k] = operands[k]
+    if not set(letters) <= set("vgwlsid") or not cnp.PyArray_CheckExact(args[0]):
+        return None
+    first = args[0]
+    dtype, axes = element_of(first), cnp.PyArray_NDIM(first)
+    if dtype < 0 or not -axes <= axis < -1 or cnp.PyArray_SIZE(first) == 0:
+        return None
+    cdef bint side_by_side = start_call(&call, list(OPS).index(name), dtype, first, axes + axis,
+                                        rows_shape, &labels_met)
+    for k in range(len(letters)):
+        letter, operand, whole[k] = <char>ord(letters[k]), operands[k], False
+        if letter == b"i" or (letter == b"l" and isinstance(operand, int)):
+            integer[k] = operand
             call.arg[k] = <char *>&integer[k]
             continue
-        if letter == "d":
-            parameter[k] = operands[k]
+        if letter == b"d":
+            parameter[k] = operand
             call.arg[k] = <char *>&parameter[k]
             continue
-        if not cnp.PyArray_CheckExact(operands[k]):
-            return False
-        array = operands[k]
-        number = type_number(<char>ord(letter), dtype, first.dtype)
-        item = cnp.PyArray_ITEMSIZE(array)
-        call.arg[k] = <char *>cnp.PyArray_DATA(array)
-        if letter in "ls":
-            full[k] = is_plain(array, number, axes - 1, rows_shape, k >= outputs_from)
-            call.step[k] = item
-            call.slab_step[k] = rows * item
-        else:
-            full[k] = is_plain(array, number, axes, shape, k >= outputs_from)
-            call.core[k] = rows * item
-            call.step[k] = item
-            call.slab_step[k] = n * rows * item
-        if full[k]:
+        number = type_number(letter, dtype, first.dtype)
+        ndim, own = axes, cnp.PyArray_DIMS(first)
+        if letter == b"l" or letter == b"s":
+            ndim, own = axes - 1, &rows_shape[0]
+        if operand is None:
+            operands[k] = operand = cnp.PyArray_EMPTY(ndim, own, number, 0)
+        whole[k] = is_plain(operand, number, ndim, own, k >= outputs_from)
+        if whole[k]:
+            place(&call, k, letter, operand, side_by_side)
             continue
-        call.step[k] = call.slab_step[k] = 0
-        if k >= outputs_from or cnp.PyArray_TYPE(array) != number:
-            return False
-        if not cnp.PyArray_ISBEHAVED_RO(array):
-            return False
-        if letter in "ls":
+        if k >= outputs_from or not cnp.PyArray_CheckExact(operand):
+            return None
+        array = operand
+        if cnp.PyArray_TYPE(array) != number or not cnp.PyArray_ISBEHAVED_RO(array):
+            return None
+        call.arg[k] = <char *>cnp.PyArray_DATA(array)
+        if letter == b"l" or letter == b"s":
             for i in range(cnp.PyArray_NDIM(array)):
                 if cnp.PyArray_STRIDE(array, i) != 0:
-                    return False
-        else:
-            if cnp.PyArray_NDIM(array) != 1 or cnp.PyArray_DIM(array, 0) != n:
-                return False
+                    return None
+        elif cnp.PyArray_NDIM(array) == 1 and cnp.PyArray_DIM(array, 0) == call.n:
             call.core[k] = cnp.PyArray_STRIDE(array, 0)
+        else:
+            return None
     for k in range(outputs_from, len(letters)):
         for other in range(len(letters)):
             if other == k or not isinstance(operands[other], np.ndarray):
                 continue
-            in_place = full[other] and call.arg[other] == call.arg[k] and letters[k] == "v"
+            in_place = whole[other] and call.arg[other] == call.arg[k] and letters[k] == "v"
             if not in_place and np.may_share_memory(operands[k], operands[other]):
-                return False
-    if call.rows * call.slabs > GIL_THRESHOLD // (n + 1):
-        state = PyEval_SaveThread()
+                return None
+    cdef PyThreadState *state = released(&call)
     cdef int status = klce_run(&call)
     if state != NULL:
         PyEval_RestoreThread(state)
-    if status != KLCE_OK:
-        klce_set_trouble(NO_MEMORY)
-    elif atomic_load(&labels_met) & KLCE_BAD_LABEL:
-        klce_set_trouble(BAD_LABEL)
-    return True
+    leave_word(status, &labels_met)
+    return tuple(operands[outputs_from:])
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):

@@ -8,8 +8,8 @@
 #define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
 #define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
-/* Whether the rows of operand k lie side by side: a class of several rows is together, not the
- * classes of a row. */
+/* Whether the rows of operand k lie side by side, see klce_kernel: a class of several rows is
+ * together, not the classes of a row. */
 KLCE_INLINE int K(in_columns)(const klce_call *call, int k)
 {
     return call->n > 1 && call->core[k] != (ptrdiff_t)sizeof(elem);

@@ -104,6 +104,8 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
+    /* Likewise: `few` takes rows whose classes are together only. */
+    int few_together;
     /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of
      * them.  They stand in `kept`, a row for each row of the tile that begins at kept_from: scratch
      * memory of the thread, NULL where there is none (a row is split, memory is short). */
@@ -137,12 +139,12 @@ typedef struct {
  * whole where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE
  * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
  * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
- * the other's (widen.c).  Its rows may lie side by side, the elements of a class in steps of their
- * size; it returns 0, having done nothing, where it needs those of a row together. */
+ * the other's (widen.c).  Its rows may lie side by side, a step from one to the next being the size
+ * of an element. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
-    int (*few)(const klce_call *, ptrdiff_t row);
+    void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
 } klce_kernel;
 

@@ -73,7 +73,7 @@ typedef struct {
     int pass;
     double *states;          /* of all segments of all rows, when rows are split */
     double *sums;            /* of the chunks of results, when those are not kept */
-    ptrdiff_t scratch_bytes; /* that a task of packed rows takes */
+    ptrdiff_t scratch_bytes; /* see scratch_of */
     _Atomic(char *) spare[SPARES];
     atomic_int failed;
 } job;
@@ -131,8 +131,7 @@ static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, 
     free(memory);
 }
 
-/* The whole tiles of rows [low, high) of few classes; returns where the rest begins, or a tile
- * whose rows lie side by side and that the kernel must have row by row. */
+/* The whole tiles of rows [low, high) of few classes; returns where the rest begins. */
 static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
                          ptrdiff_t high)
 {
@@ -143,8 +142,8 @@ static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdi
     klce_call own = *call;
     /* A tile's loads may go on into the rows after it, if they are this task's. */
     own.rows = high;
-    while (low + KLCE_TILE <= high && kernel->few(&own, low))
-        low += KLCE_TILE;
+    for (; low + KLCE_TILE <= high; low += KLCE_TILE)
+        kernel->few(&own, low);
     return low;
 }
 
@@ -172,26 +171,32 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     klce_leave(saved);
 }
 
-/* A task's slab as a call of its own, and its rows in that. */
+/* What a task takes: some rows of a slab, which is a call of its own. */
 typedef struct {
-    klce_call call;
+    const klce_call *call;
+    klce_call own;
     ptrdiff_t low, high;
 } chunk;
 
-static chunk chunk_of(const job *j, ptrdiff_t index)
+static void find_chunk(const job *j, ptrdiff_t index, chunk *c)
 {
-    chunk c = {.call = *j->call, .low = index % j->chunks * j->chunk};
-    c.high = c.low + j->chunk < c.call.rows ? c.low + j->chunk : c.call.rows;
-    for (int k = 0; k < j->operands.count && index >= j->chunks; k++)
-        c.call.arg[k] += index / j->chunks * c.call.slab_step[k];
-    return c;
+    c->call = j->call;
+    c->low = index % j->chunks * j->chunk;
+    c->high = c->low + j->chunk < j->call->rows ? c->low + j->chunk : j->call->rows;
+    if (index < j->chunks) /* the first slab, which most calls have alone */
+        return;
+    c->own = *j->call;
+    for (int k = 0; k < j->operands.count; k++)
+        c->own.arg[k] += index / j->chunks * c->own.slab_step[k];
+    c->call = &c->own;
 }
 
 static void run_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    const chunk c = chunk_of(j, index);
-    run_rows_of_kernel(&c.call, j->kernel, c.low, c.high);
+    chunk c;
+    find_chunk(j, index, &c);
+    run_rows_of_kernel(c.call, j->kernel, c.low, c.high);
 }
 
 /* Whether operand k has classes that do not follow one another:
@@ -218,19 +223,29 @@ static int is_side_by_side(const klce_call *call, const operands *o, int k)
 static int takes_side_by_side(const klce_call *call, const klce_kernel *kernel)
 {
     int widened = klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype];
-    return has_few_classes(call) && (widened ? klce_widens(call->op) : kernel->few != NULL);
+    return has_few_classes(call) && !call->few_together &&
+           (widened ? klce_widens(call->op) : kernel->few != NULL);
 }
 
+static int lie_together(const klce_call *call, const operands *o)
+{
+    for (int k = 0; k < o->count; k++)
+        if (is_strided(call, o, k) || is_masked(call, o, k))
+            return 0;
+    return 1;
+}
+
+/* Of a call that the kernel has prepared. */
 static layout layout_of(const klce_call *call, const operands *o, const klce_kernel *kernel)
 {
     int strided = 0, side_by_side = 0, masked = 0;
+    if (lie_together(call, o))
+        return TOGETHER;
     for (int k = 0; k < o->count; k++) {
         strided += is_strided(call, o, k);
         side_by_side += is_side_by_side(call, o, k);
         masked += is_masked(call, o, k);
     }
-    if (!strided && !masked)
-        return TOGETHER;
     if (!side_by_side || !takes_side_by_side(call, kernel))
         return PACKED_TOGETHER;
     return strided == side_by_side && !masked && call->n <= STREAMS ? SIDE_BY_SIDE
@@ -273,7 +288,7 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
 
 /* Where some rows' operands are packed, in one piece of scratch memory. */
 typedef struct {
-    ptrdiff_t bytes; /* of that piece */
+    ptrdiff_t bytes; /* of that piece, with what it takes to begin at a multiple of ALIGNMENT */
     struct {
         int is_packed, is_masked, is_panel;
         ptrdiff_t offset, step, core, rows; /* the rows that differ: one may serve all */
@@ -282,7 +297,7 @@ typedef struct {
 
 static packing packing_of(const klce_call *call, const operands *o, ptrdiff_t rows, layout into)
 {
-    packing p = {0};
+    packing p = {.bytes = ALIGNMENT};
     for (int k = 0; k < o->count; k++) {
         ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call->dtype);
         int masked = is_masked(call, o, k);
@@ -293,7 +308,7 @@ static packing packing_of(const klce_call *call, const operands *o, ptrdiff_t ro
         p.operand[k].is_packed = 1;
         p.operand[k].is_masked = masked;
         p.operand[k].is_panel = panel;
-        p.operand[k].offset = p.bytes;
+        p.operand[k].offset = p.bytes - ALIGNMENT;
         p.operand[k].rows = one ? 1 : rows;
         p.operand[k].step = panel ? size : klce_packed_step(call->n, (size_t)size);
         p.operand[k].core = panel ? klce_panel_core(rows * size) : size;
@@ -303,21 +318,32 @@ static packing packing_of(const klce_call *call, const operands *o, ptrdiff_t ro
     return p;
 }
 
+/* The bytes that any packing of a job takes, of which there are two where a tile is not whole. */
+static ptrdiff_t scratch_of(const job *j)
+{
+    ptrdiff_t chunk = 0, rest = 0;
+    if (j->layout == PACKED_TOGETHER || j->layout == PACKED_SIDE_BY_SIDE)
+        chunk = packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
+    if (j->layout == SIDE_BY_SIDE || j->layout == PACKED_SIDE_BY_SIDE)
+        rest = packing_of(j->call, &j->operands, KLCE_TILE, PACKED_TOGETHER).bytes;
+    return chunk < rest ? rest : chunk;
+}
+
 /* Scratch memory for a task, of which a job keeps some from task to task: memory that goes back to
  * the system is paid for anew, page by page, often with more than it takes to pack it. */
-static char *take_scratch(job *j, ptrdiff_t bytes)
+static char *take_scratch(job *j)
 {
-    for (int i = 0; i < SPARES && bytes <= j->scratch_bytes; i++) {
+    for (int i = 0; i < SPARES; i++) {
         char *spare = atomic_exchange(&j->spare[i], NULL);
         if (spare)
             return spare;
     }
-    return malloc((size_t)(bytes < j->scratch_bytes ? j->scratch_bytes : bytes) + ALIGNMENT);
+    return malloc((size_t)j->scratch_bytes);
 }
 
-static void give_scratch(job *j, char *scratch, ptrdiff_t bytes)
+static void give_scratch(job *j, char *scratch)
 {
-    for (int i = 0; i < SPARES && bytes <= j->scratch_bytes; i++) {
+    for (int i = 0; i < SPARES; i++) {
         char *none = NULL;
         if (atomic_compare_exchange_strong(&j->spare[i], &none, scratch))
             return;
@@ -336,7 +362,7 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
     const ptrdiff_t rows = high - low, n = array->n;
     const packing p = packing_of(array, o, rows, into);
     klce_call call = *array;
-    char *scratch = take_scratch(j, p.bytes);
+    char *scratch = take_scratch(j);
     if (!scratch) {
         atomic_store(&j->failed, 1);
         return;
@@ -380,35 +406,33 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
             klce_unpack(to, array->step[k], array->core[k], call.arg[k], call.step[k], rows, n,
                         (size_t)size);
     }
-    give_scratch(j, scratch, p.bytes);
+    give_scratch(j, scratch);
 }
 
 /* Rows of few classes that lie side by side: by whole tiles, and row by row what those leave. */
 static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
-    while (low < high) {
-        klce_environment saved = klce_enter();
-        low = run_few(call, j->kernel, low, high);
-        klce_leave(saved);
-        ptrdiff_t end = low + KLCE_TILE < high ? low + KLCE_TILE : high;
-        if (low < end)
-            run_packed(j, call, low, end, PACKED_TOGETHER);
-        low = end;
-    }
+    klce_environment saved = klce_enter();
+    low = run_few(call, j->kernel, low, high);
+    klce_leave(saved);
+    if (low < high)
+        run_packed(j, call, low, high, PACKED_TOGETHER);
 }
 
 static void run_side_by_side_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    const chunk c = chunk_of(j, index);
-    run_side_by_side(j, &c.call, c.low, c.high);
+    chunk c;
+    find_chunk(j, index, &c);
+    run_side_by_side(j, c.call, c.low, c.high);
 }
 
 static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
-    const chunk c = chunk_of(j, index);
-    run_packed(j, &c.call, c.low, c.high, j->layout);
+    chunk c;
+    find_chunk(j, index, &c);
+    run_packed(j, c.call, c.low, c.high, j->layout);
 }
 
 static void run_segment(void *context, ptrdiff_t index)
@@ -451,23 +475,48 @@ static klce_status run_split(job *j)
     return KLCE_OK;
 }
 
+/* The rows a task takes, which cost as much as n classes each. */
+static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
+{
+    const klce_call *call = j->call;
+    ptrdiff_t row_bytes = (ptrdiff_t)klce_elem_sizes[call->dtype] * n,
+              all = call->rows * call->slabs;
+    if (j->layout == TOGETHER || j->layout == SIDE_BY_SIDE) {
+        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == SIDE_BY_SIDE ? KLCE_TILE : 1;
+        ptrdiff_t chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE,
+                  share = (all + threads - 1) / threads;
+        chunk = chunk ? chunk : KLCE_TILE;
+        chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
+        return chunk + (unit - chunk % unit) % unit;
+    }
+    int strided = 0;
+    for (int k = 0; k < j->operands.count; k++)
+        strided |= is_strided(call, &j->operands, k);
+    /* Rows that are only masked share no cache lines: as many as stay in L2. */
+    ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes, share = all / threads;
+    ptrdiff_t most = PACK_ROWS * (1 + 512 / n);
+    if (j->layout == PACKED_SIDE_BY_SIDE)
+        most = PANEL_BYTES / row_bytes < PANEL_ROWS ? PANEL_ROWS : PANEL_BYTES / row_bytes;
+    ptrdiff_t chunk = fit < most ? fit : most;
+    chunk = chunk < share ? chunk : share;
+    if (chunk > KLCE_TILE) /* whole tiles */
+        return chunk - chunk % KLCE_TILE;
+    return chunk < 1 ? 1 : chunk;
+}
+
 /* `sums`, if given, receives those of the chunks of results. */
 static klce_status run_rows(klce_call *call, double *sums)
 {
     job j = {.call = call, .operands = operands_of(call->op), .sums = sums};
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
-    size_t size = klce_elem_sizes[call->dtype];
     ptrdiff_t n = call->n ? call->n : 1;
-    int strided = 0, gathers = 0;
+    int gathers = 0;
 
-    for (int k = 0; k < j.operands.count; k++) {
-        strided |= is_strided(call, &j.operands, k);
+    for (int k = 0; k < j.operands.count; k++)
         gathers |= j.operands.letter[k] == 'g';
-    }
-    j.layout = layout_of(call, &j.operands, j.kernel);
     if (gathers)
         n = n < 16 ? 4 : 16; /* whatever the classes, a row costs a cache miss or a part of one */
-    call->whole_rows = call->keeps = 0;
+    call->whole_rows = call->few_together = call->keeps = 0;
     call->kept = NULL;
     if (j.kernel->prepare) {
         klce_environment saved = klce_enter();
@@ -475,6 +524,7 @@ static klce_status run_rows(klce_call *call, double *sums)
         klce_leave(saved);
     }
 
+    j.layout = layout_of(call, &j.operands, j.kernel);
     ptrdiff_t all_rows = call->rows * call->slabs;
     int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
@@ -482,37 +532,14 @@ static klce_status run_rows(klce_call *call, double *sums)
         threads > 1 && j.segments > 1 && all_rows < 4 * threads && call->slabs == 1)
         return run_split(&j);
 
-    if (j.layout == PACKED_TOGETHER || j.layout == PACKED_SIDE_BY_SIDE) {
-        /* Rows that are only masked share no cache lines: as many as stay in L2. */
-        ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / ((ptrdiff_t)size * n);
-        ptrdiff_t most = PACK_ROWS * (1 + 512 / n), share = all_rows / threads;
-        if (j.layout == PACKED_SIDE_BY_SIDE) {
-            most = PANEL_BYTES / ((ptrdiff_t)size * n);
-            most = most < PANEL_ROWS ? PANEL_ROWS : most;
-        }
-        j.chunk = fit < most ? fit : most;
-        j.chunk = j.chunk < share ? j.chunk : share;
-        if (j.chunk > KLCE_TILE) /* whole tiles */
-            j.chunk -= j.chunk % KLCE_TILE;
-        else if (j.chunk < 1)
-            j.chunk = 1;
-        j.scratch_bytes = packing_of(call, &j.operands, j.chunk, j.layout).bytes;
-    } else {
-        j.chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE;
-        j.chunk = j.chunk ? j.chunk : KLCE_TILE;
-        ptrdiff_t share = (all_rows + threads - 1) / threads;
-        j.chunk = threads == 1 ? call->rows : j.chunk < share ? j.chunk : share;
-        if (j.layout == SIDE_BY_SIDE) /* whole tiles */
-            j.chunk += (KLCE_TILE - j.chunk % KLCE_TILE) % KLCE_TILE;
-        if (sums && threads > 1) /* whole chunks of results */
-            j.chunk += (KLCE_SUM_CHUNK - j.chunk % KLCE_SUM_CHUNK) % KLCE_SUM_CHUNK;
-    }
+    j.chunk = chunk_rows(&j, n, threads, sums != NULL);
     void (*run)(void *, ptrdiff_t) = j.layout == TOGETHER ? (sums ? run_summed_chunk : run_chunk)
                                      : j.layout == SIDE_BY_SIDE ? run_side_by_side_chunk
                                                                 : run_packed_chunk;
+    j.scratch_bytes = scratch_of(&j);
     j.chunks = (call->rows + j.chunk - 1) / j.chunk;
     klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
-    for (int i = 0; i < SPARES && j.scratch_bytes; i++)
+    for (int i = 0; i < SPARES && j.layout != TOGETHER; i++)
         free(atomic_load(&j.spare[i]));
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
@@ -551,7 +578,6 @@ klce_status klce_run_total(const klce_call *call, double *total)
 {
     klce_call rows = *call;
     job j = {.call = &rows, .operands = operands_of(call->op)};
-    const klce_kernel *kernel = klce_active_isa()->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
     ptrdiff_t chunks = (call->rows + KLCE_SUM_CHUNK - 1) / KLCE_SUM_CHUNK;
     int out = j.operands.outputs_from;
@@ -559,7 +585,7 @@ klce_status klce_run_total(const klce_call *call, double *total)
         return *total = 0, KLCE_OK;
     rows.slabs = call->slabs > 1 ? call->slabs : 1;
     ptrdiff_t all_rows = call->rows * rows.slabs;
-    int in_tasks = rows.slabs == 1 && layout_of(call, &j.operands, kernel) == TOGETHER &&
+    int in_tasks = rows.slabs == 1 && lie_together(call, &j.operands) &&
                    chunks >= SUMMED_CHUNKS * klce_get_num_threads();
     void *memory = malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : all_rows * size));
     if (!memory)

@@ -86,13 +86,13 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     if (wide.mask)
         wide.mask += low * wide.mask_step;
 
-    /* The kernel sees row 0 of many: where its loads go on beyond the tile, they stay within
-     * `room`, since rows that short leave most of it. */
+    /* The kernel sees row 0 of those that are left: where its loads go on beyond the tile, they
+     * stay within those rows, and within `room`, of which rows that short leave most. */
+    wide.rows = high - low;
     for (; low + KLCE_TILE <= high; low += KLCE_TILE) {
         for (int i = 0; i < inputs; i++)
             convert(call, &tiles[i], 1);
-        if (!kernel->few(&wide, 0))
-            return low;
+        kernel->few(&wide, 0);
         for (int i = inputs; i < count; i++)
             convert(call, &tiles[i], 0);
         for (int i = 0; i < count; i++)
@@ -101,6 +101,7 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
             wide.arg[k] += from_tile_to_tile[k];
         if (wide.mask)
             wide.mask += KLCE_TILE * wide.mask_step;
+        wide.rows -= KLCE_TILE;
     }
     return low;
 }

@@ -8,7 +8,7 @@
 int klce_widens(klce_op op);
 
 /* Runs rows [low, high), of at most KLCE_FEW_BYTES, by whole tiles;
- * returns where the rest begins, or a tile that `few` refused. */
+ * returns where the rest begins. */
 ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t high);
 
 #endif

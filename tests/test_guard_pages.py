@@ -66,7 +66,7 @@ def shapes():
     # All that a group (32 elements at most) leaves over, after none of them, one and two.
     yield from ((1 + n % 4, n) for n in (*range(1, 42), 63, 64, 65, 70))
     # As many rows as a kernel may take at once, and one more.
-    yield from itertools.product((16, 33, 65), (1, 2, 3, 5, 8, 10, 17, 32))
+    yield from itertools.product((16, 32, 33, 48, 65), (1, 2, 3, 5, 8, 10, 17, 32))
     # Few enough classes that a load goes on into the next rows, and rows around what it may take.
     yield from itertools.product((17, 18, 19, 20, 34, 35), (1, 2, 3))
     yield from itertools.product((1, 3), (127, 129, 257, 513, 1000, 2047, 2049))
@@ -118,6 +118,38 @@ SCRIPT = "import sys; from tests.test_guard_pages import main; main(sys.argv[1])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_kernels_keep_within_their_operands(dtype):
     process = run_script(SCRIPT, dtype.name)
+    last = process.stdout.splitlines()[-1:] or ["nothing"]
+    assert (process.returncode, last) == (0, ["done"]), f"{last[0]}\n{process.stderr[-2000:]}"
+
+
+SOFT = """
+import sys
+import numpy as np
+import klce
+from tests.kernels import DTYPES, ISAS, computed, on_isa
+from tests.test_guard_pages import Guarded, shapes
+
+(dtype,) = (dtype for dtype in DTYPES if dtype.name == sys.argv[1])
+guards = Guarded(), Guarded()
+for shape in shapes():
+    rng = np.random.default_rng(shape)
+    x = rng.random(shape).astype(dtype)
+    q = rng.random(shape).astype(computed(dtype))
+    for at_end in (True, False):
+        held = [guard.hold(a, at_end) for guard, a in zip(guards, (x, q), strict=True)]
+        for isa in ISAS:
+            print(shape, isa, flush=True)
+            with on_isa(isa):
+                klce.cross_entropy(*held, label_smoothing=0.1)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_soft_targets_keep_within_their_operands(dtype):
+    """Whose rows share their weights, so that they are taken side by side."""
+    process = run_script(SOFT, dtype.name)
     last = process.stdout.splitlines()[-1:] or ["nothing"]
     assert (process.returncode, last) == (0, ["done"]), f"{last[0]}\n{process.stderr[-2000:]}"
 

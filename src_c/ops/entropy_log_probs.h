@@ -18,13 +18,12 @@ static void K(entropy_log_probs_finish)(const klce_call *call, ptrdiff_t row, pt
     K(put)(call, 1, row, count, result);
 }
 
-static int K(entropy_log_probs_few)(const klce_call *call, ptrdiff_t row)
+static void K(entropy_log_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) tile;
     K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     K(entropy_log_probs_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(entropy_log_probs_kernel) = {

@@ -183,7 +183,7 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 2, row, count, result);
 }
 
-static int K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
+static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[1] != 0, several = call->n > LANES;
     double state[KLCE_FIELDS * KLCE_TILE];
@@ -240,7 +240,6 @@ static int K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
             K(entropy_probs_settle)(state + i + k, (int)tied[k], least[k], normalize);
     }
     K(entropy_probs_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(entropy_probs_kernel) = {

@@ -137,14 +137,15 @@ static void K(js_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
         K(js_pair_finish)(call, row, count, state);
 }
 
-static int K(js_logits_few)(const klce_call *call, ptrdiff_t row)
+static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
-    if (!K(js_logits_plain)(call))
-        return K(js_logits_logits_few)(call, row);
+    if (!K(js_logits_plain)(call)) {
+        K(js_logits_logits_few)(call, row);
+        return;
+    }
     K(logits_few)(call, K(js_logits_term), row, state);
     K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(js_logits_logits_kernel) = {

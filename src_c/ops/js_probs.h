@@ -111,7 +111,19 @@ static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         K(js_probs_probs_sweep)(call, row, low, high, state);
 }
 
-static int K(js_probs_few)(const klce_call *call, ptrdiff_t row)
+/* A row that lies side by side with others, its classes brought together. */
+static KLCE_NOINLINE void K(js_gathered_sweep)(const klce_call *call, ptrdiff_t row, double *state)
+{
+    klce_call own = *call;
+    elem room[2][FEW];
+    for (int k = 0; k < 2; k++) {
+        own.arg[k] = (char *)K(gathered)(call, k, row, room[k]);
+        own.core[k] = sizeof(elem);
+    }
+    K(js_probs_sweep)(&own, 0, 0, call->n, state);
+}
+
+static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) p_tile, q_tile;
@@ -122,10 +134,8 @@ static int K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         plain &= K(js_is_plain)(call, state + i);
-    if (!plain && (K(in_columns)(call, 0) || K(in_columns)(call, 1)))
-        return 0;
     for (int i = 0; i < KLCE_TILE && !plain; i++)
-        K(js_probs_sweep)(call, row + i, 0, call->n, state + i);
+        K(js_gathered_sweep)(call, row + i, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
         K(js_ratio) ratio = K(js_ratios_of)(state, i);
         const K(v) *p = p_tile.column[i / WIDTH], *q = q_tile.column[i / WIDTH];
@@ -143,7 +153,6 @@ static int K(js_probs_few)(const klce_call *call, ptrdiff_t row)
         }
     }
     K(js_pair_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 PAIR_TABLE(js_probs_probs, js_probs_sweep, js_probs_few, js_pair_finish)

@@ -58,12 +58,11 @@ static void K(kl_logits_prepare)(klce_call *call)
     K(expsum_prepare)(call, *(const double *)call->arg[2]);
 }
 
-static int K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
+static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(logits_few)(call, K(kl_logits_term), row, state);
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(kl_logits_kernel) = {

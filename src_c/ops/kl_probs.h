@@ -214,13 +214,15 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         store_f64(result + i, kl);
     }
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
+        double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
+        int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
+        int lost = q_sum == 0 && p_sum > 0 && !isnan(state[FIELD(KL_TERMS) + i]);
+        if (!differ && !lost)
+            continue;
         elem p_room[FEW], q_room[FEW];
         const elem *p = K(gathered)(call, 0, row + i, p_room);
         const elem *q = K(gathered)(call, 1, row + i, q_room);
-        double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
-        int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
-        /* Beside p a q of next to nothing is lost in q - p. */
-        if (q_sum == 0 && p_sum > 0 && !isnan(state[FIELD(KL_TERMS) + i])) {
+        if (lost) { /* Beside p a q of next to nothing is lost in q - p. */
             for (ptrdiff_t k = 0; k < call->n; k++)
                 q_sum += K(value)(q[k]);
             differ = q_sum > 0;
@@ -231,13 +233,13 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     K(put)(call, 3, row, count, result);
 }
 
-static int K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
+static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
-        return 0;
+        return;
     K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
@@ -266,7 +268,6 @@ static int K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
             K(add_raised_columns)(raised, NULL, n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(kl_probs_kernel) = {

@@ -67,7 +67,7 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-static int K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
+static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
@@ -84,7 +84,6 @@ static int K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
                            : K(scaled_less)(x[j] - max, inverse, log, 0);
         K(store_columns)(call, 2, row + i, x);
     }
-    return 1;
 }
 
 static const klce_kernel K(log_softmax_kernel) = {

@@ -199,21 +199,14 @@ KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const doub
     }
 }
 
-/* Whether rows may lie side by side: those share their weights, and no class is masked. */
+/* Whether rows may be taken side by side: those share their weights, and no class is masked. */
 KLCE_INLINE int K(loss_has_few)(const klce_call *call)
 {
     int spread = call->core[K(TARGET)] == 0 && *(const int64_t *)call->arg[K(INDEXED)] == 0;
     return !call->mask && call->step[K(CLASS_WEIGHT)] == 0 && !spread;
 }
 
-/* Whether some of their operands do. */
-KLCE_INLINE int K(loss_in_columns)(const klce_call *call)
-{
-    int columns = K(in_columns)(call, 0);
-    for (int k = K(CLASS_WEIGHT); k <= K(TARGET); k += K(TARGET) - K(CLASS_WEIGHT))
-        columns |= call->core[k] != 0 && V(in_columns)(call, k);
-    return columns;
-}
+static void K(loss_prepare)(klce_call *call) { call->few_together = !K(loss_has_few)(call); }
 
 /* What is at the labels of a tile, 0 and a weight of 1 without labels, and which rows count. */
 typedef struct {

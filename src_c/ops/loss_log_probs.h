@@ -20,18 +20,15 @@ KLCE_INLINE void K(plain_loss_finish)(const klce_call *call, K(form) form, ptrdi
     K(put_losses)(call, K(SMOOTHING) + 1, row, count, &mix, &picked, &tile);
 }
 
-KLCE_INLINE int K(plain_loss_few)(const klce_call *call, K(form) form, ptrdiff_t row)
+KLCE_INLINE void K(plain_loss_few)(const klce_call *call, K(form) form, ptrdiff_t row)
 {
     double sums[K(LOSS_SUMS) *KLCE_TILE];
     if (K(loss_has_few)(call))
         K(sum_loss_few)(call, form, NULL, row, sums);
-    else if (K(loss_in_columns)(call))
-        return 0;
     else
         for (int i = 0; i < KLCE_TILE; i++)
             K(sweep_loss)(call, form, 0, row + i, 0, call->n, sums + i);
     K(plain_loss_finish)(call, form, row, KLCE_TILE, sums);
-    return 1;
 }
 
 static void K(loss_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -46,12 +43,13 @@ static void K(loss_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdi
     K(plain_loss_finish)(call, K(LOG_PROBS), row, count, state);
 }
 
-static int K(loss_log_probs_few)(const klce_call *call, ptrdiff_t row)
+static void K(loss_log_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    return K(plain_loss_few)(call, K(LOG_PROBS), row);
+    K(plain_loss_few)(call, K(LOG_PROBS), row);
 }
 
 static const klce_kernel K(loss_log_probs_kernel) = {
+    .prepare = K(loss_prepare),
     .pass = {{K(loss_log_probs_sweep), SHARED(plain_loss_merge), K(loss_log_probs_finish)}},
     .few = TILE_OF(loss_log_probs_few),
 };

@@ -10,6 +10,7 @@ enum { K(TEMPERATURE) = K(SMOOTHING) + 1, K(Z_LOSS), K(LOGITS_OUT) };
 
 static void K(loss_logits_prepare)(klce_call *call)
 {
+    K(loss_prepare)(call);
     K(expsum_prepare)(call, *(const double *)call->arg[K(TEMPERATURE)]);
 }
 
@@ -71,18 +72,16 @@ static void K(loss_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
     K(put_losses_of_logits)(call, row, count, &mix, &picked, state);
 }
 
-static int K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
+static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(mix) mix = K(mix_of)(call);
     K(picked) picked;
     if (!K(loss_has_few)(call)) {
-        if (K(loss_in_columns)(call))
-            return 0;
         for (int i = 0; i < KLCE_TILE; i++)
             K(loss_logits_sweep)(call, row + i, 0, call->n, state + i);
         K(loss_logits_finish)(call, row, KLCE_TILE, state);
-        return 1;
+        return;
     }
     if (mix.soft) {
         K(tile) tile;
@@ -95,7 +94,6 @@ static int K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
     }
     K(sum_loss_few)(call, K(LOGITS), state + FIELD(MAX), row, state + FIELD(SUMS));
     K(put_losses_of_logits)(call, row, KLCE_TILE, &mix, &picked, state);
-    return 1;
 }
 
 static const klce_kernel K(loss_logits_kernel) = {

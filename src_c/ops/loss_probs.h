@@ -12,12 +12,13 @@ static void K(loss_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t
     K(plain_loss_finish)(call, K(PROBS), row, count, state);
 }
 
-static int K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
+static void K(loss_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    return K(plain_loss_few)(call, K(PROBS), row);
+    K(plain_loss_few)(call, K(PROBS), row);
 }
 
 static const klce_kernel K(loss_probs_kernel) = {
+    .prepare = K(loss_prepare),
     .pass = {{K(loss_probs_sweep), SHARED(plain_loss_merge), K(loss_probs_finish)}},
     .few = TILE_OF(loss_probs_few),
 };

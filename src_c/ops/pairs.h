@@ -305,7 +305,7 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
         K(pair_sweep)(call, (K(forms)){form_p, form_q}, K(term_of), row, low, high, state);        \
     }
 #define PAIR_FEW(name, form_p, form_q, term_of, finish)                                            \
-    static int K(name##_few)(const klce_call *call, ptrdiff_t row)                                 \
+    static void K(name##_few)(const klce_call *call, ptrdiff_t row)                                \
     {                                                                                              \
         const K(forms) form = {form_p, form_q};                                                    \
         double state[KLCE_FIELDS * KLCE_TILE];                                                     \
@@ -314,7 +314,6 @@ KLCE_INLINE v_f64 K(pair_total)(const double *state, int i)
         K(pair_sides)(call, form, KLCE_TILE, state);                                               \
         K(pair_few)(call, form, K(term_of), row, state);                                           \
         K(finish)(call, row, KLCE_TILE, state);                                                    \
-        return 1;                                                                                  \
     }
 #define PAIR_TABLE(name, second_sweep, tile, finish)                                               \
     static const klce_kernel K(name##_kernel) = {                                                  \

@@ -29,6 +29,7 @@ static void K(score_prepare)(klce_call *call)
 {
     K(expsum_prepare)(call, *(const double *)call->arg[K(SCORE_TEMPERATURE)]);
     call->whole_rows = call->extent[K(SCORE_TOP)] > 0;
+    call->few_together = 1;
 }
 
 /* Adds a segment to the row's top, which stands in the outputs: elements for now. */
@@ -214,13 +215,11 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     }
 }
 
-static int K(score_few)(const klce_call *call, ptrdiff_t row)
+static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE] = {0};
     K(tile) tile;
     int moments = K(score_moments)(call);
-    if (K(in_columns)(call, 0))
-        return 0;
     if (moments)
         K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     else
@@ -232,7 +231,6 @@ static int K(score_few)(const klce_call *call, ptrdiff_t row)
         K(score_looks)(call, row + i, 0, call->n, state + i);
     }
     K(score_finish)(call, row, KLCE_TILE, state);
-    return 1;
 }
 
 static const klce_kernel K(score_kernel) = {

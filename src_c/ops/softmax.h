@@ -300,7 +300,7 @@ static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
         K(softmax_quotients)(call, row, low, high, state, NULL);
 }
 
-static int K(softmax_few)(const klce_call *call, ptrdiff_t row)
+static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
     double state[KLCE_FIELDS * KLCE_TILE];
@@ -340,7 +340,6 @@ static int K(softmax_few)(const klce_call *call, ptrdiff_t row)
                                               : K(times)(e[j], &plain);
         K(store_columns)(call, 2, row + i, e);
     }
-    return 1;
 }
 
 static const klce_kernel K(softmax_kernel) = {

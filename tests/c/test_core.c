@@ -1393,6 +1393,62 @@ static void test_total(void)
     free(results);
 }
 
+/* Slabs in one call are what they are in a call each, and so is the sum of their results. */
+static void check_slabs(klce_op op, klce_dtype dtype, ptrdiff_t n, char *x, char *results)
+{
+    enum { SLABS = 40, ROWS = 37 };
+    static double temperature = 2;
+    ptrdiff_t elem = (ptrdiff_t)klce_elem_sizes[dtype], real = (ptrdiff_t)klce_real_sizes[dtype];
+    bool map = op == KLCE_OP_softmax;
+    ptrdiff_t slab = n * ROWS * elem, out = map ? 2 : 1, bytes = map ? slab : ROWS * real;
+    klce_call call = {.op = op, .dtype = dtype, .rows = ROWS, .n = n};
+    call.arg[0] = x, call.step[0] = elem, call.core[0] = ROWS * elem;
+    call.arg[1] = (char *)&temperature;
+    call.arg[out] = results, call.step[out] = map ? elem : real, call.core[out] = ROWS * elem;
+    klce_call all = call;
+    all.slabs = SLABS;
+    all.slab_step[0] = slab, all.slab_step[out] = bytes;
+    all.arg[out] = results + SLABS * bytes;
+    for (int s = 0; s < SLABS; s++) {
+        CHECK(klce_run(&call) == KLCE_OK);
+        call.arg[0] += slab, call.arg[out] += bytes;
+    }
+    for (int t = 0; t < SEVERAL; t++) {
+        klce_set_num_threads(several_threads[t]);
+        memset(all.arg[out], 0, (size_t)(SLABS * bytes));
+        CHECK(klce_run(&all) == KLCE_OK);
+        CHECK(memcmp(all.arg[out], results, (size_t)(SLABS * bytes)) == 0);
+        if (map)
+            continue;
+        klce_call reduced = all;
+        double total = NAN, sum;
+        sum = klce_sum(real == 4 ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64, results, SLABS * ROWS, real);
+        CHECK(klce_run_total(&reduced, &total) == KLCE_OK);
+        CHECK(memcmp(&total, &sum, sizeof sum) == 0);
+    }
+    klce_set_num_threads(1);
+}
+
+static void test_slabs(void)
+{
+    static const ptrdiff_t sizes[] = {1, 2, 9, 40, 300};
+    enum { MOST = 40 * 37 * 300 };
+    char *x = allocate(MOST * sizeof(double)), *results = allocate(2 * MOST * sizeof(double));
+    for (int dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++) {
+        for (ptrdiff_t i = 0; i < MOST; i++)
+            put(dtype, x, i, bell());
+        for (int isa = 0; isa < klce_isa_count(); isa++)
+            for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+                if (klce_select_isa(klce_isa_at(isa)->name) == 0) {
+                    check_slabs(KLCE_OP_logsumexp, dtype, sizes[i], x, results);
+                    check_slabs(KLCE_OP_softmax, dtype, sizes[i], x, results);
+                }
+    }
+    CHECK(klce_select_isa(NULL) == 0);
+    free(x);
+    free(results);
+}
+
 static void test_dispatch(void)
 {
     const klce_isa *best = NULL;
@@ -1455,6 +1511,7 @@ int main(int argc, char **argv)
     test_bad_labels();
     test_sum();
     test_total();
+    test_slabs();
     for (klce_op op = 0; op < KLCE_OP_COUNT; op++) {
         bool wanted = argc <= 2;
         for (int k = 2; k < argc; k++)
