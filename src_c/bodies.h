@@ -3,6 +3,7 @@
 #include "operands.h"
 #include "chunk_sums.h"
 #include "labels.h"
+#include "looks.h"
 #include "sums.h"
 #include "few.h"
 #include "state.h"

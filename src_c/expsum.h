@@ -379,7 +379,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
     K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
     K(v) group[VECTORS];
-    real block_max = K(extent_of)(x, KLCE_LESSER(BLOCK, n), 0).max;
+    real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
     if (moments > 1)
@@ -411,15 +411,13 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         }
         K(centre) centre = K(centre_of)(run.max, run.origin, run.guess);
         ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
-        K(v) next_max = K(set)((real)-INFINITY);
+        K(peak) next_peak = K(no_peak)();
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop), j = i;
             K(expsum_parts) parts = K(no_parts)();
             for (; j + LANES <= end; j += LANES) {
-                if (j + BLOCK + LANES <= next_stop) {
-                    K(load_group)(x + j + BLOCK, LANES, 0, group);
-                    EACH_VECTOR(v) next_max = K(max)(group[v], next_max);
-                }
+                if (j + BLOCK + LANES <= next_stop)
+                    K(raise_peak)(&next_peak, x + j + BLOCK);
                 K(prefetch_group)(x + j, BLOCK + BLOCK / 2);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
                 K(expsum_group)(c, &from, &centre, group, &parts, moments);
@@ -430,12 +428,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
             }
             K(add_parts)(&lanes, &parts, moments);
         }
-        if (next_stop > stop) {
-            ptrdiff_t left = (next_stop - stop) % LANES; /* what no group held */
-            K(load_group)(x + next_stop - left, left, (real)-INFINITY, group);
-            EACH_VECTOR(v) next_max = K(max)(group[v], next_max);
-            block_max = K(hmax)(next_max);
-        }
+        if (next_stop > stop)
+            block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
     }
     K(close_run)(c, &run, &lanes, x, n, closed, moments);
     K(expsum_join)(c, state, closed, moments);

@@ -27,7 +27,7 @@ static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_
             column[j] = K(load)((const elem *)(first + j * call->core[k]));
         return;
     }
-#if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
+#if KLCE_ELEM_BITS == 32 && KLCE_VECTOR_BYTES
     if (n >= 4) {
         for (ptrdiff_t j = 0; j + 4 < n; j += 4)
             load_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);
@@ -77,7 +77,7 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
             K(store)((elem *)(first + j * call->core[k]), column[j]);
         return;
     }
-#if KLCE_ELEM_IS_F32 && KLCE_VECTOR_BYTES
+#if KLCE_ELEM_BITS == 32 && KLCE_VECTOR_BYTES
     if (n >= 4) {
         for (; j + 4 < n; j += 4)
             store_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);

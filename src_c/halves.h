@@ -1,6 +1,6 @@
 /* Loads and stores of 16-bit elements, which are computed in float32: f16 (IEEE binary16) and bf16
  * (the upper half of a float32).  They convert in registers: a load exactly, a store to the
- * nearest, ties to even.  Subnormals count; nan stays nan.
+ * nearest, ties to even.  Subnormals count; nan stays nan.  Looks (looks.h) take them as integers.
  */
 
 /* ---- One element, by integer arithmetic ---- */
@@ -206,6 +206,80 @@ KLCE_INLINE h to_f16(v_f32 v) { return vreinterpret_u16_f16(vcvt_f16_f32((float3
 KLCE_INLINE v_f32 from_bf16(h x) { return from_bits_f32((b_f32)vshll_n_u16(x, 16)); }
 KLCE_INLINE h to_bf16(v_f32 v) { return vmovn_u32((uint32x4_t)upper_halves(v)); }
 #endif
+
+/* ---- A whole vector of 16-bit integers, for the bits of such elements ---- */
+
+#if defined(__x86_64__) && KLCE_VECTOR_BYTES
+KLCE_INLINE int most_of_8(__m128i x)
+{
+    x = _mm_max_epi16(x, _mm_srli_si128(x, 8));
+    x = _mm_max_epi16(x, _mm_srli_si128(x, 4));
+    x = _mm_max_epi16(x, _mm_srli_si128(x, 2));
+    return (int16_t)_mm_cvtsi128_si32(x);
+}
+#endif
+
+#if KLCE_VECTOR_BYTES == 64
+typedef __m512i shorts;
+KLCE_INLINE shorts load_shorts(const void *p) { return _mm512_loadu_si512(p); }
+KLCE_INLINE shorts set_shorts(int16_t x) { return _mm512_set1_epi16(x); }
+KLCE_INLINE shorts max_shorts(shorts a, shorts b) { return _mm512_max_epi16(a, b); }
+KLCE_INLINE shorts min_shorts(shorts a, shorts b) { return _mm512_min_epi16(a, b); }
+KLCE_INLINE int most_of_shorts(shorts x)
+{
+    __m256i y = _mm256_max_epi16(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
+    return most_of_8(_mm_max_epi16(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1)));
+}
+KLCE_INLINE int least_of_shorts(shorts x) { return ~most_of_shorts(~x); }
+KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
+{
+    return (_mm512_cmpeq_epi16_mask(x, a) | _mm512_cmpeq_epi16_mask(x, b)) != 0;
+}
+
+#elif KLCE_VECTOR_BYTES == 32
+typedef __m256i shorts;
+KLCE_INLINE shorts load_shorts(const void *p) { return _mm256_loadu_si256(p); }
+KLCE_INLINE shorts set_shorts(int16_t x) { return _mm256_set1_epi16(x); }
+KLCE_INLINE shorts max_shorts(shorts a, shorts b) { return _mm256_max_epi16(a, b); }
+KLCE_INLINE shorts min_shorts(shorts a, shorts b) { return _mm256_min_epi16(a, b); }
+KLCE_INLINE int most_of_shorts(shorts x)
+{
+    return most_of_8(_mm_max_epi16(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1)));
+}
+KLCE_INLINE int least_of_shorts(shorts x) { return ~most_of_shorts(~x); }
+KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
+{
+    return _mm256_movemask_epi8(_mm256_cmpeq_epi16(x, a) | _mm256_cmpeq_epi16(x, b)) != 0;
+}
+
+#elif KLCE_VECTOR_BYTES == 16 && defined(__x86_64__)
+typedef __m128i shorts;
+KLCE_INLINE shorts load_shorts(const void *p) { return _mm_loadu_si128(p); }
+KLCE_INLINE shorts set_shorts(int16_t x) { return _mm_set1_epi16(x); }
+KLCE_INLINE shorts max_shorts(shorts a, shorts b) { return _mm_max_epi16(a, b); }
+KLCE_INLINE shorts min_shorts(shorts a, shorts b) { return _mm_min_epi16(a, b); }
+KLCE_INLINE int most_of_shorts(shorts x) { return most_of_8(x); }
+KLCE_INLINE int least_of_shorts(shorts x) { return ~most_of_8(~x); }
+KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
+{
+    return _mm_movemask_epi8(_mm_cmpeq_epi16(x, a) | _mm_cmpeq_epi16(x, b)) != 0;
+}
+
+#elif KLCE_VECTOR_BYTES == 16 && defined(__aarch64__)
+typedef int16x8_t shorts;
+KLCE_INLINE shorts load_shorts(const void *p) { return vreinterpretq_s16_u8(vld1q_u8(p)); }
+KLCE_INLINE shorts set_shorts(int16_t x) { return vdupq_n_s16(x); }
+KLCE_INLINE shorts max_shorts(shorts a, shorts b) { return vmaxq_s16(a, b); }
+KLCE_INLINE shorts min_shorts(shorts a, shorts b) { return vminq_s16(a, b); }
+KLCE_INLINE int most_of_shorts(shorts x) { return vmaxvq_s16(x); }
+KLCE_INLINE int least_of_shorts(shorts x) { return vminvq_s16(x); }
+KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
+{
+    return vmaxvq_u16(vorrq_u16(vceqq_s16(x, a), vceqq_s16(x, b))) != 0;
+}
+#endif
+
+/* ---- Loads and stores ---- */
 
 #if KLCE_VECTOR_BYTES >= 32
 #define KLCE_PARTS_OF_HALVES(R)                                                                    \

@@ -43,7 +43,7 @@
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32
-#define KLCE_ELEM_IS_F32 1
+#define KLCE_ELEM_BITS 32
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem float
@@ -54,10 +54,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_IS_F32
+#undef KLCE_ELEM_BITS
 
 #define R f64
-#define KLCE_ELEM_IS_F32 0
+#define KLCE_ELEM_BITS 64
 #define C f64
 #define KLCE_REAL_IS_F64 1
 #define elem double
@@ -68,10 +68,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_IS_F32
+#undef KLCE_ELEM_BITS
 
 #define R f16
-#define KLCE_ELEM_IS_F32 0
+#define KLCE_ELEM_BITS 16
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem klce_f16
@@ -82,10 +82,10 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_IS_F32
+#undef KLCE_ELEM_BITS
 
 #define R bf16
-#define KLCE_ELEM_IS_F32 0
+#define KLCE_ELEM_BITS 16
 #define C f32
 #define KLCE_REAL_IS_F64 0
 #define elem klce_bf16
@@ -96,7 +96,7 @@
 #undef elem
 #undef real
 #undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_IS_F32
+#undef KLCE_ELEM_BITS
 
 const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .name = KLCE_STRING(KLCE_THIS_ISA),

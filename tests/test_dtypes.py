@@ -9,7 +9,7 @@ import pytest
 
 import klce
 from klce import reference
-from tests.kernels import HALVES, RELATIVE, cast, finfo, run_script, same_bits
+from tests.kernels import HALVES, ISAS, RELATIVE, cast, finfo, on_isa, run_script, same_bits
 from tests.ulp import ulp_error
 
 DOC = (Path(__file__).parents[1] / "docs/dtypes.md").read_text()
@@ -153,6 +153,38 @@ class TestHalves:
         assert same_bits(klce.softmax(x, out=wide), klce.softmax(x).astype(np.float32))
         assert klce.information(abs(x), base=2, out=wide) is wide
         assert same_bits(wide, klce.information(abs(x), base=2).astype(np.float32))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("n", [33, 300, 2500])
+def test_maxima_by_bits_are_those_by_values(n, dtype, isa):
+    """The kernels compare the bits of 16-bit elements, and the values of float32."""
+    rng = np.random.default_rng(n)
+    every = rng.integers(0, 1 << 16, (40, n), np.uint16)
+    below_zero = every | 0x8000
+    zeros = every & 0x8000
+    rows = np.concatenate([every, below_zero, zeros, np.full((1, n), 0x8000, np.uint16)])
+    rows = rows.view(dtype)
+    finite = np.where(np.isfinite(rows.astype(np.float32)), rows, dtype.type(-1))
+    specials = np.repeat(finite[40:44], 16, axis=0)
+    nans = np.array([np.nan, -np.nan], np.float32).astype(dtype)
+    for row, value in zip(specials, np.tile([*nans, -np.inf, np.inf], 16), strict=True):
+        row[rng.integers(0, n, rng.integers(1, 5))] = value
+    specials[:16][:, rng.random(n) < 0.9] = nans[1]
+    x = np.concatenate([rows, finite, specials, np.full((1, n), nans[1])])
+    labels = rng.integers(0, n, len(x))
+    with on_isa(isa):
+        for f in (
+            klce.logsumexp,
+            lambda x: klce.entropy(x, form="logits"),
+            lambda x: klce.kl_divergence(x, x[::-1].copy(), form="log_probs"),
+            *(
+                lambda x, name=name: klce.score(x, labels, want=[name])[name]
+                for name in ("argmax", "margin", "rank", "nll", "varentropy")
+            ),
+        ):
+            assert same_bits(f(x), f(x.astype(np.float32)))
 
 
 # What each process prints: the dtypes of a map and of a reduction of bfloat16.

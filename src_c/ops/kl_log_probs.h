@@ -31,14 +31,14 @@ static void K(kl_log_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_
     K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS];
     for (ptrdiff_t start = low; start < high; start += BLOCK) {
         ptrdiff_t length = KLCE_LESSER(BLOCK, high - start);
-        K(extent) extent = K(extent_of)(x + start, length, 0);
-        if (extent.max > max) {
+        real block_max = K(max_of)(x + start, length);
+        if (block_max > max) {
             real new_origin, new_ref;
-            K(reference_of)(c, extent.max, &new_origin, &new_ref);
+            K(reference_of)(c, block_max, &new_origin, &new_ref);
             K(scale_lanes)(&lanes, max == (real)-INFINITY
                                        ? 0
                                        : K(rescale)(c, origin, ref, new_origin, new_ref));
-            max = extent.max;
+            max = block_max;
             origin = new_origin;
             ref = new_ref;
             from = K(measure_from)(c, origin, ref, PLAIN_BOOST, FLOOR);

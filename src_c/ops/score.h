@@ -108,7 +108,7 @@ static void K(score_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
     } else if (K(score_sums)(call)) {
         K(sum_exp)(c, x, n, state);
     } else {
-        state[FIELD(MAX)] = K(extent_of)(x, n, 0).max;
+        state[FIELD(MAX)] = K(max_of)(x, n);
         state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
         state[FIELD(ORIGIN)] = state[FIELD(REF)] = 0;
     }

@@ -72,7 +72,7 @@ KLCE_INLINE void K(add_exp)(K(exp_pair) e, K(v) joined, K(v) *sum, K(v) *lost)
 static void K(softmax_max)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                            double *state)
 {
-    state[FIELD(MAX)] = K(extent_of)(K(row_in)(call, 0, row) + low, high - low, 0).max;
+    state[FIELD(MAX)] = K(max_of)(K(row_in)(call, 0, row) + low, high - low);
 }
 
 static void K(softmax_merge_max)(const klce_call *call, double *into, const double *from)

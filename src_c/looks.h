@@ -1,0 +1,163 @@
+/* Looks at elements, without a sum: for the largest, the smallest, the first that equals a value.
+ *
+ * Those at whole groups take 16-bit elements as they lie, without converting them: of numbers of one
+ * sign the bits, as integers, are in order. */
+
+#if KLCE_ELEM_BITS == 16 && KLCE_VECTOR_BYTES
+enum { K(SHORTS) = LANES * 2 / KLCE_VECTOR_BYTES }; /* vectors of a group */
+
+/* The largest of groups, so far: of numbers of no sign the one with the most as a signed integer,
+ * and if there is none, of those with a sign the one with the least. */
+typedef struct {
+    shorts most, least;
+} K(peak);
+
+KLCE_INLINE K(peak) K(no_peak)(void)
+{
+    return (K(peak)){set_shorts(INT16_MIN), set_shorts(INT16_MAX)};
+}
+
+/* 2 instructions for as many elements as a vector has bytes, by two. */
+KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
+{
+    KLCE_UNROLL for (int i = 0; i < K(SHORTS); i++)
+    {
+        shorts v = load_shorts((const char *)x + i * KLCE_VECTOR_BYTES);
+        peak->most = max_shorts(v, peak->most);
+        peak->least = min_shorts(v, peak->least);
+    }
+}
+
+/* nan, which lies beyond inf, where one may have hidden the largest. */
+KLCE_INLINE real K(peak_value)(const K(peak) *peak)
+{
+    int bits = most_of_shorts(peak->most);
+    return K(value)((elem){(uint16_t)(bits < 0 ? least_of_shorts(peak->least) : bits)});
+}
+
+/* What equals a value: of zero, both. */
+typedef struct {
+    shorts one, other;
+} K(sought);
+
+KLCE_INLINE K(sought) K(sought_of)(real value)
+{
+    int bits = K(rounded)(value).bits;
+    return (K(sought)){set_shorts((int16_t)bits), set_shorts((int16_t)(bits ^ (value == 0) << 15))};
+}
+
+KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
+{
+    int hit = 0;
+    KLCE_UNROLL for (int i = 0; i < K(SHORTS); i++)
+    {
+        shorts v = load_shorts((const char *)x + i * KLCE_VECTOR_BYTES);
+        hit |= either_short(v, sought->one, sought->other);
+    }
+    return hit;
+}
+
+#else
+typedef struct {
+    K(v) most;
+} K(peak);
+
+KLCE_INLINE K(peak) K(no_peak)(void) { return (K(peak)){K(set)((real)-INFINITY)}; }
+
+KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
+{
+    EACH_VECTOR(v) peak->most = K(max)(K(load)(x + v * WIDTH), peak->most); /* nan is passed over */
+}
+
+KLCE_INLINE real K(peak_value)(const K(peak) *peak) { return K(hmax)(peak->most); }
+
+typedef K(v) K(sought);
+
+KLCE_INLINE K(sought) K(sought_of)(real value) { return K(set)(value); }
+
+KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
+{
+    K(m) hit = K(eq)(K(load)(x), *sought);
+    KLCE_UNROLL for (int v = 1; v < VECTORS; v++) hit =
+        K(or)(hit, K(eq)(K(load)(x + v * WIDTH), *sought));
+    return K(any)(hit);
+}
+#endif
+
+/* The largest and the smallest of n elements, nan passed over (-inf and inf when there are none).
+ * Eight independent chains, since a maximum takes four cycles and two start in each. */
+typedef struct {
+    real max, min;
+} K(extent);
+
+KLCE_INLINE K(extent) K(extent_of)(const elem *x, ptrdiff_t n, int want_min)
+{
+    K(v) most[8], least[8];
+    ptrdiff_t i = 0;
+    KLCE_UNROLL for (int c = 0; c < 8; c++)
+    {
+        most[c] = K(set)((real)-INFINITY);
+        least[c] = K(set)((real)INFINITY);
+    }
+    for (; i + 8 * WIDTH <= n; i += 8 * WIDTH)
+        KLCE_UNROLL for (int c = 0; c < 8; c++)
+        {
+            K(v) v = K(load)(x + i + c * WIDTH);
+            most[c] = K(max)(v, most[c]);
+            if (want_min)
+                least[c] = K(min)(v, least[c]);
+        }
+    for (; i < n; i += WIDTH) {
+        int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
+        most[0] = K(max)(K(load_part)(x + i, part, K(set)((real)-INFINITY)), most[0]);
+        if (want_min)
+            least[0] = K(min)(K(load_part)(x + i, part, K(set)((real)INFINITY)), least[0]);
+    }
+    for (int half = 4; half; half /= 2)
+        for (int c = 0; c < half; c++) {
+            most[c] = K(max)(most[c], most[c + half]);
+            least[c] = K(min)(least[c], least[c + half]);
+        }
+    K(extent) extent = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
+    return extent;
+}
+
+/* The largest of n elements, of which a peak has seen the whole groups. */
+KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
+{
+    real most = K(peak_value)(peak);
+    ptrdiff_t seen = most == most ? n - n % LANES : 0;
+    if (seen < n) {
+        real rest = K(extent_of)(x + seen, n - seen, 0).max;
+        most = seen && most > rest ? most : rest;
+    }
+    return most;
+}
+
+/* The largest of n elements, likewise. */
+KLCE_INLINE real K(max_of)(const elem *x, ptrdiff_t n)
+{
+    if (sizeof(elem) == sizeof(real))
+        return K(extent_of)(x, n, 0).max; /* in more chains */
+    K(peak) peak = K(no_peak)();
+    for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)
+        K(raise_peak)(&peak, x + i);
+    return K(largest)(&peak, x, n);
+}
+
+/* The index of the first of n elements that equals `value`, which is not nan; -1 for none. */
+KLCE_INLINE ptrdiff_t K(first_equal)(const elem *x, ptrdiff_t n, real value)
+{
+    K(v) want = K(set)(value);
+    K(sought) sought = K(sought_of)(value);
+    ptrdiff_t i = 0;
+    while (i + LANES <= n && !K(group_holds)(x + i, &sought))
+        i += LANES;
+    for (; i < n; i += WIDTH) {
+        int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
+        K(m) hit = K(eq)(K(load_part)(x + i, part, K(set)(value == 0 ? 1 : 0)), want);
+        if (K(any)(hit))
+            return i + K(first)(hit);
+    }
+    return -1;
+}
