@@ -51,6 +51,8 @@ def _compiled() -> ctypes.CDLL | None:
     address, size, count = ctypes.c_void_p, ctypes.c_ssize_t, ctypes.c_int
     compiled.read_arrays.argtypes = [address, count, size, count]
     compiled.read_arrays.restype = ctypes.c_uint64
+    compiled.chain.argtypes = [ctypes.c_uint64]
+    compiled.chain.restype = ctypes.c_uint64
     for copy in (compiled.copy_streaming, compiled.copy_cached):
         copy.argtypes = [address, address, size, count]
         copy.restype = None
@@ -110,6 +112,15 @@ def runners(inputs: Sequence[np.ndarray], threads: int, copies: bool) -> dict[st
 
             result[name] = Runner(_shared_out(copy, threads), times)
     return result
+
+
+def clock(threads: int) -> float | None:
+    """Return the GHz of a core when that many threads are at work; None without a compiler."""
+    compiled, steps = _compiled(), 20_000_000
+    if compiled is None:
+        return None
+    runner = Runner(_shared_out(lambda _: compiled.chain(steps), threads))
+    return 2 * steps / min(take_turns({"chain": runner}, 3)["chain"]) / 1e9
 
 
 def best(seconds: Mapping[str, Sequence[float]]) -> float:

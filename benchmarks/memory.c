@@ -1,5 +1,5 @@
 /* Reads memory, or copies it, and does next to nothing else: the limits for anything that reads its
- * input once, or reads it once and writes as much.
+ * input once, or reads it once and writes as much.  And counts time in cycles.
  *
  * Compiled by limits.py for the machine it runs on. */
 #include <stddef.h>
@@ -68,4 +68,15 @@ void copy_cached(const char *from, char *to, ptrdiff_t bytes, int times)
             *(vector *)(to + i) = *(const vector *)(from + i);
         __asm__ volatile("" ::: "memory");
     }
+}
+
+/* A chain of steps that take 2 cycles each: a shift, and an exclusive or that waits for it. */
+uint64_t chain(uint64_t steps)
+{
+    uint64_t x = ~steps;
+    for (uint64_t k = 0; k < steps; k++) {
+        x ^= x >> 1;
+        __asm__ volatile("" : "+r"(x)); /* one by one */
+    }
+    return x;
 }

@@ -108,6 +108,7 @@ def about(
         "threads": threads,
         "rounds": rounds,
         "limits": limits.available(),
+        "GHz": limits.clock(threads),
     }
 
 
@@ -136,7 +137,7 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def _table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
+def make_table(title: str, left: Sequence[str], right: Sequence[str], caption: str = "") -> Table:
     table = Table(title=title, caption=caption, box=box.SIMPLE)
     for heading in left:
         table.add_column(heading, no_wrap=True)
@@ -152,7 +153,7 @@ def _title(told: Mapping[str, Any]) -> str:
 
 def print_basics(told: Mapping[str, Any], rivals: Sequence[str]) -> None:
     """Print the small table: klce against a few, with ``out=`` where they can."""
-    table = _table(
+    table = make_table(
         f"{_title(told)}, float32",
         ("op", "shape"),
         ("Gelem/s", *(f"/{name}" for name in rivals), "/read"),
@@ -182,7 +183,7 @@ def print_race(told: Mapping[str, Any]) -> None:
     """Print the grid, cell by cell, then the means, then what is missing."""
     everything = [cell for record in told["cases"] for cell in cells(record, told["isa"])]
     names = [name for name in told["peers"] if any(name in cell.ratios for cell in everything)]
-    table = _table(
+    table = make_table(
         _title(told),
         ("op", "shape", "dtype", "out="),
         ("Gelem/s", *(f"/{name}" for name in names), "/fastest", "target", "limit", "met"),
@@ -203,7 +204,7 @@ def print_race(told: Mapping[str, Any]) -> None:
             f"{cell.gelem:.3g}",
             *(_peer(cell, name) for name in names),
             _ratio(cell.ratio, cell.target.ratio),
-            _target(cell.target),
+            asked(cell.target),
             _percent(cell.share),
             _verdict(cell.met),
         )
@@ -244,7 +245,8 @@ def _peer(cell: Cell, name: str) -> Text:
     return _ratio(cell.ratios.get(name))
 
 
-def _target(target: targets.Target) -> str:
+def asked(target: targets.Target) -> str:
+    """Return what a target asks, in words."""
     text = f"{target.ratio:.2f}x"
     if target.enough_share is not None:
         text += f" or {target.enough_share:.0%}"
@@ -259,17 +261,22 @@ def _verdict(met: bool | None) -> Text:
     return Text("yes", style="green") if met else Text("NO", style="bold red")
 
 
-def _print_means(everything: Iterable[Cell], isa: str, to: Console) -> None:
+def by_op_and_dtype(everything: Iterable[Cell]) -> dict[tuple[str, str], list[float]]:
+    """Return the ratios that means are of: not those of a single call's cost."""
     groups: dict[tuple[str, str], list[float]] = {}
     for cell in everything:
         if cell.ratio is not None and Layout.parse(cell.shape) != targets.ONE_CALL:
             groups.setdefault((cell.op, cell.dtype), []).append(cell.ratio)
-    table = _table(
+    return groups
+
+
+def _print_means(everything: Iterable[Cell], isa: str, to: Console) -> None:
+    table = make_table(
         "Geometric means of the ratio to the fastest peer",
         ("op", "dtype"),
         ("cells", "mean", "target", "met"),
     )
-    for (op, dtype), ratios in groups.items():
+    for (op, dtype), ratios in by_op_and_dtype(everything).items():
         mean, target = targets.geometric_mean(ratios), targets.of_mean(OPS[op], dtype, isa)
         asked = "-" if target is None else f"{target:.2f}x"
         verdict = Text("-") if target is None else _verdict(mean >= target)
@@ -279,7 +286,7 @@ def _print_means(everything: Iterable[Cell], isa: str, to: Console) -> None:
 
 def print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
     """Print the single questions and their answers."""
-    table = _table(
+    table = make_table(
         "Beside the grid", ("part", "what"), ("value", "bound", "met"), "value: see what it is of"
     )
     for line in lines:
@@ -319,7 +326,7 @@ def exit_if_wrong(told: Mapping[str, Any]) -> None:
 def print_limits(records: Sequence[Mapping[str, Any]]) -> None:
     """Print the limits: a row for each size and kind, a column for each number of threads."""
     counts = sorted({record["threads"] for record in records})
-    table = _table(
+    table = make_table(
         "Limits of memory, GB/s of the array that is read",
         ("limit", "MB"),
         [f"{count} thread{'s' * (count > 1)}" for count in counts],

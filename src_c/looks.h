@@ -1,7 +1,7 @@
 /* Looks at elements, without a sum: for the largest, the smallest, the first that equals a value.
  *
- * Those at whole groups take 16-bit elements as they lie, without converting them: of numbers of one
- * sign the bits, as integers, are in order. */
+ * Those at whole groups take 16-bit elements as they lie, without converting them: of numbers of
+ * one sign the bits, as integers, are in order. */
 
 #if KLCE_ELEM_BITS == 16 && KLCE_VECTOR_BYTES
 enum { K(SHORTS) = LANES * 2 / KLCE_VECTOR_BYTES }; /* vectors of a group */

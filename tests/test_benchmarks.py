@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import klce
-from benchmarks import environment, limits, lines, race, report, targets
+from benchmarks import environment, instructions, limits, lines, race, report, targets
 from benchmarks.cases import (
     BASICS,
     DTYPES,
@@ -409,6 +409,54 @@ def test_the_race_writes_json_and_a_table(tmp_path: Path) -> None:
     assert told["isa"] == "baseline"
     assert [cell["out"] for cell in told["cells"]] == [False, True]
     assert all(cell["fastest"] == "numpy" for cell in told["cells"])
+
+
+def race_of(path: Path, cells: str) -> None:
+    options = f"{cells} --rounds 1 --dtype float32 --peer numpy --isa baseline"
+    done = run("benchmarks.race", "grid", *options.split(), "--json", os.fspath(path))
+    assert done.returncode == 0, done.stderr
+
+
+def test_races_become_a_page(tmp_path: Path) -> None:
+    first, second, counts = (tmp_path / name for name in ("1.json", "2.json", "counts.json"))
+    race_of(first, "--shape 6x10 --op softmax --op logsumexp")
+    race_of(second, "--shape 6x10 --shape 9x7 --op logsumexp")
+    counted = {"op": "softmax", "shape": "99x10", "dtype": "float32", "per vector": 123.4}
+    counts.write_text(json.dumps({"isa": "baseline", "instructions": [counted]}))
+    races = [os.fspath(path) for path in (first, second)]
+    done = run("benchmarks.page", *races, "--instructions", os.fspath(counts))
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if "| no |" in line]
+    assert [row[:2] for row in rows] == [
+        ["| softmax", "6x10"],
+        ["| logsumexp", "6x10"],
+        ["| logsumexp", "9x7"],
+    ]
+    assert [row[6] for row in rows] == ["123.4", "-", "-"]
+    assert all("numpy" in row[4] for row in rows)
+
+
+def test_races_of_two_instruction_sets_are_no_page(tmp_path: Path) -> None:
+    path, other = tmp_path / "1.json", tmp_path / "2.json"
+    race_of(path, "--shape 6x10 --op softmax")
+    other.write_text(path.read_text().replace('"isa": "baseline"', '"isa": "avx2"'))
+    done = run("benchmarks.page", os.fspath(path), os.fspath(other))
+    assert done.returncode == 1
+    assert done.stderr == "races differ in isa: baseline and avx2\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux steps through a process this way")
+def test_instructions_are_counted() -> None:
+    few, many = (instructions.executed(lambda n=n: sum(range(n))) for n in (100, 1100))
+    assert 5_000 < many - few < 200_000
+
+
+@pytest.mark.parametrize(
+    ("text", "sampled"),
+    [("8192x1000", "3x1000"), ("64x128256", "3x16384"), ("64x1000x128@1", "1x1000x3@1")],
+)
+def test_instructions_are_counted_on_a_few_rows(text: str, sampled: str) -> None:
+    assert instructions.sample(Layout.parse(text), 3).name == sampled
 
 
 def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
