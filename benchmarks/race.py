@@ -94,7 +94,7 @@ def contest(case: Case, rivals: Mapping[str, Peer], threads: int, rounds: int) -
         record["wrong"] = str(error)
         return record
     runners = {
-        f"{name} {way}": Runner(run)
+        f"{name} {way}": Runner(run, spins=rivals[name].spins if name in rivals else 0.0)
         for name, contestant in contestants.items()
         for way, run in contestant.ways().items()
     }

@@ -1,6 +1,6 @@
 """The one way in which anything is timed here: turn by turn in one process.
 
-A turn is: a pause in which the thread pools of the others stop spinning, one call untimed (it wakes
+A turn is: a pause in which the threads of the one before stop spinning, one call untimed (it wakes
 the runner's own threads and leaves the caches as it leaves them), then as many timed calls as fill
 a few milliseconds. The runners take turns, in another order each round.
 """
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-PAUSE = 0.02  # seconds; OpenMP's workers spin for some milliseconds
+PAUSE = 0.02  # seconds; OpenMP's workers spin for up to ten milliseconds
 TURN = 0.01  # seconds of timed calls in a turn
 LOOKS, LOOK = 5, 0.1  # calls, and seconds of them, before the first round
 HOPELESS = 4  # times the fastest rival's: one that slow takes its turn in the first round only
@@ -21,10 +21,11 @@ HOPELESS = 4  # times the fastest rival's: one that slow takes its turn in the f
 
 @dataclass(frozen=True)
 class Runner:
-    """What takes a turn: a call, and how often it does its work within it."""
+    """What takes a turn: a call, how often it does its work within it, how long it spins after."""
 
     run: Callable[[], object]
     repeats: int = 1
+    spins: float = 0.0  # seconds that its threads may be busy after a call, for want of another
 
 
 def seconds_per_call(run: Callable[[], object], calls: int) -> float:
@@ -35,9 +36,8 @@ def seconds_per_call(run: Callable[[], object], calls: int) -> float:
     return (time.perf_counter() - start) / calls
 
 
-def _first_look(run: Callable[[], object], pause: float) -> float:
+def _first_look(run: Callable[[], object]) -> float:
     """Return the best of a few calls; of one, if it takes long."""
-    time.sleep(pause)
     run()  # wakes threads
     times = [seconds_per_call(run, 1)]
     while len(times) < LOOKS and sum(times) < LOOK:
@@ -60,7 +60,9 @@ def take_turns(
     first = {}
     for name, runner in runners.items():
         runner.run()  # compiles, touches memory
-        first[name] = _first_look(runner.run, pause)
+        time.sleep(max(pause, runner.spins))  # of its own as well, which compiling began
+        first[name] = _first_look(runner.run)
+        time.sleep(runner.spins)
     fastest = min((first[name] for name in rivals), default=0.0)
     hopeless = {name for name in rivals if first[name] > HOPELESS * fastest}
     calls = {name: max(1, round(turn / value)) for name, value in first.items()}
@@ -79,6 +81,7 @@ def take_turns(
                 time.sleep(pause)
                 runner.run()
                 seconds[name].append(seconds_per_call(runner.run, calls[name]) / runner.repeats)
+                time.sleep(runner.spins)
     finally:
         if enabled:
             gc.enable()

@@ -158,6 +158,21 @@ def test_every_runner_takes_its_turn_in_each_round() -> None:
     assert [sorted(last[k : k + 6]) for k in (0, 6, 12)] == [list("aabbcc")] * 3
 
 
+def test_who_spins_gets_the_time_to_stop() -> None:
+    ends: dict[str, float] = {"spinner": 0.0}
+    gaps: list[float] = []
+
+    def spinner() -> None:
+        ends["spinner"] = time.perf_counter()
+
+    def other() -> None:
+        gaps.append(time.perf_counter() - ends["spinner"])
+
+    runners = {"spinner": Runner(spinner, spins=0.05), "other": Runner(other)}
+    take_turns(runners, rounds=3, pause=0, turn=0)
+    assert min(gaps) >= 0.05
+
+
 def test_repeats_share_the_time_of_a_call() -> None:
     runners = {"ten": Runner(lambda: time.sleep(0.02), repeats=10)}
     (value,) = take_turns(runners, rounds=1, pause=0, turn=0)["ten"]

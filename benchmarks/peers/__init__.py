@@ -57,6 +57,7 @@ class Peer(abc.ABC):
     name: ClassVar[str]
     version: str
     remark = ""  # what a reader of its figures should know
+    spins = 0.0  # seconds that its threads spin after a call, if more than turns.PAUSE
 
     @abc.abstractmethod
     def __init__(self, threads: int) -> None:
