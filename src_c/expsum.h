@@ -36,7 +36,7 @@ enum {
     K(REST),     /* the boosted sum of the others; nan if the row holds one */
     K(ORIGIN),   /* what the exponentials are measured from */
     K(REF),      /* the integer, likewise */
-    K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
+    K(WEIGHTED), /* the sum of exp * (max - x), or of exp * (x - y), boosted, if asked for */
     K(SQUARES)   /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
 };
 LAST_FIELD(SQUARES);
@@ -156,12 +156,16 @@ KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
                        K(set)(-guess * unit)};
 }
 
+/* The least distance to another row, which stands for all below and for nan: of a class whose x is
+ * -inf.  Its exponential is the floor's, and their product less than a sum can show. */
+#define LEAST_APART ((real) - 0x1p100)
+
 /* One group: 17 instructions a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the
  * polynomial, 2 to add, and 1 of the search for the maximum);
- * with one moment 3 more, with two 6. */
+ * with one moment 3 more, with two 6, with the distance to y 5. */
 KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from,
-                                 const K(centre) *centre, const K(v) *x, K(expsum_parts) *into,
-                                 int moments)
+                                 const K(centre) *centre, const K(v) *x, const K(v) *y,
+                                 K(expsum_parts) *into, int moments)
 {
     EACH_VECTOR(v)
     {
@@ -170,7 +174,11 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
         K(v) t = K(exp_tail)(&c->e, parts.r);
         into->sum[v] = into->sum[v] + parts.scale;
         into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
-        if (moments) {
+        if (y) {
+            K(v) e = K(fma)(t, parts.scale, parts.scale);
+            K(v) apart = K(max)(x[v] - y[v], K(set)(LEAST_APART));
+            into->weighted[v] = K(fma)(e, apart, into->weighted[v]);
+        } else if (moments) {
             K(v) e = K(fma)(t, parts.scale, parts.scale);
             into->weighted[v] = K(fma)(e, centre->top - z, into->weighted[v]);
             if (moments > 1) {
@@ -266,6 +274,18 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         into[B] = weighted;
 }
 
+/* The same of states whose weighted sum is of exp * (x - y), the maximum's term too. */
+KLCE_INLINE void K(apart_join)(const K(expsum_context) *c, double *into, const double *from)
+{
+    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), B = FIELD(WEIGHTED) };
+    const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
+    double weighted = high[B];
+    if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY)
+        weighted += K(rescale)(c, low[O], low[N], high[O], high[N]) * low[B];
+    K(expsum_join)(c, into, from, 0);
+    into[B] = weighted;
+}
+
 /* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums
  * stand in a state: by a sweep of its own, where the mean must be known first. */
 static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
@@ -300,6 +320,7 @@ static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const ele
 typedef struct {
     real max, origin, ref;
     real guess;      /* the mean of x - origin, as guessed */
+    double apart;    /* the maximum's distance to y */
     ptrdiff_t start; /* of the first block */
 } K(expsum_run);
 
@@ -362,23 +383,39 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
     ptrdiff_t known = KLCE_LESSER(FLUSH, n);
     for (ptrdiff_t j = 0; j < known; j += LANES) {
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
-        K(expsum_group)(c, &from, &centre, group, &parts, 1);
+        K(expsum_group)(c, &from, &centre, group, NULL, &parts, 1);
     }
     K(add_parts)(&lanes, &parts, 1);
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
 }
 
-KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t n, double *state,
-                           int moments)
+/* Closes a run, and joins it to the row's state. */
+KLCE_INLINE void K(end_run)(const K(expsum_context) *c, const K(expsum_run) *run,
+                            const K(expsum_lanes) *lanes, const elem *x, int has_y, ptrdiff_t stop,
+                            double *state, int moments)
+{
+    double closed[KLCE_TILE * KLCE_FIELDS];
+    K(close_run)(c, run, lanes, x, stop, closed, moments);
+    if (has_y) {
+        double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
+        closed[FIELD(WEIGHTED)] += own * run->apart;
+        K(apart_join)(c, state, closed);
+    } else {
+        K(expsum_join)(c, state, closed, moments);
+    }
+}
+
+/* With y, another row, the weighted sum is that of exp * (x - y), the maximum's term too. */
+KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem *y, ptrdiff_t n,
+                           double *state, int moments)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
     enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES) };
-    double closed[KLCE_TILE * KLCE_FIELDS];
     K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
     K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
-    K(v) group[VECTORS];
+    K(v) group[VECTORS], y_group[VECTORS];
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
@@ -389,9 +426,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
         ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
         if (block_max > run.max) {
             if (start) {
-                K(close_run)(c, &run, &lanes, x, start, closed, moments);
+                K(end_run)(c, &run, &lanes, x, y != NULL, start, state, moments);
                 lanes = K(no_expsum_lanes)();
-                K(expsum_join)(c, state, closed, moments);
             }
             run.max = block_max;
             run.start = start;
@@ -405,6 +441,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
             K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, group);
             EACH_VECTOR(v) K(store)(without_max + v * WIDTH, group[v]);
             without_max[first - skipped] = K(rounded)((real)-INFINITY);
+            if (y)
+                run.apart = (double)run.max - (double)K(value)(y[first]);
             if (moments > 1)
                 run.guess = start ? K(guess_from)(c, &run, state, start, n)
                                   : K(guess_from_sample)(c, &run, x, skipped, without_max, n);
@@ -420,19 +458,22 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
                     K(raise_peak)(&next_peak, x + j + BLOCK);
                 K(prefetch_group)(x + j, BLOCK + BLOCK / 2);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
-                K(expsum_group)(c, &from, &centre, group, &parts, moments);
+                if (y)
+                    K(load_group)(y + j, LANES, 0, y_group);
+                K(expsum_group)(c, &from, &centre, group, y ? y_group : NULL, &parts, moments);
             }
             if (j < end) {
                 K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
-                K(expsum_group)(c, &from, &centre, group, &parts, moments);
+                if (y)
+                    K(load_group)(y + j, end - j, 0, y_group);
+                K(expsum_group)(c, &from, &centre, group, y ? y_group : NULL, &parts, moments);
             }
             K(add_parts)(&lanes, &parts, moments);
         }
         if (next_stop > stop)
             block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
     }
-    K(close_run)(c, &run, &lanes, x, n, closed, moments);
-    K(expsum_join)(c, state, closed, moments);
+    K(end_run)(c, &run, &lanes, x, y != NULL, n, state, moments);
     if (!(fabs(state[M]) < INFINITY)) {
         /* The sums are no use: only nan among the elements still matters. */
         state[S] = K(has_nan)(x, n) ? NAN : 0;
@@ -447,19 +488,25 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, ptrdiff_t 
 static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                      double *state)
 {
-    K(expsum)(c, x, n, state, 0);
+    K(expsum)(c, x, NULL, n, state, 0);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const elem *x,
                                                   ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, n, state, 1);
+    K(expsum)(c, x, NULL, n, state, 1);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_squares)(const K(expsum_context) *c, const elem *x,
                                                  ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, n, state, 2);
+    K(expsum)(c, x, NULL, n, state, 2);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_apart)(const K(expsum_context) *c, const elem *x,
+                                               const elem *y, ptrdiff_t n, double *state)
+{
+    K(expsum)(c, x, y, n, state, 1);
 }
 
 /* The references of WIDTH rows, by their maxima: as reference_of and measure_from, lane by lane. */
@@ -626,3 +673,4 @@ KLCE_INLINE v_f64 K(log_of_rest)(const K(expsum_context) *c, const double *state
 
 #undef DIRECT
 #undef SQUARE_BITS
+#undef LEAST_APART

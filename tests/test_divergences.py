@@ -303,3 +303,59 @@ def test_a_q_of_next_to_nothing_beside_p(dtype, isa):
             found = klce.kl_divergence(np.repeat(p, repeat, 0), np.repeat(small, repeat, 0))
             np.testing.assert_allclose(found[::repeat], expected, rtol=1e-6, atol=1e-12)
         assert np.isnan(klce.kl_divergence(p, np.zeros_like(q))).all()
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("n", [257, 1000, 20000])
+def test_logits_about_a_third_of_a_nat_apart(n, dtype, isa):
+    """There KL divergence of logits leaves out its second sweep, for rows that seem unlike."""
+    rng = np.random.default_rng(n)
+    spread = np.repeat([0.3, 0.6, 0.7, 0.8, 0.9, 1.1, 3, 12], 4)[:, np.newaxis]
+    offset = np.tile([0, 0.5, -20, 40], 8)[:, np.newaxis]
+    x = 3 * rng.normal(size=(32, n))
+    x[:, 64:] += 4 * (x[:, 64:] > 3)  # the first classes are not those that count
+    y = (x + spread * rng.normal(size=x.shape) + offset).astype(dtype)
+    x = x.astype(dtype)
+    for temperature in (1, 0.8):
+        p, q = (
+            in_form(z.astype(np.longdouble) / temperature, "log_probs", np.longdouble)
+            for z in (x, y)
+        )
+        expected = np.sum(np.exp(p) * (p - q), axis=-1)
+        with on_isa(isa):
+            actual = klce.kl_divergence(x, y, form="logits", temperature=temperature)
+        # Of near rows, offsets cost the specification more digits than the kernel.
+        error = np.abs(actual - expected) / expected
+        assert error[expected > 0.1].max() <= RELATIVE[dtype == np.float64]
+
+
+@ISA
+@DTYPE
+def test_unlike_logits_without_some_classes(dtype, isa):
+    """What is -inf in both rows counts for nothing, in q alone for all; in p alone it leaves q."""
+    rng = np.random.default_rng(8)
+    x, y = (
+        (rng.normal(size=(3, 700)) * 3).astype(dtype),
+        (rng.normal(size=(3, 700)) * 3).astype(dtype),
+    )
+    some = np.arange(700) % 7 == 2
+    for p_hidden, q_hidden in ((True, True), (True, False), (False, True)):
+        p, q = x.copy(), y.copy()
+        p[:, some & p_hidden] = -np.inf
+        q[:, some & q_hidden] = -np.inf
+        with np.errstate(invalid="ignore"):
+            expected = reference.kl_divergence(p.astype(float), q.astype(float), form="logits")
+        with on_isa(isa):
+            actual = klce.kl_divergence(p, q, form="logits")
+            where = klce.kl_divergence(x, y, form="logits", where=~some)
+        np.testing.assert_allclose(actual, expected, rtol=RELATIVE[dtype == np.float64])
+        assert np.isinf(actual).all() == (q_hidden and not p_hidden)
+        if p_hidden and q_hidden:
+            np.testing.assert_allclose(where, expected, rtol=RELATIVE[dtype == np.float64])
+    for special, side in itertools.product((np.nan, np.inf), (0, 1)):
+        rows = x.copy(), y.copy()
+        rows[side][1, 600] = special
+        with on_isa(isa):
+            actual = klce.kl_divergence(*rows, form="logits")
+        assert np.isnan(actual).tolist() == [False, True, False]

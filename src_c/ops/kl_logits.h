@@ -3,6 +3,13 @@
  *     KL = terms/A - (s - log1p(s)),  s = drift/A.
  * The terms are never negative and small where the rows are near; the drift is what rounding of the
  * offset left, and its effect is taken out.
+ *
+ * Unlike rows need no second sweep.  With L the log-sum-exp,
+ *     KL = sum p (x - y)/T - (L(x) - L(y)),
+ * whose first sum the sweep of x takes along.  What rounding makes of it is some units of
+ * sum p |x - y|/T, and that is at most KL + |L(x) - L(y)| + 2/e: it exceeds its own mean by twice
+ * the sum of p log(q/p) where that is positive, and t is at most exp(t)/e, with sum p (q/p) = 1.
+ * So where KL is a fair share of it, the digits are there.
  */
 
 /* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it
@@ -32,10 +39,80 @@ KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_meas
     *moved = pair.moved;
 }
 
+/* y's fields between the first sweep and the relation, behind x's. */
+enum { K(KL_Q) = K(WEIGHTED) + 1 };
+_Static_assert(FIELD(KL_Q) + FIELD(REF) < FIELD(PLAIN_KL), "what stays stands behind both");
+
+/* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
+ * is a third of a nat, ranges over 3 or more in 64 of them.  A guess: if it is wrong, a sum was for
+ * nothing, or a sweep. */
+KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const elem *y)
+{
+    K(v) x_group[VECTORS], y_group[VECTORS];
+    K(v) most = K(set)((real)-INFINITY), least = K(set)((real)INFINITY);
+    for (int j = 0; j < 64; j += LANES) {
+        K(load_group)(x + j, LANES, 0, x_group);
+        K(load_group)(y + j, LANES, 0, y_group);
+        EACH_VECTOR(v)
+        {
+            K(v) apart = x_group[v] - y_group[v]; /* nan is passed over */
+            most = K(max)(apart, most);
+            least = K(min)(apart, least);
+        }
+    }
+    return (double)K(hmax)(most) + (double)K(hmax)(-least) > 3 * c->t;
+}
+
+static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                     ptrdiff_t high, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    /* Rows of few classes have the second sweep, as those side by side. */
+    if (call->n > FEW && K(seem_unlike)(c, x, y)) {
+        K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
+        K(sum_exp_and_apart)(c, x + low, y + low, high - low, state); /* y is in cache */
+    } else {
+        K(sum_exp)(c, x + low, high - low, state);
+        K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
+        state[FIELD(WEIGHTED)] = NAN;
+    }
+}
+
+static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
+{
+    K(apart_join)(K(context)(call), into, from);
+    K(expsum_merge)(call, into + FIELD(KL_Q), from + FIELD(KL_Q));
+}
+
+/* PLAIN_KL is nan where it has not the digits, or is no number: of a y of -inf, of nan. */
+static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), nan = set_f64(NAN);
+    v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
+    (void)row;
+    EACH_STATE(i, count)
+    {
+        v_f64 mean = K(at_maximum)(c, state, K(WEIGHTED), i) / (one + K(rest_of)(c, state, i));
+        K(relate_logits)(c, state, state + FIELD(KL_Q), i);
+        v_f64 offset = K(state)(state, K(OFFSET), i);
+        v_f64 kl = ((mean + offset) + K(state)(state, K(OFFSET_LOW), i)) * inverse;
+        v_f64 size = max_f64(offset, -offset) * inverse;
+        m_f64 digits = le_f64(one + size, set_f64(3) * kl);
+        m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
+        store_f64(state + FIELD(PLAIN_KL) + i, select_f64(and_f64(digits, number), kl, nan));
+    }
+}
+
 static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                double *state)
 {
-    K(logits_second)(call, K(kl_logits_term), row, low, high, state);
+    if (isnan(state[FIELD(PLAIN_KL)]))
+        K(logits_second)(call, K(kl_logits_term), row, low, high, state);
+    else
+        state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
 }
 
 static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
@@ -45,10 +122,11 @@ static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     EACH_STATE(i, count)
     {
         v_f64 scale = K(of_probabilities)(K(context)(call), state, i);
-        v_f64 s = K(state)(state, K(DRIFT), i) * scale;
+        v_f64 s = K(state)(state, K(DRIFT), i) * scale, plain = K(state)(state, K(PLAIN_KL), i);
         v_f64 kl = K(state)(state, K(TERMS), i) * scale - log1p_gap_f64(s);
-        kl = kl + K(state)(state, K(OFFSET), i) * set_f64(0);        /* nan: no distribution */
-        store_f64(result + i, max_f64(set_f64(0), kl) + set_f64(0)); /* of -0, 0 */
+        kl = kl + K(state)(state, K(OFFSET), i) * set_f64(0); /* nan: no distribution */
+        kl = max_f64(set_f64(0), kl) + set_f64(0);            /* of -0, 0 */
+        store_f64(result + i, select_f64(eq_f64(plain, plain), plain, kl));
     }
     K(put)(call, 3, row, count, result);
 }
@@ -62,12 +140,14 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(logits_few)(call, K(kl_logits_term), row, state);
+    for (int i = 0; i < KLCE_TILE; i++)
+        state[FIELD(PLAIN_KL) + i] = NAN;
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(kl_logits_prepare),
-    .pass = {{K(logits_normalizers), SHARED(logits_merge), SHARED(logits_relate)},
+    .pass = {{K(kl_logits_normalizers), SHARED(kl_logits_merge), SHARED(kl_logits_relate)},
              {K(kl_logits_sweep), SHARED(divergence_add), SHARED(kl_logits_finish)}},
     .few = TILE_OF(kl_logits_few),
 };

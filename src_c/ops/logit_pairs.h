@@ -13,7 +13,7 @@
  * classes and shows in the drift, the sum of q - w: that q has the same offset.
  */
 
-/* After the first sweep 0 to 3 are x's MAX, REST, ORIGIN, REF and 4 to 7 y's; then 4 on are: */
+/* After the first sweep 0 to 3 are x's MAX, REST, ORIGIN, REF and then come y's; later 4 on are: */
 enum {
     K(OTHER) = 4,
     K(OFFSET) = 4, /* T log(Q/P) of the normalisers, in the units of the logits, */
@@ -22,9 +22,10 @@ enum {
     K(Q_ORIGIN),
     K(Q_REF),
     K(TERMS),
-    K(DRIFT)
+    K(DRIFT),
+    K(PLAIN_KL) /* of kl_logits.h alone */
 };
-LAST_FIELD(DRIFT);
+LAST_FIELD(PLAIN_KL);
 _Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 
 /* Exponentials below PAIR_LOWEST, in powers of two under the reference, are taken to be there:
@@ -42,20 +43,6 @@ _Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 #define PAIR_LOWEST (-150)
 #define STEEPEST 256
 #endif
-
-static void K(logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                  ptrdiff_t high, double *state)
-{
-    const K(expsum_context) *c = K(context)(call);
-    K(sum_exp)(c, K(row_in)(call, 0, row) + low, high - low, state);
-    K(sum_exp)(c, K(row_in)(call, 1, row) + low, high - low, state + FIELD(OTHER));
-}
-
-static void K(logits_merge)(const klce_call *call, double *into, const double *from)
-{
-    K(expsum_merge)(call, into, from);
-    K(expsum_merge)(call, into + FIELD(OTHER), from + FIELD(OTHER));
-}
 
 /* OFFSET to Q_REF of rows i on, whose y stands at `other`.  The offset, and the ratio with it, is
  * nan where a row is no distribution. */
