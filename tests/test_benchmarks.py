@@ -119,6 +119,10 @@ def test_a_wrong_klce_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         report.exit_if_wrong({"cases": [record]})
 
 
+def test_float16_probabilities_too_small_for_digits_are_no_errors() -> None:
+    check_klce(make_case("softmax", Layout((2, 128256)), "float16"))
+
+
 def test_difference_counts_tolerances() -> None:
     expected = np.array([1.0, -1.0])
     assert difference(expected, expected, 1e-3) == 0
