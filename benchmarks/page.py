@@ -2,7 +2,7 @@
 
     python -m benchmarks.race grid --json race.json
     python -m benchmarks.instructions --json instructions.json
-    python -m benchmarks.page race.json --instructions instructions.json > docs/race.md
+    python -m benchmarks.page race.json --instructions instructions.json > docs/race/avx512.md
 
 Several races become one page if klce had the same version, instruction set and threads in them.
 """
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import report, targets
-from benchmarks.cases import OPS, Layout
+from benchmarks.cases import DTYPES, GRID, OPS, OUT_OF_CACHE_HALVES, Layout
 from benchmarks.instructions import VECTOR_BYTES, sample
 from benchmarks.report import Cell
 
@@ -46,7 +46,22 @@ def merged(races: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     cases = {(c["op"], c["shape"], c["dtype"]): c for race in races for c in race["cases"]}
     peers = {name: version for race in races for name, version in race["peers"].items()}
     lines = {(n["part"], n["subject"], n["unit"]): n for race in races for n in race["lines"]}
-    return {**first, "cases": [*cases.values()], "peers": peers, "lines": [*lines.values()]}
+    return {
+        **first,
+        "cases": sorted(cases.values(), key=_place),
+        "peers": peers,
+        "lines": [*lines.values()],
+        # What disturbs a clock makes it slower.
+        "GHz": max((race["GHz"] for race in races if race.get("GHz")), default=None),
+    }
+
+
+def _place(case: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return what sorts cases by dtype, shape and operation."""
+    shapes = [layout.name for layout in (*GRID, OUT_OF_CACHE_HALVES)]
+    shape = case["shape"]
+    place = shapes.index(shape) if shape in shapes else len(shapes)
+    return DTYPES.index(case["dtype"]), place, list(OPS).index(case["op"])
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
