@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,17 @@ def _counted(key: Key) -> Key:
     return op, sample(Layout.parse(shape), 1).name, dtype
 
 
+def raced(told: Mapping[str, Any], dtype: str) -> str:
+    """Return who was asked to race in how many cases of a dtype, in words."""
+    asked = Counter(
+        tuple(name for name in told["peers"] if name in case["seconds"] or name in case["lacks"])
+        for case in told["cases"]
+        if case["dtype"] == dtype
+    )
+    words = (f"{', '.join(names)} in {count}" for names, count in asked.most_common())
+    return f"Cases by who raced: {'; '.join(words)}.\n"
+
+
 def cycles(cell: Cell, told: Mapping[str, Any]) -> float | None:
     """Return the cycles of a core for a vector of the input; None where the clock is not known."""
     if not told.get("GHz"):
@@ -178,13 +190,14 @@ def page(told: Mapping[str, Any], counts: Mapping[Key, float]) -> str:
         "<!-- Written by `python -m benchmarks.page`; edit that. -->\n",
         f"klce {told['klce']['version']} with {told['isa']}, {told['threads']} threads{clock},"
         f" against {peers}, each with as many threads. `benchmarks/README.md` has the rules.\n",
-        f"In {ahead} of {len(judged)} cells klce is ahead of all peers, {met} meet their target.\n",
+        f"In {ahead} of {len(judged)} cells klce is ahead of all that raced, {met} meet their"
+        " target.\n",
         HOW_TO_READ,
         "## Means\n",
         means(cells, told["isa"]),
     ]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):
-        parts += [f"## {dtype}\n", overview(pairs, dtype)]
+        parts += [f"## {dtype}\n", raced(told, dtype), overview(pairs, dtype)]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):
         parts += [f"## {dtype}, each cell\n", details(pairs, dtype, told, counts)]
     if told["lines"]:
