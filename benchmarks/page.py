@@ -145,7 +145,7 @@ def details(
                     f"{cell.seconds * 1e6:.2f} us" if small else f"{cell.gelem:.3g}",
                     f"{_ratio(cell)} {cell.fastest or ''}",
                     "-" if cell.share is None else f"{cell.share:.0%}",
-                    "-" if counted is None else f"{counted:.1f}",
+                    "-" if counted is None or small else f"{counted:.1f}",
                     "-" if taken is None or small else f"{taken:.1f}",
                     report.asked(cell.target),
                     {True: "met", False: "missed", None: "?"}[cell.met],
