@@ -466,8 +466,10 @@ def test_races_of_two_instruction_sets_are_no_page(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux steps through a process this way")
 def test_instructions_are_counted() -> None:
-    few, many = (instructions.executed(lambda n=n: sum(range(n))) for n in (100, 1100))
-    assert few < many - 5_000  # some instructions a number, beside what else Python may do
+    few, many = (
+        min(instructions.executed(lambda n=n: sum(range(n))) for _ in range(4)) for n in (100, 5100)
+    )
+    assert few + 5_000 < many  # Python's own are many, and now and then more
 
 
 @pytest.mark.parametrize(
