@@ -467,9 +467,9 @@ def test_races_of_two_instruction_sets_are_no_page(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux steps through a process this way")
 def test_instructions_are_counted() -> None:
     few, many = (
-        min(instructions.executed(lambda n=n: sum(range(n))) for _ in range(4)) for n in (100, 5100)
+        min(instructions.executed(lambda n=n: sum(range(n))) for _ in range(3)) for n in (0, 300)
     )
-    assert few + 5_000 < many  # Python's own are many, and now and then more
+    assert few + 300 < many  # the least: now and then Python has more to do
 
 
 @pytest.mark.parametrize(
