@@ -456,7 +456,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
             for (; j + LANES <= end; j += LANES) {
                 if (j + BLOCK + LANES <= next_stop)
                     K(raise_peak)(&next_peak, x + j + BLOCK);
-                K(prefetch_group)(x + j, BLOCK + BLOCK / 2);
+                K(prefetch_group)(x + j);
                 K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
                 if (y)
                     K(load_group)(y + j, LANES, 0, y_group);

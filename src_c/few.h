@@ -66,6 +66,17 @@ KLCE_INLINE void K(load_tile)(const klce_call *call, int k, ptrdiff_t row, K(til
         K(load_columns)(call, k, row + w * WIDTH, tile->column[w]);
 }
 
+/* Asks for the lines of operand k's tile, to which columns will be written, if they are more than
+ * the processor itself would have asked for by then. */
+KLCE_INLINE void K(prefetch_tile)(const klce_call *call, int k, ptrdiff_t row)
+{
+    uintptr_t first = (uintptr_t)K(row_out)(call, k, row);
+    ptrdiff_t size = call->n * (ptrdiff_t)sizeof(elem);
+    if (call->step[k] == size && KLCE_TILE * size >= 4096)
+        for (ptrdiff_t line = 0; line < KLCE_TILE * size; line += 64)
+            KLCE_PREFETCH((void *)(first + (uintptr_t)line));
+}
+
 /* Writes columns to operand k; what they held is lost. */
 static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff_t row,
                                            K(v) *column)

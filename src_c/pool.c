@@ -138,6 +138,10 @@ static void relax_cpu(void)
 #endif
 }
 
+/* A store that is followed by a load on which it hangs whether a sleeper is woken.  By exchange: to
+ * the language a store would do, but qemu 7.2 lets the load of an emulated aarch64 overtake it. */
+static void exchange(atomic_uint *word, unsigned value) { (void)atomic_exchange(word, value); }
+
 static int64_t now_ns(void)
 {
     struct timespec t;
@@ -289,7 +293,7 @@ static void wake_elsewhere(int seats, int n)
 
 static void open_gate(int seats)
 {
-    atomic_store(&pool.gate, (unsigned)seats * SEAT);
+    exchange(&pool.gate, (unsigned)seats * SEAT);
     int sleepers = atomic_load(&pool.sleepers);
     int missing = seats - (pool.workers - sleepers); /* workers awake come by themselves */
     if (sleepers > 0 && missing > 0)
@@ -300,7 +304,7 @@ static void wait_until_empty(bool spin)
 {
     unsigned gate = poll_gate(SEATED, false, spin);
     while (gate & SEATED) {
-        atomic_store(&pool.caller_sleeps, 1);
+        exchange(&pool.caller_sleeps, 1);
         if (atomic_load(&pool.gate) & SEATED)
             sleep_on(&pool.caller_sleeps, 1);
         gate = atomic_load(&pool.gate);

@@ -22,10 +22,12 @@
 #define KLCE_INLINE static inline __attribute__((always_inline, unused))
 #define KLCE_NOINLINE __attribute__((noinline))
 #define KLCE_PREFETCH(address) __builtin_prefetch(address)
+#define KLCE_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #else
 #define KLCE_INLINE static inline
 #define KLCE_NOINLINE
 #define KLCE_PREFETCH(address) ((void)(address))
+#define KLCE_PREFETCH_L2(address) ((void)(address))
 #endif
 
 /* Loops over the vectors of a group are unrolled whole, so that arrays of vectors live in

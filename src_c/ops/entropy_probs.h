@@ -86,7 +86,7 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
             EACH_VECTOR(v) sum[v] = product[v] = raised_product[v] = K(set)(0);
             for (ptrdiff_t j = i ? i : LANES; j < end; j += LANES) {
                 K(v) loser[VECTORS], least = K(set)(SMALL);
-                K(prefetch_group)(p + j, BLOCK);
+                K(prefetch_group)(p + j);
                 K(load_group)(p + j, end - j, 0, group);
                 EACH_VECTOR(v)
                 {

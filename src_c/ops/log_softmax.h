@@ -58,6 +58,7 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     K(v) group[VECTORS];
     int careful = state[FIELD(REST)] < SLIGHT;
     for (ptrdiff_t i = low; i < high; i += LANES) {
+        K(prefetch_stored)(y + i);
         K(load_group)(x + i, high - i, 0, group);
         if (careful)
             EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log, 1);
@@ -72,6 +73,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
     K(tile) tile;
+    K(prefetch_tile)(call, 2, row);
     K(sum_exp_few)(call, 0, row, &tile, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {

@@ -128,7 +128,9 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
     ptrdiff_t i = low;
     for (; i + LANES <= high; i += LANES) {
-        K(prefetch_group)(x + i, BLOCK);
+        K(prefetch_group)(x + i);
+        if (kept && sizeof(elem) == sizeof(real)) /* else it is scratch memory, in cache */
+            K(prefetch_stored)((const elem *)kept + i);
         K(load_group)(x + i, LANES, 0, group);
         K(softmax_add_group)(c, &from, group, sum, lost);
         if (kept)
@@ -273,6 +275,8 @@ KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrd
     K(v) group[VECTORS];
     ptrdiff_t i = low;
     for (; i + LANES <= high; i += LANES) {
+        if (kept != (const real *)y)
+            K(prefetch_stored)(y + i);
         if (kept)
             V(load_group)(kept + i, LANES, 0, group);
         else
@@ -306,6 +310,7 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) tile;
     K(v) sum[LANES], lost[LANES], anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
+    K(prefetch_tile)(call, 2, row);
     K(load_tile)(call, 0, row, &tile);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) *e = tile.column[i / WIDTH];
