@@ -152,12 +152,12 @@ static int has_few_classes(const klce_call *call)
     return call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
 }
 
-static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
-                               ptrdiff_t high)
+/* Within the environment of kernels. */
+static void run_rows_within(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
+                            ptrdiff_t high)
 {
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
-    klce_environment saved = klce_enter();
 
     if (kernel->rows) {
         kernel->rows(call, low, high);
@@ -168,6 +168,13 @@ static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel,
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
         (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
+}
+
+static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
+                               ptrdiff_t high)
+{
+    klce_environment saved = klce_enter();
+    run_rows_within(call, kernel, low, high);
     klce_leave(saved);
 }
 
@@ -274,9 +281,10 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
         call.mask += low * call.mask_step;
     call.arg[out] = (char *)results;
     call.step[out] = size;
+    klce_environment saved = klce_enter(); /* once: a switch takes as long as a hundred rows */
     for (; low < high; low += ROWS) {
         call.rows = ROWS < high - low ? ROWS : high - low;
-        run_rows_of_kernel(&call, j->kernel, 0, call.rows);
+        run_rows_within(&call, j->kernel, 0, call.rows);
         klce_sum_chunks(dtype_of_results(&call), call.arg[out], call.rows, size,
                         j->sums + low / KLCE_SUM_CHUNK);
         for (int k = 0; k < out; k++)
@@ -284,6 +292,7 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
         if (call.mask)
             call.mask += ROWS * call.mask_step;
     }
+    klce_leave(saved);
 }
 
 /* Where some rows' operands are packed, in one piece of scratch memory. */

@@ -36,7 +36,6 @@ SUM_OF_CHUNK(double)
 void klce_sum_chunks(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step,
                      double *sums)
 {
-    klce_environment saved = klce_enter();
     ptrdiff_t i = 0;
     if (step == (ptrdiff_t)klce_real_sizes[dtype]) {
         i = count / CHUNK;
@@ -48,15 +47,16 @@ void klce_sum_chunks(klce_dtype dtype, const char *values, ptrdiff_t count, ptrd
         sums[i] = dtype == KLCE_DTYPE_f32 ? sum_chunk_float(own, here, step)
                                           : sum_chunk_double(own, here, step);
     }
-    klce_leave(saved);
 }
 
 static void run_task(void *context, ptrdiff_t index)
 {
     const job *j = context;
     ptrdiff_t low = index * TASK * CHUNK, left = j->count - low;
+    klce_environment saved = klce_enter();
     klce_sum_chunks(j->dtype, j->values + low * j->step, left < TASK * CHUNK ? left : TASK * CHUNK,
                     j->step, j->sums + index * TASK);
+    klce_leave(saved);
 }
 
 /* By Neumaier's compensated sum:

@@ -4,6 +4,7 @@
 
 #include "klce.h"
 
+/* Within the environment of kernels. */
 void klce_sum_chunks(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step,
                      double *sums);
 
