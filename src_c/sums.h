@@ -114,22 +114,24 @@ KLCE_INLINE double K(total)(const K(lanes) *lanes)
 #endif
 }
 
+/* The cache lines of a group, by their offsets. */
+#define EACH_LINE(line)                                                                            \
+    KLCE_UNROLL for (uintptr_t line = 0; line < LANES * sizeof(elem); line += 64)
+
 /* Asks for a group that will be read, 16 KB on, which may lie beyond the array.  What computes for
  * longer than its operands take to arrive would otherwise wait for them first: the hardware's
  * prefetcher stops at each page, and its window holds less than a block's arithmetic.  Into L2: the
  * first level has 16 lines to wait for, and what is on its way from memory would keep them all. */
 KLCE_INLINE void K(prefetch_group)(const elem *x)
 {
-    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64)
-        KLCE_PREFETCH_L2((void *)((uintptr_t)x + 16384 + line));
+    EACH_LINE(line) KLCE_PREFETCH_L2((void *)((uintptr_t)x + 16384 + line));
 }
 
 /* Asks for a group that will be stored, 2 KB on: a store waits for the rest of its line, and so do
  * all behind it. */
 KLCE_INLINE void K(prefetch_stored)(const elem *y)
 {
-    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64)
-        KLCE_PREFETCH((void *)((uintptr_t)y + 2048 + line));
+    EACH_LINE(line) KLCE_PREFETCH((void *)((uintptr_t)y + 2048 + line));
 }
 
 /* Asks for groups of two operands that one loop reads, with AVX-512 alone: on Zen 3, without it,
@@ -138,7 +140,7 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 {
 #if KLCE_VECTOR_BYTES == 64
     uintptr_t offset = (uintptr_t)ahead * sizeof(elem);
-    KLCE_UNROLL for (int line = 0; line < LANES * (int)sizeof(elem); line += 64)
+    EACH_LINE(line)
     {
         KLCE_PREFETCH((void *)((uintptr_t)p + offset + line));
         KLCE_PREFETCH((void *)((uintptr_t)q + offset + line));
@@ -147,6 +149,8 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
     (void)p, (void)q, (void)ahead;
 #endif
 }
+
+#undef EACH_LINE
 
 /* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come, unless
  * one row is longer than that. */
