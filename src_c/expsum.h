@@ -37,9 +37,13 @@ enum {
     K(ORIGIN),   /* what the exponentials are measured from */
     K(REF),      /* the integer, likewise */
     K(WEIGHTED), /* the sum of exp * (max - x), or of exp * (x - y), boosted, if asked for */
-    K(SQUARES)   /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
+    K(SQUARES),  /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
+    /* Of rows of few classes with y, where WEIGHTED is the sum of exp * apart,
+     * apart = (x - y) - CENTRE, the maximum's term too: */
+    K(SIZES) = K(SQUARES), /* the sum of exp * |apart|, likewise */
+    K(CENTRE)              /* the difference of the maxima, in `real`; 0 if one is infinite */
 };
-LAST_FIELD(SQUARES);
+LAST_FIELD(CENTRE);
 
 /* A call's constants: of the row's type, and in float64 for the states. */
 typedef struct {
@@ -104,6 +108,13 @@ KLCE_INLINE K(v) K(exp_measured)(const K(expsum_context) *c, const K(measure) *f
 {
     K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
     return K(exp_mantissa)(&c->e, parts.r) * parts.scale;
+}
+
+/* The same by its tail, as a sum has it. */
+KLCE_INLINE K(v) K(exp_by_tail)(const K(expsum_context) *c, const K(measure) *from, K(v) z)
+{
+    K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
+    return K(fma)(K(exp_tail)(&c->e, parts.r), parts.scale, parts.scale);
 }
 
 /* exp((from - to)/T), `from` and `to` being origin/T + ref*ln2: what a sum is multiplied by to be
@@ -509,6 +520,72 @@ static KLCE_NOINLINE void K(sum_exp_and_apart)(const K(expsum_context) *c, const
     K(expsum)(c, x, y, n, state, 1);
 }
 
+/* Of rows of few classes, how far x is from another row y: (x - y) - centre, right to the last
+ * place (Knuth's two-sum), and infinite where y is -inf and x is not.  10 instructions. */
+KLCE_INLINE K(v) K(apart_of)(K(v) x, K(v) y, K(v) centre)
+{
+    K(v) s = x - y, t = s - x, least = K(set)(LEAST_APART);
+    K(v) error = K(max)((x - (s - t)) - (y + t), least); /* nan of infinite ones is passed over */
+    return K(max)((s - centre) + error, least);
+}
+
+/* The centre, the distance of the maxima: about it, distances are hardly larger than log(q/p).  0
+ * where a maximum is infinite. */
+KLCE_INLINE K(v) K(centre_apart)(K(v) x_max, K(v) y_max)
+{
+    K(v) centre = x_max - y_max;
+    K(m) finite = K(lt)(K(max)(centre, -centre), K(set)((real)INFINITY));
+    return K(select)(finite, centre, K(set)(0));
+}
+
+/* Whether a class of WIDTH rows is farther than `near` from the centre; where none is, the sums of
+ * distances are no use (kl_logits.h), nor do they pay for fewer classes than APART_CLASSES, of
+ * which some row of a tile lacks digits as a rule. */
+#define APART_NEAR 0.3
+enum { K(APART_CLASSES) = 4 };
+KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) centre, real near)
+{
+    for (ptrdiff_t j = 0; j < n; j++) {
+        K(v) apart = (x[j] - y[j]) - centre;
+        if (K(any)(K(lt)(K(set)(near), K(max)(apart, -apart))))
+            return 1;
+    }
+    return 0;
+}
+
+/* WEIGHTED, SIZES and CENTRE of a row whose other sums stand in its state: by a sweep of its own,
+ * for the rows that no tile takes. */
+static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x, const elem *y,
+                                       double y_max, ptrdiff_t n, double *state)
+{
+    K(measure) from =
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
+    K(v) centre = K(centre_apart)(K(set)((real)state[FIELD(MAX)]), K(set)((real)y_max));
+    K(v) x_group[VECTORS], y_group[VECTORS], weighted[VECTORS], sizes[VECTORS];
+    K(lanes) weighted_lanes = K(no_lanes)(), sizes_lanes = K(no_lanes)();
+    real lane[WIDTH];
+    EACH_VECTOR(v) weighted[v] = sizes[v] = K(set)(0);
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        K(load_group)(x + j, n - j, (real)NAN, x_group);
+        K(load_group)(y + j, n - j, 0, y_group);
+        EACH_VECTOR(v)
+        {
+            K(m) is_class = K(eq)(x_group[v], x_group[v]); /* what is nan has no sums anyway */
+            K(v) z = K(max)(from.floor, x_group[v] - from.origin);
+            K(v) e = K(select)(is_class, K(exp_by_tail)(c, &from, z), K(set)(0));
+            K(v) apart = K(apart_of)(x_group[v], y_group[v], centre);
+            weighted[v] = K(fma)(e, apart, weighted[v]);
+            sizes[v] = K(fma)(e, K(max)(apart, -apart), sizes[v]);
+        }
+    }
+    K(add_lanes)(&weighted_lanes, weighted);
+    K(add_lanes)(&sizes_lanes, sizes);
+    V(store)(lane, centre);
+    state[FIELD(WEIGHTED)] = K(total)(&weighted_lanes);
+    state[FIELD(SIZES)] = K(total)(&sizes_lanes);
+    state[FIELD(CENTRE)] = (double)lane[0];
+}
+
 /* The references of WIDTH rows, by their maxima: as reference_of and measure_from, lane by lane. */
 typedef struct {
     K(v) origin, ref;
@@ -531,20 +608,26 @@ KLCE_INLINE K(references)
 }
 
 /* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
- * and, unless labels are NULL, the values at them. */
+ * unless labels are NULL, the values at them; and unless y is, what sum_apart leaves, y being the
+ * tile of other rows and y_max their maxima: WEIGHTED is nan where all of WIDTH rows are near. */
 KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, K(tile) *tile,
-                               double *state, int moments, K(labels) *labels)
+                               double *state, int moments, K(labels) *labels, const K(tile) *y_tile,
+                               const double *y_max)
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
     K(load_tile)(call, operand, row, tile);
-    K(v) sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
+    K(v) sum[LANES], tail[LANES], weighted[LANES], sizes[LANES], zero = K(set)(0);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(v) *x = tile->column[i / WIDTH];
+        const K(v) *y = y_tile ? y_tile->column[i / WIDTH] : NULL;
         K(v) max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, BOOST, FLOOR);
         K(v) top = max - r.origin, sought = max, at_label = K(set)((real)NAN);
         K(v) label = labels ? K(load_field)(labels->label + i) : zero;
+        K(v) centre = y ? K(centre_apart)(max, K(load_field)(y_max + i)) : zero;
+        int apart =
+            y && n >= K(APART_CLASSES) &&K(are_apart)(x, y, n, centre, (real)(APART_NEAR * c->t));
         EACH_GROUP(group, n) EACH_LANE(l, group, n)
         {
             ptrdiff_t j = group + l;
@@ -561,6 +644,12 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             tail[l] = group ? K(fma)(t, scale, tail[l]) : t * scale;
             if (moments)
                 weighted[l] = group ? K(fma)(e, far, weighted[l]) : e * far;
+            if (apart) {
+                K(v) d = K(apart_of)(x[j], y[j], centre), size = K(max)(d, -d);
+                K(v) whole = K(fma)(t, parts.scale, parts.scale);
+                weighted[l] = group ? K(fma)(whole, d, weighted[l]) : whole * d;
+                sizes[l] = group ? K(fma)(whole, size, sizes[l]) : whole * size;
+            }
         }
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
@@ -568,8 +657,14 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, at_label);
-        if (moments)
+        if (moments || apart)
             K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
+        if (apart)
+            K(sum_columns)(sizes, n, state + FIELD(SIZES) + i);
+        else if (y)
+            K(store_field)(state + FIELD(WEIGHTED) + i, K(set)((real)NAN));
+        if (y)
+            K(store_field)(state + FIELD(CENTRE) + i, centre);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY)))) {
             K(v) nan = zero; /* where a row holds one */
             real found[WIDTH];
@@ -589,13 +684,21 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
                                          K(tile) *tile, double *state)
 {
-    K(expsum_few)(call, operand, row, tile, state, 0, NULL);
+    K(expsum_few)(call, operand, row, tile, state, 0, NULL, NULL, NULL);
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
                                                       ptrdiff_t row, K(tile) *tile, double *state)
 {
-    K(expsum_few)(call, operand, row, tile, state, 1, NULL);
+    K(expsum_few)(call, operand, row, tile, state, 1, NULL, NULL, NULL);
+}
+
+/* Of operand 0, with its distances to the rows of a tile of maxima y_max. */
+static KLCE_NOINLINE void K(sum_exp_and_apart_few)(const klce_call *call, ptrdiff_t row,
+                                                   K(tile) *tile, const K(tile) *y,
+                                                   const double *y_max, double *state)
+{
+    K(expsum_few)(call, 0, row, tile, state, 0, NULL, y, y_max);
 }
 
 /* Of operand 0, with the values at its labels. */
@@ -603,7 +706,7 @@ static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdif
                                                    double *state, K(labels) *labels)
 {
     K(tile) tile;
-    K(expsum_few)(call, 0, row, &tile, state, 0, labels);
+    K(expsum_few)(call, 0, row, &tile, state, 0, labels, NULL, NULL);
 }
 
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)
@@ -674,3 +777,4 @@ KLCE_INLINE v_f64 K(log_of_rest)(const K(expsum_context) *c, const double *state
 #undef DIRECT
 #undef SQUARE_BITS
 #undef LEAST_APART
+#undef APART_NEAR

@@ -140,11 +140,15 @@ static void K(js_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
+    K(tile) x, y;
     if (!K(js_logits_plain)(call)) {
         K(js_logits_logits_few)(call, row);
         return;
     }
-    K(logits_few)(call, K(js_logits_term), row, state);
+    K(sum_exp_few)(call, 0, row, &x, state);
+    K(sum_exp_few)(call, 1, row, &y, state + FIELD(OTHER));
+    K(logits_relate)(call, row, KLCE_TILE, state);
+    K(logits_second_few)(call, K(js_logits_term), &x, &y, state);
     K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
 }
 

@@ -9,7 +9,8 @@
  * whose first sum the sweep of x takes along.  What rounding makes of it is some units of
  * sum p |x - y|/T, and that is at most KL + |L(x) - L(y)| + 2/e: it exceeds its own mean by twice
  * the sum of p log(q/p) where that is positive, and t is at most exp(t)/e, with sum p (q/p) = 1.
- * So where KL is a fair share of it, the digits are there.
+ * So where KL is a fair share of it, the digits are there.  Rows of few classes, whose sums may be
+ * small by themselves, take distances about that of their maxima and sum their sizes as well.
  */
 
 /* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it
@@ -40,7 +41,7 @@ KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_meas
 }
 
 /* y's fields between the first sweep and the relation, behind x's. */
-enum { K(KL_Q) = K(WEIGHTED) + 1 };
+enum { K(KL_Q) = K(CENTRE) + 1 };
 _Static_assert(FIELD(KL_Q) + FIELD(REF) < FIELD(PLAIN_KL), "what stays stands behind both");
 
 /* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
@@ -68,15 +69,15 @@ static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdi
 {
     const K(expsum_context) *c = K(context)(call);
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    /* Rows of few classes have the second sweep, as those side by side. */
+    K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
     if (call->n > FEW && K(seem_unlike)(c, x, y)) {
-        K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
         K(sum_exp_and_apart)(c, x + low, y + low, high - low, state); /* y is in cache */
-    } else {
-        K(sum_exp)(c, x + low, high - low, state);
-        K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
-        state[FIELD(WEIGHTED)] = NAN;
+        return;
     }
+    K(sum_exp)(c, x + low, high - low, state);
+    state[FIELD(WEIGHTED)] = NAN;
+    if (call->n <= FEW && call->n >= K(APART_CLASSES))
+        K(sum_apart)(c, x, y, state[FIELD(KL_Q) + FIELD(MAX)], call->n, state);
 }
 
 static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
@@ -85,24 +86,57 @@ static void K(kl_logits_merge)(const klce_call *call, double *into, const double
     K(expsum_merge)(call, into + FIELD(KL_Q), from + FIELD(KL_Q));
 }
 
-/* PLAIN_KL is nan where it has not the digits, or is no number: of a y of -inf, of nan. */
+/* KL of the sums of the first sweep; nan where it has not the digits, or is no number: of a y of
+ * -inf, of nan.  `size` is what its rounding is a share of, which is at most four times KL. */
+KLCE_INLINE v_f64 K(with_digits)(v_f64 kl, v_f64 size)
+{
+    v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
+    m_f64 digits = le_f64(size, set_f64(4) * kl);
+    m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
+    return select_f64(and_f64(digits, number), kl, set_f64(NAN));
+}
+
+/* Of rows that are related, by the mean of (x - y)/T, whose size is bounded as said above. */
+KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, const double *state, v_f64 mean, int i)
+{
+    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), offset = K(state)(state, K(OFFSET), i);
+    v_f64 kl = ((mean + offset) + K(state)(state, K(OFFSET_LOW), i)) * inverse;
+    return K(with_digits)(kl, kl + (one + max_f64(offset, -offset) * inverse));
+}
+
+/* Of rows of few classes, about their centre: with m the maxima and a = (x - y) - centre,
+ *     KL = sum p a/T + (log1p(rest(y)) - log1p(rest(x))) - ((m(x) - m(y)) - centre)/T.
+ * A rest is right to 2^-26 or so, a quarter of what the terms of a sum are, and of log1p(rest)
+ * the share rest/(1 + rest) of that shows.  Where all |a| <= APART_NEAR T no row has the digits: KL
+ * is at most the sum of p (exp(-a/T) - 1 + a/T), which is below 0.17 of that of p |a|/T. */
+KLCE_INLINE v_f64 K(plain_kl_of_few)(const K(expsum_context) *c, const double *state, int i)
+{
+    const double *other = state + FIELD(KL_Q);
+    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), quarter = set_f64(0.25);
+    v_f64 rest = K(rest_of)(c, state, i), other_rest = K(rest_of)(c, other, i);
+    v_f64 share = one / (one + rest);
+    twofold maxima = two_sum(K(state)(state, K(MAX), i), -K(state)(other, K(MAX), i));
+    v_f64 left = (maxima.high - K(state)(state, K(CENTRE), i)) + maxima.low;
+    v_f64 mean = (K(at_maximum)(c, state, K(WEIGHTED), i) * share - left) * inverse;
+    v_f64 size = K(at_maximum)(c, state, K(SIZES), i) * share * inverse;
+    v_f64 kl = mean + K(log1p_for)((other_rest - rest) * share);
+    return K(with_digits)(kl, fma_f64(rest * share + min_f64(other_rest, one), quarter, size));
+}
+
+/* PLAIN_KL, and what the second sweep needs. */
 static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                 double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), nan = set_f64(NAN);
-    v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
     (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 mean = K(at_maximum)(c, state, K(WEIGHTED), i) / (one + K(rest_of)(c, state, i));
+        v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
+        v_f64 mean = K(at_maximum)(c, state, K(WEIGHTED), i) / mass;
+        v_f64 of_few = K(plain_kl_of_few)(c, state, i);
         K(relate_logits)(c, state, state + FIELD(KL_Q), i);
-        v_f64 offset = K(state)(state, K(OFFSET), i);
-        v_f64 kl = ((mean + offset) + K(state)(state, K(OFFSET_LOW), i)) * inverse;
-        v_f64 size = max_f64(offset, -offset) * inverse;
-        m_f64 digits = le_f64(one + size, set_f64(3) * kl);
-        m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
-        store_f64(state + FIELD(PLAIN_KL) + i, select_f64(and_f64(digits, number), kl, nan));
+        store_f64(state + FIELD(PLAIN_KL) + i,
+                  call->n <= FEW ? of_few : K(plain_kl)(c, state, mean, i));
     }
 }
 
@@ -138,10 +172,26 @@ static void K(kl_logits_prepare)(klce_call *call)
 
 static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
-    double state[KLCE_FIELDS * KLCE_TILE];
-    K(logits_few)(call, K(kl_logits_term), row, state);
-    for (int i = 0; i < KLCE_TILE; i++)
-        state[FIELD(PLAIN_KL) + i] = NAN;
+    const K(expsum_context) *c = K(context)(call);
+    double state[KLCE_FIELDS * KLCE_TILE], *plain = state + FIELD(PLAIN_KL);
+    K(tile) x, y;
+    int lacks = 0;
+    K(sum_exp_few)(call, 1, row, &y, state + FIELD(KL_Q));
+    K(sum_exp_and_apart_few)(call, row, &x, &y, state + FIELD(KL_Q) + FIELD(MAX), state);
+    EACH_STATE(i, KLCE_TILE)
+    {
+        v_f64 kl = K(state)(state, K(WEIGHTED), i);
+        if (any_f64(eq_f64(kl, kl))) /* not where all are near */
+            kl = K(plain_kl_of_few)(c, state, i);
+        store_f64(plain + i, kl);
+        lacks |= any_f64(not_f64(eq_f64(kl, kl)));
+    }
+    if (!lacks) {
+        K(put)(call, 3, row, KLCE_TILE, plain);
+        return;
+    }
+    EACH_STATE(i, KLCE_TILE) K(relate_logits)(c, state, state + FIELD(KL_Q), i);
+    K(logits_second_few)(call, K(kl_logits_term), &x, &y, state);
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 

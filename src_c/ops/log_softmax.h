@@ -33,8 +33,17 @@ KLCE_INLINE K(inverse) K(inverse_of)(double inverse)
 /* Below, a logarithm may be subnormal, and shows at the maximum alone. */
 #define SLIGHT (KLCE_REAL_IS_F64 ? (real)0x1p-900 : (real)0x1p-100)
 
-/* d/T - log; -inf where d is.  `careful` serves vectors with a log below SLIGHT, which no product
- * must meet: a subnormal number there costs a hundred cycles. */
+/* How d/T - log is found.  At a temperature of 1 by that difference, the same bits.  SLIGHT_TOO is
+ * for vectors with a log below SLIGHT, which no product must meet: a subnormal number there costs a
+ * hundred cycles. */
+typedef enum { K(DIFFERENCE), K(SCALED), K(SLIGHT_TOO) } K(less_kind);
+
+KLCE_INLINE K(less_kind) K(kind_of_less)(double t, int has_slight)
+{
+    return t == 1 ? K(DIFFERENCE) : has_slight ? K(SLIGHT_TOO) : K(SCALED);
+}
+
+/* d/T - log; -inf where d is. */
 KLCE_INLINE K(v) K(scaled_less)(K(v) d, K(inverse) inverse, K(v) log, int careful)
 {
     K(v) zero = K(set)(0), less = log;
@@ -56,22 +65,25 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     K(v) log = K(set)((real)state[FIELD(REST)]);
     K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
     K(v) group[VECTORS];
-    int careful = state[FIELD(REST)] < SLIGHT;
+    K(less_kind) kind = K(kind_of_less)(K(context)(call)->t, state[FIELD(REST)] < SLIGHT);
     for (ptrdiff_t i = low; i < high; i += LANES) {
         K(prefetch_stored)(y + i);
         K(load_group)(x + i, high - i, 0, group);
-        if (careful)
-            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log, 1);
+        EACH_VECTOR(v) group[v] = group[v] - max;
+        if (kind == K(DIFFERENCE))
+            EACH_VECTOR(v) group[v] = group[v] - log;
+        else if (kind == K(SCALED))
+            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v], inverse, log, 0);
         else
-            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v] - max, inverse, log, 0);
+            EACH_VECTOR(v) group[v] = K(scaled_less)(group[v], inverse, log, 1);
         K(store_group)(y + i, high - i, group);
     }
 }
 
 static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
-    double state[KLCE_FIELDS * KLCE_TILE];
-    K(inverse) inverse = K(inverse_of)(1 / K(context)(call)->t);
+    double state[KLCE_FIELDS * KLCE_TILE], t = K(context)(call)->t;
+    K(inverse) inverse = K(inverse_of)(1 / t);
     K(tile) tile;
     K(prefetch_tile)(call, 2, row);
     K(sum_exp_few)(call, 0, row, &tile, state);
@@ -80,10 +92,13 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
         K(v) max = K(load_field)(state + FIELD(MAX) + i);
         K(v) log = K(load_field)(state + FIELD(REST) + i);
         K(v) *x = tile.column[i / WIDTH];
-        int careful = K(any)(K(lt)(log, K(set)(SLIGHT)));
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            x[j] = careful ? K(scaled_less)(x[j] - max, inverse, log, 1)
-                           : K(scaled_less)(x[j] - max, inverse, log, 0);
+        K(less_kind) kind = K(kind_of_less)(t, K(any)(K(lt)(log, K(set)(SLIGHT))));
+        for (ptrdiff_t j = 0; j < call->n; j++) {
+            K(v) d = x[j] - max;
+            x[j] = kind == K(DIFFERENCE) ? d - log
+                   : kind == K(SCALED)   ? K(scaled_less)(d, inverse, log, 0)
+                                         : K(scaled_less)(d, inverse, log, 1);
+        }
         K(store_columns)(call, 2, row + i, x);
     }
 }

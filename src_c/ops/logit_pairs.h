@@ -234,19 +234,15 @@ KLCE_INLINE v_f64 K(of_probabilities)(const K(expsum_context) *c, const double *
     return (one + K(to_maximum)(c, state, i)) * set_f64(PAIR_UNBOOST) / mass;
 }
 
-/* A tile of rows of few classes, up to their sums. */
-KLCE_INLINE void K(logits_few)(const klce_call *call, K(logit_term) term_of, ptrdiff_t row,
-                               double *state)
+/* The second sweep of a tile of rows of few classes, which are related. */
+KLCE_INLINE void K(logits_second_few)(const klce_call *call, K(logit_term) term_of,
+                                      const K(tile) *x_tile, const K(tile) *y_tile, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
-    K(tile) x_tile, y_tile;
     K(v) terms[LANES], drift[LANES], term, moved;
-    K(sum_exp_few)(call, 0, row, &x_tile, state);
-    K(sum_exp_few)(call, 1, row, &y_tile, state + FIELD(OTHER));
-    K(logits_relate)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(pair_measure) by = K(pair_measures_of)(c, state, i);
-        const K(v) *x = x_tile.column[i / WIDTH], *y = y_tile.column[i / WIDTH];
+        const K(v) *x = x_tile->column[i / WIDTH], *y = y_tile->column[i / WIDTH];
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
             term_of(c, &by, x[group + l], y[group + l], &term, &moved);
