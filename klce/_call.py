@@ -49,10 +49,20 @@ def called(
         result = kernel(*args, out=out)
     else:
         outs = out if isinstance(out, tuple) else (out,) * kernel.nout
-        by_slabs = where is None and _ufuncs.run_slabs(kernel.__name__, args, axis, outs)
-        if by_slabs:
-            result = by_slabs if kernel.nout > 1 else by_slabs[0]
+        whole = where is None and _ufuncs.run_whole(kernel.__name__, args, axis, outs)
+        if whole:
+            result = whole if kernel.nout > 1 else whole[0]
         else:
             result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
     _ufuncs.raise_trouble()
     return result
+
+
+def totals(kernel: np.ufunc, *args: Any, axis: int = -1) -> tuple[float, ...] | None:
+    """Return the sums of each output that `called` gives, a number a row, which are not kept.
+
+    None for arrays that are not whole ones as the kernel takes them.
+    """
+    sums = _ufuncs.run_whole(kernel.__name__, args, axis)
+    _ufuncs.raise_trouble()
+    return sums

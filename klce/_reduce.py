@@ -74,11 +74,24 @@ def reduced(
     """
     if how == "none":
         return in_unit(losses, nats)
-    if how is Sums:
-        return np.array([total(losses), counted])
     if dtype is None:
         dtype = losses.dtype
-    result = reduction_of(total(losses), how, counted, nats, batch, dtype)
+    return of_total(total(losses), how, counted, nats, out, dtype, batch)
+
+
+def of_total(
+    total: float,
+    how: Any,
+    counted: float,
+    nats: float,
+    out: Array | None,
+    dtype: DType,
+    batch: int = 1,
+) -> Any:
+    """Reduce values of which this is the total, as `reduced` does, and put it into `out` if any."""
+    if how is Sums:
+        return np.array([total, counted])
+    result = reduction_of(total, how, counted, nats, batch, dtype)
     if out is None:
         return result
     out[...] = result

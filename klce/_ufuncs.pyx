@@ -29,6 +29,7 @@ cdef extern from "klce.h" nogil:
         KLCE_OP_COUNT
         KLCE_DTYPE_COUNT
         KLCE_MAX_ARGS
+        KLCE_TOTALS
         KLCE_SCORE_COUNT
         KLCE_COMPARE_COUNT
         KLCE_TOP
@@ -71,7 +72,7 @@ cdef extern from "klce.h" nogil:
     int klce_run(const klce_call *call)
     Py_ssize_t klce_check_labels(const int64_t *labels, Py_ssize_t count,
                                  int64_t classes, int64_t ignore, int64_t *counted)
-    int klce_run_total(const klce_call *call, double *total)
+    int klce_run_totals(const klce_call *call, double *totals)
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
@@ -487,7 +488,7 @@ cdef class Plain:
 
     ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, its rows
     reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
-    gufunc. The classes may be on any axis (see run_slabs). None for arguments of any other kind:
+    gufunc. The classes may be on any axis (see run_whole). None for arguments of any other kind:
     not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
     different shapes, or with a label out of range. The result goes to `out`, where that is an array
     of its very shape and dtype: a loss or a reduction when nothing can go wrong any more, another
@@ -610,7 +611,7 @@ cdef class Plain:
         cdef PyThreadState *state = released(call)
         cdef int status, met = 0
         cdef Py_ssize_t rows = call.rows * call.slabs
-        status = klce_run(call) if total == NULL else klce_run_total(call, total)
+        status = klce_run(call) if total == NULL else klce_run_totals(call, total)
         if status == KLCE_OK:
             # Kernels tell what labels they met: most calls need no look at those of their own.
             met = atomic_load(call.labels_met)
@@ -624,18 +625,18 @@ cdef class Plain:
         return not met & KLCE_BAD_LABEL
 
 
-def run_slabs(str name, tuple args not None, Py_ssize_t axis, tuple outs not None):
-    """Call a kernel on arrays whose classes are on an axis before the last, counted from the end.
+def run_whole(str name, tuple args not None, Py_ssize_t axis, tuple outs=None):
+    """Call a kernel on whole arrays, whose classes are on an axis that is counted from the end.
 
     A gufunc's loop would be given the rows after the axis alone, once for each index before it.
-    Returns the outputs, new ones for None; or None, having done nothing, for arguments other than
-    C-contiguous arrays of the kernel's dtypes, those that are the same for all rows, and outputs
-    apart from them.
+    Returns the outputs, new ones for None in `outs`; without `outs` the sums of the rows' results,
+    which are not kept. None, having done nothing, for arguments other than C-contiguous arrays of
+    the kernel's dtypes, those that are the same for all rows, and outputs apart from them.
     """
     inputs, outputs = OPS[name].split(">")
     letters = inputs + outputs
     cdef object operand
-    cdef list operands = [*args, *outs]
+    cdef list operands = [*args, *(outs or ())]
     cdef cnp.ndarray first, array
     cdef int dtype, axes, i, k, other, number, outputs_from = len(inputs)
     cdef cnp.npy_intp *own
@@ -645,17 +646,18 @@ def run_slabs(str name, tuple args not None, Py_ssize_t axis, tuple outs not Non
     cdef bint whole[KLCE_MAX_ARGS]  # has values of its own for each row
     cdef bint in_place
     cdef char letter
+    cdef double totals[KLCE_TOTALS]
     cdef atomic_int labels_met
     cdef klce_call call
     if not set(letters) <= set("vgwlsid") or not cnp.PyArray_CheckExact(args[0]):
         return None
     first = args[0]
     dtype, axes = element_of(first), cnp.PyArray_NDIM(first)
-    if dtype < 0 or not -axes <= axis < -1 or cnp.PyArray_SIZE(first) == 0:
+    if dtype < 0 or not -axes <= axis < 0 or cnp.PyArray_SIZE(first) == 0:
         return None
     cdef bint side_by_side = start_call(&call, list(OPS).index(name), dtype, first, axes + axis,
                                         rows_shape, &labels_met)
-    for k in range(len(letters)):
+    for k in range(len(operands)):
         letter, operand, whole[k] = <char>ord(letters[k]), operands[k], False
         if letter == b"i" or (letter == b"l" and isinstance(operand, int)):
             integer[k] = operand
@@ -689,23 +691,25 @@ def run_slabs(str name, tuple args not None, Py_ssize_t axis, tuple outs not Non
             call.core[k] = cnp.PyArray_STRIDE(array, 0)
         else:
             return None
-    for k in range(outputs_from, len(letters)):
-        for other in range(len(letters)):
+    for k in range(outputs_from, len(operands)):
+        for other in range(len(operands)):
             if other == k or not isinstance(operands[other], np.ndarray):
                 continue
             in_place = whole[other] and call.arg[other] == call.arg[k] and letters[k] == "v"
             if not in_place and np.may_share_memory(operands[k], operands[other]):
                 return None
     cdef PyThreadState *state = released(&call)
-    cdef int status = klce_run(&call)
+    cdef int status = klce_run(&call) if outs is not None else klce_run_totals(&call, totals)
     if state != NULL:
         PyEval_RestoreThread(state)
     leave_word(status, &labels_met)
+    if outs is None:
+        return tuple([totals[k] for k in range(len(outputs))])
     return tuple(operands[outputs_from:])
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
-    """The index of the first label out of range (-1: none), and how many count before it."""
+    """The index of the first label out of range; if -1, there is none, and how many count."""
     cdef int64_t counted = 0
     cdef Py_ssize_t count = labels.shape[0], bad
     cdef const int64_t *start = &labels[0] if count else NULL

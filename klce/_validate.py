@@ -239,8 +239,10 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
     if values is None:
         return np.ones((), dtype)
-    with np.errstate(over="ignore"):
-        array = _arrays.floats(values, name).astype(dtype, copy=False)
+    array = _arrays.floats(values, name)
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
     if array.size and not (array.min() >= 0 and array.max() < math.inf):
         first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
         where = f" at {', '.join(map(str, first))}" if first else ""
@@ -250,11 +252,16 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     return array
 
 
+def repeated(value: float, count: int, dtype: DType) -> Array:
+    """Return one number as an array of many, by stride 0."""
+    return np.ndarray((count,), dtype, np.array(value, dtype), strides=(0,))
+
+
 def class_weights(values: ArrayLike | None, classes: int, dtype: DType) -> Array:
     """Return ``weight=``, one for each class; a single number, repeated by stride 0, for None."""
     array = weights(values, "weight", dtype)
     if values is None:
-        return np.broadcast_to(array, (classes,))
+        return repeated(1, classes, dtype)
     if array.shape != (classes,):
         raise ValueError(f"weight must have one number a class, ({classes},), got {array.shape}")
     return np.ascontiguousarray(array)
@@ -265,7 +272,7 @@ def spread(
 ) -> Array:
     """Return weights in the shape of what they weigh, to which they broadcast; 0-d for None."""
     array = weights(values, name, dtype)
-    if values is None:
+    if values is None or array.shape == shape:
         return array
     try:
         return np.broadcast_to(array, shape)

@@ -83,32 +83,49 @@ def _loss(
     index: Any = 0
     ignored, counted = _IGNORED, math.prod(shape)
     mask, kept = _masks(where, rows, axis, name)
+    weighted = weight is not None or sample_weight is not None
+    # Weights first: the pool's threads look at the labels, and are awake when the kernel follows.
+    if weighted or soft or smoothing != 0:
+        class_weight = _validate.class_weights(weight, classes, dtype)
+        row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     if soft:
         distribution = _validate.distribution(target, rows)
         if kept is not None:
             index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index, kept)
-        if weight is None and sample_weight is None and smoothing == 0:
+        if not weighted and smoothing == 0:
             operands = [rows, index, ignored, *of_logits]
+            sums = _totals(_PLAIN[form], operands, axis, how, mask)
+            if sums is not None:
+                return _reduce.of_total(sums[0], how, counted, nats, out, dtype)
             losses = _call.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
             return _reduce.reduced(losses, how, counted, nats, out)
-        distribution = np.broadcast_to(dtype.type(0), (classes,))
+        distribution = _validate.repeated(0, classes, dtype)
 
-    class_weight = _validate.class_weights(weight, classes, dtype)
-    row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     kernel = _WEIGHTED.get(form)
     operands = [rows, index, ignored, class_weight, row_weight]
     if soft or smoothing != 0 or kernel is None:
         kernel = _GENERAL[form]
         operands += [distribution, not soft, smoothing, *of_logits]
+    sums = _totals(kernel, operands, axis, how, mask)
+    if sums is not None:
+        return _reduce.of_total(sums[0], how, sums[1] if weighted else counted, nats, out, dtype)
     results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
     taken = _arrays.map_dtype(rows)
     _call.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
-    weighted = weight is not None or sample_weight is not None
     total = _reduce.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
     return _reduce.reduced(losses, how, total, nats, out)
+
+
+def _totals(
+    kernel: np.ufunc, operands: list[Any], axis: int, how: Any, mask: Mask | None
+) -> tuple[float, ...] | None:
+    """Return the sums of a kernel's outputs where they are all that is wanted of them."""
+    if how == "none" or mask is not None:
+        return None
+    return _call.totals(kernel, *operands, axis=axis)
 
 
 @entry("rows", "log_probs", "target", plain=_ufuncs.Plain("nll", _IGNORED))

@@ -703,10 +703,9 @@ static KLCE_NOINLINE void K(sum_exp_and_apart_few)(const klce_call *call, ptrdif
 
 /* Of operand 0, with the values at its labels. */
 static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdiff_t row,
-                                                   double *state, K(labels) *labels)
+                                                   K(tile) *tile, double *state, K(labels) *labels)
 {
-    K(tile) tile;
-    K(expsum_few)(call, 0, row, &tile, state, 0, labels, NULL, NULL);
+    K(expsum_few)(call, 0, row, tile, state, 0, labels, NULL, NULL);
 }
 
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)

@@ -77,7 +77,8 @@ enum {
     KLCE_SEGMENT = 16384,      /* a long row is split at multiples of this, for any thread count */
     KLCE_KEPT_BYTES = 1 << 20, /* half of what a core may have of the caches it shares */
     KLCE_TOP = 1024,           /* the most that the top of a row may be asked for */
-    KLCE_SUM_CHUNK = 256       /* results summed at a time, by eight chains */
+    KLCE_SUM_CHUNK = 256,      /* results summed at a time, by eight chains */
+    KLCE_TOTALS = 2            /* outputs, at most, of which a call may give sums */
 };
 
 /* A label out of range, and one that is ignored. */
@@ -187,12 +188,12 @@ int klce_select_isa(const char *name); /* NULL: the best supported; -1: unknown;
 /* rows.c */
 typedef enum { KLCE_OK = 0, KLCE_NO_MEMORY = -1 } klce_status;
 klce_status klce_run(const klce_call *call);
-/* The same of an op whose one output is a result a row, which goes nowhere: the sum of them all, to
- * the bits of klce_sum. */
-klce_status klce_run_total(const klce_call *call, double *total);
+/* The same of an op whose outputs, up to KLCE_TOTALS, are results a row, which go nowhere: the sum
+ * of each, to the bits of klce_sum. */
+klce_status klce_run_totals(const klce_call *call, double *totals);
 
 /* labels.c: the first i in [0, count) whose label is neither in [0, classes) nor equal to `ignore`;
- * -1 if there is none.  *counted receives the labels not ignored. */
+ * -1 if there is none, and *counted receives the labels not ignored. */
 ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t classes, int64_t ignore,
                             int64_t *counted);
 

@@ -72,7 +72,7 @@ typedef struct {
     layout layout;
     int pass;
     double *states;          /* of all segments of all rows, when rows are split */
-    double *sums;            /* of the chunks of results, when those are not kept */
+    double **sums;           /* of the chunks of each output's results, when those are not kept */
     ptrdiff_t scratch_bytes; /* see scratch_of */
     _Atomic(char *) spare[SPARES];
     atomic_int failed;
@@ -271,22 +271,25 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     enum { ROWS = 4 * KLCE_SUM_CHUNK };
     job *j = context;
     klce_call call = *j->call;
-    double results[ROWS];
+    double results[KLCE_TOTALS][ROWS];
     ptrdiff_t low = index * j->chunk, size = (ptrdiff_t)klce_real_sizes[call.dtype];
     ptrdiff_t high = low + j->chunk < call.rows ? low + j->chunk : call.rows;
-    const int out = j->operands.outputs_from;
+    const int out = j->operands.outputs_from, count = j->operands.count;
     for (int k = 0; k < out; k++)
         call.arg[k] += low * call.step[k];
     if (call.mask)
         call.mask += low * call.mask_step;
-    call.arg[out] = (char *)results;
-    call.step[out] = size;
+    for (int k = out; k < count; k++) {
+        call.arg[k] = (char *)results[k - out];
+        call.step[k] = size;
+    }
     klce_environment saved = klce_enter(); /* once: a switch takes as long as a hundred rows */
     for (; low < high; low += ROWS) {
         call.rows = ROWS < high - low ? ROWS : high - low;
         run_rows_within(&call, j->kernel, 0, call.rows);
-        klce_sum_chunks(dtype_of_results(&call), call.arg[out], call.rows, size,
-                        j->sums + low / KLCE_SUM_CHUNK);
+        for (int k = out; k < count; k++)
+            klce_sum_chunks(dtype_of_results(&call), call.arg[k], call.rows, size,
+                            j->sums[k - out] + low / KLCE_SUM_CHUNK);
         for (int k = 0; k < out; k++)
             call.arg[k] += ROWS * call.step[k];
         if (call.mask)
@@ -513,8 +516,8 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
     return chunk < 1 ? 1 : chunk;
 }
 
-/* `sums`, if given, receives those of the chunks of results. */
-static klce_status run_rows(klce_call *call, double *sums)
+/* `sums`, if given, receive those of the chunks of results. */
+static klce_status run_rows(klce_call *call, double **sums)
 {
     job j = {.call = call, .operands = operands_of(call->op), .sums = sums};
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
@@ -583,31 +586,38 @@ klce_status klce_run(const klce_call *call)
 
 /* Tasks sum their own results where every thread gets many chunks of them; else the results wait in
  * memory. */
-klce_status klce_run_total(const klce_call *call, double *total)
+klce_status klce_run_totals(const klce_call *call, double *totals)
 {
     klce_call rows = *call;
     job j = {.call = &rows, .operands = operands_of(call->op)};
     ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
     ptrdiff_t chunks = (call->rows + KLCE_SUM_CHUNK - 1) / KLCE_SUM_CHUNK;
-    int out = j.operands.outputs_from;
+    const int out = j.operands.outputs_from, outputs = j.operands.count - out;
+    memset(totals, 0, (size_t)outputs * sizeof *totals);
     if (call->rows <= 0)
-        return *total = 0, KLCE_OK;
+        return KLCE_OK;
     rows.slabs = call->slabs > 1 ? call->slabs : 1;
     ptrdiff_t all_rows = call->rows * rows.slabs;
     int in_tasks = rows.slabs == 1 && lie_together(call, &j.operands) &&
                    chunks >= SUMMED_CHUNKS * klce_get_num_threads();
-    void *memory = malloc((size_t)(in_tasks ? chunks * (ptrdiff_t)sizeof *total : all_rows * size));
+    ptrdiff_t bytes = in_tasks ? chunks * (ptrdiff_t)sizeof *totals : all_rows * size;
+    char *memory = malloc((size_t)(outputs * bytes));
+    double *sums[KLCE_TOTALS];
     if (!memory)
         return KLCE_NO_MEMORY;
-    if (!in_tasks) {
-        rows.arg[out] = memory;
-        rows.step[out] = size;
-        rows.slab_step[out] = call->rows * size;
+    for (int k = 0; k < outputs; k++) {
+        if (in_tasks) {
+            sums[k] = (double *)(memory + k * bytes);
+            continue;
+        }
+        rows.arg[out + k] = memory + k * bytes;
+        rows.step[out + k] = size;
+        rows.slab_step[out + k] = call->rows * size;
     }
-    klce_status status = run_rows(&rows, in_tasks ? memory : NULL);
-    if (status == KLCE_OK)
-        *total = in_tasks ? klce_total_of_chunks(memory, chunks)
-                          : klce_sum(dtype_of_results(call), memory, all_rows, size);
+    klce_status status = run_rows(&rows, in_tasks ? sums : NULL);
+    for (int k = 0; k < outputs && status == KLCE_OK; k++)
+        totals[k] = in_tasks ? klce_total_of_chunks(sums[k], chunks)
+                             : klce_sum(dtype_of_results(call), memory + k * bytes, all_rows, size);
     free(memory);
     return status;
 }

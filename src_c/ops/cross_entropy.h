@@ -40,8 +40,9 @@ static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     K(labels) labels;
+    K(tile) tile;
     K(read_labels)(call, row, KLCE_TILE, &labels);
-    K(sum_exp_at_labels_few)(call, row, state, &labels);
+    K(sum_exp_at_labels_few)(call, row, &tile, state, &labels);
     K(cross_entropy_at)(call, row, KLCE_TILE, state, &labels);
 }
 

@@ -33,10 +33,8 @@ typedef struct {
 KLCE_INLINE K(mix) K(mix_of)(const klce_call *call)
 {
     double e = *(const double *)call->arg[K(SMOOTHING)];
-    int exponent;
-    frexp((double)call->n, &exponent);
     int soft = *(const int64_t *)call->arg[K(INDEXED)] == 0, smooth = e != 0 && call->n > 0;
-    return (K(mix)){soft, smooth, e, ldexp(1, -exponent)};
+    return (K(mix)){soft, smooth, e, smooth ? ldexp(1, -ilogb((double)call->n) - 1) : 1};
 }
 
 /* A coefficient of 0 takes out an infinite value, but not nan. */
@@ -107,10 +105,24 @@ KLCE_INLINE K(v) K(distance)(K(form) form, K(v) top, K(v) q)
     return form == K(LOGITS) ? top - q : K(set)(0) - (form == K(PROBS) ? K(log)(q) : q);
 }
 
+/* What a class adds: a coefficient of 0 takes out its distance.  Where that is nan, of logits, the
+ * row has no sum of exponentials and is nan anyway. */
+KLCE_INLINE K(v) K(weighed)(K(form) form, K(v) coefficient, K(v) distance)
+{
+    if (form != K(LOGITS))
+        return K(weigh)(coefficient, distance);
+    return K(select)(K(eq)(coefficient, K(set)(0)), K(set)(0), coefficient * distance);
+}
+
 /* The sums, as fields of a state: of w_c t_c times the distance and of scale w_c times it, and of
  * these coefficients alone. */
 enum { K(BY_TARGET), K(BY_ALL), K(MASS_BY_TARGET), K(MASS_BY_ALL), K(LOSS_SUMS) };
 LAST_FIELD(MASS_BY_ALL);
+
+KLCE_INLINE int K(is_summed)(const K(mix) *mix, int sum)
+{
+    return sum == K(BY_TARGET) || sum == K(MASS_BY_TARGET) ? mix->soft : mix->smooth;
+}
 
 KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, ptrdiff_t row,
                                ptrdiff_t low, ptrdiff_t high, double *sums)
@@ -121,9 +133,13 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
     K(v) zero = K(set)(0), infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
     K(v) scale = K(set)((real)mix.scale);
     K(lanes) lanes[K(LOSS_SUMS)];
-    for (int f = 0; f < K(LOSS_SUMS); f++)
+    for (int f = 0; f < K(LOSS_SUMS); f++) {
         lanes[f] = K(no_lanes)();
-    for (ptrdiff_t i = low; i < high && (mix.soft || mix.smooth); i += FLUSH) {
+        sums[f * KLCE_TILE] = 0;
+    }
+    if (!mix.soft && !mix.smooth)
+        return;
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
         for (int f = 0; f < K(LOSS_SUMS); f++)
             EACH_VECTOR(v) sum[f][v] = zero;
@@ -139,7 +155,7 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
                     K(v) t = target[v];
                     K(m) proper = K (and)(K(not)(K(lt)(t, zero)), K(lt)(t, infinite));
                     t = weight[v] * K(select)(proper, t, no_number);
-                    sum[K(BY_TARGET)][v] = sum[K(BY_TARGET)][v] + K(weigh)(t, group[v]);
+                    sum[K(BY_TARGET)][v] = sum[K(BY_TARGET)][v] + K(weighed)(form, t, group[v]);
                     sum[K(MASS_BY_TARGET)][v] = sum[K(MASS_BY_TARGET)][v] + t;
                 }
             }
@@ -149,31 +165,34 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
                 EACH_VECTOR(v)
                 {
                     K(v) w = weight[v] * scale;
-                    sum[K(BY_ALL)][v] = sum[K(BY_ALL)][v] + K(weigh)(w, group[v]);
+                    sum[K(BY_ALL)][v] = sum[K(BY_ALL)][v] + K(weighed)(form, w, group[v]);
                     sum[K(MASS_BY_ALL)][v] = sum[K(MASS_BY_ALL)][v] + w;
                 }
         }
         for (int f = 0; f < K(LOSS_SUMS); f++)
-            K(add_lanes)(&lanes[f], sum[f]);
+            if (K(is_summed)(&mix, f))
+                K(add_lanes)(&lanes[f], sum[f]);
     }
     for (int f = 0; f < K(LOSS_SUMS); f++)
-        sums[f * KLCE_TILE] = K(total)(&lanes[f]);
+        if (K(is_summed)(&mix, f))
+            sums[f * KLCE_TILE] = K(total)(&lanes[f]);
 }
 
 /* The same of a tile of rows of few classes, whose maxima stand in `max`; NULL for none. */
-KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const double *max,
-                                 ptrdiff_t row, double *sums)
+KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const K(tile) *tile,
+                                 const double *max, ptrdiff_t row, double *sums)
 {
     K(mix) mix = K(mix_of)(call);
-    K(v) q[FEW], target[FEW], sum[K(LOSS_SUMS)][LANES], zero = K(set)(0);
+    K(v) target[FEW], sum[K(LOSS_SUMS)][LANES], zero = K(set)(0);
     K(v) infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
     const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
     ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    int counts = one == 0 && *weight != 0; /* every class, where all have one weight */
     memset(sums, 0, K(LOSS_SUMS) *KLCE_TILE * sizeof *sums);
     for (int i = 0; i < KLCE_TILE && (mix.soft || mix.smooth); i += WIDTH) {
+        const K(v) *q = tile->column[i / WIDTH];
         K(v) top = max ? K(load_field)(max + i) : zero;
         top = K(select)(K(eq)(top, -infinite), zero, top);
-        K(load_columns)(call, 0, row + i, q);
         if (mix.soft)
             V(load_columns)(call, K(TARGET), row + i, target);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
@@ -183,18 +202,20 @@ KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const doub
             if (mix.soft) {
                 K(m)
                 proper = K (and)(K(not)(K(lt)(target[j], zero)), K(lt)(target[j], infinite));
-                K(v) t = w * K(select)(proper, target[j], no_number), own = K(weigh)(t, distance);
+                K(v) t = w * K(select)(proper, target[j], no_number);
+                K(v) own = K(weighed)(form, t, distance);
                 sum[K(BY_TARGET)][l] = group ? sum[K(BY_TARGET)][l] + own : own;
                 sum[K(MASS_BY_TARGET)][l] = group ? sum[K(MASS_BY_TARGET)][l] + t : t;
             }
             if (mix.smooth) {
-                K(v) t = w * K(set)((real)mix.scale), own = K(weigh)(t, distance);
+                K(v) t = w * K(set)((real)mix.scale);
+                K(v) own = counts ? t * distance : K(weighed)(form, t, distance);
                 sum[K(BY_ALL)][l] = group ? sum[K(BY_ALL)][l] + own : own;
                 sum[K(MASS_BY_ALL)][l] = group ? sum[K(MASS_BY_ALL)][l] + t : t;
             }
         }
         for (int f = 0; f < K(LOSS_SUMS); f++)
-            if (f == K(BY_TARGET) || f == K(MASS_BY_TARGET) ? mix.soft : mix.smooth)
+            if (K(is_summed)(&mix, f))
                 K(sum_columns)(sum[f], call->n, sums + f * KLCE_TILE + i);
     }
 }

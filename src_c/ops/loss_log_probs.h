@@ -23,11 +23,14 @@ KLCE_INLINE void K(plain_loss_finish)(const klce_call *call, K(form) form, ptrdi
 KLCE_INLINE void K(plain_loss_few)(const klce_call *call, K(form) form, ptrdiff_t row)
 {
     double sums[K(LOSS_SUMS) *KLCE_TILE];
-    if (K(loss_has_few)(call))
-        K(sum_loss_few)(call, form, NULL, row, sums);
-    else
+    K(tile) tile;
+    if (K(loss_has_few)(call)) {
+        K(load_tile)(call, 0, row, &tile);
+        K(sum_loss_few)(call, form, &tile, NULL, row, sums);
+    } else {
         for (int i = 0; i < KLCE_TILE; i++)
             K(sweep_loss)(call, form, 0, row + i, 0, call->n, sums + i);
+    }
     K(plain_loss_finish)(call, form, row, KLCE_TILE, sums);
 }
 

@@ -77,6 +77,7 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     K(mix) mix = K(mix_of)(call);
     K(picked) picked;
+    K(tile) tile;
     if (!K(loss_has_few)(call)) {
         for (int i = 0; i < KLCE_TILE; i++)
             K(loss_logits_sweep)(call, row + i, 0, call->n, state + i);
@@ -84,15 +85,15 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
         return;
     }
     if (mix.soft) {
-        K(tile) tile;
         K(sum_exp_few)(call, 0, row, &tile, state);
         K(pick_tile)(call, 0, row, KLCE_TILE, &picked);
     } else {
         K(read_labels)(call, row, KLCE_TILE, &picked.at);
-        K(sum_exp_at_labels_few)(call, row, state, &picked.at);
+        K(sum_exp_at_labels_few)(call, row, &tile, state, &picked.at);
         K(pick_weights)(call, row, KLCE_TILE, &picked);
     }
-    K(sum_loss_few)(call, K(LOGITS), state + FIELD(MAX), row, state + FIELD(SUMS));
+    if (mix.soft || mix.smooth)
+        K(sum_loss_few)(call, K(LOGITS), &tile, state + FIELD(MAX), row, state + FIELD(SUMS));
     K(put_losses_of_logits)(call, row, KLCE_TILE, &mix, &picked, state);
 }
 

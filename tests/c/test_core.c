@@ -1224,10 +1224,28 @@ static void test_check_labels(void)
 {
     int64_t labels[] = {0, 4, -100, 2, 5, -1, 3}, counted = -1;
     CHECK(klce_check_labels(labels, 4, 5, -100, &counted) == -1 && counted == 3);
-    CHECK(klce_check_labels(labels, 7, 5, -100, &counted) == 4 && counted == 3);
-    CHECK(klce_check_labels(labels, 7, 6, -100, &counted) == 5 && counted == 4);
-    CHECK(klce_check_labels(labels, 7, 6, -1, &counted) == 2 && counted == 2);
+    CHECK(klce_check_labels(labels, 7, 5, -100, &counted) == 4);
+    CHECK(klce_check_labels(labels, 7, 6, -100, &counted) == 5);
+    CHECK(klce_check_labels(labels, 7, 6, -1, &counted) == 2);
     CHECK(klce_check_labels(NULL, 0, 5, -100, &counted) == -1 && counted == 0);
+
+    /* So many that several threads look at them. */
+    enum { MANY = 100000 };
+    int64_t *many = allocate(MANY * sizeof *many);
+    for (int t = 0; t < SEVERAL; t++) {
+        klce_set_num_threads(several_threads[t]);
+        for (ptrdiff_t i = 0; i < MANY; i++)
+            many[i] = i % 10;
+        CHECK(klce_check_labels(many, MANY, 10, 3, &counted) == -1 && counted == MANY * 9 / 10);
+        CHECK(klce_check_labels(many, MANY, 10, -100, &counted) == -1 && counted == MANY);
+        many[MANY - 1] = 10;
+        CHECK(klce_check_labels(many, MANY, 10, -100, &counted) == MANY - 1);
+        many[70000] = many[50000] = -1;
+        CHECK(klce_check_labels(many, MANY, 10, -100, &counted) == 50000);
+        CHECK(klce_check_labels(many, MANY, 10, -1, &counted) == MANY - 1);
+    }
+    klce_set_num_threads(1);
+    free(many);
 }
 
 /* A label that went wrong after the check: nan, and the caller is told. */
@@ -1331,7 +1349,7 @@ static void check_total(klce_call *call, int out, void *results)
     for (int t = 0; t < SEVERAL; t++) {
         double total = NAN;
         klce_set_num_threads(several_threads[t]);
-        CHECK(klce_run_total(call, &total) == KLCE_OK);
+        CHECK(klce_run_totals(call, &total) == KLCE_OK);
         CHECK(memcmp(&total, &sum, sizeof sum) == 0);
     }
     klce_set_num_threads(1);
@@ -1423,7 +1441,7 @@ static void check_slabs(klce_op op, klce_dtype dtype, ptrdiff_t n, char *x, char
         klce_call reduced = all;
         double total = NAN, sum;
         sum = klce_sum(real == 4 ? KLCE_DTYPE_f32 : KLCE_DTYPE_f64, results, SLABS * ROWS, real);
-        CHECK(klce_run_total(&reduced, &total) == KLCE_OK);
+        CHECK(klce_run_totals(&reduced, &total) == KLCE_OK);
         CHECK(memcmp(&total, &sum, sizeof sum) == 0);
     }
     klce_set_num_threads(1);
