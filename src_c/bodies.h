@@ -40,6 +40,7 @@
 #include "ops/kl_probs.h"
 #include "ops/kl_log_probs.h"
 #include "ops/logit_pairs.h"
+#include "ops/near_logits.h"
 #include "ops/kl_logits.h"
 #include "ops/pairs.h"
 #include "ops/kl_pairs.h"

@@ -354,6 +354,43 @@ def test_logits_of_few_classes_at_any_distance(n, dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("n", [257, 1000, 5003, 150001])
+def test_logits_of_near_long_rows(n, dtype, isa):
+    """One sweep finds KL and both rows' sums, whichever threads share it; some rows it cannot do."""
+    rng = np.random.default_rng(n)
+    x = 3 * rng.normal(size=(9, n))
+    apart = np.array([0, 1e-4, 1e-2, 0.1, 0.3, 0.6, 0.1, 0.1, 0.1])[:, np.newaxis]
+    y = 0.97 * x + apart * rng.normal(size=x.shape) + 2
+    y[0] = x[0]
+    x[6].sort()  # a larger maximum in every block
+    y[6] = x[6] + 0.2 * rng.normal(size=n)
+    y[7, n // 3] += 40  # a class of its own: no near row
+    x, y = x.astype(dtype), y.astype(dtype)
+    x[8, ::2] = y[8, ::2] = -np.inf  # no classes
+    there = np.isfinite(x.astype(float))
+    p, q = (in_form(np.where(there, z, -1e4), "log_probs", np.longdouble) for z in (x, y))
+    expected = np.sum(np.exp(p) * (np.expm1(q - p) - (q - p)), axis=-1)
+    found = []
+    with on_isa(isa):
+        for threads in (1, 3):
+            with klce.threads(threads):
+                found.append(klce.kl_divergence(x, y, form="logits"))
+                each = [klce.kl_divergence(*rows, form="logits") for rows in zip(x, y, strict=True)]
+                found.append(np.array(each))
+                table = klce.compare(x, y)
+    assert all(same_bits(found[0], other) for other in found)
+    assert found[0][0] == 0
+    for values in found[0], table["kl_divergence"]:
+        relative = RELATIVE[dtype == np.float64]
+        np.testing.assert_allclose(values, expected, rtol=relative, atol=1e-12)
+    for name, z in (("entropy_p", x), ("entropy_q", y)):
+        wide = reference.entropy(np.where(there, z, -1e4).astype(np.float64), form="logits")
+        np.testing.assert_allclose(table[name], wide, rtol=RELATIVE[dtype == np.float64])
+    assert table["same_argmax"].tolist() == (x.argmax(-1) == y.argmax(-1)).tolist()
+
+
+@ISA
+@DTYPE
 @pytest.mark.parametrize("n", [20, 700])
 def test_unlike_logits_without_some_classes(n, dtype, isa):
     """What is -inf in both rows counts for nothing, in q alone for all; in p alone it leaves q."""

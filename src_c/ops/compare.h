@@ -1,8 +1,9 @@
 /* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
- * The first sweep takes both rows' sums and their maxima; the second, over the rows in cache, adds
- * up each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
+ * The first sweep takes both rows' sums and their maxima, and of rows that are near KL(p||q) as well
+ * (near_logits.h); the second, over the rows in cache, adds up each class's terms where more is asked
+ * for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
  *     KL(p||q)    as kl_logits.h
  *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
  *     JS          as js_logits.h
@@ -25,7 +26,7 @@ enum {
     K(AGREEMENT),
     K(COMPARE_DRIFT)
 };
-LAST_FIELD(COMPARE_DRIFT);
+_Static_assert(FIELD(COMPARE_DRIFT) < FIELD(NEAR_TERMS), "what near_logits.h leaves stays");
 _Static_assert(FIELD(WEIGHTED) < FIELD(COMPARE_Q), "y's fields stand behind x's");
 _Static_assert(FIELD(COMPARE_Q) + FIELD(WEIGHTED) < FIELD(BEST_P), "what stays stands behind both");
 _Static_assert(FIELD(Q_REF) < FIELD(BEST_P), "and behind what relates them");
@@ -40,6 +41,21 @@ enum {
     K(COMPARE_INTEGERS)
 };
 
+/* Whether a sum is asked for beside that of KL(p||q). */
+KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
+{
+    return WANTS(want, compare_reverse_kl_divergence) ||
+           WANTS(want, compare_reverse_cross_entropy) || WANTS(want, compare_js_divergence) ||
+           WANTS(want, compare_total_variation) || WANTS(want, compare_expected_agreement);
+}
+
+/* Whether KL(p||q) is asked for, and nothing else that takes the second sweep. */
+KLCE_INLINE int K(needs_kl_alone)(int64_t want)
+{
+    return (WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy)) &&
+           !K(needs_more_than_kl)(want);
+}
+
 static void K(compare_prepare)(klce_call *call)
 {
     K(expsum_prepare)(call, *(const double *)call->arg[K(COMPARE_TEMPERATURE)]);
@@ -49,8 +65,15 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
                                    ptrdiff_t high, double *state)
 {
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    state[FIELD(BEST_P)] = state[FIELD(BEST_Q)] = (double)low;
+    if (K(needs_kl_alone)(want) && call->n > FEW && !K(seem_unlike)(K(context)(call), p, q) &&
+        K(sum_exp_and_weighted_near)(K(context)(call), p + low, q + low, high - low, state,
+                                     K(COMPARE_Q)))
+        return;
+    state[FIELD(NEAR_TERMS)] = NAN;
     for (int side = 0; side < 2; side++) {
-        const elem *x = K(row_in)(call, side, row) + low;
+        const elem *x = (side ? q : p) + low;
         double *own = state + side * FIELD(COMPARE_Q);
         int weighs =
             side ? WANTS(want, compare_entropy_q) || WANTS(want, compare_reverse_cross_entropy)
@@ -61,12 +84,12 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
             K(sum_exp)(K(context)(call), x, high - low, own);
             own[FIELD(WEIGHTED)] = 0;
         }
-        state[FIELD(BEST_P) + side * KLCE_TILE] = (double)low;
     }
 }
 
 static void K(compare_merge)(const klce_call *call, double *into, const double *from)
 {
+    K(near_join)(K(context)(call), into, from);
     for (int side = 0; side < 2; side++) {
         ptrdiff_t own = side * FIELD(COMPARE_Q);
         K(argmax_join)(into + own, from + own, K(BEST_P) + side - side * K(COMPARE_Q));
@@ -74,7 +97,8 @@ static void K(compare_merge)(const klce_call *call, double *into, const double *
     }
 }
 
-/* The first maxima, the entropies, and what logit_pairs.h relates the rows by. */
+/* The first maxima, the entropies, KL of rows that are near (NEAR_TERMS; else nan), and what
+ * logit_pairs.h relates the rows by. */
 static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
@@ -91,6 +115,7 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     {
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
+        store_f64(state + FIELD(NEAR_TERMS) + i, K(near_kl)(c, state, i));
         K(relate_logits)(c, state, other, i);
     }
 }
@@ -125,14 +150,6 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measu
         K(v) q = K(select)(pair.far, pair.q, pair.w + pair.moved);
         term[4] = q * (pair.w * K(set)((real)PAIR_UNBOOST));
     }
-}
-
-/* Whether a sum is asked for beside that of KL(p||q). */
-KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
-{
-    return WANTS(want, compare_reverse_kl_divergence) ||
-           WANTS(want, compare_reverse_cross_entropy) || WANTS(want, compare_js_divergence) ||
-           WANTS(want, compare_total_variation) || WANTS(want, compare_expected_agreement);
 }
 
 KLCE_INLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -185,7 +202,9 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     if (K(needs_more_than_kl)(want))
         K(sum_all_terms)(call, row, low, high, state, want);
-    else if (WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy))
+    else if (!isnan(state[FIELD(NEAR_TERMS)]))
+        state[FIELD(KL)] = state[FIELD(COMPARE_DRIFT)] = 0;
+    else if (K(needs_kl_alone)(want))
         K(sum_kl_terms)(call, row, low, high, state);
 }
 
@@ -269,7 +288,9 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         v_f64 scale = at_reference * set_f64(PAIR_UNBOOST);
         v_f64 s = K(state)(state, K(COMPARE_DRIFT), i) * scale;
         v_f64 none = K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
+        v_f64 near = K(state)(state, K(NEAR_TERMS), i);
         v_f64 kl = K(state)(state, K(KL), i) * scale - log1p_gap_f64(s);
+        kl = select_f64(eq_f64(near, near), near, kl);
         /* sum q log(q/p) over a mass of 1 + s, and p of 1. */
         v_f64 reverse = K(state)(state, K(REVERSE_KL), i) * scale / (one + s);
         reverse = reverse - log1p_gap_f64(-s / (one + s));

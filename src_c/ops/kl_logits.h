@@ -44,56 +44,33 @@ KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_meas
 enum { K(KL_Q) = K(CENTRE) + 1 };
 _Static_assert(FIELD(KL_Q) + FIELD(REF) < FIELD(PLAIN_KL), "what stays stands behind both");
 
-/* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
- * is a third of a nat, ranges over 3 or more in 64 of them.  A guess: if it is wrong, a sum was for
- * nothing, or a sweep. */
-KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const elem *y)
-{
-    K(v) x_group[VECTORS], y_group[VECTORS];
-    K(v) most = K(set)((real)-INFINITY), least = K(set)((real)INFINITY);
-    for (int j = 0; j < 64; j += LANES) {
-        K(load_group)(x + j, LANES, 0, x_group);
-        K(load_group)(y + j, LANES, 0, y_group);
-        EACH_VECTOR(v)
-        {
-            K(v) apart = x_group[v] - y_group[v]; /* nan is passed over */
-            most = K(max)(apart, most);
-            least = K(min)(apart, least);
-        }
-    }
-    return (double)K(hmax)(most) + (double)K(hmax)(-least) > 3 * c->t;
-}
-
 static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                      ptrdiff_t high, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
+    int few = call->n <= FEW, unlike = !few && K(seem_unlike)(c, x, y);
+    if (!few && !unlike && K(sum_exp_near)(c, x + low, y + low, high - low, state, K(KL_Q))) {
+        state[FIELD(WEIGHTED)] = NAN;
+        return;
+    }
+    state[FIELD(NEAR_TERMS)] = NAN;
     K(sum_exp)(c, y + low, high - low, state + FIELD(KL_Q));
-    if (call->n > FEW && K(seem_unlike)(c, x, y)) {
+    if (unlike) {
         K(sum_exp_and_apart)(c, x + low, y + low, high - low, state); /* y is in cache */
         return;
     }
     K(sum_exp)(c, x + low, high - low, state);
     state[FIELD(WEIGHTED)] = NAN;
-    if (call->n <= FEW && call->n >= K(APART_CLASSES))
+    if (few && call->n >= K(APART_CLASSES))
         K(sum_apart)(c, x, y, state[FIELD(KL_Q) + FIELD(MAX)], call->n, state);
 }
 
 static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
 {
+    K(near_join)(K(context)(call), into, from);
     K(apart_join)(K(context)(call), into, from);
     K(expsum_merge)(call, into + FIELD(KL_Q), from + FIELD(KL_Q));
-}
-
-/* KL of the sums of the first sweep; nan where it has not the digits, or is no number: of a y of
- * -inf, of nan.  `size` is what its rounding is a share of, which is at most four times KL. */
-KLCE_INLINE v_f64 K(with_digits)(v_f64 kl, v_f64 size)
-{
-    v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
-    m_f64 digits = le_f64(size, set_f64(4) * kl);
-    m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
-    return select_f64(and_f64(digits, number), kl, set_f64(NAN));
 }
 
 /* Of rows that are related, by the mean of (x - y)/T, whose size is bounded as said above. */
@@ -133,10 +110,11 @@ static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     {
         v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
         v_f64 mean = K(at_maximum)(c, state, K(WEIGHTED), i) / mass;
-        v_f64 of_few = K(plain_kl_of_few)(c, state, i);
+        v_f64 of_few = K(plain_kl_of_few)(c, state, i), near = K(near_kl)(c, state, i);
         K(relate_logits)(c, state, state + FIELD(KL_Q), i);
-        store_f64(state + FIELD(PLAIN_KL) + i,
-                  call->n <= FEW ? of_few : K(plain_kl)(c, state, mean, i));
+        v_f64 plain = K(plain_kl)(c, state, mean, i);
+        plain = select_f64(eq_f64(near, near), near, plain);
+        store_f64(state + FIELD(PLAIN_KL) + i, call->n <= FEW ? of_few : plain);
     }
 }
 

@@ -1,0 +1,347 @@
+/* Pairs of long rows of logits that are near, x (of p) and y (of q), in one sweep: both rows' sums as
+ * expsum.h has them, and those of KL divergence.
+ *
+ * With m the class of x's maximum and guess = y_m - x_m, a class has
+ *     w ~ exp(x/T), slope = ((y - x) - guess)/T, moved = w (exp(slope) - 1), bend = moved - w slope,
+ * from one exponential where |slope| < 1.  w + moved is q to the scale of w, so that the sum of y's
+ * exponentials comes along; and with A the sum of w, terms that of bend, drift that of moved,
+ *     KL = terms/A - (s - log1p(s)),  s = drift/A,
+ * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far off
+ * the difference of the normalisers.  For such rows the second sweep follows; where a slope is beyond
+ * NEAR_STEEPEST or no number, the rows' sums are found one by one as well.
+ *
+ * All sums are linear in w, so that stretches of a row join as in expsum.h.  A guess that is eta T
+ * above the winner's adds eta to each slope:
+ *     drift + (exp(eta) - 1) (drift + A),
+ *     terms + (exp(eta) - 1) drift + (exp(eta) - 1 - eta) A.
+ */
+
+/* Fields, behind all that later sweeps write; TERMS is nan where KL is not to be had so. */
+enum { K(NEAR_TERMS) = 20, K(NEAR_DRIFT), K(NEAR_GUESS) };
+LAST_FIELD(NEAR_GUESS);
+_Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind logit_pairs.h's");
+
+/* Beyond, a w at the floor is no base for q. */
+#define NEAR_STEEPEST ((real)32)
+
+/* The least w in terms and drift: what is below shows in no divergence, and its product with a
+ * slope's square would be subnormal. */
+#define NEAR_LEAST (KLCE_REAL_IS_F64 ? (real)0x1p-520 : (real)0x1p-80)
+
+/* What is summed under one maximum. */
+typedef struct {
+    real max, origin, ref;
+    double y_at_max;
+} K(near_run);
+
+typedef struct {
+    K(measure) from;
+    K(v) top, guess, guess_low; /* x's maximum less its origin; y_m - x_m in two pieces */
+} K(near_measure);
+
+KLCE_INLINE K(near_measure) K(near_measure_of)(const K(expsum_context) *c, const K(near_run) *run)
+{
+    double guess = run->y_at_max - (double)run->max;
+    real high = (real)guess;
+    K(near_measure) by;
+    by.from = K(measure_from)(c, run->origin, run->ref, BOOST, FLOOR);
+    by.top = K(set)(run->max - run->origin);
+    by.guess = K(set)(high);
+    by.guess_low = K(set)((real)(guess - (double)high));
+    return by;
+}
+
+/* The partial sums of a group's lanes, and those under one maximum. */
+typedef struct {
+    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS];
+    K(v) y_weighted[VECTORS], terms[VECTORS], drift[VECTORS];
+} K(near_parts);
+
+typedef struct {
+    K(lanes) rest, weighted, y_weighted, terms, drift;
+} K(near_lanes);
+
+/* A class whose slope is 1 or beyond, or of -inf in both rows, whose slope is taken to be 0.  Whether
+ * a slope is beyond what may be. */
+KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(m) far, K(v) *d,
+                            K(v) *moved, K(v) *bend)
+{
+    K(v) least = K(set)((real)-INFINITY);
+    K(m) no_class = K (and)(K(eq)(x, least), K(eq)(y, least));
+    *d = K(select)(no_class, K(set)(0), *d);
+    K(v) slope = *d * K(set)(c->e.c1);
+    K(exp_parts) parts = K(exp_reduce)(&c->e, *d, K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
+    K(v) gain = K(fma)(K(exp_tail)(&c->e, parts.r), parts.scale, parts.scale - K(set)(1)) * w;
+    *moved = K(select)(far, gain, *moved);
+    *bend = K(select)(far, K(fma)(-slope, w, gain), *bend);
+    return K(any)(K(not)(K(lt)(K(max)(slope, -slope), K(set)(NEAR_STEEPEST))));
+}
+
+/* One group: 42 instructions a vector in float32, with the weighted sums 5 more, and some 25 more
+ * where a class is far.  Whether a slope is beyond what may be. */
+KLCE_INLINE int K(near_group)(const K(expsum_context) *c, const K(near_measure) *by, const K(v) *x,
+                              const K(v) *y, K(near_parts) *into, int weighs)
+{
+    int lost = 0;
+    EACH_VECTOR(v)
+    {
+        K(v) z = K(max)(by->from.floor, x[v] - by->from.origin);
+        K(exp_parts) parts = K(exp_reduce)(&c->e, z, by->from.magic);
+        K(v) t = K(exp_tail)(&c->e, parts.r);
+        into->sum[v] = into->sum[v] + parts.scale;
+        into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
+        K(v) whole = K(fma)(t, parts.scale, parts.scale), w = K(max)(whole, K(set)(NEAR_LEAST));
+        /* y - x without error (Knuth's two-sum), then less the guess. */
+        K(v) s = y[v] - x[v], u = s - y[v], error = (y[v] - (s - u)) - (x[v] + u);
+        K(v) d = (s - by->guess) + (error - by->guess_low);
+        K(v) slope = d * K(set)(c->e.c1), square = slope * slope;
+        K(v) bend = w * (square * K(bend_of)(slope, square)), moved = K(fma)(w, slope, bend);
+        K(m) far = K(not)(K(lt)(square, K(set)(1)));
+        if (K(any)(far))
+            lost |= K(near_far)(c, x[v], y[v], w, far, &d, &moved, &bend);
+        into->terms[v] = into->terms[v] + bend;
+        into->drift[v] = into->drift[v] + moved;
+        if (weighs) {
+            K(v) below = by->top - z; /* of y's at m, y is below - d */
+            into->weighted[v] = K(fma)(whole, below, into->weighted[v]);
+            into->y_weighted[v] = K(fma)(whole + moved, below - d, into->y_weighted[v]);
+        }
+    }
+    return lost;
+}
+
+KLCE_INLINE K(near_parts) K(no_near_parts)(void)
+{
+    K(near_parts) parts;
+    EACH_VECTOR(v)
+    {
+        parts.sum[v] = parts.tail[v] = parts.weighted[v] = K(set)(0);
+        parts.y_weighted[v] = parts.terms[v] = parts.drift[v] = K(set)(0);
+    }
+    return parts;
+}
+
+KLCE_INLINE K(near_lanes) K(no_near_lanes)(void)
+{
+    K(lanes) none = K(no_lanes)();
+    return (K(near_lanes)){none, none, none, none, none};
+}
+
+KLCE_INLINE void K(add_near_parts)(K(near_lanes) *lanes, const K(near_parts) *parts, int weighs)
+{
+    K(add_lanes)(&lanes->rest, parts->sum);
+    K(add_lanes)(&lanes->rest, parts->tail);
+    K(add_lanes)(&lanes->terms, parts->terms);
+    K(add_lanes)(&lanes->drift, parts->drift);
+    if (weighs) {
+        K(add_lanes)(&lanes->weighted, parts->weighted);
+        K(add_lanes)(&lanes->y_weighted, parts->y_weighted);
+    }
+}
+
+/* Joins TERMS, DRIFT and the guess of a later state; before the rows' own sums are joined. */
+static void K(near_join)(const K(expsum_context) *c, double *into, const double *from)
+{
+    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF) };
+    enum { B = FIELD(NEAR_TERMS), D = FIELD(NEAR_DRIFT), G = FIELD(NEAR_GUESS) };
+    const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
+    double terms = high[B], drift = high[D], guess = high[G];
+    if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]), lane[KLCE_WIDTH_f64];
+        double mass = factor * K(mass_at_reference)(c, low), eta = (low[G] - high[G]) / c->t;
+        /* exp(eta) - 1 - eta and exp(eta) - 1 */
+        v_f64 z = set_f64(low[G] - high[G]), wide = set_f64(eta);
+        v_f64 near = exp_poly_f64(&c->f, z) * z * z,
+              far = exp_f64(&c->f, z, c->t) - set_f64(1) - wide;
+        store_f64(lane, select_f64(lt_f64(max_f64(wide, -wide), set_f64(0.34)), near, far));
+        double gap = lane[0], gain = gap + eta;
+        terms += factor * low[B] + (gain * (factor * low[D]) + gap * mass);
+        drift += factor * low[D] + gain * (factor * low[D] + mass);
+    } else {
+        terms += low[B] == low[B] ? 0 : NAN;
+    }
+    into[B] = terms;
+    into[D] = drift;
+    into[G] = guess;
+}
+
+/* Closes a run and joins it to the states of x and, `q` fields on, y. */
+KLCE_INLINE void K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
+                                 const K(near_lanes) *lanes, int weighs, double *state, int q)
+{
+    double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
+    double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
+    double guess = run->y_at_max - (double)run->max, again = run->y_at_max;
+    real y_max = (real)run->y_at_max, origin, ref;
+    closed[FIELD(MAX)] = run->max;
+    closed[FIELD(REST)] = rest;
+    closed[FIELD(ORIGIN)] = run->origin;
+    closed[FIELD(REF)] = run->ref;
+    closed[FIELD(WEIGHTED)] = weighs ? K(total)(&lanes->weighted) : 0;
+    closed[FIELD(NEAR_TERMS)] = K(total)(&lanes->terms);
+    closed[FIELD(NEAR_GUESS)] = guess;
+    double own = K(own_at_reference)(c, run->max, run->origin, run->ref), left = 0;
+    ADD_KEEPING(double, again, -(double)run->max, left); /* m's own slope: what rounding took */
+    closed[FIELD(NEAR_DRIFT)] = drift + own * (left / c->t);
+    /* m is outside both sums, which are taken from the scale of x_m to that of y_m. */
+    K(reference_of)(c, y_max, &origin, &ref);
+    double scale = K(own_at_reference)(c, y_max, origin, ref) / own;
+    y[FIELD(MAX)] = y_max;
+    y[FIELD(REST)] = (rest + drift) * scale;
+    y[FIELD(ORIGIN)] = origin;
+    y[FIELD(REF)] = ref;
+    y[FIELD(WEIGHTED)] = weighs ? K(total)(&lanes->y_weighted) * scale : 0;
+    K(near_join)(c, state, closed);
+    K(expsum_join)(c, state, closed, weighs);
+    K(expsum_join)(c, state + q * KLCE_TILE, y, weighs);
+}
+
+/* y's maximum for the class at x's. */
+static void K(near_top)(const K(expsum_context) *c, double *y, double max)
+{
+    real origin, ref;
+    double own = K(own_at_reference)(c, y[FIELD(MAX)], y[FIELD(ORIGIN)], y[FIELD(REF)]);
+    double mass = y[FIELD(REST)] + own;
+    if (max == y[FIELD(MAX)])
+        return;
+    y[FIELD(WEIGHTED)] += (max - y[FIELD(MAX)]) * mass;
+    K(reference_of)(c, (real)max, &origin, &ref);
+    double factor = K(rescale)(c, y[FIELD(ORIGIN)], y[FIELD(REF)], origin, ref);
+    y[FIELD(REST)] = mass * factor - K(own_at_reference)(c, max, origin, ref);
+    y[FIELD(WEIGHTED)] *= factor;
+    y[FIELD(MAX)] = max;
+    y[FIELD(ORIGIN)] = origin;
+    y[FIELD(REF)] = ref;
+}
+
+/* The sums of n classes in the states of x and, `q` fields on, y; if they are not to be had, 0. */
+KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const elem *y, ptrdiff_t n,
+                            int weighs, double *state, int q)
+{
+    K(near_run) run = {.max = (real)-INFINITY};
+    K(near_lanes) lanes = K(no_near_lanes)();
+    K(near_measure) by = K(near_measure_of)(c, &run);
+    K(v) x_group[VECTORS], y_group[VECTORS];
+    elem x_without[LANES], y_without[LANES]; /* the maximum's group, without it */
+    K(peak) y_peak = K(no_peak)();
+    real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
+    double *other = state + q * KLCE_TILE;
+    int lost = 0;
+    state[FIELD(MAX)] = other[FIELD(MAX)] = -INFINITY;
+    for (int f = K(REST); f <= K(WEIGHTED); f++)
+        state[f * KLCE_TILE] = other[f * KLCE_TILE] = 0;
+    state[FIELD(NEAR_TERMS)] = state[FIELD(NEAR_DRIFT)] = state[FIELD(NEAR_GUESS)] = 0;
+
+    for (ptrdiff_t start = 0; start < n && !lost; start += BLOCK) {
+        ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
+        if (block_max > run.max) {
+            if (run.max > (real)-INFINITY) /* what is below it has no class to be measured by */
+                K(end_near_run)(c, &run, &lanes, weighs, state, q);
+            lanes = K(no_near_lanes)();
+            ptrdiff_t first = start + K(first_equal)(x + start, stop - start, block_max);
+            if (first < start) /* gone: the array changes meanwhile */
+                first = start;
+            run.max = block_max;
+            run.y_at_max = (double)K(value)(y[first]);
+            K(reference_of)(c, run.max, &run.origin, &run.ref);
+            by = K(near_measure_of)(c, &run);
+            skipped = first - (first - start) % LANES;
+            K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, x_group);
+            K(load_group)(y + skipped, stop - skipped, (real)-INFINITY, y_group);
+            EACH_VECTOR(v)
+            {
+                K(store)(x_without + v * WIDTH, x_group[v]);
+                K(store)(y_without + v * WIDTH, y_group[v]);
+            }
+            x_without[first - skipped] = y_without[first - skipped] = K(rounded)((real)-INFINITY);
+        }
+        ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
+        K(peak) next_peak = K(no_peak)();
+        for (ptrdiff_t i = start; i < stop; i += FLUSH) {
+            ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop);
+            K(near_parts) parts = K(no_near_parts)();
+            for (ptrdiff_t j = i; j < end; j += LANES) {
+                if (j + BLOCK + LANES <= next_stop)
+                    K(raise_peak)(&next_peak, x + j + BLOCK);
+                if (weighs && j + LANES <= n)
+                    K(raise_peak)(&y_peak, y + j);
+                K(prefetch_group)(x + j);
+                K(prefetch_group)(y + j);
+                K(load_group)(j == skipped ? x_without : x + j, end - j, (real)-INFINITY, x_group);
+                K(load_group)(j == skipped ? y_without : y + j, end - j, (real)-INFINITY, y_group);
+                lost |= K(near_group)(c, &by, x_group, y_group, &parts, weighs);
+            }
+            K(add_near_parts)(&lanes, &parts, weighs);
+        }
+        if (next_stop > stop)
+            block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
+    }
+    if (lost || !(fabs((double)run.max) < INFINITY))
+        return 0;
+    K(end_near_run)(c, &run, &lanes, weighs, state, q);
+    if (weighs) {
+        double y_max = (double)K(largest)(&y_peak, y, n);
+        /* A sum is taken off another that is not much larger. */
+        if (!(y_max - other[FIELD(MAX)] < 0.7 * c->t))
+            return 0;
+        K(near_top)(c, other, y_max);
+    }
+    return 1;
+}
+
+/* Of KL divergence alone, y's state standing at `q`; y's MAX is what it is at x's. */
+static KLCE_NOINLINE int K(sum_exp_near)(const K(expsum_context) *c, const elem *x, const elem *y,
+                                         ptrdiff_t n, double *state, int q)
+{
+    return K(sum_near)(c, x, y, n, 0, state, q);
+}
+
+/* With the weighted sums and y's maximum. */
+static KLCE_NOINLINE int K(sum_exp_and_weighted_near)(const K(expsum_context) *c, const elem *x,
+                                                      const elem *y, ptrdiff_t n, double *state,
+                                                      int q)
+{
+    return K(sum_near)(c, x, y, n, 1, state, q);
+}
+
+/* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
+ * is a third of a nat, ranges over 3 or more in 64 of them.  A guess: if it is wrong, a sum was for
+ * nothing, or a sweep. */
+KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const elem *y)
+{
+    K(v) x_group[VECTORS], y_group[VECTORS];
+    K(v) most = K(set)((real)-INFINITY), least = K(set)((real)INFINITY);
+    for (int j = 0; j < 64; j += LANES) {
+        K(load_group)(x + j, LANES, 0, x_group);
+        K(load_group)(y + j, LANES, 0, y_group);
+        EACH_VECTOR(v)
+        {
+            K(v) apart = x_group[v] - y_group[v]; /* nan is passed over */
+            most = K(max)(apart, most);
+            least = K(min)(apart, least);
+        }
+    }
+    return (double)K(hmax)(most) + (double)K(hmax)(-least) > 3 * c->t;
+}
+
+/* KL of the sums of the first sweep; nan where it has not the digits, or is no number: of a y of
+ * -inf, of nan.  `size` is what its rounding is a share of, which is at most four times KL. */
+KLCE_INLINE v_f64 K(with_digits)(v_f64 kl, v_f64 size)
+{
+    v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
+    m_f64 digits = le_f64(size, set_f64(4) * kl);
+    m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
+    return select_f64(and_f64(digits, number), kl, set_f64(NAN));
+}
+
+/* KL of those sums. */
+KLCE_INLINE v_f64 K(near_kl)(const K(expsum_context) *c, const double *state, int i)
+{
+    v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
+    v_f64 terms = K(at_maximum)(c, state, K(NEAR_TERMS), i) / mass;
+    v_f64 kl = terms - log1p_gap_f64(K(at_maximum)(c, state, K(NEAR_DRIFT), i) / mass);
+    return K(with_digits)(kl, terms);
+}
+
+#undef NEAR_STEEPEST
+#undef NEAR_LEAST
