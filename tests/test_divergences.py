@@ -356,7 +356,7 @@ def test_logits_of_few_classes_at_any_distance(n, dtype, isa):
 @DTYPE
 @pytest.mark.parametrize("n", [257, 1000, 5003, 150001])
 def test_logits_of_near_long_rows(n, dtype, isa):
-    """One sweep finds KL and both rows' sums, whichever threads share it; some rows it cannot do."""
+    """One sweep finds KL and both rows' sums, by any number of threads; of some rows it cannot."""
     rng = np.random.default_rng(n)
     x = 3 * rng.normal(size=(9, n))
     apart = np.array([0, 1e-4, 1e-2, 0.1, 0.3, 0.6, 0.1, 0.1, 0.1])[:, np.newaxis]

@@ -1,9 +1,9 @@
 /* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
- * The first sweep takes both rows' sums and their maxima, and of rows that are near KL(p||q) as well
- * (near_logits.h); the second, over the rows in cache, adds up each class's terms where more is asked
- * for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
+ * The first sweep takes both rows' sums and their maxima, and KL(p||q) of rows that are near
+ * (near_logits.h); the second, over the rows in cache, adds up each class's terms where more is
+ * asked for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
  *     KL(p||q)    as kl_logits.h
  *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
  *     JS          as js_logits.h

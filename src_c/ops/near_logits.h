@@ -1,14 +1,14 @@
-/* Pairs of long rows of logits that are near, x (of p) and y (of q), in one sweep: both rows' sums as
- * expsum.h has them, and those of KL divergence.
+/* Pairs of long rows of logits that are near, x (of p) and y (of q), in one sweep: both rows' sums
+ * as expsum.h has them, and those of KL divergence.
  *
- * With m the class of x's maximum and guess = y_m - x_m, a class has
- *     w ~ exp(x/T), slope = ((y - x) - guess)/T, moved = w (exp(slope) - 1), bend = moved - w slope,
+ * With m the class of x's maximum and guess = y_m - x_m, a class has w ~ exp(x/T) and
+ *     slope = ((y - x) - guess)/T, moved = w (exp(slope) - 1), bend = moved - w slope,
  * from one exponential where |slope| < 1.  w + moved is q to the scale of w, so that the sum of y's
  * exponentials comes along; and with A the sum of w, terms that of bend, drift that of moved,
  *     KL = terms/A - (s - log1p(s)),  s = drift/A,
- * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far off
- * the difference of the normalisers.  For such rows the second sweep follows; where a slope is beyond
- * NEAR_STEEPEST or no number, the rows' sums are found one by one as well.
+ * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far
+ * off the difference of the normalisers.  For such rows the second sweep follows; where a slope is
+ * beyond NEAR_STEEPEST or no number, the rows' sums are found one by one as well.
  *
  * All sums are linear in w, so that stretches of a row join as in expsum.h.  A guess that is eta T
  * above the winner's adds eta to each slope:
@@ -61,8 +61,8 @@ typedef struct {
     K(lanes) rest, weighted, y_weighted, terms, drift;
 } K(near_lanes);
 
-/* A class whose slope is 1 or beyond, or of -inf in both rows, whose slope is taken to be 0.  Whether
- * a slope is beyond what may be. */
+/* A class whose slope is 1 or beyond, or of -inf in both rows, whose slope is taken to be 0.
+ * Whether a slope is beyond what may be. */
 KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(m) far, K(v) *d,
                             K(v) *moved, K(v) *bend)
 {
