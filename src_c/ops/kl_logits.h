@@ -85,7 +85,8 @@ KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, const double *state, v
  *     KL = sum p a/T + (log1p(rest(y)) - log1p(rest(x))) - ((m(x) - m(y)) - centre)/T.
  * A rest is right to 2^-26 or so, a quarter of what the terms of a sum are, and of log1p(rest)
  * the share rest/(1 + rest) of that shows.  Where all |a| <= APART_NEAR T no row has the digits: KL
- * is at most the sum of p (exp(-a/T) - 1 + a/T), which is below 0.17 of that of p |a|/T. */
+ * is at most the sum of p (exp(-a/T) - 1 + a/T), which is below 0.17 of that of p |a|/T.  (Below
+ * 2^-200, where sums may be subnormal, none has them.) */
 KLCE_INLINE v_f64 K(plain_kl_of_few)(const K(expsum_context) *c, const double *state, int i)
 {
     const double *other = state + FIELD(KL_Q);
@@ -95,7 +96,7 @@ KLCE_INLINE v_f64 K(plain_kl_of_few)(const K(expsum_context) *c, const double *s
     twofold maxima = two_sum(K(state)(state, K(MAX), i), -K(state)(other, K(MAX), i));
     v_f64 left = (maxima.high - K(state)(state, K(CENTRE), i)) + maxima.low;
     v_f64 mean = (K(at_maximum)(c, state, K(WEIGHTED), i) * share - left) * inverse;
-    v_f64 size = K(at_maximum)(c, state, K(SIZES), i) * share * inverse;
+    v_f64 size = K(at_maximum)(c, state, K(SIZES), i) * share * inverse + set_f64(0x1p-200);
     v_f64 kl = mean + K(log1p_for)((other_rest - rest) * share);
     return K(with_digits)(kl, fma_f64(rest * share + min_f64(other_rest, one), quarter, size));
 }
