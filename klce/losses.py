@@ -84,15 +84,12 @@ def _loss(
     ignored, counted = _IGNORED, math.prod(shape)
     mask, kept = _masks(where, rows, axis, name)
     weighted = weight is not None or sample_weight is not None
-    # Weights first: the pool's threads look at the labels, and are awake when the kernel follows.
-    if weighted or soft or smoothing != 0:
-        class_weight = _validate.class_weights(weight, classes, dtype)
-        row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     if soft:
         distribution = _validate.distribution(target, rows)
         if kept is not None:
             index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
     else:
+        # All threads look at the labels, and are awake when the kernel follows.
         index, ignored, counted = _validate.labels(target, shape, classes, ignore_index, kept)
         if not weighted and smoothing == 0:
             operands = [rows, index, ignored, *of_logits]
@@ -103,6 +100,8 @@ def _loss(
             return _reduce.reduced(losses, how, counted, nats, out)
         distribution = _validate.repeated(0, classes, dtype)
 
+    class_weight = _validate.class_weights(weight, classes, dtype)
+    row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
     kernel = _WEIGHTED.get(form)
     operands = [rows, index, ignored, class_weight, row_weight]
     if soft or smoothing != 0 or kernel is None:

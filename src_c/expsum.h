@@ -538,13 +538,16 @@ KLCE_INLINE K(v) K(centre_apart)(K(v) x_max, K(v) y_max)
     return K(select)(finite, centre, K(set)(0));
 }
 
-/* Whether a class of WIDTH rows is farther than `near` from the centre; where none is, the sums of
- * distances are no use (kl_logits.h), nor do they pay for fewer classes than APART_CLASSES, of
- * which some row of a tile lacks digits as a rule. */
+/* Whether a class of WIDTH rows is farther than `near` from the centre, but for a sixteenth that x - y
+ * may round by; where none is, the sums of distances are no use (kl_logits.h).  Nor do they pay for
+ * fewer classes than APART_CLASSES, of which some row of a tile lacks digits as a rule. */
 #define APART_NEAR 0.3
 enum { K(APART_CLASSES) = 4 };
 KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) centre, real near)
 {
+    real unit = KLCE_REAL_IS_F64 ? (real)0x1p-49 : (real)0x1p-20;
+    if (K(any)(K(lt)(K(set)(near), K(max)(centre, -centre) * K(set)(unit))))
+        return 1;
     for (ptrdiff_t j = 0; j < n; j++) {
         K(v) apart = (x[j] - y[j]) - centre;
         if (K(any)(K(lt)(K(set)(near), K(max)(apart, -apart))))

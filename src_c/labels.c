@@ -49,7 +49,8 @@ static void check_piece(void *context, ptrdiff_t index)
             }
         if (bad >> 63) {
             ptrdiff_t here = first_bad(j, low, high), first = atomic_load(&j->bad);
-            while (here < first && !atomic_compare_exchange_weak(&j->bad, &first, here))
+            /* None, if the labels change meanwhile. */
+            while (here < high && here < first && !atomic_compare_exchange_weak(&j->bad, &first, here))
                 ;
             return;
         }

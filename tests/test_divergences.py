@@ -354,6 +354,25 @@ def test_logits_of_few_classes_at_any_distance(n, dtype, isa):
 
 @ISA
 @DTYPE
+def test_few_logits_far_from_zero(dtype, isa):
+    """Differences of the two rows round to one number: they seem near in a tile, and are not."""
+    far = {"float16": 3e4, "float64": 1e17}.get(np.dtype(dtype).name, 1e8)
+    x = np.full((80, 10), far).astype(dtype)
+    y = (2 * np.random.default_rng(3).normal(size=x.shape)).astype(dtype)
+    y[64:] += np.arange(10).astype(dtype) * 8  # apart by any means
+    order = np.random.default_rng(4).permutation(80)
+    with on_isa(isa):
+        together = klce.kl_divergence(x, y, form="logits")
+        mixed = klce.kl_divergence(x[order], y[order], form="logits")
+        each = [klce.kl_divergence(*rows, form="logits") for rows in zip(x, y, strict=True)]
+    expected = reference.kl_divergence(x * 0, y, form="logits")
+    np.testing.assert_allclose(together, expected, rtol=RELATIVE[dtype == np.float64])
+    assert same_bits(together, np.array(each))
+    assert same_bits(together[order], mixed)
+
+
+@ISA
+@DTYPE
 @pytest.mark.parametrize("n", [257, 1000, 5003, 150001])
 def test_logits_of_near_long_rows(n, dtype, isa):
     """One sweep finds KL and both rows' sums, by any number of threads; of some rows it cannot."""
@@ -387,6 +406,33 @@ def test_logits_of_near_long_rows(n, dtype, isa):
         wide = reference.entropy(np.where(there, z, -1e4).astype(np.float64), form="logits")
         np.testing.assert_allclose(table[name], wide, rtol=RELATIVE[dtype == np.float64])
     assert table["same_argmax"].tolist() == (x.argmax(-1) == y.argmax(-1)).tolist()
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("n", [300, 1000, 70000])
+def test_long_rows_that_seem_near(n, dtype, isa):
+    """A class that stands out, behind the first ones: all others are as far from it as may be."""
+    stands = np.array([0.1, 0.5, 0.7, 0.9, 1, 1.5, 4, 7, 8.5, 16.5, 20.5, 31.8])[:, np.newaxis]
+    x = np.full((len(stands), n), 0.3)
+    y = np.zeros_like(x)
+    x[:, 100] = 0.5
+    for rows in (y + stands * (np.arange(n) == 100), y + stands * (np.arange(n) != 100)):
+        p, q = (z.astype(dtype) for z in (x, rows))
+        logs = [in_form(z, "log_probs", np.longdouble) for z in (p, q)]
+        expected = np.sum(np.exp(logs[0]) * (np.expm1(logs[1] - logs[0]) + logs[0] - logs[1]), -1)
+        with on_isa(isa):
+            found = klce.kl_divergence(p, q, form="logits")
+            table = klce.compare(p, q, np.full(len(p), 100))
+        wide = reference.entropy(q.astype(np.float64), form="logits")
+        relative = RELATIVE[dtype == np.float64]
+        for values in found, table["kl_divergence"]:
+            np.testing.assert_allclose(values, expected, rtol=relative)
+        np.testing.assert_allclose(table["entropy_q"], wide, rtol=relative)
+        change = (logs[1] - logs[0])[:, 100]
+        np.testing.assert_allclose(
+            table["target_log_prob_change"], change, rtol=relative, atol=relative
+        )
 
 
 @ISA

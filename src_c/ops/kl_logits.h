@@ -84,8 +84,8 @@ KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, const double *state, v
 /* Of rows of few classes, about their centre: with m the maxima and a = (x - y) - centre,
  *     KL = sum p a/T + (log1p(rest(y)) - log1p(rest(x))) - ((m(x) - m(y)) - centre)/T.
  * A rest is right to 2^-26 or so, a quarter of what the terms of a sum are, and of log1p(rest)
- * the share rest/(1 + rest) of that shows.  Where all |a| <= APART_NEAR T no row has the digits: KL
- * is at most the sum of p (exp(-a/T) - 1 + a/T), which is below 0.17 of that of p |a|/T.  (Below
+ * the share rest/(1 + rest) of that shows.  Where all |a| <= 0.32 T no row has the digits: KL
+ * is at most the sum of p (exp(-a/T) - 1 + a/T), which is below 0.18 of that of p |a|/T.  (Below
  * 2^-200, where sums may be subnormal, none has them.) */
 KLCE_INLINE v_f64 K(plain_kl_of_few)(const K(expsum_context) *c, const double *state, int i)
 {

@@ -8,7 +8,8 @@
  *     KL = terms/A - (s - log1p(s)),  s = drift/A,
  * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far
  * off the difference of the normalisers.  For such rows the second sweep follows; where a slope is
- * beyond NEAR_STEEPEST or no number, the rows' sums are found one by one as well.
+ * beyond NEAR_STEEPEST or no number, or most of w is taken off again, the rows' sums are found one by
+ * one as well.
  *
  * All sums are linear in w, so that stretches of a row join as in expsum.h.  A guess that is eta T
  * above the winner's adds eta to each slope:
@@ -21,8 +22,8 @@ enum { K(NEAR_TERMS) = 20, K(NEAR_DRIFT), K(NEAR_GUESS) };
 LAST_FIELD(NEAR_GUESS);
 _Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind logit_pairs.h's");
 
-/* Beyond, a w at the floor is no base for q. */
-#define NEAR_STEEPEST ((real)32)
+/* q is w + moved, which loses digits where the slope is far below 0, and is to stay in range. */
+#define NEAR_STEEPEST ((real)8)
 
 /* The least w in terms and drift: what is below shows in no divergence, and its product with a
  * slope's square would be subnormal. */
@@ -165,14 +166,17 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     into[G] = guess;
 }
 
-/* Closes a run and joins it to the states of x and, `q` fields on, y. */
-KLCE_INLINE void K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
+/* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where little of w is left
+ * in y's sum, and few of its digits: 1 + s is at least 3/8 as well then. */
+KLCE_INLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
                                  const K(near_lanes) *lanes, int weighs, double *state, int q)
 {
     double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
     double guess = run->y_at_max - (double)run->max, again = run->y_at_max;
     real y_max = (real)run->y_at_max, origin, ref;
+    if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY))
+        return 0;
     closed[FIELD(MAX)] = run->max;
     closed[FIELD(REST)] = rest;
     closed[FIELD(ORIGIN)] = run->origin;
@@ -194,6 +198,7 @@ KLCE_INLINE void K(end_near_run)(const K(expsum_context) *c, const K(near_run) *
     K(near_join)(c, state, closed);
     K(expsum_join)(c, state, closed, weighs);
     K(expsum_join)(c, state + q * KLCE_TILE, y, weighs);
+    return 1;
 }
 
 /* y's maximum for the class at x's. */
@@ -236,7 +241,7 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
         ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
         if (block_max > run.max) {
             if (run.max > (real)-INFINITY) /* what is below it has no class to be measured by */
-                K(end_near_run)(c, &run, &lanes, weighs, state, q);
+                lost |= !K(end_near_run)(c, &run, &lanes, weighs, state, q);
             lanes = K(no_near_lanes)();
             ptrdiff_t first = start + K(first_equal)(x + start, stop - start, block_max);
             if (first < start) /* gone: the array changes meanwhile */
@@ -278,7 +283,8 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
     }
     if (lost || !(fabs((double)run.max) < INFINITY))
         return 0;
-    K(end_near_run)(c, &run, &lanes, weighs, state, q);
+    if (!K(end_near_run)(c, &run, &lanes, weighs, state, q))
+        return 0;
     if (weighs) {
         double y_max = (double)K(largest)(&y_peak, y, n);
         /* A sum is taken off another that is not much larger. */
