@@ -50,7 +50,8 @@ static void check_piece(void *context, ptrdiff_t index)
         if (bad >> 63) {
             ptrdiff_t here = first_bad(j, low, high), first = atomic_load(&j->bad);
             /* None, if the labels change meanwhile. */
-            while (here < high && here < first && !atomic_compare_exchange_weak(&j->bad, &first, here))
+            while (here < high && here < first &&
+                   !atomic_compare_exchange_weak(&j->bad, &first, here))
                 ;
             return;
         }

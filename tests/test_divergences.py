@@ -427,7 +427,8 @@ def test_long_rows_that_seem_near(n, dtype, isa):
         wide = reference.entropy(q.astype(np.float64), form="logits")
         relative = RELATIVE[dtype == np.float64]
         for values in found, table["kl_divergence"]:
-            np.testing.assert_allclose(values, expected, rtol=relative)
+            # The specification sums 70000 terms of one rounding.
+            np.testing.assert_allclose(values, expected, rtol=relative, atol=1e-17)
         np.testing.assert_allclose(table["entropy_q"], wide, rtol=relative)
         change = (logs[1] - logs[0])[:, 100]
         np.testing.assert_allclose(

@@ -8,8 +8,8 @@
  *     KL = terms/A - (s - log1p(s)),  s = drift/A,
  * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far
  * off the difference of the normalisers.  For such rows the second sweep follows; where a slope is
- * beyond NEAR_STEEPEST or no number, or most of w is taken off again, the rows' sums are found one by
- * one as well.
+ * beyond NEAR_STEEPEST or no number, or most of w is taken off again, the rows' sums are found one
+ * by one as well.
  *
  * All sums are linear in w, so that stretches of a row join as in expsum.h.  A guess that is eta T
  * above the winner's adds eta to each slope:
@@ -166,10 +166,10 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     into[G] = guess;
 }
 
-/* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where little of w is left
- * in y's sum, and few of its digits: 1 + s is at least 3/8 as well then. */
+/* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where little of w is
+ * left in y's sum, and few of its digits.  1 + s is at least 3/8 with it. */
 KLCE_INLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
-                                 const K(near_lanes) *lanes, int weighs, double *state, int q)
+                                const K(near_lanes) *lanes, int weighs, double *state, int q)
 {
     double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
