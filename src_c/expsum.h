@@ -539,8 +539,8 @@ KLCE_INLINE K(v) K(centre_apart)(K(v) x_max, K(v) y_max)
 }
 
 /* Whether a class of WIDTH rows is farther than `near` from the centre, but for a sixteenth that
- * x - y may round by; where none is, the sums of distances are no use (kl_logits.h).  Nor do they pay for
- * fewer classes than APART_CLASSES, of which some row of a tile lacks digits as a rule. */
+ * x - y may round by; where none is, the sums of distances are no use (kl_logits.h).  Nor do they
+ * pay for fewer classes than APART_CLASSES, of which some row of a tile lacks digits as a rule. */
 #define APART_NEAR 0.3
 enum { K(APART_CLASSES) = 4 };
 KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) centre, real near)
