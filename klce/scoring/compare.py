@@ -30,7 +30,7 @@ from klce.scoring.inputs import (
     Labels,
     Logits,
     check_ignore_index,
-    local_files,
+    local_inputs,
     open_beside,
     open_targets,
 )
@@ -212,7 +212,7 @@ def compare_file(
     if report is not None:
         if compat is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
-        check_page(Path(report), local_files(inputs))
+        check_page(Path(report), local_inputs(inputs))
     computation = Comparing(p, q, targets, compat, ignore_index, top_k).open()
     rows_p, rows_q = computation.p, computation.q
     computation.check()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
-from klce.scoring.inputs import Rows, local_files
+from klce.scoring.inputs import Rows, local_inputs
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.results import (
@@ -142,7 +142,7 @@ def convert_file(
         raise InputError(f"{path}: exists already; klce replaces files, never folders")
     check_library(path)
     location = Location.parse(source)
-    check_output_path(path, local_files({"source": source, "tokens": tokens}))
+    check_output_path(path, local_inputs({"source": source, "tokens": tokens}))
     if suffix == ".kld":
         cut = kld.CUTS[0] if cut is None else cut
         _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)

@@ -1,6 +1,5 @@
 """Whether a run that goes on is still the same, and its inputs, there and in another process."""
 
-import glob
 import hashlib
 import os
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from klce.scoring.readers import Location, StrPath
+from klce.scoring.readers import Location, StrPath, shards_of
 
 _SAMPLE_BYTES = 4096
 _SAMPLES = 16
@@ -68,13 +67,14 @@ def _how_it_changed(before: Any, now: Any) -> str:
     if isinstance(before, str):  # a URL, or numbers
         return f"was {before}"
     array, files = before
-    paths = [path for path, *_ in files]
     array_now, files_now = (None, []) if isinstance(now, str) else now
-    if array != array_now or paths != [path for path, *_ in files_now]:
-        name = "" if array is None else f"::{array}"
-        return f"was {paths[0]}{name}" if len(paths) == 1 else "was other files"
-    changed = next(old[0] for old, new in zip(files, files_now, strict=True) if old != new)
-    return f"has changed since ({changed})"
+    then, here = ({path: state for path, *state in listed} for listed in (files, files_now))
+    if array != array_now or not then.keys() & here.keys():
+        path, name = files[0][0], "" if array is None else f"::{array}"
+        return f"was {path}{name}" if len(files) == 1 else f"was other files (the first {path})"
+    path = min(path for path in then.keys() | here.keys() if then.get(path) != here.get(path))
+    how = "has changed since" if path in then and path in here else "has a new file"
+    return f"{how if path in here else 'has lost a file'} ({path})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,17 +112,16 @@ class Identity:
 
 
 def files_of(location: Location) -> list[Path]:
-    """Return the files on this machine that a place stands for, as many as there are."""
-    path = Path(location.file)
-    found = [path] if path.exists() else map(Path, glob.glob(location.file, recursive=True))
+    """Return the files on this machine that are read of a place: of a `.zarr`, all in it."""
     files: list[Path] = []
-    for entry in found:
-        files += filter(Path.is_file, entry.rglob("*")) if entry.is_dir() else [entry]
+    for shard in shards_of(location):
+        path = Path(shard.file)
+        files += filter(Path.is_file, path.rglob("*")) if path.is_dir() else [path]
     return sorted(files)
 
 
 def _local_parts(location: Location) -> Iterator[tuple[int, bytes]]:
-    files = files_of(location) or [Path(location.file)]  # which says that it is missing
+    files = files_of(location)
     sampled = {int(i) for i in np.linspace(0, len(files) - 1, _FILES)}
     for i, path in enumerate(files):
         size = path.stat().st_size
@@ -140,14 +139,13 @@ def _samples(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 
 def _remote_parts(location: Location) -> Iterator[tuple[int, bytes]]:
-    system, path = location.filesystem()
+    system, _ = location.filesystem()
+    files: list[str] = []
+    for shard in shards_of(location):
+        system, path = shard.filesystem()
+        with shard.remote_errors():
+            files += system.find(path) if shard.suffix == ".zarr" else [path]
     with location.remote_errors():
-        if glob.has_magic(path):
-            files = system.glob(path)
-        elif location.suffix in ("", ".zarr"):
-            files = system.find(path)
-        else:
-            files = [path]  # over HTTP, looking whether it is a folder would read all of it
         infos = [system.info(file) for file in sorted(files)]
     for info in infos:
         content = [str(info.get(key)) for key in ("ETag", "etag", "md5Hash", "content_md5")]

@@ -4,7 +4,6 @@ Everything that can be wrong with them is found here, before a row is scored.
 """
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,7 @@ from numpy.typing import NDArray
 
 from klce._arrays import computed, element_dtype
 from klce.scoring.errors import InputError, LabelError
-from klce.scoring.identity import files_of
-from klce.scoring.readers import READERS, Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.base import Chunks
 
 _LABELS_AT_ONCE = 1 << 20
@@ -235,8 +233,7 @@ def open_beside(logits: StrPath, name: str) -> Reader | None:
     return file.array(name) if name in file.names else None
 
 
-def local_files(inputs: dict[str, StrPath | None]) -> list[Path]:
-    """Return the files of those inputs that are on this machine, and that klce reads."""
+def local_inputs(inputs: dict[str, StrPath | None]) -> list[Location]:
+    """Return those inputs that are on this machine."""
     locations = [Location.parse(place) for place in inputs.values() if place is not None]
-    files = [file for location in locations if not location.remote for file in files_of(location)]
-    return [file for file in files if file.suffix.lower() in READERS]
+    return [location for location in locations if not location.remote]

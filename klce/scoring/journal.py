@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
 from klce.scoring.identity import differences, fingerprint
-from klce.scoring.inputs import local_files
+from klce.scoring.inputs import local_inputs
 from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
@@ -235,7 +235,7 @@ def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath |
     if resume and out is None:
         raise InputError("resume needs a file for the results (--out): that is where rows are kept")
     if out is not None:
-        check_results_path(Path(out), local_files(inputs))
+        check_results_path(Path(out), local_inputs(inputs))
 
 
 def open_rows(

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, naming
 from klce.scoring.optional import library
+from klce.scoring.readers import Location, shards_of, would_read
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
 """The most that is turned into text at once."""
@@ -195,7 +196,7 @@ WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]]
 }
 
 
-def check_results_path(path: Path, inputs: list[Path]) -> None:
+def check_results_path(path: Path, inputs: list[Location]) -> None:
     """Refuse, before any work, a path that results cannot or should not be written to."""
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
@@ -213,18 +214,22 @@ def check_library(path: Path) -> None:
         library(package, f"{path}: writing {suffix} files")
 
 
-def check_output_path(path: Path, inputs: list[Path]) -> None:
+def check_output_path(path: Path, inputs: list[Location]) -> None:
     """Refuse, before any work, a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
     if not path.parent.is_dir():
-        if path.parts[0].endswith(":"):  # a path has one slash of its two
-            url = path.as_posix().replace(":/", "://", 1)
+        if path.parts[0].endswith(":"):  # a path has one slash of its two or three
+            slashes = ":///" if path.parts[0] == "file:" else "://"
+            url = path.as_posix().replace(":/", slashes, 1)
             raise InputError(f"{url}: output goes to local files only, not to a URL")
         raise InputError(f"{path}: there is no folder {path.parent}")
-    for source in inputs if path.exists() else ():
-        if source.exists() and path.samefile(source):
-            raise InputError(f"{path}: results would replace the input {source}")
+    for location in inputs:
+        for source in (Path(shard.file) for shard in shards_of(location)):
+            if path.exists() and source.exists() and path.samefile(source):
+                raise InputError(f"{path}: results would replace the input {source}")
+        if would_read(location, path):  # by the next run of the same command
+            raise InputError(f"{path}: results would become a part of the input {location}")
     final = path.resolve()
     with (
         naming(path, final.parent),

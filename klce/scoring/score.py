@@ -26,7 +26,7 @@ from klce.scoring.inputs import (
     Labels,
     Logits,
     check_ignore_index,
-    local_files,
+    local_inputs,
     open_targets,
 )
 from klce.scoring.journal import check_outputs, open_rows
@@ -157,9 +157,9 @@ def score_file(
     }  # fmt: skip
     check_outputs(out, resume, inputs)
     if report is not None:
-        check_page(Path(report), local_files(inputs))
+        check_page(Path(report), local_inputs(inputs))
     if sequences_out is not None:
-        check_results_path(Path(sequences_out), local_files(inputs))
+        check_results_path(Path(sequences_out), local_inputs(inputs))
         if out is not None and Path(sequences_out).resolve() == Path(out).resolve():
             raise InputError(f"{out}: the results of rows and of sequences need a file each")
     scorer.check()

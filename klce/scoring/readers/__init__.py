@@ -11,7 +11,7 @@ from klce.scoring.readers.location import Location, StrPath, absolute
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
 from klce.scoring.readers.safetensors import SafetensorsFile
-from klce.scoring.readers.shards import ShardsFile, find_shards
+from klce.scoring.readers.shards import ShardsFile, find_shards, takes_in
 from klce.scoring.readers.zarr import ZarrFile
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "absolute",
     "open_file",
     "open_reader",
+    "shards_of",
+    "would_read",
 ]
 
 
@@ -43,13 +45,22 @@ LOGITS = ("logits", "log_probs")
 
 def open_file(location: Location) -> ArrayFile:
     """Open a file by the format that its suffix names; or a folder or a pattern of such files."""
-    if location.suffix not in READERS or "*" in location.file:
-        shards = find_shards(location, tuple(READERS))
-        if shards is not None:
-            if shards[0].suffix == ".kld":  # whose chunks are numbered, through all of them
-                return KldFile(location, shards)
-            return ShardsFile(location, shards, _open_single)
-    return _open_single(location)
+    shards = find_shards(location, tuple(READERS))
+    if shards is None:
+        return _open_single(location)
+    if shards[0].suffix == ".kld":  # whose chunks are numbered, through all of them
+        return KldFile(location, shards)
+    return ShardsFile(location, shards, _open_single)
+
+
+def shards_of(location: Location) -> list[Location]:
+    """Return the files that `open_file` opens: one, or those of a folder or a pattern."""
+    return find_shards(location, tuple(READERS)) or [location]
+
+
+def would_read(location: Location, path: Path) -> bool:
+    """Tell whether a local file, once it is there, would be read as a part of a location."""
+    return takes_in(location, path, tuple(READERS))
 
 
 def _open_single(location: Location) -> ArrayFile:

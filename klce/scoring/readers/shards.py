@@ -2,9 +2,11 @@
 
 import glob
 import math
+import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable
+from fnmatch import fnmatch
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -34,16 +36,16 @@ def find_shards(location: Location, suffixes: tuple[str, ...]) -> list[Location]
 
     None if `location` is neither. All have to be of one format.
     """
+    if location.suffix in suffixes and not _is_pattern(location):
+        return None
     found = _remote(location) if location.remote else _local(location)
     if found is None:
         return None
-    shards = [
-        Location(name)
-        for name in sorted(found, key=natural_order)
-        if not name.rstrip("/").rpartition("/")[2].startswith((".", "_"))
-    ]
-    shards = [shard for shard in shards if shard.suffix in suffixes]
+    shards = [Location(name) for name in sorted(found, key=natural_order)]
+    shards = [shard for shard in shards if _is_shard(shard, suffixes)]
     if not shards:
+        if not found and _is_pattern(location):
+            raise InputError(f"{location.file}: the pattern matches no file")
         known = ", ".join(suffixes)
         raise InputError(f"{location.file}: no files there that klce reads ({known})")
     formats = sorted({shard.suffix for shard in shards})
@@ -55,13 +57,42 @@ def find_shards(location: Location, suffixes: tuple[str, ...]) -> list[Location]
     return shards
 
 
+def takes_in(location: Location, path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Tell whether a local file is or would be one of those that a folder or a pattern stands for.
+
+    Any file in a `.zarr` would be.
+    """
+    folder = path.parent.resolve()
+    if Path(location.file).is_dir():
+        place = Path(location.file).resolve()
+        if location.suffix in suffixes:
+            return folder.is_relative_to(place)
+        return folder == place and _is_shard(Location(str(path)), suffixes)
+    if not _is_pattern(location) or not _is_shard(Location(str(path)), suffixes):
+        return False
+    parents, name = os.path.split(location.file)
+    if name == "**":
+        parents, name = location.file, "*"
+    found = glob.glob(parents, recursive=True) if parents else ["."]
+    return fnmatch(path.name, name) and any(Path(parent).resolve() == folder for parent in found)
+
+
+def _is_shard(location: Location, suffixes: tuple[str, ...]) -> bool:
+    name = location.file.rstrip("/").rpartition("/")[2]
+    return location.suffix in suffixes and not name.startswith((".", "_"))
+
+
+def _is_pattern(location: Location) -> bool:
+    if location.remote:
+        return "*" in location.file  # the other signs have a meaning in URLs
+    return glob.has_magic(location.file) and not os.path.exists(location.file)
+
+
 def _local(location: Location) -> list[str] | None:
     path = Path(location.file)
     if path.is_dir():
         return [str(entry) for entry in path.iterdir()]
-    if glob.has_magic(location.file) and not path.exists():
-        return glob.glob(location.file, recursive=True)
-    return None
+    return glob.glob(location.file, recursive=True) if _is_pattern(location) else None
 
 
 def _remote(location: Location) -> list[str] | None:

@@ -1,0 +1,83 @@
+"""What a run reads is what it is known by."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from klce.scoring import InputError, Interrupted, score_file
+from klce.scoring.identity import Identity, fingerprint
+from tests.scoring.runs import stop_after
+
+
+@pytest.fixture
+def shards(files):
+    """Work in a folder with the logits in two files of a folder."""
+    (files / "shards").mkdir()
+    for i, part in enumerate(np.array_split(np.load("logits.npy"), 2)):
+        np.save(f"shards/{i}.npy", part)
+    return files / "shards"
+
+
+def score(**options):
+    return score_file("shards", "targets.npy", out="shards/out.csv", block_rows=100, **options)
+
+
+def test_a_run_with_its_results_among_the_shards_goes_on(shards):
+    with pytest.raises(Interrupted):
+        score(progress=stop_after(400))
+    (shards / "log.txt").write_text("of another program")
+    (shards / "deep").mkdir()
+    np.save("shards/deep/2.npy", np.ones((3, 20)))
+    assert score(resume=True).resumed_rows == 400
+
+
+def test_a_file_that_is_new_gone_or_changed_is_named(shards):
+    with pytest.raises(Interrupted):
+        score(progress=stop_after(400))
+    np.save("shards/2.npy", np.ones((0, 20), np.float32))
+    with pytest.raises(InputError, match=rf": LOGITS has a new file \({shards}/2\.npy\); start"):
+        score(resume=True)
+    Path("shards/2.npy").unlink()
+    Path("shards/0.npy").rename("0.npy")
+    np.save("targets.npy", np.zeros(500, int))
+    with pytest.raises(InputError, match=rf": LOGITS has lost a file \({shards}/0\.npy\), TARG"):
+        score(resume=True)
+    Path("0.npy").rename("shards/0.npy")
+    os.utime("shards/1.npy", ns=(0, 0))
+    np.save("targets.npy", np.zeros(1000, int))
+    with pytest.raises(InputError, match=rf": LOGITS has changed since \({shards}/1\.npy\), TARG"):
+        score(resume=True)
+
+
+def test_only_what_is_read_counts(shards):
+    zarr.create_array("a.zarr", data=np.ones((4, 3)), chunks=(2, 3))
+    for folder in ("shards", "shards/*", f"file://{shards}"):
+        before, identity = fingerprint(folder), Identity.of(folder)
+        for name in ("log.txt", ".hidden.npy", "_part.npy"):
+            (shards / name).write_text("new")
+        assert (fingerprint(folder), Identity.of(folder)) == (before, identity)
+        assert [Path(path).name for path, *_ in before[1]] == ["0.npy", "1.npy"]
+    before, identity = fingerprint("a.zarr"), Identity.of("a.zarr")
+    Path("a.zarr/c/1/0").unlink()
+    assert fingerprint("a.zarr") != before
+    assert Identity.of("a.zarr") != identity
+
+
+def test_only_what_is_read_counts_behind_a_url(shards):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    zarr.create_array("a.zarr", data=np.ones((4, 3)), chunks=(2, 3))
+    memory.put("shards", "/identity/shards", recursive=True)
+    memory.put("a.zarr", "/identity/a.zarr", recursive=True)
+    for place, other, counts in (
+        ("memory://identity/shards", "/identity/shards/log.txt", False),
+        ("memory://identity/shards/*.npy", "/identity/shards/log.txt", False),
+        ("memory://identity/shards", "/identity/shards/2.npy", True),
+        ("memory://identity/a.zarr", "/identity/a.zarr/c/0/0", True),
+    ):
+        before = Identity.of(place)
+        memory.pipe(other, b"new")
+        assert (Identity.of(place) != before) == counts
