@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from klce._arrays import element_dtype
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
@@ -140,6 +141,12 @@ def convert_file(
             raise InputError(f"{name} belongs to .kld files, not to {path}")
     if suffix == ".zarr" and path.exists():
         raise InputError(f"{path}: exists already; klce replaces files, never folders")
+    dtype = _stored(reader)
+    if reader.shape[-1] == 0 and len(reader.shape) > 1 and suffix not in (".npy", ".zarr"):
+        raise InputError(
+            f"{reader.path}: rows of no numbers, which {suffix} files cannot hold: the shape is "
+            f"{reader.shape}"
+        )
     check_library(path)
     location = Location.parse(source)
     check_output_path(path, local_inputs({"source": source, "tokens": tokens}))
@@ -152,18 +159,23 @@ def convert_file(
         leading = max(1, len(reader.shape) - 1)
         rows = math.prod(reader.shape[:leading])
         shape = reader.shape if suffix == ".npy" else (rows, *reader.shape[leading:])
-        make, dtype = ARRAY_WRITERS[suffix], _stored(reader.dtype)
+        make = ARRAY_WRITERS[suffix]
         with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
             for _, block in _blocks(reader, leading, memory, progress):
                 writer.write(block)
     return open_reader(path)
 
 
-def _stored(dtype: np.dtype[Any]) -> np.dtype[Any]:
+def _stored(reader: Reader) -> np.dtype[Any]:
+    """Return the dtype that an array is written in: one that every format holds and klce reads."""
+    dtype = reader.dtype
     if dtype.name == "bfloat16":
         return np.dtype(np.float32)
-    if dtype.kind not in "iufb":
-        raise InputError(f"an array of {dtype}, not of numbers, cannot be converted")
+    if dtype.kind not in "iufb" or element_dtype(dtype) is None:
+        raise InputError(
+            f"{reader.path}: dtype {dtype} cannot be converted; "
+            "bool, integers, float16, bfloat16, float32 and float64 can"
+        )
     return dtype
 
 
@@ -171,7 +183,7 @@ def _blocks(
     reader: Reader, leading: int, memory: int, progress: Progress | None, copies: int = 3
 ) -> Iterator[tuple[int, NDArray[Any]]]:
     """Yield blocks of rows, of which writing takes so many copies."""
-    dtype = _stored(reader.dtype)
+    dtype = _stored(reader)
     rows = Rows(reader, leading)
     plan = plan_blocks(
         [rows],
@@ -188,7 +200,7 @@ def _blocks(
 
 def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | None) -> None:
     zarr = library("zarr", f"{path}: writing .zarr files")
-    row_bytes = max(1, math.prod(reader.shape[1:]) * _stored(reader.dtype).itemsize)
+    row_bytes = max(1, math.prod(reader.shape[1:]) * _stored(reader).itemsize)
     # Chunks of a few MB, of whole items of the first axis: what a block reads.
     chunk = max(1, min(reader.shape[0], (4 << 20) // row_bytes))
     with _whole_folder(path) as folder:
@@ -196,7 +208,7 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
             folder,
             shape=reader.shape,
             chunks=(chunk, *(max(1, length) for length in reader.shape[1:])),
-            dtype=_stored(reader.dtype),
+            dtype=_stored(reader),
         )
         step = max(1, min(_BLOCK_BYTES, memory // 8) // (chunk * row_bytes)) * chunk
         for start in range(0, reader.shape[0], step):

@@ -27,7 +27,7 @@ def test_the_docstring_names_every_suffix():
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", ">f8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", ">f8", "?"])
 @pytest.mark.parametrize("shape", [(40, 6), (4, 5, 3), (17,)])
 def test_there_and_back(tmp_path, suffix, dtype, shape):
     values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
@@ -102,7 +102,14 @@ def test_base_file_to_another_format_and_back(tmp_path):
         ("shards/*.npy", "shards/1.npy", {}, "would replace the input"),
         ("a.npy", "no/b.npy", {}, "there is no folder no"),
         ("one.npy", "b.npy", {}, "a single number"),
-        ("text.npy", "b.npy", {}, "not of numbers"),
+        ("text.npy", "b.npy", {}, r"^text\.npy: dtype <U1 cannot be converted"),
+        ("complex.npy", "b.npy", {}, r"^complex\.npy: dtype complex64 cannot be converted"),
+        ("long.npy", "b.parquet", {}, r"^long\.npy: dtype .* cannot be converted"),
+        ("none.npy", "b.parquet", {}, r"none\.npy: rows of no numbers, .* shape is \(50, 0\)$"),
+        ("none.npy", "b.arrow", {}, r"rows of no numbers, which \.arrow files cannot hold"),
+        ("none.npy", "b.kld", {"tokens": "t.npy"}, "rows of no numbers"),
+        ("shards", "shards/3.npy", {}, "would become a part of the input shards"),
+        ("shards", "shards/3.zarr", {}, "would become a part of the input shards"),
         ("a.npy", "old.zarr", {}, r"old\.zarr: exists already; klce replaces files"),
     ],
 )
@@ -113,6 +120,9 @@ def test_refused(tmp_path, monkeypatch, source, out, options, message):
     np.save("t1.npy", np.ones(6))
     np.save("one.npy", 1.0)
     np.save("text.npy", np.array(["a", "b"]))
+    np.save("complex.npy", np.ones((2, 3), np.complex64))
+    np.save("long.npy", np.ones((2, 3), np.longdouble))
+    np.save("none.npy", np.ones((50, 0)))
     np.save("nan.npy", np.where(np.arange(6) == 4, np.nan, 0)[:, None] + np.zeros((6, 3)))
     (tmp_path / "old.zarr").mkdir()
     (tmp_path / "shards").mkdir()

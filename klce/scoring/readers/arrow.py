@@ -84,8 +84,8 @@ class ParquetFile:
         rows = self._ends[-1] if self._ends else 0
         with damage_named(path, "damaged from row 0 on"):
             first = next(self._batches(name, 0, 1))[:1] if rows else None
-        batch_rows = max(1, _BATCH_BYTES // column.width(first) // column.dtype.itemsize)
-        stream = _Stream(lambda group: self._batches(name, group, batch_rows), self._ends)
+        batch_rows = _BATCH_BYTES // max(1, column.width(first) * column.dtype.itemsize)
+        stream = _Stream(lambda group: self._batches(name, group, max(1, batch_rows)), self._ends)
         return ArrowReader(column, rows, first, stream.parts)
 
     def _batches(self, name: str, group: int, batch_rows: int) -> Iterator[Any]:
@@ -138,7 +138,8 @@ class Column:
         )
         self._size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
         value = kind.value_type if self.lists else kind
-        if not (pa.types.is_integer(value) or pa.types.is_floating(value)):
+        kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+        if not any(is_kind(value) for is_kind in kinds):
             raise InputError(f"{path}: a column of {kind}, not of numbers or of lists of them")
         self.dtype: np.dtype[Any] = np.dtype(value.to_pandas_dtype())
 

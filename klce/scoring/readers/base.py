@@ -233,6 +233,7 @@ def within_rows(
 
     For formats that read whole rows only.
     """
+    width = max(1, width)  # of rows without elements, none are asked for
     first, last = start // width, -(-stop // width)
     return read_rows(first, last).reshape(-1)[start - first * width : stop - first * width]
 

@@ -71,6 +71,6 @@ def _read_header(path: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
             dtype = np.dtype(library("ml_dtypes", f"{path}: bfloat16").bfloat16)
     if dtype.hasobject:
         raise InputError(f"{path}: holds Python objects (dtype {dtype}), not numbers")
-    if any(length < 0 for length in shape):
+    if any(type(length) is not int or length < 0 for length in shape):  # NumPy lets True through
         raise InputError(f"{path}: the .npy header is damaged: its shape is {shape}")
     return shape, fortran_order, dtype

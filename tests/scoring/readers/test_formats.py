@@ -104,7 +104,7 @@ def check_slices(reader, values):
 
 
 @pytest.mark.parametrize(("suffix", "save"), SAVERS)
-@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "i8"])
+@pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "i4", "i8", "?"])
 @pytest.mark.parametrize("shape", [(40, 6), (3, 4, 5), (2, 3, 2, 4)])
 def test_slices(tmp_path, suffix, save, dtype, shape):
     if len(shape) > 2 and suffix in COLUMNS:
@@ -232,6 +232,24 @@ def test_columns_that_are_not_rows(tmp_path):
         pa.parquet.write_table(pa.table({"x": column}), path)
         with pytest.raises(InputError, match=message):
             open_reader(path).read(0, 2, 1)
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+@pytest.mark.parametrize("suffix", COLUMNS)
+def test_lists_without_numbers(tmp_path, suffix, rows):
+    path = tmp_path / f"a{suffix}"
+    table = pa.table({"x": pa.array([[]] * rows, pa.list_(pa.float32()))})
+    if suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+    else:
+        with pa.ipc.new_file(path, table.schema) as writer:
+            writer.write_table(table)
+    reader = open_reader(path)
+    assert reader.dtype == np.float32
+    assert reader.read(0, rows, 1).shape == reader.shape == (rows, 0)
+    assert reader.read(0, 0, 2).shape == (0,)
+    with pytest.raises(InputError, match=rf"^{path}: rows without classes: .* \({rows}, 0\)$"):
+        score_file(path)
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ def test_any_truncated_header(path):
             NpyReader(path)
 
 
-@pytest.mark.parametrize("shape", ["(-1, 3)", "(2, 'a')", "2", "(2, 3"])
+@pytest.mark.parametrize("shape", ["(-1, 3)", "(True, 7)", "(2, 'a')", "2", "(2, 3"])
 def test_damaged_header(path, shape):
     save(path, np.ones((2, 3)))
     data = path.read_bytes()
