@@ -408,7 +408,8 @@ def convert(
         typer.Option(
             parser=_integer,
             metavar="NATS",
-            help="For .kld: where rows are cut off below the top, 16 (unless given) or 24.",
+            help="For .kld: where rows are cut off below the top, 16 (unless given) or 24; without "
+            "it, the rows of a .kld stay as they are.",
         ),
     ] = None,
     memory: _Memory = _MEMORY,

@@ -314,7 +314,12 @@ class _Files(abc.ABC):
         self.labels = None if targets is None else Labels(targets, p, task.ignore_index)
 
     def check(self) -> None:
-        """Refuse labels that cannot be compared with. It reads them all."""
+        """Refuse logits with a part missing, and labels that are no classes.
+
+        It reads all labels.
+        """
+        self.p.check()
+        self.q.check()
         if self.labels is not None:
             self.labels.check()
 

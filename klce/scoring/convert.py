@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +23,7 @@ from klce.scoring.errors import InputError, naming
 from klce.scoring.inputs import Rows, local_inputs
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers.kld import KldReader
 from klce.scoring.results import (
     NpyWriter,
     Writer,
@@ -100,7 +102,7 @@ def convert_file(
         array ``tokens`` of the source, if that has one.
     cut : {16, 24}, optional
         For ``.kld``: the nats below each row's largest log-probability at which it is cut off; 16
-        unless given.
+        unless given. A ``.kld`` source keeps its rows as they stand, unless given.
     memory : int
         Bytes to stay within, beyond the maps of files.
     progress : callable, optional
@@ -142,6 +144,8 @@ def convert_file(
     if suffix == ".zarr" and path.exists():
         raise InputError(f"{path}: exists already; klce replaces files, never folders")
     dtype = _stored(reader)
+    if dtype.kind == "f":  # labels may have chunks that were left out for being zeros
+        reader.check_whole()
     if reader.shape[-1] == 0 and len(reader.shape) > 1 and suffix not in (".npy", ".zarr"):
         raise InputError(
             f"{reader.path}: rows of no numbers, which {suffix} files cannot hold: the shape is "
@@ -150,19 +154,24 @@ def convert_file(
     check_library(path)
     location = Location.parse(source)
     check_output_path(path, local_inputs({"source": source, "tokens": tokens}))
+    leading = max(1, len(reader.shape) - 1)
+    rows = math.prod(reader.shape[:leading])
+    shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])
+    if shape != reader.shape:
+        warnings.warn(
+            f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
+            f"{shape}",
+            stacklevel=2,
+        )
     if suffix == ".kld":
-        cut = kld.CUTS[0] if cut is None else cut
         _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
     elif suffix == ".zarr":
         _write_zarr(reader, path, memory, progress)
     else:
-        leading = max(1, len(reader.shape) - 1)
-        rows = math.prod(reader.shape[:leading])
-        shape = reader.shape if suffix == ".npy" else (rows, *reader.shape[leading:])
         make = ARRAY_WRITERS[suffix]
         with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
-            for _, block in _blocks(reader, leading, memory, progress):
-                writer.write(block)
+            for start, stop in _spans(reader, leading, memory, progress):
+                writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
     return open_reader(path)
 
 
@@ -179,11 +188,10 @@ def _stored(reader: Reader) -> np.dtype[Any]:
     return dtype
 
 
-def _blocks(
+def _spans(
     reader: Reader, leading: int, memory: int, progress: Progress | None, copies: int = 3
-) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield blocks of rows, of which writing takes so many copies."""
-    dtype = _stored(reader)
+) -> Iterator[tuple[int, int]]:
+    """Yield where blocks of rows begin and end, of which writing takes so many copies."""
     rows = Rows(reader, leading)
     plan = plan_blocks(
         [rows],
@@ -193,7 +201,7 @@ def _blocks(
         block_bytes=_BLOCK_BYTES,
     )
     for start, stop in plan.spans():
-        yield start, reader.read(start, stop, leading).astype(dtype, copy=False)
+        yield start, stop
         if progress is not None:
             progress(stop * rows.row_bytes, rows.rows * rows.row_bytes)
 
@@ -209,6 +217,7 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
             shape=reader.shape,
             chunks=(chunk, *(max(1, length) for length in reader.shape[1:])),
             dtype=_stored(reader),
+            config={"write_empty_chunks": True},  # one that is missing is not taken for zeros
         )
         step = max(1, min(_BLOCK_BYTES, memory // 8) // (chunk * row_bytes)) * chunk
         for start in range(0, reader.shape[0], step):
@@ -243,9 +252,14 @@ def _open_tokens(tokens: StrPath | None, source: Location) -> Reader:
 
 
 def _write_kld(
-    reader: Reader, path: Path, tokens: Reader, cut: int, memory: int, progress: Progress | None
+    reader: Reader,
+    path: Path,
+    tokens: Reader,
+    cut: int | None,
+    memory: int,
+    progress: Progress | None,
 ) -> None:
-    if cut not in kld.CUTS:
+    if cut not in (None, *kld.CUTS):
         raise InputError(f"cut must be {' or '.join(map(str, kld.CUTS))} nats, got {cut}")
     if len(reader.shape) < 2:
         raise InputError(f"{reader.path}: logits need 2 axes or more, this array has 1")
@@ -262,8 +276,16 @@ def _write_kld(
             f"{reader.path}: {rows:,} rows, where {chunks} chunks of {n_ctx} tokens have "
             f"{layout.rows:,} ({layout.rows_per_chunk} each)"
         )
+    leading = len(reader.shape) - 1
+
+    def encoded(start: int, stop: int) -> NDArray[Any]:
+        if cut is None and isinstance(reader, KldReader):  # to encode anew would round once more
+            return reader.encoded(start, stop)
+        logits = reader.read(start, stop, leading)
+        return kld.encode(logits, cut or kld.CUTS[0], path=reader.path, first_row=start)
+
     with open_whole(path) as file:
         kld.write_header(file, layout, tokens.read(0, chunks, 1))
         # An encoded block takes several times its size on the way.
-        for start, block in _blocks(reader, len(reader.shape) - 1, memory, progress, copies=15):
-            file.write(kld.encode(block, cut, path=reader.path, first_row=start).tobytes())
+        for start, stop in _spans(reader, leading, memory, progress, copies=15):
+            file.write(encoded(start, stop).tobytes())

@@ -122,6 +122,7 @@ def file_info(place: StrPath) -> FileInfo:
     scored = rows = classes = why_not = layout = None
     try:
         logits = Logits(reader := open_reader(place))
+        logits.check()
     except InputError as error:
         why_not = str(error)
     else:

@@ -79,6 +79,10 @@ class Logits(Rows):
             self.block_row_bytes += self.classes * taken.itemsize
         self._reader = reader
 
+    def check(self) -> None:
+        """Refuse logits of which a part is not there, as of an upload that has not ended."""
+        self._reader.check_whole()
+
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Return rows `start` to `stop` as a (rows, classes) array; a view where possible."""
         rows = self._reader.read(start, stop, len(self.leading_shape))

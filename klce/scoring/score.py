@@ -309,7 +309,11 @@ class Scorer:
         self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * self.logits.classes
 
     def check(self) -> None:
-        """Refuse labels and candidates that are no classes. It reads them all."""
+        """Refuse logits with a part missing, and labels and candidates that are no classes.
+
+        It reads all labels and candidates.
+        """
+        self.logits.check()
         if self.labels is not None:
             self.labels.check()
         if self._candidates is not None:

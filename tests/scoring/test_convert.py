@@ -1,5 +1,6 @@
 import shutil
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import ml_dtypes
@@ -33,11 +34,14 @@ def test_there_and_back(tmp_path, suffix, dtype, shape):
     values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
     np.save(tmp_path / "a.npy", values)
     calls = []
-    reader = convert_file(
-        tmp_path / "a.npy", tmp_path / f"b{suffix}", memory=500,
-        progress=lambda done, total: calls.append((done, total)),
-    )  # fmt: skip
     columns = suffix in (".parquet", ".arrow")
+    message = rf"b{suffix}: {suffix} files have rows on one axis: the shape \(4, 5, 3\) becomes"
+    told = pytest.warns(UserWarning, match=message) if columns and len(shape) > 2 else nullcontext()
+    with told:
+        reader = convert_file(
+            tmp_path / "a.npy", tmp_path / f"b{suffix}", memory=500,
+            progress=lambda done, total: calls.append((done, total)),
+        )  # fmt: skip
     expected = values.reshape(-1, *shape[-1:]) if columns and len(shape) > 1 else values
     assert reader.shape == expected.shape
     np.testing.assert_array_equal(read(tmp_path / f"b{suffix}"), expected)
@@ -76,9 +80,24 @@ def test_base_file_with_24_nats(tmp_path):
     )
 
 
+@pytest.mark.parametrize("cut", [16, 24])
+def test_base_file_to_base_file(tmp_path, cut):
+    first, again = tmp_path / "a.kld", tmp_path / "b.kld"
+    convert_file(EXAMPLE / "base_logits.npy", first, tokens=f"{BASE}::tokens", cut=cut)
+    np.save(tmp_path / "tokens.npy", read(f"{BASE}::tokens"))
+    convert_file(first, again, tokens=tmp_path / "tokens.npy", memory=400_000)
+    assert again.read_bytes() == first.read_bytes()
+    (tmp_path / "shards").mkdir()
+    for i in range(2):
+        shutil.copy(first, tmp_path / "shards" / f"{i}.kld")
+    convert_file(tmp_path / "shards", again)
+    rows, twice = (open_reader(path) for path in (first, again))
+    assert twice.encoded(0, 210).tobytes() == 2 * rows.encoded(0, 105).tobytes()
+
+
 def test_base_file_to_another_format_and_back(tmp_path):
     convert_file(BASE, tmp_path / "a.npy")
-    convert_file(BASE, tmp_path / "b.kld")  # with the tokens of its source
+    convert_file(BASE, tmp_path / "b.kld", cut=16)  # with the tokens of its source
     np.testing.assert_allclose(read(tmp_path / "b.kld"), read(tmp_path / "a.npy"), atol=1e-3)
     with (tmp_path / "b.kld").open("rb") as file:
         assert kld.read_header(file, "")[0] == kld.Layout(71, 3001, 3)

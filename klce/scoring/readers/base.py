@@ -45,6 +45,10 @@ class Reader(Protocol):
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         ...
 
+    def check_whole(self) -> None:
+        """Refuse an array of which a part is not there, where opening it does not."""
+        return
+
 
 @dataclass(frozen=True, slots=True)
 class Chunks:

@@ -164,6 +164,11 @@ class ShardsReader(Reader):
             return np.empty((0, *self.shape[leading:]), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
+    def check_whole(self) -> None:
+        """Refuse an array of which a part is not there, where opening it does not."""
+        for reader in self.readers:
+            reader.check_whole()
+
 
 def _kind(reader: Reader) -> str:
     return f"{reader.dtype} of shape {reader.shape}"

@@ -1,7 +1,10 @@
 """Zarr arrays and groups of them: `.zarr`, local or behind a URL."""
 
 import contextlib
+import itertools
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,14 +41,15 @@ class ZarrFile:
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""
         path = f"{self._location.file}::{name}" if name else self._location.file
-        return ZarrReader(self._arrays[name], path)
+        return ZarrReader(self._arrays[name], path, self._location, name)
 
 
 class ZarrReader(Reader):
     """An array in chunks."""
 
-    def __init__(self, array: Any, path: str) -> None:
+    def __init__(self, array: Any, path: str, store: Location, name: str) -> None:
         self.path = path
+        self._store, self._name = store, name
         self.shape: tuple[int, ...] = tuple(array.shape)
         self.dtype: np.dtype[Any] = np.dtype(array.dtype)
         self.chunks: tuple[int, ...] = tuple(array.chunks)
@@ -70,6 +74,33 @@ class ZarrReader(Reader):
             if start == rows:
                 self._kept = None
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def check_whole(self) -> None:
+        """Refuse an array with chunks that are not stored: Zarr takes such for the fill value."""
+        stored = self._array.shards or self.chunks
+        grid = (range(-(-n // step)) for n, step in zip(self.shape, stored, strict=True))
+        keys = map(self._array.metadata.encode_chunk_key, itertools.product(*grid))
+        is_stored = self._stored_keys()
+        missing = [key for key in keys if not is_stored(key)]
+        if missing:
+            raise InputError(
+                f"{self.path}: chunk {missing[0]} is missing, the first of {len(missing):,}: the "
+                "array is not there as a whole, or was written without chunks of the fill value "
+                "(write_empty_chunks)"
+            )
+
+    def _stored_keys(self) -> Callable[[str], bool]:
+        """Return what tells whether a key of the array is stored."""
+        if not self._store.remote:
+            folder = Path(self._store.file, self._name)
+            return lambda key: (folder / key).exists()
+        system, path = self._store.filesystem()
+        place = "/".join(part for part in (path.rstrip("/"), self._name) if part)
+        found: set[str] = set()
+        with contextlib.suppress(Exception):  # a store that does not list
+            found = {*system.find(place)}
+        listed = not found.isdisjoint(f"{place}/{name}" for name in ("zarr.json", ".zarray"))
+        return lambda key: not listed or f"{place}/{key}" in found
 
     def _decoded(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         axes, item = self.shape[:leading], self.shape[leading:]
