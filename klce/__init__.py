@@ -8,7 +8,10 @@ A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and `
 (unnormalised log-probabilities); every measure takes ``form=``.
 """
 
+from klce._refusal import end_at_interrupt, refuse
+
 try:
+    end_at_interrupt()
     from klce.config import (
         get_config,
         get_num_threads,
@@ -17,8 +20,6 @@ try:
         threads,
     )
 except ImportError as error:
-    from klce._refusal import refuse
-
     refuse(error)
 from klce.divergences import (
     binary_entropy,

@@ -4,8 +4,9 @@ The command line cannot say it itself: Python imports the package before any mod
 """
 
 import os
+import signal
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 def refuse(error: ImportError) -> NoReturn:
@@ -16,8 +17,33 @@ def refuse(error: ImportError) -> NoReturn:
             "part: pip install -e . in the folder above compiles it, and an installed klce is "
             "found from any other folder"
         )
-    program = os.path.basename(sys.argv[0])
-    if program == "klce" or (program == "-m" and "klce" in sys.orig_argv):
+    if _of_the_command_line():
         print(f"klce: {error}", file=sys.stderr)
         sys.exit(2)
     raise error from None
+
+
+def end_at_interrupt() -> None:
+    """Let Ctrl-C end the command line at once while it is imported; for others, do nothing.
+
+    An exception would be lost in some imports of compiled modules, or become another one.
+    """
+    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    if _of_the_command_line() and not ignored:
+        signal.signal(signal.SIGINT, _end)
+
+
+def interrupt_again() -> None:
+    """Let Ctrl-C be the exception again that it is for Python."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: Any) -> NoReturn:
+    os.write(2, b"klce: interrupted\n")
+    os._exit(128 + number)
+
+
+def _of_the_command_line() -> bool:
+    program = os.path.basename(sys.argv[0])
+    return program == "klce" or (program == "-m" and "klce" in sys.orig_argv)

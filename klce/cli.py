@@ -52,8 +52,8 @@ def _stop_printing(error: OSError) -> int:
     """Give up stdout, so that Python does not try once more at its end; return the status."""
     with contextlib.suppress(OSError):  # it may be no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # whom it was for has seen enough
-        return 1
+    if isinstance(error, BrokenPipeError):  # whom it was for has seen enough, as `head` has
+        return 0
     _complain(f"stdout: {error.strerror}")
     return 2
 
@@ -69,6 +69,8 @@ class _Commands(TyperGroup):
                 sys.stdout.flush()
         except OSError as error:  # of printing, since commands report their own
             status = _stop_printing(error)
+        except SystemExit:  # how Click and Rich end where the reader of stdout has gone
+            status = _stop_printing(BrokenPipeError())
         except Exception as error:
             # Their class lives in Click or in Typer, depending on Typer's release.
             message = getattr(error, "format_message", None)
@@ -77,9 +79,21 @@ class _Commands(TyperGroup):
             text = " ".join(message().split())
             if "unexpected extra argument" in text:  # a shell may have put files for a pattern
                 text += "; a pattern of files stands in quotes, as in 'part-*.npy'"
-            _complain(f"{text} (see klce --help)")
+            context = getattr(error, "ctx", None)
+            command = "klce" if context is None else context.command_path
+            _complain(f"{text.rstrip('.')} (see {command} --help)")
             status = 2
         return sys.exit(status) if standalone_mode else status
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Parse the arguments."""
+        with _interrupt_in_one_line():
+            return super().make_context(*args, **options)
+
+    def invoke(self, *args: Any) -> Any:
+        """Run the command."""
+        with _interrupt_in_one_line():
+            return super().invoke(*args)
 
 
 app = typer.Typer(
@@ -437,6 +451,15 @@ def info(
 
 
 @contextlib.contextmanager
+def _interrupt_in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:  # of which Click and Typer say nothing, or an empty line
+        _complain("interrupted")
+        raise typer.Exit(130) from None
+
+
+@contextlib.contextmanager
 def _errors_in_one_line() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
@@ -456,9 +479,6 @@ def _errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
     except Interrupted as stop:
         _complain(f"interrupted: {stop}; {_how_to_go_on()}")
-        raise typer.Exit(130) from None
-    except KeyboardInterrupt:
-        _complain("interrupted")
         raise typer.Exit(130) from None
 
 

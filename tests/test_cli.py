@@ -353,8 +353,9 @@ def test_sizes(text, size):
         (["score", "logits.npy", "targets.npy", "more.npy"], "more.npy.*a pattern .* in quotes"),
         (["score", ""], "an empty path names no file, got ''"),
         (["score", "logits.npy", ""], "an empty path names no file, got ''"),
-        (["score"], "LOGITS"),
-        (["scores"], "scores"),
+        (["score"], r"Missing argument 'LOGITS' \(see klce score --help\)$"),
+        (["score", "x.npy", "--top-k", "x"], r"is not an integer \(see klce score --help\)$"),
+        (["scores"], r"'scores'.* \(see klce --help\)$"),
     ],
 )
 def test_errors_are_one_line(files, arguments, message):
@@ -493,12 +494,15 @@ def test_process_that_cannot_print(files, arguments):
     assert (done.returncode, done.stderr) == (2, "klce: stdout: No space left on device\n")
 
 
-def test_process_whose_reader_has_gone(files):
+@pytest.mark.parametrize("arguments", [["info", "logits.npy"], ["info", "logits.npy", "--json"],
+                                       ["score", "logits.npy"], ["score", "logits.npy", "--json"],
+                                       ["--help"], ["--version"]])  # fmt: skip
+def test_process_whose_reader_has_gone(files, arguments):
     read, write = os.pipe()
     os.close(read)
-    done = run_process("info", "logits.npy", stdout=write)
+    done = run_process(*arguments, stdout=write)
     os.close(write)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_import_klce_does_not_load_the_command_line():
@@ -612,6 +616,58 @@ def test_process_interrupted_without_results(files):
     done = run_process("score", "logits.npy", code=INTERRUPTED)
     assert done.returncode == 128 + signal.SIGINT
     expect_error(done, "interrupted")
+
+
+def test_process_terminated(files):
+    code = INTERRUPTED.replace("SIGINT", "SIGTERM").replace(
+        'cli.app(prog_name="klce")', "from klce.__main__ import main; main()"
+    )
+    done = run_process("score", "logits.npy", "--out", "out.npy", code=code)
+    assert done.returncode == 128 + signal.SIGTERM
+    expect_error(done, r"interrupted: 60 of 60 rows are finished; go on with: klce score .*")
+    done = run_process("score", "logits.npy", code=code)
+    assert done.returncode == 128 + signal.SIGTERM
+    expect_error(done, "interrupted")
+
+
+def test_an_interrupt_while_the_results_are_printed(files, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "score_table", stop)
+    result = run("score", "logits.npy")
+    assert (result.exit_code, result.stderr) == (130, "klce: interrupted\n")
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, *rest):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["numpy", "datetime", "klce.config", "klce.rows", "klce.cli", "typer", "rich.progress"],
+)
+def test_process_interrupted_while_it_starts(files, module):
+    code = INTERRUPTED_IMPORT.format(module=module)
+    command = "sys.argv[0] = '/bin/klce'; from klce.__main__ import main; main()"
+    done = run_process("info", "logits.npy", code=code + command)
+    assert (done.returncode, done.stderr) == (130, "klce: interrupted\n")
+
+
+def test_an_interrupted_import_of_the_library_is_an_exception():
+    code = INTERRUPTED_IMPORT.format(module="klce.rows") + (
+        "try: import klce\nexcept KeyboardInterrupt: print('caught')"
+    )
+    done = run_process(code=code)
+    assert (done.returncode, done.stdout) == (0, "caught\n")
 
 
 SLOW_BLOCKS = """
