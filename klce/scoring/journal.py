@@ -126,10 +126,16 @@ class Journal(RowFile):
             raise
 
     def _found(self) -> dict[str, Any] | None:
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            run: dict[str, Any] = json.loads(self._run_path.read_text())
-            return run if self._rows_path.exists() else None
-        return None
+        if not (self._rows_path.exists() and self._run_path.exists()):
+            return None
+        with contextlib.suppress(ValueError):
+            run = json.loads(self._run_path.read_text())
+            if isinstance(run, dict):
+                return run
+        raise InputError(
+            f"{self._out}: {self._run_path.name}, which says of which run the finished rows are, "
+            "is damaged; start anew without --resume"
+        )
 
     def _lock(self) -> None:
         if sys.platform == "win32":

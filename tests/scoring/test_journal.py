@@ -168,6 +168,20 @@ def test_another_run_is_not_resumed(files, change, command, told):
     assert ".out.npy.rows.npy" in names(files)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", "\x00"])
+def test_a_damaged_description_of_the_run_keeps_the_rows(files, content):
+    with pytest.raises(Interrupted):
+        run("score", "out.npy", block_rows=100, progress=stop_after(400))
+    rows = (files / ".out.npy.rows.npy").read_bytes()
+    (files / ".out.npy.run.json").write_text(content)
+    with pytest.raises(
+        InputError, match=r"^out\.npy: \.out\.npy\.run\.json, .* is damaged; start anew"
+    ):
+        run("score", "out.npy", resume=True)
+    assert (files / ".out.npy.rows.npy").read_bytes() == rows
+    assert run("score", "out.npy").resumed_rows == 0
+
+
 def test_two_runs_with_one_output(files):
     columns = row_dtype("f4", labelled=True)
     with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as journal:
