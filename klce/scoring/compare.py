@@ -217,7 +217,9 @@ def compare_file(
     rows_p, rows_q = computation.p, computation.q
     computation.check()
     groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
-    found_groups = None if groups_reader is None else Groups(groups_reader, rows_p.rows)
+    found_groups = None
+    if groups_reader is not None:
+        found_groups = Groups(groups_reader, rows_p.leading_shape)
     ends = None if compat is None or found_groups is None else found_groups.ends()
     plan = plan_blocks(
         [rows_p, rows_q],

@@ -25,27 +25,32 @@ class Groups:
         The ids in the order in which they first appear; for offsets, the numbers from 0 on.
     """
 
-    def __init__(self, reader: Reader, rows: int) -> None:
-        path, shape = reader.path, reader.shape
+    def __init__(self, reader: Reader, leading_shape: tuple[int, ...]) -> None:
+        path, shape, rows = reader.path, reader.shape, math.prod(leading_shape)
         if reader.dtype.kind not in "iu":
             raise InputError(f"{path}: groups must be integers, got {reader.dtype}")
         self._reader, self._rows = reader, rows
         self._offsets: NDArray[np.int64] | None = None
-        if math.prod(shape) == rows and shape:
+        if shape == leading_shape:
             self.labels = self._distinct(rows)
             self._ascending = np.argsort(self.labels)
             return
         if len(shape) != 1 or not shape[0]:
             raise InputError(
                 f"{path}: groups of shape {shape} are neither an id for each of the "
-                f"{rows:,} rows nor offsets"
+                f"{rows:,} rows of shape {leading_shape} nor offsets"
             )
         offsets = reader.read(0, shape[0], 1).astype(np.int64)
-        if offsets[0] != 0 or offsets[-1] != rows or (np.diff(offsets) < 0).any():
+        down = np.diff(offsets) < 0
+        if offsets[0] != 0 or offsets[-1] != rows or down.any():
+            how = f"go from {offsets[0]} to {offsets[-1]}"
+            if down.any():
+                at = int(down.argmax())
+                how = f"offset {at + 1} goes down from {offsets[at]} to {offsets[at + 1]}"
             raise InputError(
-                f"{path}: {shape[0]:,} groups are not an id for each of the {rows:,} rows, and as "
-                f"offsets they have to go from 0 to {rows}, not down, but go from {offsets[0]} "
-                f"to {offsets[-1]}"
+                f"{path}: {shape[0]:,} groups are not an id for each of the {rows:,} rows of shape "
+                f"{leading_shape}, and as offsets they have to go from 0 to {rows}, not down, but "
+                f"{how}"
             )
         self._offsets = offsets
         self.labels = np.arange(len(offsets) - 1)

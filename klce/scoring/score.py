@@ -408,7 +408,7 @@ def _open_sequences(
         return None
     if labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
-    found = Groups(open_reader(groups, ("groups",)), rows.rows)
+    found = Groups(open_reader(groups, ("groups",)), rows.leading_shape)
     return _Sequences(found, bytes_file, words_file)
 
 

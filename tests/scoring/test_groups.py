@@ -86,7 +86,7 @@ def test_the_order_of_ids_that_come_again(tmp_path, monkeypatch):
     monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 7)
     ids = np.random.default_rng(0).integers(-20, 20, 300)
     np.save(tmp_path / "ids.npy", ids)
-    groups = Groups(open_reader(tmp_path / "ids.npy"), 300)
+    groups = Groups(open_reader(tmp_path / "ids.npy"), (300,))
     assert groups.labels.tolist() == list(dict.fromkeys(ids.tolist()))
     np.testing.assert_array_equal(groups.labels[groups.block(11, 250)], ids[11:250])
 
@@ -121,7 +121,8 @@ def test_blocks_change_no_bit(files):
         ({"groups": "targets.npy", "targets": None}, "groups need labels"),
         ({"groups": "logits.npy"}, "groups must be integers, got float32"),
         ({"groups": "late.npy"}, "go from 0 to 40, not down, but go from 1 to 40"),
-        ({"groups": "down.npy"}, "go from 0 to 40, not down"),
+        ({"groups": "down.npy"}, "from 0 to 40, not down, but offset 2 goes down from 20 to 10$"),
+        ({"groups": "column.npy"}, r"of shape \(40, 1\) are neither an id for each of the 40 rows"),
         ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),
         ({"bytes_file": "bytes.npy"}, "bytes need groups"),
         ({"words_file": "bytes.npy"}, "words need groups"),
@@ -136,6 +137,7 @@ def test_blocks_change_no_bit(files):
 def test_refused(files, tmp_path, options, message):
     np.save("late.npy", [1, 20, 40])
     np.save("down.npy", [0, 20, 10, 40])
+    np.save("column.npy", np.zeros((40, 1), int))
     np.save("matrix.npy", np.zeros((2, 3), int))
     np.save("zero.npy", [1, 2, 0, 3])
     before = sorted(tmp_path.iterdir())
@@ -146,7 +148,7 @@ def test_refused(files, tmp_path, options, message):
 
 def test_offsets_of_no_rows(tmp_path):
     np.save(tmp_path / "g.npy", [0, 0])
-    groups = Groups(open_reader(tmp_path / "g.npy"), 0)
+    groups = Groups(open_reader(tmp_path / "g.npy"), (0,))
     assert len(groups) == 1
     assert math.isnan(GroupSums(groups).clustered_error("nll"))
 
