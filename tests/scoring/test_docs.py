@@ -39,6 +39,13 @@ def test_commands(tmp_path, monkeypatch):
             assert (done.exit_code, done.stderr) == (0, ""), command
         else:
             subprocess.run(words, check=True)
+    assert_ignored(tmp_path)
+
+
+def assert_ignored(folder):
+    """Check that git does not take for sources what the examples wrote."""
+    ignored = (ROOT / ".gitignore").read_text().splitlines()
+    assert {f"/{path.name}" for path in folder.iterdir()} - {"/examples"} <= {*ignored}
 
 
 def test_python(tmp_path):
@@ -48,6 +55,12 @@ def test_python(tmp_path):
     for code in blocks:
         run = [sys.executable, "-W", "error", "-c", code]
         subprocess.run(run, cwd=tmp_path, env=os.environ, check=True)
+    assert_ignored(tmp_path)
+
+
+def test_the_environment_is_activated():
+    assert ". .venv/bin/activate" in PAGE
+    assert "python3 -m venv .venv" in (ROOT / "README.md").read_text()
 
 
 def test_installs_are_in_place():
