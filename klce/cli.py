@@ -41,7 +41,8 @@ from klce.scoring.columns import SHOWN
 from klce.scoring.compare import COMPATIBLE
 from klce.scoring.convert import SUFFIXES
 from klce.scoring.engines import ENGINES
-from klce.scoring.readers import READERS
+from klce.scoring.readers import READERS, Location
+from klce.scoring.readers.location import EMPTY_PATH
 from klce.scoring.results import WRITERS
 from klce.scoring.tables import comparison_table, info_table, score_table
 
@@ -142,15 +143,24 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number") from None
 
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_UNITS = {
+    "": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
+    "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40,
+}  # fmt: skip
 
 
 def _bytes(text: str) -> int:
     """Return the number of bytes that a text such as 256MB means."""
-    parts = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kmg]i?)?b?", text.strip().lower())
+    parts = re.fullmatch(r"(-?\d+(?:\.\d+)?) ?([kmgt]i?)?b?", text.strip().lower())
     if parts is None:
         raise typer.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
     return int(float(parts[1]) * _UNITS[parts[2] or ""])
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise typer.BadParameter(EMPTY_PATH)
+    return Path(text)
 
 
 _Out = Annotated[
@@ -158,13 +168,19 @@ _Out = Annotated[
     typer.Option(
         "--out",
         "-o",
+        parser=_path,
         metavar="FILE",
         help=f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}).",
     ),
 ]
 _Report = Annotated[
     Path | None,
-    typer.Option("--report", metavar="FILE", help="Write a page of pictures to FILE (.html)."),
+    typer.Option(
+        "--report",
+        parser=_path,
+        metavar="FILE",
+        help="Write a page of pictures to FILE (.html).",
+    ),
 ]
 _IgnoreIndex = Annotated[
     int,
@@ -276,7 +292,9 @@ def score(
     sequences: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the results of each of --groups to FILE, as --out."
+            parser=_path,
+            metavar="FILE",
+            help="Write the results of each of --groups to FILE, as --out.",
         ),
     ] = None,
     memory: _Memory = _MEMORY,
@@ -325,9 +343,12 @@ def _names(texts: list[str]) -> list[str]:
 
 def _ids(text: str) -> str | list[int]:
     """Return class indices, or the file of them that a text names."""
-    if re.fullmatch(r"-?\d+(,-?\d+)*", text) is None:
-        return text
-    return [int(part) for part in text.split(",")]
+    if re.fullmatch(r"\s*-?\d+\s*(,\s*-?\d+\s*)*", text):
+        return [int(part) for part in text.split(",")]
+    location = Location.parse(text)
+    if not (location.suffix in READERS or location.remote or os.path.exists(location.file)):
+        raise InputError(f"candidates must be class indices, such as 3,17, or a file, got {text!r}")
+    return text
 
 
 @app.command()
@@ -409,7 +430,11 @@ def convert(
     ],
     out: Annotated[
         Path,
-        typer.Argument(metavar="OUT", help=f"File to write, by its suffix: {', '.join(SUFFIXES)}."),
+        typer.Argument(
+            parser=_path,
+            metavar="OUT",
+            help=f"File to write, by its suffix: {', '.join(SUFFIXES)}.",
+        ),
     ],
     tokens: Annotated[
         str | None,
@@ -468,7 +493,7 @@ def _errors_in_one_line() -> Iterator[None]:
             )
             yield
     except (InputError, OSError) as error:
-        message, full = str(error), False
+        message, full = _as_typed(str(error)), False
         if isinstance(error, OSError):
             if error.filename and error.strerror:
                 message = f"{error.filename}: {error.strerror}"
@@ -480,6 +505,15 @@ def _errors_in_one_line() -> Iterator[None]:
     except Interrupted as stop:
         _complain(f"interrupted: {stop}; {_how_to_go_on()}")
         raise typer.Exit(130) from None
+
+
+def _as_typed(message: str) -> str:
+    """Return what `klce.scoring` says of a parameter by the name that the option has here."""
+    return re.sub(
+        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )",
+        lambda found: "--" + found[0].replace("_", "-"),
+        message,
+    )
 
 
 def _how_to_go_on() -> str:

@@ -48,7 +48,8 @@ def run_process(*arguments, code=None, **options):
 
 def expect_error(result, message):
     assert result.stdout == ""
-    assert re.fullmatch(rf"klce: [^\n]*{message}[^\n]*\n", result.stderr)
+    assert re.fullmatch(r"klce: [^\n]*\n", result.stderr)
+    assert re.search(message, result.stderr)
 
 
 # --- what it prints -------------------------------------------------------------------------------
@@ -309,7 +310,16 @@ def test_convert_and_info(files):
 
 @pytest.mark.parametrize(
     ("text", "size"),
-    [("256MB", 256e6), ("1GiB", 2**30), ("64k", 64e3), ("2.5 mib", 2.5 * 2**20), ("1000", 1000)],
+    [
+        ("256MB", 256e6),
+        ("1GiB", 2**30),
+        ("64k", 64e3),
+        ("2.5 mib", 2.5 * 2**20),
+        ("1000", 1000),
+        ("10TB", 10e12),
+        ("1.5TiB", 1.5 * 2**40),
+        ("-5MB", -5e6),
+    ],
 )
 def test_sizes(text, size):
     assert cli._bytes(text) == size
@@ -338,19 +348,34 @@ def test_sizes(text, size):
         (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
         (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
         (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
-        (["score", "logits.npy", "-o", "o.npy", "--want", "nl"], "want must name statistics of"),
-        (["score", "logits.npy", "--top-k", 2], "top_k needs a file for the results"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "7,-1"], "candidate 7 is not a"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "no.npy"], r"no\.npy: No such"),
-        (["score", "logits.npy", "--temperature", 0], "temperature must be from 1e-6"),
         (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
-        (["score", "logits.npy", "--ignore-index", 2**63], "must be a 64-bit integer"),
         (["score", "logits.npy", "--ignore-index", "x"], "--ignore-index.*: 'x' is not an integer"),
         (["score", "logits.npy", "--top-k", "1.5"], r"--top-k.*: '1\.5' is not an integer"),
         (["score", "logits.npy", "--temperature", "x"], "--temperature.*: 'x' is not a number"),
         (["compare", "logits.npy", "logits.npy", "--top-k", "x"], "'x' is not an integer"),
         (["score", "logits.npy", "--frobnicate"], "--frobnicate"),
         (["score", "logits.npy", "targets.npy", "more.npy"], "more.npy.*a pattern .* in quotes"),
+        (["score", "logits.npy", "-o", "o.npy", "--want", "nl"], "^klce: --want must name statis"),
+        (["score", "logits.npy", "-o", "o.npy", "--want", ","], "^klce: --want must name at least"),
+        (["score", "logits.npy", "--top-k", 2], "^klce: --top-k needs a file"),
+        (
+            ["score", "logits.npy", "-o", "o.npy", "--candidates", "1,a"],
+            "^klce: --candidates must be class indices, such as 3,17, or a file, got '1,a'",
+        ),
+        (["score", "logits.npy", "--temperature", 0], "^klce: --temperature must be from 1e-6"),
+        (
+            ["score", "logits.npy", "--ignore-index", 2**63],
+            "^klce: --ignore-index must be a 64-bit",
+        ),
+        (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences need groups"),
+        (["score", "logits.npy", "--scheduler", "a:1"], "^klce: --scheduler a:1 needs the engine"),
+        (["score", "logits.npy", "--scheduler", ""], "an empty address names no scheduler, got ''"),
+        (["score", "logits.npy", "--engine", "x"], "^klce: --engine must be local or dask, got x"),
+        (["score", "logits.npy", "--out", ""], "'--out'.*: an empty path names no file, got ''"),
+        (["score", "logits.npy", "--report", ""], "an empty path names no file, got ''"),
+        (["score", "logits.npy", "--sequences", ""], "an empty path names no file, got ''"),
         (["score", ""], "an empty path names no file, got ''"),
         (["score", "logits.npy", ""], "an empty path names no file, got ''"),
         (["score"], r"Missing argument 'LOGITS' \(see klce score --help\)$"),
@@ -395,7 +420,15 @@ def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
         (["compare", "logits.npy", "logits.npy", "--report", "x.txt"], "ends in .html"),
         (["compare", "logits.npy", "logits.npy", "--resume"], "resume needs a file"),
         (["score", "logits.npy", "--memory", "lots"], "'lots' is not a size, such as 256MB"),
-        (["score", "logits.npy", "--memory", "0"], "memory must be at least 1 byte, got 0"),
+        (
+            ["score", "logits.npy", "--memory", "0"],
+            "^klce: --memory must be at least 1 byte, got 0",
+        ),
+        (
+            ["score", "logits.npy", "--memory", "-5kB"],
+            "--memory must be at least 1 byte, got -5000",
+        ),
+        (["convert", "logits.npy", ""], "an empty path names no file, got ''"),
         (["score", "logits.npy", "--groups", "targets.npy"], "groups need labels"),
         (["convert", "logits.npy", "x.txt"], "not a file type that klce converts to"),
         (["convert", "logits.npy", "x.kld"], "holds the tokens too"),

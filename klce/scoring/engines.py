@@ -283,6 +283,8 @@ def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator
     """
     if engine not in ENGINES:
         raise InputError(f"engine must be {' or '.join(ENGINES)}, got {engine}")
+    if scheduler == "":
+        raise InputError("an empty address names no scheduler, got ''")
     if engine == "local":
         if scheduler is not None:
             raise InputError(f"scheduler {scheduler} needs the engine dask, got {engine}")

@@ -260,15 +260,15 @@ def complains(message, *options):
 
 
 def test_mistakes_are_one_line(files, monkeypatch):
-    complains("engine must be local or dask, got spark", "--engine", "spark")
-    complains("scheduler tcp://a:1 needs the engine dask", "--scheduler", "tcp://a:1")
+    complains("--engine must be local or dask, got spark", "--engine", "spark")
+    complains("--scheduler tcp://a:1 needs the engine dask", "--scheduler", "tcp://a:1")
     dask = ("--engine", "dask", "--scheduler")
     complains("scheduler nowhere: cannot connect: missing port", *dask, "nowhere")
     complains("scheduler carrier://pigeon: cannot connect: unknown", *dask, "carrier://pigeon")
     monkeypatch.setattr(engines, "_CONNECT_SECONDS", 1)
     complains("scheduler tcp://127.0.0.1:1: cannot connect: Timed out", *dask, "tcp://127.0.0.1:1")
     monkeypatch.setitem(sys.modules, "distributed", None)
-    complains("engine dask needs distributed: pip install 'klce[dask]'", *dask[:2])
+    complains("--engine dask needs distributed: pip install 'klce[dask]'", *dask[:2])
 
 
 def test_no_workers(files, monkeypatch):

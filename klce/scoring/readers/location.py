@@ -13,6 +13,9 @@ from klce.scoring.optional import library
 
 StrPath = str | os.PathLike[str]
 
+EMPTY_PATH = "an empty path names no file, got ''"
+"""What is said of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -34,7 +37,7 @@ class Location:
         """Split what a user wrote. A file whose own name has colons is itself."""
         written = os.fspath(text)
         if not written:
-            raise InputError("an empty path names no file, got ''")
+            raise InputError(EMPTY_PATH)
         file, colons, name = written.rpartition("::")
         # fsspec chains URLs with the same colons: filecache::s3://bucket/logits.npy
         if not colons or not file or "://" in name or os.path.exists(written):
