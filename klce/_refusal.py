@@ -4,7 +4,6 @@ The command line cannot say it itself: Python imports the package before any mod
 """
 
 import os
-import signal
 import sys
 from typing import Any, NoReturn
 
@@ -28,13 +27,17 @@ def end_at_interrupt() -> None:
 
     An exception would be lost in some imports of compiled modules, or become another one.
     """
-    ignored = signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    if _of_the_command_line() and not ignored:
-        signal.signal(signal.SIGINT, _end)
+    if _of_the_command_line():
+        import signal  # which `import klce` does without
+
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored
+            signal.signal(signal.SIGINT, _end)
 
 
 def interrupt_again() -> None:
     """Let Ctrl-C be the exception again that it is for Python."""
+    import signal
+
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

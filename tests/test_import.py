@@ -10,6 +10,7 @@ MODULES = {
     "klce._call",
     "klce._entry",
     "klce._reduce",
+    "klce._refusal",
     "klce._ufuncs",
     "klce._validate",
     "klce.config",
