@@ -157,12 +157,6 @@ def convert_file(
     leading = max(1, len(reader.shape) - 1)
     rows = math.prod(reader.shape[:leading])
     shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])
-    if shape != reader.shape:
-        warnings.warn(
-            f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
-            f"{shape}",
-            stacklevel=2,
-        )
     if suffix == ".kld":
         _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
     elif suffix == ".zarr":
@@ -172,6 +166,12 @@ def convert_file(
         with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
             for start, stop in _spans(reader, leading, memory, progress):
                 writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
+    if shape != reader.shape:
+        warnings.warn(
+            f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
+            f"{shape}",
+            stacklevel=2,
+        )
     return open_reader(path)
 
 

@@ -108,6 +108,7 @@ def test_base_file_to_another_format_and_back(tmp_path):
     [
         ("a.npy", "b.npz", {}, "not a file type that klce converts to"),
         ("a.npy", "b.kld", {}, r"a\.npy: a \.kld file holds the tokens too: .* --tokens"),
+        ("cube.npy", "b.kld", {}, "holds the tokens too"),  # and no warning of its shape
         ("a.npy", "b.kld", {"tokens": "t.npy"}, "4 rows, where 2 chunks of 8 tokens have 6"),
         ("a.npy", "b.kld", {"tokens": "a.npy"}, "tokens must be integers of shape"),
         ("a.npy", "b.kld", {"tokens": "t.npy", "cut": 12}, "cut must be 16 or 24 nats, got 12"),
@@ -141,6 +142,7 @@ def test_refused(tmp_path, monkeypatch, source, out, options, message):
     np.save("text.npy", np.array(["a", "b"]))
     np.save("complex.npy", np.ones((2, 3), np.complex64))
     np.save("long.npy", np.ones((2, 3), np.longdouble))
+    np.save("cube.npy", np.ones((2, 3, 4)))
     np.save("none.npy", np.ones((50, 0)))
     np.save("nan.npy", np.where(np.arange(6) == 4, np.nan, 0)[:, None] + np.zeros((6, 3)))
     (tmp_path / "old.zarr").mkdir()
