@@ -543,7 +543,7 @@ cdef class Plain:
         cdef bint side_by_side = start_call(&call, self.op, dtype, first, at, rows_shape,
                                             &labels_met)
         if elementwise:
-            call.n, call.rows = size, 1
+            call.n, call.rows, call.slabs = size, 1, 1
         for k in range(self.operands):
             letter = self.letter[k]
             if letter == b"i":
@@ -650,6 +650,8 @@ def run_whole(str name, tuple args not None, Py_ssize_t axis, tuple outs=None):
     cdef atomic_int labels_met
     cdef klce_call call
     if not set(letters) <= set("vgwlsid") or not cnp.PyArray_CheckExact(args[0]):
+        return None
+    if outs is None and (set(outputs) != {"s"} or len(outputs) > KLCE_TOTALS):
         return None
     first = args[0]
     dtype, axes = element_of(first), cnp.PyArray_NDIM(first)

@@ -193,14 +193,18 @@ def _logsumexp_scaled(x: Array, b: Array, signed: bool = False) -> tuple[Float64
     term = np.sign(b) * np.where(z == top, 1, np.exp(z - np.where(np.isfinite(top), top, 0)))
     term = np.where(np.isposinf(top) & np.isfinite(z), 0, np.where(b == 0, 0, term))
     np.put_along_axis(term, best, 0, axis=-1)
-    rest = own * term.sum(axis=-1)
-    log = top[..., 0] + np.where(rest > -1, np.log1p(rest), np.log(-1 - rest))
-    sign = own * np.sign(1 + rest)
+    opposes = own[..., np.newaxis] * term < 0
+    against = np.abs(np.where(opposes, term, 0)).sum(axis=-1)
+    beside = np.abs(np.where(opposes, 0, term)).sum(axis=-1)
+    # Where the largest term cancels, what is left of it first.
+    rest, left = beside - against, (1 - against) + beside
+    log = np.where(np.abs(left) < 0.5, np.log(np.abs(left)), np.log1p(np.maximum(rest, -1)))
+    log = top[..., 0] + np.where(left < -0.5, np.log(-1 - rest), log)
+    sign = own * np.sign(left)
     empty = np.isneginf(top[..., 0])
     log, sign = np.where(empty, -np.inf, log), np.where(empty, 0, sign)
     # A nan, or infinite terms of both signs.
-    opposite = (own[..., np.newaxis] * term < 0).any(axis=-1)
-    undefined = np.isnan(z).any(axis=-1) | (np.isposinf(top[..., 0]) & opposite)
+    undefined = np.isnan(z).any(axis=-1) | (np.isposinf(top[..., 0]) & opposes.any(axis=-1))
     log, sign = np.where(undefined, np.nan, log), np.where(undefined, np.nan, sign)
     return _float64(np.where((sign < 0) & (not signed), np.nan, log)), _float64(sign)
 

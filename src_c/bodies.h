@@ -3,13 +3,16 @@
 #include "operands.h"
 #include "chunk_sums.h"
 #include "labels.h"
-#include "looks.h"
 #include "sums.h"
+#include "looks.h"
 #include "few.h"
 #include "state.h"
 #include "statistics.h"
 
+#include "measure.h"
+#include "expsum_state.h"
 #include "expsum.h"
+#include "expsum_few.h"
 #include "top.h"
 
 #include "ops/logsumexp.h"

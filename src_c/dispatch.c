@@ -80,13 +80,17 @@ static const klce_isa *const isas[] = {
 #undef KLCE_ISA
 };
 
-static const klce_isa *active = &klce_isa_baseline;
+/* Threads may call while another selects. */
+static _Atomic(const klce_isa *) active = &klce_isa_baseline;
 
 int klce_isa_count(void) { return (int)(sizeof isas / sizeof *isas); }
 
 const klce_isa *klce_isa_at(int index) { return isas[index]; }
 
-const klce_isa *klce_active_isa(void) { return active; }
+const klce_isa *klce_active_isa(void)
+{
+    return atomic_load_explicit(&active, memory_order_relaxed);
+}
 
 int klce_select_isa(const char *name)
 {
@@ -95,7 +99,7 @@ int klce_select_isa(const char *name)
             continue;
         if (!isas[i]->supported())
             return -2;
-        active = isas[i];
+        atomic_store(&active, isas[i]);
         return 0;
     }
     return -1;

@@ -5,6 +5,7 @@
  * here column j is added to column j % LANES of sums, in the same order, and those are added in the
  * order in which lanes are there, so that the bits are the same.
  */
+_Static_assert(FEW * sizeof(real) == KLCE_FEW_BYTES, "rows.c and kernels agree on what few is");
 #define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
 #define EACH_LANE(l, group, n) for (ptrdiff_t l = 0; l < KLCE_LESSER(LANES, (n) - (group)); l++)
 
@@ -15,9 +16,9 @@ KLCE_INLINE int K(in_columns)(const klce_call *call, int k)
     return call->n > 1 && call->core[k] != (ptrdiff_t)sizeof(elem);
 }
 
-/* The rows from `row` on of operand k as columns.  Columns up to the next multiple of WIDTH are
- * written: what stands in those beyond the classes counts for nothing.  The last ones may be read
- * twice. */
+/* The rows from `row` on of operand k as columns.  Of fewer than four classes, and but for float32,
+ * more columns are written, up to a multiple of four or WIDTH: what stands there counts for
+ * nothing.  The last ones may be read twice. */
 static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);

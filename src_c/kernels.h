@@ -4,6 +4,7 @@
  */
 #include "klce.h"
 #include "simd.h"
+#include "columns.h"
 #include "vmath.h"
 #include "twofold.h"
 #include "halves.h"
@@ -35,8 +36,8 @@
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
 #define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
 #define BLOCK                                                                                      \
-    ((ptrdiff_t)(8192 / sizeof(real)))   /* elements that stay in L1 from one look to the next */
-#define FLUSH ((ptrdiff_t)(8 * LANES))   /* elements summed before they go to the lanes */
+    ((ptrdiff_t)(8192 / sizeof(real))) /* elements whose maximum is known before they are summed */
+#define FLUSH ((ptrdiff_t)(8 * LANES)) /* elements summed before they go to the lanes */
 #define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
 #define LAST_FIELD(name)                                                                           \
     _Static_assert(FIELD(name) < KLCE_TILE * KLCE_FIELDS, "a state has room for its fields")

@@ -87,8 +87,8 @@ typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  klce_run packs what lies
  * apart or is masked, so that kernels see contiguous classes (but for `few`, see klce_kernel), a
- * masked one as its fill (ops.def).
- * But an operand g comes as it is, and for that, or to count classes, kernels read the mask. */
+ * masked one as its fill (ops.def).  An operand g alone comes as it is: kernels that gather read
+ * the mask themselves, as do those that count classes. */
 typedef struct {
     klce_op op;
     klce_dtype dtype;
@@ -105,7 +105,7 @@ typedef struct {
     ptrdiff_t mask_step, mask_core;
     /* Set by a kernel's prepare: its sweeps leave more than a state, so that rows are not split. */
     int whole_rows;
-    /* Likewise: `few` takes rows whose classes are together only. */
+    /* Likewise: `few` takes only rows whose classes are together. */
     int few_together;
     /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of
      * them.  They stand in `kept`, a row for each row of the tile that begins at kept_from: scratch

@@ -29,8 +29,8 @@ static KLCE_NOINLINE void K(read_labels)(const klce_call *call, ptrdiff_t row, p
     int bad = 0, any_ignored = 0;
     for (int i = 0; i < KLCE_TILE; i += KLCE_WIDTH_f64) {
         b_f64 bits = to_bits_f64(load_f64(raw + i));
-        /* Added to the bits of 2^52 an integer from 0 to 2^52 is one more in the last place for
-         * each.  Larger ones come out above, or as nan, or negative like what was. */
+        /* An integer from 0 to 2^52 - 1, added to the bits of 2^52, is the mantissa: 2^52 + label.
+         * Others change the exponent or the sign, and give what is not inside, or nan. */
         v_f64 label = from_bits_f64(bits + set_bits_f64(0x4330000000000000)) - set_f64(0x1p52);
         m_f64 inside = and_f64(not_f64(lt_f64(label, zero)), lt_f64(label, n));
         m_f64 counts = not_f64(eq_bits_f64(bits, ignored));

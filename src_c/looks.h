@@ -1,4 +1,5 @@
-/* Looks at elements, without a sum: for the largest, the smallest, the first that equals a value.
+/* Looks at elements, without a sum: for the largest, the smallest, the first that equals a value
+ * or is nan.
  *
  * Those at whole groups take 16-bit elements as they lie, without converting them: of numbers of
  * one sign the bits, as integers, are in order. */
@@ -17,7 +18,7 @@ KLCE_INLINE K(peak) K(no_peak)(void)
     return (K(peak)){set_shorts(INT16_MIN), set_shorts(INT16_MAX)};
 }
 
-/* 2 instructions for as many elements as a vector has bytes, by two. */
+/* 2 instructions for half as many elements as a vector has bytes. */
 KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
 {
     KLCE_UNROLL for (int i = 0; i < K(SHORTS); i++)
@@ -158,6 +159,23 @@ KLCE_INLINE ptrdiff_t K(first_equal)(const elem *x, ptrdiff_t n, real value)
         K(m) hit = K(eq)(K(load_part)(x + i, part, K(set)(value == 0 ? 1 : 0)), want);
         if (K(any)(hit))
             return i + K(first)(hit);
+    }
+    return -1;
+}
+
+/* The index of the first nan of n elements; -1 for none. */
+static KLCE_NOINLINE ptrdiff_t K(first_nan)(const elem *x, ptrdiff_t n)
+{
+    K(v) group[VECTORS];
+    for (ptrdiff_t i = 0; i < n; i += LANES) {
+        K(load_group)(x + i, n - i, 0, group);
+        K(m) common = K(eq)(group[0], group[0]);
+        KLCE_UNROLL for (int v = 1; v < VECTORS; v++) common =
+            K (and)(common, K(eq)(group[v], group[v]));
+        if (K(any)(K(not)(common)))
+            for (ptrdiff_t j = i; j < KLCE_LESSER(i + LANES, n); j++)
+                if (isnan(K(value)(x[j])))
+                    return j;
     }
     return -1;
 }

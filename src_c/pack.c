@@ -88,6 +88,8 @@ MOVE_SQUARES(32, 4)
 MOVE_SQUARES(64, 2)
 #endif
 
+static ptrdiff_t distance(ptrdiff_t step) { return step < 0 ? -step : step; }
+
 /* The same for any steps; the inner loop follows the array's smaller one. */
 #define MOVE_ELEMENTS(bits)                                                                        \
     static void move_elements_##bits(char *packed, ptrdiff_t row_step, char *array,                \
@@ -95,7 +97,7 @@ MOVE_SQUARES(64, 2)
                                      int packing)                                                  \
     {                                                                                              \
         const ptrdiff_t size = sizeof(uint##bits##_t);                                             \
-        int by_class = labs(step) < labs(core);                                                    \
+        int by_class = distance(step) < distance(core);                                            \
         for (ptrdiff_t a = 0; a < (by_class ? n : rows); a++)                                      \
             for (ptrdiff_t b = 0; b < (by_class ? rows : n); b++) {                                \
                 ptrdiff_t i = by_class ? b : a, k = by_class ? a : b;                              \
@@ -192,7 +194,7 @@ void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, c
                 for (ptrdiff_t k = 0; k < n; k++) /* vectorised */                                 \
                     x[k] = counts[k] ? x[k] : filler;                                              \
             }                                                                                      \
-        else if (labs(mask_step) < labs(mask_core))                                                \
+        else if (distance(mask_step) < distance(mask_core))                                        \
             for (ptrdiff_t k = 0; k < n; k++)                                                      \
                 for (ptrdiff_t i = 0; i < rows; i++) {                                             \
                     type *x = (type *)(packed + i * row_step + k * packed_core);                   \

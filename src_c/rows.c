@@ -479,7 +479,8 @@ static klce_status run_split(job *j)
                 finish(j->call, row, 1, state);
             /* The next pass starts, in every segment, from what this one left. */
             for (ptrdiff_t s = 1; s < j->segments; s++)
-                memcpy(state + s * STATE, state, STATE * sizeof *state);
+                for (int f = 0; f < STATE; f += KLCE_TILE)
+                    state[s * STATE + f] = state[f];
         }
         klce_leave(saved);
     }
@@ -491,8 +492,7 @@ static klce_status run_split(job *j)
 static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
 {
     const klce_call *call = j->call;
-    ptrdiff_t row_bytes = (ptrdiff_t)klce_elem_sizes[call->dtype] * n,
-              all = call->rows * call->slabs;
+    ptrdiff_t all = call->rows * call->slabs;
     if (j->layout == TOGETHER || j->layout == SIDE_BY_SIDE) {
         ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == SIDE_BY_SIDE ? KLCE_TILE : 1;
         ptrdiff_t chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE,
@@ -501,6 +501,8 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
         chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
         return chunk + (unit - chunk % unit) % unit;
     }
+    ptrdiff_t row_bytes =
+        (ptrdiff_t)klce_elem_sizes[call->dtype] * (call->n ? call->n : 1); /* gathered from, too */
     int strided = 0;
     for (int k = 0; k < j->operands.count; k++)
         strided |= is_strided(call, &j->operands, k);
@@ -566,12 +568,13 @@ klce_status klce_run(const klce_call *call)
         return run_rows(&rows, NULL);
 
     /* Elementwise: the row is cut into short ones, and a rest. */
-    ptrdiff_t n = rows.n;
+    const ptrdiff_t n = rows.n;
+    const int count = operands_of(call->op).count;
     for (int pass = 0; pass < 2; pass++) {
         ptrdiff_t length = pass ? n % ELEMENTWISE_ROW : ELEMENTWISE_ROW;
         rows.rows = pass ? 1 : n / ELEMENTWISE_ROW;
         rows.n = length;
-        for (int k = 0; k < operands_of(call->op).count; k++) {
+        for (int k = 0; k < count; k++) {
             rows.step[k] = rows.core[k] * ELEMENTWISE_ROW;
             rows.arg[k] = call->arg[k] + (pass ? n - length : 0) * rows.core[k];
         }

@@ -79,8 +79,12 @@ KLCE_INLINE void K(scale_lanes)(K(lanes) *lanes, double factor)
 /* into += factor * from */
 KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, double factor)
 {
-    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) into->high[i] =
-        into->high[i] + from->high[i] * set_f64(factor);
+    K(lanes) scaled = *from;
+    K(scale_lanes)(&scaled, factor);
+    K(add_wide)(into, scaled.high);
+#if KLCE_REAL_IS_F64
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) into->low[i] = into->low[i] + scaled.low[i];
+#endif
 }
 
 /* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
@@ -180,6 +184,14 @@ KLCE_INLINE void K(load_group)(const elem *x, ptrdiff_t count, real fill, K(v) *
         EACH_VECTOR(v) group[v] = V(load)(lane + v * WIDTH);
 #endif
     }
+}
+
+/* Which lanes of a group's vector v hold one of the group's first `count` classes. */
+KLCE_INLINE K(m) K(holds_class)(int v, ptrdiff_t count)
+{
+    real number[WIDTH];
+    KLCE_UNROLL for (int i = 0; i < WIDTH; i++) number[i] = (real)(v * WIDTH + i);
+    return K(lt)(V(load)(number), K(set)((real)count));
 }
 
 KLCE_INLINE void K(store_group)(elem *y, ptrdiff_t count, const K(v) *group)

@@ -89,23 +89,6 @@ static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real va
     return total;
 }
 
-/* The index of the first nan of n elements; -1 for none. */
-static KLCE_NOINLINE ptrdiff_t K(first_nan)(const elem *x, ptrdiff_t n)
-{
-    K(v) group[VECTORS];
-    for (ptrdiff_t i = 0; i < n; i += LANES) {
-        K(load_group)(x + i, n - i, 0, group);
-        K(m) common = K(eq)(group[0], group[0]);
-        KLCE_UNROLL for (int v = 1; v < VECTORS; v++) common =
-            K (and)(common, K(eq)(group[v], group[v]));
-        if (K(any)(K(not)(common)))
-            for (ptrdiff_t j = i; j < KLCE_LESSER(i + LANES, n); j++)
-                if (isnan(K(value)(x[j])))
-                    return j;
-    }
-    return -1;
-}
-
 /* The first maximum of a row, or its first nan if there is one, is looked for when its state is
  * whole, in the one segment that holds it; field `best` of the state tells where that begins.  -1
  * for no classes. */

@@ -105,7 +105,7 @@ typedef struct {
     v_f64 r, scale;
 } exp_parts_f64;
 
-/* n + b must stay within the normal exponents: the callers clamp z.  7 instructions. */
+/* n + b must stay within the normal exponents: the callers clamp z.  5 instructions. */
 KLCE_INLINE exp_parts_f32 exp_reduce_f32(const exp_constants_f32 *e, v_f32 z, v_f32 magic)
 {
     v_f32 t = fma_f32(z, set_f32(e->log2e), magic);
@@ -163,7 +163,7 @@ KLCE_INLINE v_f64 exp_mantissa_f64(const exp_constants_f64 *e, v_f64 r)
     return fma_f64(fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)), r, set_f64(1));
 }
 
-/* exp(r/T) - 1, an instruction less. */
+/* exp(r/T) - 1, as many. */
 KLCE_INLINE v_f32 exp_tail_f32(const exp_constants_f32 *e, v_f32 r)
 {
     return fma_f32(exp_poly_f32(e, r), r, set_f32(e->c1)) * r;
@@ -381,7 +381,7 @@ KLCE_INLINE v_f64 log1p_pair_f64(v_f64 x, v_f64 low)
 }
 
 /* What the state of a row needs in float64 for a result of the given type.  For float32, 2^-28 will
- * do: exp's polynomial (|r/T| <= 0.42) stops at r^8, and the tail of log1p is that of float32, its
+ * do: exp's polynomial (|r/T| <= 0.35) stops at r^8, and the tail of log1p is that of float32, its
  * terms paired, since a row's last steps are one long chain. */
 KLCE_INLINE v_f64 exp_poly_for_f64(const exp_constants_f64 *e, v_f64 r)
 {

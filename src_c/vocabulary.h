@@ -29,6 +29,7 @@
 #define KLCE_IN_VOCABULARY_float_of ~, C
 #define KLCE_IN_VOCABULARY_transpose ~, C
 #define KLCE_IN_VOCABULARY_hmax ~, C
+#define KLCE_IN_VOCABULARY_first_lane ~, C
 
 #define KLCE_IN_VOCABULARY_exp_constants ~, C
 #define KLCE_IN_VOCABULARY_exp_constants_of ~, C

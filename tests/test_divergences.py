@@ -289,6 +289,22 @@ def test_steep_rows_alone_and_among_others(dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("n", [4, 10, 71])
+def test_one_class_alone_above_all(n, dtype, isa):
+    """Divergences of next to nothing, which lie between the ways they may be found."""
+    rng = np.random.default_rng(n)
+    x = -rng.uniform(100, 280, size=(2000, n))
+    y = x + 8 * rng.normal(size=x.shape)
+    x[:, 0] = y[:, 0] = 0
+    x, y = (z.astype(computed(dtype)).astype(dtype) for z in (x, y))
+    with on_isa(isa):
+        together = klce.kl_divergence(x, y, form="logits")
+        alone = [klce.kl_divergence(x[i], y[i], form="logits") for i in range(len(x))]
+        assert same_bits(together, np.array(alone))
+
+
+@ISA
+@DTYPE
 def test_a_q_of_next_to_nothing_beside_p(dtype, isa):
     """Scale is no part of a distribution; only a q of nothing at all is none."""
     p = np.array([[0.5, 0, 0.25], [0.5, 0, 0.25], [1, 0, 0], [1, 1, 0]]).astype(dtype)
@@ -303,6 +319,29 @@ def test_a_q_of_next_to_nothing_beside_p(dtype, isa):
             found = klce.kl_divergence(np.repeat(p, repeat, 0), np.repeat(small, repeat, 0))
             np.testing.assert_allclose(found[::repeat], expected, rtol=1e-6, atol=1e-12)
         assert np.isnan(klce.kl_divergence(p, np.zeros_like(q))).all()
+
+
+@ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 5, 60, 1000])
+def test_q_of_a_small_sum(n, dtype, isa):
+    """Of q - p such a sum has few digits; at any scale the divergence has them."""
+    rng = np.random.default_rng(5)
+    p = rng.uniform(0.1, 1, size=(40, n)).astype(dtype)
+    spread = np.where(np.arange(40)[:, np.newaxis] % 2, 0, 30)
+    q = rng.uniform(0.1, 1, size=(40, n)) * 10.0 ** -(spread * rng.uniform(size=(40, n)))
+    q = (q * 10.0 ** -rng.uniform(0, 6, size=(40, 1))).astype(dtype)
+    wide = p.astype(np.longdouble), q.astype(np.longdouble)
+    a, b = (x / x.sum(axis=-1, keepdims=True) for x in wide)
+    u = (b - a) / a
+    near = np.abs(u) < 0.5
+    terms = np.where(near, u - np.log1p(np.where(near, u, 0)), u - np.log(b / a))
+    expected = (a * terms).sum(axis=-1).astype(np.float64)
+    with on_isa(isa):
+        together = klce.kl_divergence(p, q)
+        alone = [klce.kl_divergence(p[i], q[i]) for i in range(len(p))]
+    np.testing.assert_allclose(together, expected, rtol=RELATIVE[dtype is np.float64])
+    assert same_bits(together, np.array(alone))
 
 
 @ISA

@@ -1,4 +1,4 @@
-/* AVX-512 F, DQ, BW (and VL, which no processor has them without): 512-bit vectors. */
+/* AVX-512 F, DQ, BW and VL: 512-bit vectors. */
 #include "../klce.h"
 #if KLCE_HAS_X86_VECTORS
 #define KLCE_THIS_ISA avx512
@@ -10,7 +10,8 @@
 static int supported(void)
 {
     uint32_t need1 = KLCE_CPU_FMA | KLCE_CPU_F16C;
-    uint32_t need7 = KLCE_CPU_AVX2 | KLCE_CPU_AVX512F | KLCE_CPU_AVX512DQ | KLCE_CPU_AVX512BW;
+    uint32_t need7 = KLCE_CPU_AVX2 | KLCE_CPU_AVX512F | KLCE_CPU_AVX512DQ | KLCE_CPU_AVX512BW |
+                     (uint32_t)KLCE_CPU_AVX512VL;
     uint32_t need_saved = KLCE_XMM_YMM | KLCE_ZMM;
     return (klce_leaf1_ecx() & need1) == need1 && (klce_leaf7_ebx() & need7) == need7 &&
            (klce_saved_states() & need_saved) == need_saved;

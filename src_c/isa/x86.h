@@ -11,6 +11,7 @@ enum {
     KLCE_CPU_AVX512F = 1 << 16,
     KLCE_CPU_AVX512DQ = 1 << 17,
     KLCE_CPU_AVX512BW = 1 << 30,
+    KLCE_CPU_AVX512VL = INT32_MIN, /* 1 << 31 */
     KLCE_XMM_YMM = 0x6,
     KLCE_ZMM = 0xe0
 };

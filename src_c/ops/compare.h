@@ -56,11 +56,6 @@ KLCE_INLINE int K(needs_kl_alone)(int64_t want)
            !K(needs_more_than_kl)(want);
 }
 
-static void K(compare_prepare)(klce_call *call)
-{
-    K(expsum_prepare)(call, *(const double *)call->arg[K(COMPARE_TEMPERATURE)]);
-}
-
 static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                    ptrdiff_t high, double *state)
 {
@@ -327,7 +322,7 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 }
 
 static const klce_kernel K(compare_kernel) = {
-    .prepare = K(compare_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
              {K(compare_sweep), SHARED(compare_add), K(compare_finish)}},
 };

@@ -1,10 +1,5 @@
 /* cross_entropy against a class index: (max - x[target])/T + log1p(rest), plus z_loss * lse^2. */
 
-static void K(cross_entropy_prepare)(klce_call *call)
-{
-    K(expsum_prepare)(call, *(const double *)call->arg[3]);
-}
-
 KLCE_INLINE void K(cross_entropy_at)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                      const double *state, const K(labels) *labels)
 {
@@ -47,7 +42,7 @@ static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(cross_entropy_kernel) = {
-    .prepare = K(cross_entropy_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), K(cross_entropy_finish)}},
     .few = TILE_OF(cross_entropy_few),
 };

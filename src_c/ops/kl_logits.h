@@ -144,11 +144,6 @@ static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     K(put)(call, 3, row, count, result);
 }
 
-static void K(kl_logits_prepare)(klce_call *call)
-{
-    K(expsum_prepare)(call, *(const double *)call->arg[2]);
-}
-
 static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
@@ -175,7 +170,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(kl_logits_kernel) = {
-    .prepare = K(kl_logits_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(kl_logits_normalizers), SHARED(kl_logits_merge), SHARED(kl_logits_relate)},
              {K(kl_logits_sweep), SHARED(divergence_add), SHARED(kl_logits_finish)}},
     .few = TILE_OF(kl_logits_few),

@@ -186,11 +186,13 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
     }
     sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
            ((terms[1] + terms[5]) + (terms[3] + terms[7]));
-    double lane[KLCE_WIDTH_f64];
-    store_f64(lane, log1p_gap_f64(set_f64(drift / p_sum)));
-    double kl = sum / p_sum - lane[0];
+    double kl = sum / p_sum - first_lane_f64(log1p_gap_f64(set_f64(drift / p_sum)));
     return kl > 0 ? kl : 0;
 }
+
+/* The share of P below which Q is summed anew: of log1p(Q/P - 1) as many digits are lost as the
+ * quotient is below 1, and a KL beyond the gap, 1.8 there, can spare those of a sixteenth. */
+#define SCANT 0x1p-4
 
 static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
@@ -203,7 +205,8 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         if (normalize) {
             v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
             v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
-            any_rare |= any_f64(or_f64(lt_f64(set_f64(1e-12), gap), eq_f64(mass + gain, zero)));
+            v_f64 least = mass * set_f64(SCANT);
+            any_rare |= any_f64(or_f64(lt_f64(set_f64(1e-12), gap), lt_f64(mass + gain, least)));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl / mass - gap) + (gain - gain);
             store_f64(gaps + i, gap);
@@ -216,13 +219,14 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
-        int lost = q_sum == 0 && p_sum > 0 && !isnan(state[FIELD(KL_TERMS) + i]);
-        if (!differ && !lost)
+        int scant = q_sum < p_sum * SCANT && !isnan(state[FIELD(KL_TERMS) + i]);
+        if (!differ && !scant)
             continue;
         elem p_room[FEW], q_room[FEW];
         const elem *p = K(gathered)(call, 0, row + i, p_room);
         const elem *q = K(gathered)(call, 1, row + i, q_room);
-        if (lost) { /* Beside p a q of next to nothing is lost in q - p. */
+        if (scant) { /* beside p such a q has lost digits in q - p */
+            q_sum = 0;
             for (ptrdiff_t k = 0; k < call->n; k++)
                 q_sum += K(value)(q[k]);
             differ = q_sum > 0;
@@ -275,6 +279,7 @@ static const klce_kernel K(kl_probs_kernel) = {
     .few = TILE_OF(kl_probs_few),
 };
 
+#undef SCANT
 #undef SUBNORMAL_LIFT
 #undef SMALL_P
 #undef SUBNORMAL_UNIT

@@ -1,11 +1,5 @@
 /* log_softmax: (x - max)/T - log1p(rest), which share a sign, so that nothing cancels. */
 
-static void K(log_softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                 ptrdiff_t high, double *state)
-{
-    K(sum_exp)(K(context)(call), K(row_in)(call, 0, row) + low, high - low, state);
-}
-
 /* REST becomes the logarithm, nan where the maximum is infinite. */
 static void K(log_softmax_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                   double *state)
@@ -105,7 +99,7 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(log_softmax_kernel) = {
     .prepare = K(temperature_prepare),
-    .pass = {{K(log_softmax_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
+    .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),
 };

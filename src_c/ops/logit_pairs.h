@@ -1,8 +1,8 @@
 /* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h,
  * js_logits.h and compare.h share.
  *
- * The first sweep takes both normalisers; the second, over the rows in cache, measures each
- * class by
+ * The first sweep takes both normalisers, and KL of most rows with them; the second, over the rows
+ * in cache, measures each class by
  *     w = exp(x/T), q = exp(y/T), both to the scale of x's reference, and slope = log(q/p) = d/T,
  * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a term is w
  * times a polynomial of the slope, whose digits are those of a small divergence; beyond, it is of w
@@ -13,7 +13,8 @@
  * classes and shows in the drift, the sum of q - w: that q has the same offset.
  */
 
-/* After the first sweep 0 to 3 are x's MAX, REST, ORIGIN, REF and then come y's; later 4 on are: */
+/* 0 to 3 are x's MAX, REST, ORIGIN, REF.  After JS's first sweep y's are the next; once the rows
+ * are related, these are: */
 enum {
     K(OTHER) = 4,
     K(OFFSET) = 4, /* T log(Q/P) of the normalisers, in the units of the logits, */

@@ -10,19 +10,12 @@
 enum { K(TOP), K(TOP_SIGN), K(PLUS), K(MINUS) };
 LAST_FIELD(MINUS);
 
-KLCE_INLINE double K(exp_of)(const klce_call *call, double z)
-{
-    double lane[KLCE_WIDTH_f64];
-    store_f64(lane, exp_f64(&K(context)(call)->f, set_f64(z), 1));
-    return lane[0];
-}
-
 /* From another largest, which joins the sums unless there was none. */
 KLCE_INLINE void K(move_top)(const klce_call *call, K(lanes) *plus, K(lanes) *minus, double *state,
                              double top, double sign)
 {
     double before = state[FIELD(TOP)];
-    double factor = before == -INFINITY ? 0 : K(exp_of)(call, before - top);
+    double factor = before == -INFINITY ? 0 : K(exp_of)(K(context)(call), before - top);
     K(scale_lanes)(plus, factor);
     K(scale_lanes)(minus, factor);
     state[FIELD(PLUS)] = state[FIELD(PLUS)] * factor + (state[FIELD(TOP_SIGN)] > 0 ? factor : 0);
@@ -98,7 +91,7 @@ static void K(logsumexp_scaled_merge)(const klce_call *call, double *into, const
     /* A side without terms has sums of 0, or nan. */
     double factor = low[M] == -INFINITY ? 0 : 1;
     if (low[M] < high[M])
-        factor *= K(exp_of)(call, low[M] - high[M]);
+        factor *= K(exp_of)(K(context)(call), low[M] - high[M]);
     double plus = high[P] + (low[P] * factor + (low[S] > 0 ? factor : 0));
     double minus = high[N] + (low[N] * factor + (low[S] < 0 ? factor : 0));
     double top = high[M], sign = high[S];
@@ -118,15 +111,19 @@ static void K(logsumexp_scaled_finish)(const klce_call *call, ptrdiff_t row, ptr
     {
         v_f64 top = K(state)(state, K(TOP), i), own = K(state)(state, K(TOP_SIGN), i);
         v_f64 plus = K(state)(state, K(PLUS), i), minus = K(state)(state, K(MINUS), i);
-        v_f64 rest = own * (plus - minus), valid = plus + minus;
-        m_f64 flips = lt_f64(rest, -one);
-        /* |1 + rest| as 1 plus something from -1 up, so that it keeps its digits near 1. */
+        m_f64 is_positive = lt_f64(zero, own);
+        v_f64 with = select_f64(is_positive, plus, minus), valid = plus + minus;
+        v_f64 against = select_f64(is_positive, minus, plus);
+        /* 1 + rest: as 1 plus something from -1 up, so that it keeps its digits near 1; where the
+         * largest cancels, by what the terms of its sign add to what is left of it. */
+        v_f64 rest = with - against, left = (one - against) + with, size = max_f64(left, -left);
+        m_f64 flips = lt_f64(left, zero), cancels = lt_f64(size, set_f64(0.5));
         v_f64 log = log1p_f64(select_f64(flips, -(set_f64(2) + rest), rest));
-        log = select_f64(eq_f64(rest, -one), -infinite, log) + top;
-        v_f64 sign = select_f64(flips, -own, select_f64(eq_f64(rest, -one), zero, own));
+        log = select_f64(cancels, log_f64(size), log);
+        log = select_f64(eq_f64(left, zero), -infinite, log) + top;
+        v_f64 sign = select_f64(flips, -own, select_f64(eq_f64(left, zero), zero, own));
         /* Infinite terms of both signs. */
-        v_f64 opposite = select_f64(lt_f64(zero, own), minus, plus);
-        m_f64 undefined = and_f64(eq_f64(top, infinite), lt_f64(zero, opposite));
+        m_f64 undefined = and_f64(eq_f64(top, infinite), lt_f64(zero, against));
         log = select_f64(eq_f64(top, -infinite), top, log);
         undefined = or_f64(undefined, not_f64(eq_f64(valid, valid)));
         sign = select_f64(undefined, none, sign);

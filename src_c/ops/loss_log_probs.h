@@ -12,7 +12,7 @@ KLCE_INLINE void K(plain_loss_finish)(const klce_call *call, K(form) form, ptrdi
 {
     static const double none[KLCE_TILE];
     K(mix) mix = K(mix_of)(call);
-    K(picked) picked;
+    K(picked) picked = {0};
     double distance[KLCE_TILE];
     K(pick_tile)(call, !mix.soft, row, count, &picked);
     K(distance_at_labels)(form, &picked, count, distance);

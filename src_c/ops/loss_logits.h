@@ -67,7 +67,7 @@ static void K(loss_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_
                                   double *state)
 {
     K(mix) mix = K(mix_of)(call);
-    K(picked) picked;
+    K(picked) picked = {0};
     K(pick_tile)(call, !mix.soft, row, count, &picked);
     K(put_losses_of_logits)(call, row, count, &mix, &picked, state);
 }

@@ -149,14 +149,14 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
     double terms = high[B], drift = high[D], guess = high[G];
     if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
-        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]), lane[KLCE_WIDTH_f64];
+        double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double mass = factor * K(mass_at_reference)(c, low), eta = (low[G] - high[G]) / c->t;
         /* exp(eta) - 1 - eta and exp(eta) - 1 */
         v_f64 z = set_f64(low[G] - high[G]), wide = set_f64(eta);
         v_f64 near = exp_poly_f64(&c->f, z) * z * z,
               far = exp_f64(&c->f, z, c->t) - set_f64(1) - wide;
-        store_f64(lane, select_f64(lt_f64(max_f64(wide, -wide), set_f64(0.34)), near, far));
-        double gap = lane[0], gain = gap + eta;
+        m_f64 is_near = lt_f64(max_f64(wide, -wide), set_f64(0.34));
+        double gap = first_lane_f64(select_f64(is_near, near, far)), gain = gap + eta;
         terms += factor * low[B] + (gain * (factor * low[D]) + gap * mass);
         drift += factor * low[D] + gain * (factor * low[D] + mass);
     } else {
@@ -169,8 +169,9 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
 
 /* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where little of w is
  * left in y's sum, and few of its digits.  1 + s is at least 3/8 with it. */
-KLCE_INLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
-                                const K(near_lanes) *lanes, int weighs, double *state, int q)
+static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
+                                         const K(near_lanes) *lanes, int weighs, double *state,
+                                         int q)
 {
     double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
@@ -244,22 +245,13 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
             if (run.max > (real)-INFINITY) /* what is below it has no class to be measured by */
                 lost |= !K(end_near_run)(c, &run, &lanes, weighs, state, q);
             lanes = K(no_near_lanes)();
-            ptrdiff_t first = start + K(first_equal)(x + start, stop - start, block_max);
-            if (first < start) /* gone: the array changes meanwhile */
-                first = start;
+            ptrdiff_t first = K(first_maximum)(x, start, stop, block_max);
             run.max = block_max;
             run.y_at_max = (double)K(value)(y[first]);
             K(reference_of)(c, run.max, &run.origin, &run.ref);
             by = K(near_measure_of)(c, &run);
-            skipped = first - (first - start) % LANES;
-            K(load_group)(x + skipped, stop - skipped, (real)-INFINITY, x_group);
-            K(load_group)(y + skipped, stop - skipped, (real)-INFINITY, y_group);
-            EACH_VECTOR(v)
-            {
-                K(store)(x_without + v * WIDTH, x_group[v]);
-                K(store)(y_without + v * WIDTH, y_group[v]);
-            }
-            x_without[first - skipped] = y_without[first - skipped] = K(rounded)((real)-INFINITY);
+            skipped = K(copy_without)(x, start, stop, first, x_without);
+            K(copy_without)(y, start, stop, first, y_without);
         }
         ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
         K(peak) next_peak = K(no_peak)();

@@ -27,7 +27,7 @@ enum {
 
 static void K(score_prepare)(klce_call *call)
 {
-    K(expsum_prepare)(call, *(const double *)call->arg[K(SCORE_TEMPERATURE)]);
+    K(temperature_prepare)(call);
     call->whole_rows = call->extent[K(SCORE_TOP)] > 0;
     call->few_together = 1;
 }
@@ -134,11 +134,11 @@ static void K(score_merge)(const klce_call *call, double *into, const double *fr
 KLCE_INLINE double K(prob_of)(const K(expsum_context) *c, double x, double to_maximum, double mass,
                               const double *state)
 {
-    real origin = (real)state[FIELD(ORIGIN)], lane[WIDTH];
+    real origin = (real)state[FIELD(ORIGIN)];
     K(measure) from = K(measure_from)(c, origin, (real)state[FIELD(REF)], BOOST, FLOOR);
     K(v) z = K(max)(from.floor, K(set)((real)x) - from.origin);
-    V(store)(lane, K(exp_measured)(c, &from, z));
-    double prob = ((double)lane[0] * UNBOOST) * (1 + to_maximum) / mass;
+    double e = (double)K(first_lane)(K(exp_measured)(c, &from, z));
+    double prob = (e * UNBOOST) * (1 + to_maximum) / mass;
     return x == -INFINITY ? 0 * mass : prob; /* nan of a row that is no distribution */
 }
 

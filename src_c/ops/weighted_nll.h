@@ -4,7 +4,7 @@ KLCE_INLINE void K(weighted_nll)(const klce_call *call, ptrdiff_t low, ptrdiff_t
 {
     static const double none[KLCE_TILE], no_sums[K(LOSS_SUMS) *KLCE_TILE];
     const K(mix) mix = {0};
-    K(picked) picked;
+    K(picked) picked = {0};
     double distance[KLCE_TILE];
     const K(loss_tile) tile = {1, distance, none, none, no_sums};
     for (ptrdiff_t row = low; row < high; row += KLCE_TILE) {

@@ -1,0 +1,173 @@
+/* The sums of exponentials of rows of few classes, side by side: to the bits of expsum.h. */
+/* Of rows of few classes, how far x is from another row y: (x - y) - centre, right to the last
+ * place (Knuth's two-sum), and infinite where y is -inf and x is not.  10 instructions. */
+KLCE_INLINE K(v) K(apart_of)(K(v) x, K(v) y, K(v) centre)
+{
+    K(v) s = x - y, t = s - x, least = K(set)(LEAST_APART);
+    K(v) error = K(max)((x - (s - t)) - (y + t), least); /* nan of infinite ones is passed over */
+    return K(max)((s - centre) + error, least);
+}
+
+/* The centre, the distance of the maxima: about it, distances are hardly larger than log(q/p).  0
+ * where a maximum is infinite. */
+KLCE_INLINE K(v) K(centre_apart)(K(v) x_max, K(v) y_max)
+{
+    K(v) centre = x_max - y_max;
+    K(m) finite = K(lt)(K(max)(centre, -centre), K(set)((real)INFINITY));
+    return K(select)(finite, centre, K(set)(0));
+}
+
+/* Whether a class of WIDTH rows is farther than `near` from the centre, but for a sixteenth that
+ * x - y may round by; where none is, the sums of distances are no use (kl_logits.h).  Nor do they
+ * pay for fewer classes than APART_CLASSES, of which some row of a tile lacks digits as a rule. */
+#define APART_NEAR 0.3
+enum { K(APART_CLASSES) = 4 };
+KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) centre, real near)
+{
+    real unit = KLCE_REAL_IS_F64 ? (real)0x1p-49 : (real)0x1p-20;
+    if (K(any)(K(lt)(K(set)(near), K(max)(centre, -centre) * K(set)(unit))))
+        return 1;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        K(v) apart = (x[j] - y[j]) - centre;
+        if (K(any)(K(lt)(K(set)(near), K(max)(apart, -apart))))
+            return 1;
+    }
+    return 0;
+}
+
+/* WEIGHTED, SIZES and CENTRE of a row whose other sums stand in its state: by a sweep of its own,
+ * for the rows that no tile takes. */
+static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x, const elem *y,
+                                       double y_max, ptrdiff_t n, double *state)
+{
+    K(measure) from =
+        K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
+    K(v) centre = K(centre_apart)(K(set)((real)state[FIELD(MAX)]), K(set)((real)y_max));
+    K(v) x_group[VECTORS], y_group[VECTORS], weighted[VECTORS], sizes[VECTORS];
+    K(lanes) weighted_lanes = K(no_lanes)(), sizes_lanes = K(no_lanes)();
+    EACH_VECTOR(v) weighted[v] = sizes[v] = K(set)(0);
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        K(load_group)(x + j, n - j, (real)NAN, x_group);
+        K(load_group)(y + j, n - j, 0, y_group);
+        EACH_VECTOR(v)
+        {
+            K(m) is_class = K(eq)(x_group[v], x_group[v]); /* what is nan has no sums anyway */
+            K(v) z = K(max)(from.floor, x_group[v] - from.origin);
+            K(v) e = K(select)(is_class, K(exp_by_tail)(c, &from, z), K(set)(0));
+            K(v) apart = K(apart_of)(x_group[v], y_group[v], centre);
+            weighted[v] = K(fma)(e, apart, weighted[v]);
+            sizes[v] = K(fma)(e, K(max)(apart, -apart), sizes[v]);
+        }
+    }
+    K(add_lanes)(&weighted_lanes, weighted);
+    K(add_lanes)(&sizes_lanes, sizes);
+    state[FIELD(WEIGHTED)] = K(total)(&weighted_lanes);
+    state[FIELD(SIZES)] = K(total)(&sizes_lanes);
+    state[FIELD(CENTRE)] = (double)K(first_lane)(centre);
+}
+
+/* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
+ * unless labels are NULL, the values at them; and unless y is, what sum_apart leaves, y being the
+ * tile of other rows and y_max their maxima: WEIGHTED is nan where all of WIDTH rows are near. */
+KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, K(tile) *tile,
+                               double *state, int moments, K(labels) *labels, const K(tile) *y_tile,
+                               const double *y_max)
+{
+    const K(expsum_context) *c = K(context)(call);
+    ptrdiff_t n = call->n;
+    K(load_tile)(call, operand, row, tile);
+    K(v) sum[LANES], tail[LANES], weighted[LANES], sizes[LANES], zero = K(set)(0);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        const K(v) *x = tile->column[i / WIDTH];
+        const K(v) *y = y_tile ? y_tile->column[i / WIDTH] : NULL;
+        K(v) max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
+        K(references) r = K(references_of)(c, max, BOOST, FLOOR);
+        K(v) top = max - r.origin, own = K(exp_by_tail)(c, &r.from, top);
+        K(v) sought = max, at_label = K(set)((real)NAN);
+        K(v) label = labels ? K(load_field)(labels->label + i) : zero;
+        K(v) centre = y ? K(centre_apart)(max, K(load_field)(y_max + i)) : zero;
+        int apart =
+            y && n >= K(APART_CLASSES) &&K(are_apart)(x, y, n, centre, (real)(APART_NEAR * c->t));
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            ptrdiff_t j = group + l;
+            K(m) is_first = K(eq)(x[j], sought);
+            /* In the place of the maximum is what stands for -inf, as in expsum. */
+            K(v) z = K(max)(r.from.floor, x[j] - r.origin);
+            z = K(select)(is_first, r.from.floor, z);
+            if (labels)
+                at_label = K(select)(K(eq)(label, K(set)((real)j)), x[j], at_label);
+            sought = K(select)(is_first, K(set)((real)NAN), sought);
+            K(exp_parts) parts = K(exp_reduce)(&c->e, z, r.from.magic);
+            K(v) t = K(exp_tail)(&c->e, parts.r);
+            K(v) far = top - z, e = K(fma)(t, parts.scale, parts.scale);
+            sum[l] = group ? sum[l] + parts.scale : parts.scale;
+            tail[l] = group ? K(fma)(t, parts.scale, tail[l]) : t * parts.scale;
+            if (moments)
+                weighted[l] = group ? K(fma)(e, far, weighted[l]) : e * far;
+            if (apart) {
+                K(v) d = K(apart_of)(x[j], y[j], centre), size = K(max)(d, -d);
+                K(v) whole = K(select)(is_first, own, e);
+                weighted[l] = group ? K(fma)(whole, d, weighted[l]) : whole * d;
+                sizes[l] = group ? K(fma)(whole, size, sizes[l]) : whole * size;
+            }
+        }
+        K(store_field)(state + FIELD(MAX) + i, max);
+        K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
+        K(store_field)(state + FIELD(REF) + i, r.ref);
+        K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
+        if (labels)
+            K(store_field)(labels->value + i, at_label);
+        if (moments || apart)
+            K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
+        if (apart)
+            K(sum_columns)(sizes, n, state + FIELD(SIZES) + i);
+        else if (y)
+            K(store_field)(state + FIELD(WEIGHTED) + i, K(set)((real)NAN));
+        if (y)
+            K(store_field)(state + FIELD(CENTRE) + i, centre);
+        if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY)))) {
+            K(v) nan = zero; /* where a row holds one */
+            real found[WIDTH];
+            for (ptrdiff_t j = 0; j < n; j++)
+                nan = K(select)(K(eq)(x[j], x[j]), nan, x[j]);
+            V(store)(found, nan);
+            for (int k = i; k < i + WIDTH; k++)
+                if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {
+                    state[FIELD(REST) + k] = isnan(found[k - i]) ? NAN : 0;
+                    if (moments)
+                        state[FIELD(WEIGHTED) + k] = 0;
+                }
+        }
+    }
+}
+
+static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
+                                         K(tile) *tile, double *state)
+{
+    K(expsum_few)(call, operand, row, tile, state, 0, NULL, NULL, NULL);
+}
+
+static KLCE_NOINLINE void K(sum_exp_and_weighted_few)(const klce_call *call, int operand,
+                                                      ptrdiff_t row, K(tile) *tile, double *state)
+{
+    K(expsum_few)(call, operand, row, tile, state, 1, NULL, NULL, NULL);
+}
+
+/* Of operand 0, with its distances to the rows of a tile of maxima y_max. */
+static KLCE_NOINLINE void K(sum_exp_and_apart_few)(const klce_call *call, ptrdiff_t row,
+                                                   K(tile) *tile, const K(tile) *y,
+                                                   const double *y_max, double *state)
+{
+    K(expsum_few)(call, 0, row, tile, state, 0, NULL, y, y_max);
+}
+
+/* Of operand 0, with the values at its labels. */
+static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdiff_t row,
+                                                   K(tile) *tile, double *state, K(labels) *labels)
+{
+    K(expsum_few)(call, 0, row, tile, state, 0, labels, NULL, NULL);
+}
+
+#undef LEAST_APART
+#undef APART_NEAR
