@@ -58,5 +58,10 @@ def pin(threads: int, isa: str | None) -> None:
     if any(os.environ.get(name) != value for name, value in wanted.items()):
         command = [sys.executable, *sys.orig_argv[1:]]
         sys.exit(subprocess.run(command, env=os.environ | wanted, check=False).returncode)
+    keep_to(threads)
+
+
+def keep_to(threads: int) -> None:
+    """Leave this process, and those that it starts, no more CPUs than threads."""
     if hasattr(os, "sched_setaffinity"):  # some count the CPUs they may use, and nothing else
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])

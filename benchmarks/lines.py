@@ -52,7 +52,10 @@ class Setting:
         return list(self.dtypes or dtypes)
 
 
-def _line(part: str, subject: str, value: float, unit: str, bound: float, at_most: bool) -> Line:
+def make_line(
+    part: str, subject: str, value: float, unit: str, bound: float, at_most: bool
+) -> Line:
+    """Return a question's answer, with its bound and whether it is within it."""
     met = value <= bound if at_most else value >= bound
     return {
         "part": part,
@@ -85,10 +88,10 @@ def overhead(setting: Setting) -> list[Line]:
         subject = f"{name} 1x10"
         bound = targets.OVERHEAD[name]
         unit = f"of the bare gufunc's {seconds['bare'] * 1e6:.2f} us"
-        result.append(_line("overhead", subject, own / seconds["bare"], unit, bound, True))
+        result.append(make_line("overhead", subject, own / seconds["bare"], unit, bound, True))
         if torch:
             unit = "torch's time over klce's"
-            result.append(_line("overhead", subject, seconds["torch"] / own, unit, 1.0, False))
+            result.append(make_line("overhead", subject, seconds["torch"] / own, unit, 1.0, False))
     return result
 
 
@@ -116,7 +119,9 @@ def scaling(setting: Setting, layouts: Sequence[tuple[Layout, float]] = _SCALING
             runners |= limits.runners(case.floats, 2, copies)
             seconds = take_turns(runners, setting.rounds)
             one, two = median(seconds.pop("1")), median(seconds.pop("2"))
-            line = _line("scaling", case.title, one / two, "speed-up by 2 threads", bound, False)
+            line = make_line(
+                "scaling", case.title, one / two, "speed-up by 2 threads", bound, False
+            )
             line["same bits"] = results[1].tobytes() == results[2].tobytes()
             share = limits.best(seconds) / two if seconds else 0.0
             line["share"] = share
@@ -141,7 +146,7 @@ def imports(setting: Setting) -> list[Line]:
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
             times.append(float(done.stdout) * 1e3)
     unit = "ms over import numpy"
-    return [_line("import", "import klce", median(times[1:]), unit, targets.IMPORT_MS, True)]
+    return [make_line("import", "import klce", median(times[1:]), unit, targets.IMPORT_MS, True)]
 
 
 def classes(
@@ -173,7 +178,7 @@ def classes(
         steps = {(a, b): _step(times, a, b) for a, b in itertools.pairwise(counts)}
         pair = max(steps, key=steps.__getitem__)
         unit = f"from {pair[0]} to {pair[1]} classes, per element"
-        line = _line("classes", f"{name} {dtype}", steps[pair], unit, targets.NEIGHBOURS, True)
+        line = make_line("classes", f"{name} {dtype}", steps[pair], unit, targets.NEIGHBOURS, True)
         line["cliffs"] = [pair for pair, step in steps.items() if step > targets.NEIGHBOURS]
         line["ns per element"] = {str(count): times[count] * 1e9 for count in counts}
         result.append(line)
@@ -239,7 +244,7 @@ def special(setting: Setting, layouts: Sequence[Layout] = SHAPES) -> list[Line]:
                 subject = f"{case.title}, {key}"
                 ratio = median(values) / plain
                 result.append(
-                    _line("special", subject, ratio, "of the plain cell", targets.SPECIAL, True)
+                    make_line("special", subject, ratio, "of the plain cell", targets.SPECIAL, True)
                 )
     return result
 
@@ -261,7 +266,7 @@ def growth(setting: Setting, sizes: Sequence[int] = _SIZES) -> list[Line]:
             return np.resize(some, layout.shape)
 
         for size in sizes:
-            if 3 * size * some.itemsize > _free_memory():  # input, its making, a map's result
+            if 3 * size * some.itemsize > free_memory():  # input, its making, a map's result
                 left_out.append(size)
                 continue
             case = make_case(name, Layout((size // 1000, 1000)), dtype, values)
@@ -270,14 +275,14 @@ def growth(setting: Setting, sizes: Sequence[int] = _SIZES) -> list[Line]:
             del case, runners
         value = max(times.values()) / min(times.values())
         unit = f"slowest over fastest, {min(times):.0e} to {max(times):.0e} elements"
-        line = _line("growth", f"{name} {dtype}", value, unit, targets.GROWTH, True)
+        line = make_line("growth", f"{name} {dtype}", value, unit, targets.GROWTH, True)
         line["ns per element"] = {str(size): value * 1e9 for size, value in times.items()}
         line["does not fit into memory"] = left_out
         result.append(line)
     return result
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Return the bytes that this machine can give."""
     with contextlib.suppress(OSError):
         for row in Path("/proc/meminfo").read_text().splitlines():

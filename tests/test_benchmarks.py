@@ -392,7 +392,7 @@ def test_special_values_and_growth_have_their_lines() -> None:
 
 @pytest.mark.parametrize(("value", "met"), [(1.0, True), (2.0, True), (2.1, False)])
 def test_a_bound_from_above(value: float, met: bool) -> None:
-    assert lines._line("part", "subject", value, "x", 2.0, at_most=True)["met"] is met
+    assert lines.make_line("part", "subject", value, "x", 2.0, at_most=True)["met"] is met
 
 
 # The commands
