@@ -284,10 +284,47 @@ def _print_means(everything: Iterable[Cell], isa: str, to: Console) -> None:
     to.print(table)
 
 
-def print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
+def print_rows(told: Mapping[str, Any]) -> None:
+    """Print what is asked of rows, and how near to a read of them it is answered."""
+    table = make_table(
+        _title(told),
+        ("op", "shape", "dtype"),
+        ("Gelem/s", "GB/s", "read, GB/s", "limit", "target", "met"),
+        "GB/s: of all operands. read: that of reading them once. limit: its time over klce's."
+        " target: out of cache alone.",
+    )
+    before = None
+    for record in told["rows"]:
+        if before not in (None, (record["shape"], record["dtype"])):
+            table.add_section()
+        before = (record["shape"], record["dtype"])
+        if record["wrong"]:
+            continue
+        read = limits.best(record["limits"]) if record["limits"] else None
+        target = record["target"]
+        table.add_row(
+            record["op"],
+            record["shape"],
+            record["dtype"],
+            f"{record['gelem']:.3g}",
+            f"{record['bytes'] / median(record['seconds']) / 1e9:.1f}",
+            "-" if read is None else f"{record['bytes'] / read / 1e9:.1f}",
+            _percent(record["share"]),
+            _percent(target),
+            Text("-") if target is None else _verdict(record["met"]),
+        )
+    to = console()
+    to.print(table)
+    asked = [record for record in told["rows"] if record["target"] is not None]
+    met = sum(record["met"] is True for record in asked)
+    if asked:
+        to.print(f"{met} of {len(asked)} that are out of cache meet their target")
+
+
+def print_lines(lines: Iterable[Mapping[str, Any]], title: str = "Beside the grid") -> None:
     """Print the single questions and their answers."""
     table = make_table(
-        "Beside the grid", ("part", "what"), ("value", "bound", "met"), "value: see what it is of"
+        title, ("part", "what"), ("value", "bound", "met"), "value: see what it is of"
     )
     for line in lines:
         bound = f"{'at most' if line['at most'] else 'at least'} {line['bound']:g}"
@@ -307,7 +344,10 @@ def print_lines(lines: Iterable[Mapping[str, Any]]) -> None:
 def print_about(told: Mapping[str, Any]) -> None:
     """Print who took part, and who did not and why."""
     to = console()
-    to.print("peers:", ", ".join(f"{name} {version}" for name, version in told["peers"].items()))
+    if told["peers"]:
+        to.print(
+            "peers:", ", ".join(f"{name} {version}" for name, version in told["peers"].items())
+        )
     for name, remark in told["remarks"].items():
         to.print(f"{name}: {remark}")
     for name, reason in told["missing"].items():

@@ -47,6 +47,10 @@ NEIGHBOURS = 1.5  # time per element at class counts next to one another
 GROWTH = 2.0  # time per element, from 1e4 elements to 1e9
 SPECIAL = 1.5  # special values over the plain cell
 
+# Row statistics.
+ROWS_SHARE, TOP_K_SHARE = 0.7, 0.5  # out of cache, without a top k and with one
+OUT_OF_CACHE_BYTES = 4 * OUT_OF_CACHE.elements  # of an operand, at least
+
 ONE_CALL = Layout((1, 10))  # not measured by ratio: ahead of torch
 
 
@@ -83,6 +87,13 @@ def of_cell(op: Op, layout: Layout, dtype: str, isa: str) -> Target:
     if ratio != AHEAD[0]:
         ratio *= ISA_FACTORS[isa]
     return Target(ratio, None, ENOUGH_SHARE, _share(op, layout, dtype))
+
+
+def of_rows(operand_bytes: int, top_k: bool) -> float | None:
+    """Return the share of the limit that row statistics have to reach; None in the cache."""
+    if operand_bytes < OUT_OF_CACHE_BYTES:
+        return None
+    return TOP_K_SHARE if top_k else ROWS_SHARE
 
 
 def of_mean(op: Op, dtype: str, isa: str) -> float | None:

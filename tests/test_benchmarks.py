@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import klce
-from benchmarks import environment, instructions, limits, lines, race, report, targets
+from benchmarks import environment, instructions, limits, lines, race, report, rows, targets
 from benchmarks.cases import (
     BASICS,
     DTYPES,
@@ -395,6 +395,53 @@ def test_a_bound_from_above(value: float, met: bool) -> None:
     assert lines.make_line("part", "subject", value, "x", 2.0, at_most=True)["met"] is met
 
 
+# Rows
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+@pytest.mark.parametrize("name", rows.QUESTIONS)
+def test_every_question_is_answered_rightly(name: str, layout: Layout, dtype: str) -> None:
+    question = rows.QUESTIONS[name]
+    operands = rows._operands(question, layout, bfloat16_or(dtype))
+    assert len(operands) == (2 if question.function == "compare" else 1)
+    assert list(rows.wrong(question, layout, dtype, operands)) == []
+
+
+def test_a_wrong_table_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = klce.score
+
+    def off_by_one(*args: Any, **options: Any) -> dict[str, Any]:
+        return {name: column + 1 for name, column in right(*args, **options).items()}
+
+    monkeypatch.setattr(klce, "score", off_by_one)
+    record = rows.measure("score", TINY, "float64", threads=1, rounds=1)
+    assert "logsumexp is" in record["wrong"]
+    assert "argmax is not what" in record["wrong"]
+    with pytest.raises(SystemExit, match="score 6x10 float64: klce's"):
+        report.exit_if_wrong({"cases": [record]})
+
+
+def test_near_rows_are_near_and_unlike_ones_are_not() -> None:
+    layout = Layout((4, 2000))
+    near, unlike = (
+        klce.compare(*rows._operands(rows.QUESTIONS[f"compare {q}"], layout, "float32"))
+        for q in (rows.NEAR, rows.UNLIKE)
+    )
+    assert (abs(near.kl_divergence - rows.NOISE**2 / 2) < 0.005).all()
+    assert (unlike.kl_divergence > 3).all()
+
+
+def test_the_share_that_rows_have_to_reach() -> None:
+    for dtype in DTYPES:
+        size = rows.out_of_cache(dtype).elements * (8 if dtype == "float64" else 4)
+        if dtype in HALVES:
+            size //= 2
+        assert targets.of_rows(size, top_k=False) == 0.7
+        assert targets.of_rows(size, top_k=True) == 0.5
+    assert targets.of_rows(10**8, top_k=False) is None
+
+
 # The commands
 
 
@@ -485,6 +532,24 @@ def test_a_missing_peer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     present, missing = race.load_peers(["numkong", "numpy"], 2)
     assert list(present) == ["numpy"]
     assert missing["numkong"].startswith("not installed")
+
+
+def test_rows_write_json_and_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "rows.json"
+    options = "--rounds 1 --shape 6x10 --shape 8x9000 --dtype float16 --isa baseline"
+    done = run("benchmarks.rows", *options.split(), "--json", os.fspath(path))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(path.read_text())
+    assert told["isa"] == "baseline"
+    assert [record["op"] for record in told["rows"]] == [*rows.QUESTIONS] * 2
+    for record in told["rows"]:
+        assert record["op"] in done.stdout
+        assert (record["dtype"], record["wrong"], record["target"]) == ("float16", None, None)
+        assert len(record["seconds"]) == 1
+        assert record["gelem"] > 0
+        large = record["bytes"] >= 2 * 8 * 9000  # else there is no limit
+        assert list(record["limits"]) == ([limits.READ] if large and limits.available() else [])
+        assert (record["share"] is None) == (record["limits"] == {})
 
 
 def test_the_limits_are_printed_for_each_number_of_threads(tmp_path: Path) -> None:
