@@ -321,6 +321,37 @@ def print_rows(told: Mapping[str, Any]) -> None:
         to.print(f"{met} of {len(asked)} that are out of cache meet their target")
 
 
+def print_files(told: Mapping[str, Any]) -> None:
+    """Print what each process took, for the rows that it had and for all of them."""
+    file = told["file"]
+    table = make_table(
+        f"{_title(told)}: {file['rows']} rows of {file['classes']} classes, {file['dtype']},"
+        f" {file['bytes'] / 1e9:.3g} GB",
+        ("process",),
+        ("rows", "s", "s for all", "GB/s", "klce", "mean NLL"),
+        "s: the whole process, the median. s for all: start and end as they are, the rows' time by"
+        " their number. klce: that time over klce's. mean NLL: of its rows.",
+    )
+    own = next(record["whole"] for record in told["programs"] if record["name"] == KLCE)
+    for record in told["programs"]:
+        nll = record["mean_nll_nats"]
+        table.add_row(
+            record["name"],
+            str(record["rows"]),
+            f"{median(record['seconds']):.2f}",
+            f"{record['whole']:.2f}",
+            f"{file['bytes'] / record['whole'] / 1e9:.2f}",
+            f"{record['whole'] / own:.2f}x",
+            "-" if nll is None else f"{nll:.6f}",
+        )
+    to = console()
+    to.print(table)
+    for name, off in told["differs"].items():
+        to.print(f"[bold]{name}[/]: its mean NLL differs by {off:.2g}, so it is no rival")
+    if told["peak"] is None:
+        to.print("[bold]memory[/]: this system does not tell what a process has beyond maps")
+
+
 def print_lines(lines: Iterable[Mapping[str, Any]], title: str = "Beside the grid") -> None:
     """Print the single questions and their answers."""
     table = make_table(

@@ -47,9 +47,13 @@ NEIGHBOURS = 1.5  # time per element at class counts next to one another
 GROWTH = 2.0  # time per element, from 1e4 elements to 1e9
 SPECIAL = 1.5  # special values over the plain cell
 
-# Row statistics.
+# Row statistics, and whole files, of which klce makes a summary.
 ROWS_SHARE, TOP_K_SHARE = 0.7, 0.5  # out of cache, without a top k and with one
 OUT_OF_CACHE_BYTES = 4 * OUT_OF_CACHE.elements  # of an operand, at least
+FILE_SHARE = 0.6  # a plain read's time over klce's, whole processes
+FILE_RATIOS = {"torch": 5.0, "numpy": 20.0}  # the scripts' time over klce's
+FILE_MIB = 256.0  # the most memory beyond the map of the file
+FROM_DISK = 0.01  # of the file: what may have left the page cache
 
 ONE_CALL = Layout((1, 10))  # not measured by ratio: ahead of torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 import klce
-from benchmarks import environment, instructions, limits, lines, race, report, rows, targets
+from benchmarks import environment, files, instructions, limits, lines, race, report, rows, targets
 from benchmarks.cases import (
     BASICS,
     DTYPES,
@@ -395,7 +396,7 @@ def test_a_bound_from_above(value: float, met: bool) -> None:
     assert lines.make_line("part", "subject", value, "x", 2.0, at_most=True)["met"] is met
 
 
-# Rows
+# Rows, and whole files
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -440,6 +441,47 @@ def test_the_share_that_rows_have_to_reach() -> None:
         assert targets.of_rows(size, top_k=False) == 0.7
         assert targets.of_rows(size, top_k=True) == 0.5
     assert targets.of_rows(10**8, top_k=False) is None
+
+
+def test_more_rows_take_more_time_but_not_more_starts() -> None:
+    assert files.whole(3.0, 2.0, 1.0) == 3
+    assert files.whole(3.0, 2.0, 0.25) == 9
+    assert files.rows_within(0.5, 1000) == 20
+    assert files.rows_within(1e-3, 1000) == 1000
+    assert files.rows_within(100, 1000) == 1
+
+
+def test_scripts_that_are_not_installed_or_fail_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(files, "_script", lambda name: tmp_path / "none.py")
+    present, missing = files.present_scripts(["numpy", "a package that is not"])
+    assert list(present) == ["numpy"]
+    written = files.write_files(tmp_path, 3, 50)
+    assert list(files._with_scripts(present, missing, written, 3, os.environ)) == []
+    assert present == {}
+    assert missing["a package that is not"] == "not installed"
+    assert missing["numpy"].startswith("fails: ")
+
+
+def program(name: str, whole: float, from_disk: float = 0.0) -> dict[str, Any]:
+    return {"name": name, "whole": whole, "from disk": from_disk}
+
+
+def test_the_verdicts_of_a_file() -> None:
+    names = {"read": 1.5, "cat": 1.3, "klce": 2.0, "torch": 9.0, "numpy": 50.0}
+    told = {
+        "programs": [program(name, whole) for name, whole in names.items()],
+        "differs": {"torch": 0.1},
+        "peak": 300 << 20,
+    }
+    found = files.verdicts(told)
+    assert [(line["subject"], line["value"], line["met"]) for line in found] == [
+        ("klce score", 0.65, True),
+        ("numpy script", 25.0, True),
+        ("klce score", 300.0, False),
+        ("any of them", 0.0, True),
+    ]
 
 
 # The commands
@@ -550,6 +592,71 @@ def test_rows_write_json_and_a_table(tmp_path: Path) -> None:
         large = record["bytes"] >= 2 * 8 * 9000  # else there is no limit
         assert list(record["limits"]) == ([limits.READ] if large and limits.available() else [])
         assert (record["share"] is None) == (record["limits"] == {})
+
+
+def run_files(folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    path = folder / "files.json"
+    done = run(
+        "benchmarks.files",
+        "--gigabytes",
+        "0.003",
+        "--rounds",
+        "1",
+        "--json",
+        os.fspath(path),
+        *options,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(path.read_text()), done.stdout
+
+
+def test_files_write_json_and_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", os.fspath(temporary))
+    told, printed = run_files(tmp_path, "--peer", "numpy")
+    assert list(temporary.iterdir()) == []
+    assert told["file"]["rows"] == 12
+    assert told["file"]["bytes"] == pytest.approx(12 * 2 * 128256, rel=1e-3)
+    records = {record["name"]: record for record in told["programs"]}
+    assert set(records) | set(told["missing"]) == {"read", "cat", "klce", "numpy"}
+    for name, record in records.items():
+        assert name in printed
+        assert record["rows"] == 12
+        assert record["whole"] == record["seconds"][0] > 0
+    assert records["klce"]["mean_nll_nats"] == pytest.approx(records["numpy"]["mean_nll_nats"])
+    assert told["differs"] == {}
+    bounds = [line["bound"] for line in told["lines"]]
+    assert bounds == [0.6, 20, *([] if told["peak"] is None else [256]), 0.01]
+
+
+@pytest.mark.slow
+def test_the_script_of_torch_agrees(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    told, _ = run_files(tmp_path, "--peer", "torch")
+    assert (list(told["peers"]), told["differs"]) == (["torch"], {})
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_file_goes_whatever_ends_the_command(tmp_path: Path, number: int) -> None:
+    command = [sys.executable, "-m", "benchmarks.files", "--gigabytes", "0.1", "--rounds", "1000"]
+    env = os.environ | {"TMPDIR": os.fspath(tmp_path)}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while not list(tmp_path.glob("*/*.npy")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(number)
+    assert process.returncode != 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "nan", "1e9"])
+def test_a_file_of_no_size_or_beyond_memory_is_an_error(size: str) -> None:
+    done = run("benchmarks.files", "--gigabytes", size)
+    assert done.returncode == 2
+    assert "--gigabytes" in done.stderr
 
 
 def test_the_limits_are_printed_for_each_number_of_threads(tmp_path: Path) -> None:
