@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _arrays, _call
+from klce import _arrays, _blocks, _call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,7 +135,7 @@ def over_rows(
             *given, mask = parts
             _call.called(kernel, *given, *parameters, dtype=taken, where=mask, out=out)
 
-        joined(call, (*_apart(arrays, outs), where), axes, results, maps=False)
+        joined(call, _blocks.apart((*arrays, where), outs), axes, results, maps=False)
     return tuple(
         _shaped(result, out, axes if keepdims else None)
         for result, out in zip(results, outs, strict=True)
@@ -146,16 +146,6 @@ def _shaped(result: Any, out: Array | None, kept_axes: Axes | None) -> Any:
     if out is not None:
         return out
     return result[()] if kept_axes is None else np.expand_dims(result, kept_axes)
-
-
-def _apart(arrays: tuple[Array, ...], outs: tuple[Array | None, ...]) -> tuple[Array, ...]:
-    """Copy the arrays that share memory with an output, which is written while they are read."""
-    return tuple(
-        array.copy()
-        if any(out is not None and np.may_share_memory(array, out) for out in outs)
-        else array
-        for array in arrays
-    )
 
 
 def over_classes(
@@ -175,7 +165,5 @@ def over_classes(
     def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
         _call.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
 
-    # In place a block is read before it is written; moved by less, it would meet what was.
-    (source,) = (array,) if array is out else _apart((array,), (out,))
-    joined(call, (source, where), axes, (out,), maps=True)
+    joined(call, _blocks.apart((array, where), (out,)), axes, (out,), maps=True)
     return out

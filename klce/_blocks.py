@@ -51,13 +51,28 @@ def call(
     """
     operands = [np.asarray(arg) for arg in args]
     axes = axes_of(kernel, operands, axis)
-    if out is None:
-        out = _results(kernel, operands, dtype, axes)
-        _call(kernel, operands, dtype, axes, out)
-        results = tuple(result[()] for result in out)  # a scalar for a single row
-        return results if kernel.nout > 1 else results[0]
-    _call(kernel, operands, dtype, axes, out if isinstance(out, tuple) else (out,))
-    return out
+    if out is not None:
+        outs = out if isinstance(out, tuple) else (out,)
+        _call(kernel, apart(operands, outs), dtype, axes, outs)
+        return out
+    out = _results(kernel, operands, dtype, axes)
+    _call(kernel, operands, dtype, axes, out)
+    results = tuple(result[()] for result in out)  # a scalar for a single row
+    return results if kernel.nout > 1 else results[0]
+
+
+def apart(arrays: Sequence[Any], outs: Sequence[Array | None]) -> list[Any]:
+    """Copy the arrays that share memory with an output, which is written while they are read.
+
+    But for one that is the output itself: in place, a block is read before it is written.
+    """
+
+    def shares(array: Array) -> bool:
+        return any(
+            array is not out and np.may_share_memory(array, out) for out in outs if out is not None
+        )
+
+    return [array.copy() if array is not None and shares(array) else array for array in arrays]
 
 
 def axes_of(kernel: np.ufunc, operands: Sequence[Any], axis: int) -> list[Axes]:

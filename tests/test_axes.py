@@ -73,6 +73,20 @@ def test_an_output_that_overlaps():
         assert same_bits(klce.logsumexp(room, axes, out=out), klce.logsumexp(X[0], axes))
 
 
+def test_an_output_that_overlaps_the_mask(monkeypatch):
+    monkeypatch.setattr(_axes, "BLOCK", 1)
+    x = X[0].copy()
+    for axes in ((0, 2), ()):
+        for f in (klce.logsumexp, *MAPS):
+            shape = f(x, axes).shape
+            room = np.zeros(x.size)
+            out = room[: math.prod(shape)].reshape(shape)
+            mask = room.view(bool)[: x.size].reshape(x.shape)
+            mask[...] = x > -0.5
+            expected = f(x, axes, where=mask.copy())
+            assert same_bits(f(x, axes, where=mask, out=out), expected)
+
+
 def test_views_are_not_copied(monkeypatch):
     """Axes that are one in memory go to the kernel as they are, broadcast ones too."""
     shapes = []

@@ -91,6 +91,56 @@ class TestFunctions:
         assert same_bits(klce.kl_divergence(wide, x[:, :1], form="logits"), expected)
 
 
+@pytest.mark.parametrize("dtype", ["int64", ">f8", "float64"])
+@pytest.mark.usefixtures("block_bytes")
+class TestOutputsThatOverlap:
+    """As without the overlap, though blocks are written while others are still to be read."""
+
+    X = np.random.default_rng(2).integers(0, 5, (40, 6))
+    Q = np.random.default_rng(3).integers(0, 5, (40, 6)).astype(np.int8)
+    LABELS = np.random.default_rng(4).integers(0, 6, 40)
+
+    def check(self, f, args, k):
+        """Let operand `k` lie in one room with the output, before it and after it."""
+        operand, expected = args[k], np.asarray(f(*args))
+        for at, start in itertools.product((0, 3, 40, operand.size), repeat=2):
+            room = np.zeros(2 * operand.size + 40)
+            shared = room.view(operand.dtype)[at : at + operand.size].reshape(operand.shape)
+            shared[...] = operand
+            out = room[start : start + expected.size].reshape(expected.shape)
+            given = [shared if i == k else arg for i, arg in enumerate(args)]
+            assert f(*given, out=out) is out
+            assert same_bits(out, expected), (at, start)
+
+    def test_of_rows(self, dtype):
+        x = self.X.astype(dtype)
+        self.check(klce.logsumexp, (x,), 0)
+        self.check(lambda x, out=None: klce.entropy(x, 0, out=out), (x,), 0)
+        self.check(klce.kl_divergence, (x, self.Q), 0)
+        self.check(klce.kl_divergence, (self.Q, x), 1)
+
+    def test_maps(self, dtype):
+        x = self.X.astype(dtype)
+        self.check(klce.softmax, (x,), 0)
+        self.check(lambda x, out=None: klce.softmax(x, 0, out=out), (x,), 0)
+        self.check(klce.rel_entr, (x, self.Q), 0)
+        self.check(klce.rel_entr, (self.Q, x), 1)
+
+    def test_losses(self, dtype):
+        def loss(x, labels, out=None):
+            return klce.cross_entropy(x, labels, reduction="none", out=out)
+
+        x = self.X.astype(dtype)
+        self.check(loss, (x, self.LABELS), 0)
+        self.check(loss, (x, self.LABELS), 1)
+
+    def test_in_place(self, dtype):
+        x = np.asarray(self.X, dtype).astype(">f8")
+        expected = klce.softmax(x)
+        assert klce.softmax(x, out=x) is x
+        assert same_bits(x.astype(float), expected)
+
+
 # klce.score and klce.compare, whose kernels give several values a row, have blocks of their own.
 @pytest.mark.parametrize("kernel", [kernel for kernel in KERNELS if kernel not in EXTENTS])
 @pytest.mark.usefixtures("block_bytes")
