@@ -125,12 +125,13 @@ def _call(
     outer = _outer(out[0], axes[kernel.nin])
     longest = max(range(-len(outer), 0), key=lambda axis: out[0].shape[outer[axis]], default=0)
     is_row = not outer or out[0].shape[outer[longest]] < 2
-    operands = [
-        operand.astype(wanted[k], copy=False)
-        if k in wanted and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
-        else operand
-        for k, operand in enumerate(operands)
-    ]
+    with np.errstate(all="ignore"):  # a number may be beyond the dtype
+        operands = [
+            operand.astype(wanted[k], copy=False)
+            if k in wanted and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
+            else operand
+            for k, operand in enumerate(operands)
+        ]
     if all(operands[k].dtype == wanted[k] for k in wanted):
         by_axes = {} if kernel.signature is None else {"axes": axes}
         kernel(*operands, out=out, **by_axes)

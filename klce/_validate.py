@@ -239,16 +239,15 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
     if values is None:
         return np.ones((), dtype)
-    array = _arrays.floats(values, name)
+    given = array = _arrays.floats(values, name)
     if array.dtype != dtype:
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             array = array.astype(dtype)
     if array.size and not (array.min() >= 0 and array.max() < math.inf):
         first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
-        where = f" at {', '.join(map(str, first))}" if first else ""
-        raise ValueError(
-            f"{name} must be finite and not negative, got {array[tuple(first)]}{where}"
-        )
+        value, where = given[tuple(first)], f" at {', '.join(map(str, first))}" if first else ""
+        finite = "finite" if not 0 <= value < math.inf else f"finite in {dtype}"
+        raise ValueError(f"{name} must be {finite} and not negative, got {value}{where}")
     return array
 
 

@@ -35,7 +35,8 @@ def _elementwise(
         return _call.called(kernel, *arrays, out=out)
     # Rounded once: a half is divided before it is one.
     wide = _call.called(kernel, *arrays, dtype=_arrays.row_dtype(*arrays))
-    result = _reduce.in_unit(wide, nats).astype(dtype, copy=False)
+    with np.errstate(all="ignore"):  # it may be beyond a half
+        result = _reduce.in_unit(wide, nats).astype(dtype, copy=False)
     if out is None:
         return result
     out[...] = result

@@ -608,7 +608,8 @@ class _Rows:
             results = tuple(self._cut(a, part, 1) for a in outputs)
             args = (*self._logits(part), own, ignored, self._t, np.int64(want), *options, *chosen)
             mask = None if self._mask is None else self._cut(self._mask, part, 1)
-            _call.called(kernel, *args, dtype=self._taken, where=mask, out=results)
+            with np.errstate(all="ignore"):  # what float64 gives may be too small for float32
+                _call.called(kernel, *args, dtype=self._taken, where=mask, out=results)
         named = dict(zip(columns["S"], numbers, strict=True))
         named |= dict(zip(columns["L"], integers, strict=True))
         return {name: named[name] for name in statistics if name in named}

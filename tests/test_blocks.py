@@ -164,6 +164,18 @@ def test_every_kernel(kernel):
             assert same_bits(a, b)
 
 
+def test_numbers_beyond_the_dtype():
+    """They are infinite or 0 then, without a warning, whatever NumPy is told about such."""
+    large, small = np.array([[1e300, 0.0]]), np.array([[1e-300, 1.0]])
+    narrow = np.zeros((1, 2), np.float32)
+    with np.errstate(all="raise"):
+        assert np.isnan(klce.softmax(large, dtype=np.float32)).all()
+        assert klce.softmax(small, dtype=np.float16)[0, 1] == np.float16(0.731)
+        assert np.isnan(klce.cross_entropy(narrow, large))
+        assert klce.cross_entropy(narrow, small) == pytest.approx(np.log(2))
+        assert np.isnan(klce.binary_cross_entropy(narrow + 0.5, large)).all()
+
+
 @pytest.mark.parametrize("name", ["int8", ">f4", "float8_e5m2"])
 def test_memory(name):
     """No copy of the whole array: some blocks, and the results."""

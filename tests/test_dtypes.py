@@ -155,6 +155,12 @@ class TestHalves:
         assert same_bits(wide, klce.information(abs(x), base=2).astype(np.float32))
 
 
+def test_a_map_beyond_float16():
+    """In another unit it is infinite, without a warning."""
+    with np.errstate(all="raise"):
+        assert klce.information(np.array([1e-7], np.float16), base=1.0001) == np.inf
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("n", [33, 300, 2500])

@@ -267,6 +267,13 @@ def test_forms(dtype, rng):
         klce.score(p, form="probs", temperature=2)
 
 
+def test_probabilities_below_the_normal_numbers():
+    """Computed in float64 and rounded to float32, whatever NumPy is told about such."""
+    p = np.array([[1e-44, 1.0]], np.float32)
+    with np.errstate(all="raise"):
+        assert klce.score(p, [0], form="probs").target_prob == p[0, 0]
+
+
 def test_negative_probabilities_are_none():
     table = klce.score([[0.5, -0.5, 1.0]], form="probs", want=["entropy", "logsumexp"])
     assert np.isnan(table.entropy[0])
