@@ -35,10 +35,15 @@ def array(x: ArrayLike, name: str) -> Array:
     TypeError
         For an array on another device, a tensor that requires grad, and a lazy one.
     ValueError
-        For nested lists whose rows differ in length.
+        For nested lists whose rows differ in length, and masked elements.
     """
     if type(x) is np.ndarray:
         return x
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise ValueError(
+            f"{name} must have no masked elements, got {np.ma.getmaskarray(x).sum()} of {x.size}: "
+            "where= leaves classes out"
+        )
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
     if hasattr(type(x), "__dlpack_device__"):

@@ -80,6 +80,27 @@ def test_lists_whose_rows_differ_in_length(ragged):
             call()
 
 
+def test_masked_elements():
+    """They are refused, and without any the array is what it holds."""
+    masked, labels = np.ma.masked_greater(X, 1), np.ma.masked_equal(LABELS, 4)
+    count, of = np.count_nonzero(masked.mask), r"where= leaves classes out$"
+    calls = {
+        "x": lambda: klce.softmax(masked),
+        "p": lambda: klce.entropy(masked),
+        "q": lambda: klce.kl_divergence(X, masked),
+        "where": lambda: klce.entropy(X, where=masked > 0),
+    }
+    for name, call in calls.items():
+        message = rf"^{name} must have no masked elements, got {count} of 30: {of}"
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(ValueError, match=r"^target must have no masked elements, got 1 of 6"):
+        klce.cross_entropy(X, labels)
+    whole = np.ma.array(X, mask=False)
+    assert type(klce.softmax(whole)) is np.ndarray
+    assert same_bits(klce.softmax(whole), klce.softmax(X))
+
+
 @pytest.mark.parametrize("kind", [Tensor, Old])
 @pytest.mark.parametrize(
     ("dtype", "code"),
