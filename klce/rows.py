@@ -250,7 +250,7 @@ def score(
     given = np.empty((*rows.shape, chosen.shape[-1]), rows.dtype)
     columns = rows.run("score", names, (label, ignored), (), (chosen,), (given, ids, log_probs))
     if "greedy_match" in columns:
-        columns["greedy_match"] = columns["greedy_match"] != 0
+        columns["greedy_match"] = np.asarray(columns["greedy_match"] != 0)
     if candidates is not None:
         columns["candidate_log_probs"] = given
     if size:
@@ -364,7 +364,7 @@ def compare(
     label, ignored = rows.labels(target, ignore_index)
     columns = rows.run("compare", names, (label, ignored), (size,), (), ())
     if "same_argmax" in columns:
-        columns["same_argmax"] = columns["same_argmax"] != 0
+        columns["same_argmax"] = np.asarray(columns["same_argmax"] != 0)
     return RowTable(columns, rows.shape)
 
 
@@ -610,8 +610,9 @@ class _Rows:
             mask = None if self._mask is None else self._cut(self._mask, part, 1)
             with np.errstate(all="ignore"):  # what float64 gives may be too small for float32
                 _call.called(kernel, *args, dtype=self._taken, where=mask, out=results)
-        named = dict(zip(columns["S"], numbers, strict=True))
-        named |= dict(zip(columns["L"], integers, strict=True))
+        # Arrays for a single row too.
+        named = {name: numbers[i, ...] for i, name in enumerate(columns["S"])}
+        named |= {name: integers[i, ...] for i, name in enumerate(columns["L"])}
         return {name: named[name] for name in statistics if name in named}
 
     def _parts(self) -> Iterator[slice | None]:

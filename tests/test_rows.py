@@ -232,7 +232,11 @@ def test_one_row(rng):
     for name, column in many.items():
         assert_array_equal(table[name], column[0])
     assert table.to_structured().shape == ()
-    assert klce.compare(x, x[::-1], 2).kl_divergence.shape == ()
+    pair = klce.compare(x, x[::-1], 2, want=COMPARISONS, top_k=2)
+    known = klce.compare_top_k([0, 1], np.log([0.5, 0.25]), x)
+    for columns in (table, pair, known):
+        assert {type(column) for column in columns.values()} == {np.ndarray}
+    assert pair.kl_divergence.shape == known.kl_divergence.shape == ()
 
 
 def test_no_rows_and_no_classes():
