@@ -128,9 +128,17 @@ def keeps_rows(keepdims: bool, how: Any) -> None:
 def real(value: Any, name: str, what: str = "a number") -> float:
     """Check a number, be it infinite or nan."""
     try:
+        if isinstance(value, (str, bytes)):
+            raise TypeError
         return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be {what}, got {value!r}") from None
+    except OverflowError:
+        from decimal import Decimal
+
+        raise ValueError(
+            f"{name} must be in the range of float64, got {Decimal(int(value)):.3e}"
+        ) from None
 
 
 def integer(value: Any, name: str) -> int:
@@ -181,7 +189,7 @@ def labels(
         For the first label out of range, with its row.
     """
     given = _arrays.array(target, "target")
-    if given.dtype.kind not in "iu":
+    if given.size and given.dtype.kind not in "iu":  # an empty list is of floats
         raise TypeError(f"target must hold integers, class indices, got {given.dtype}")
     if given.shape != shape:
         raise ValueError(

@@ -173,10 +173,13 @@ def test_temperature(name):
     for wrong in (0, -1, np.nan, np.inf, 1e-7, 1e7):
         message = rf"^temperature must be from 1e-6 to 1e6, got {re.escape(repr(wrong))}$"
         refuses(ValueError, message, name, temperature=wrong, **logits)
-    for wrong in ("warm", None, [1, 2]):
+    for wrong in ("warm", "1", b"1", None, [1, 2]):
         refuses(
             TypeError, r"^temperature must be a number, got ", name, temperature=wrong, **logits
         )
+    for wrong, told in ((10**400, "1.000e+400"), (-(10**5000), "-1.000e+5000")):
+        message = rf"^temperature must be in the range of float64, got {re.escape(told)}$"
+        refuses(ValueError, message, name, temperature=wrong, **logits)
     for form in ("probs", "log_probs") if name not in MAPS else ():
         message = rf'^temperature belongs to form="logits", got 2 with form={form!r}$'
         refuses(ValueError, message, name, temperature=2, form=form)
@@ -219,8 +222,10 @@ def test_base(name):
     for wrong in (0, 1, 1.0, -2, np.inf, np.nan):
         message = rf"^base must be positive, finite and not 1, got {re.escape(repr(wrong))}$"
         refuses(ValueError, message, name, base=wrong)
-    for wrong in ("two", [2, 3]):
+    for wrong in ("two", "2", [2, 3]):
         refuses(TypeError, r"^base must be a number or None, got ", name, base=wrong)
+    message = r"^base must be in the range of float64, got 1.000e\+400$"
+    refuses(ValueError, message, name, base=10**400)
 
 
 @pytest.mark.parametrize("name", [*LOSSES, *PAIRS])
@@ -350,6 +355,14 @@ class TestLabels:
         for wrong in (2**63, -(2**63) - 1, 2**70):
             message = rf"^ignore_index must fit in int64, got {wrong}$"
             refuses(ValueError, message, name, ignore_index=wrong, where=where)
+
+    def test_no_rows(self, name):
+        """An empty list, which NumPy takes for floats, is one of labels."""
+        none = np.zeros((0, 3))
+        assert np.isnan(call(name, none, []))
+        assert call(name, none, [], reduction="sum") == 0
+        assert call(name, none, [], reduction="none").shape == (0,)
+        refuses(ValueError, r"^target must have the shape of the rows", name, X, [])
 
     def test_no_class_to_name(self, name):
         message = r"class indices of no classes or .* got 0 in row 0$"
