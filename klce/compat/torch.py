@@ -643,13 +643,15 @@ def binary_cross_entropy(
         raise RuntimeError(
             f"all elements of input should be between 0 and 1, got {p.min()} to {p.max()}"
         )
-    # Logarithms below -100: of p itself, and of 1 - p where that is 0.
-    no_p, no_rest = p < math.exp(-100), p == 1
+    # Logarithms below -100: of p itself, and of 1 - p where that is 0.  In 16 bits e^-100 is 0.
+    no_p, no_rest = (p == 0) | (p < math.exp(-100)), p == 1
     if not (no_p.any() or no_rest.any() or _negative(w)):
         loss = klce.binary_cross_entropy(p, t, form="probs", weight=w, reduction=how)
         return _like(loss, input, p.dtype)
-    terms = klce.binary_cross_entropy(p, t, form="probs", reduction="none")
-    terms = np.where(no_p, 100 * t + (1 - t) * p, np.where(no_rest, 100 * (1 - t), terms))
+    terms = np.asarray(klce.binary_cross_entropy(p, t, form="probs", reduction="none"))
+    with np.errstate(all="ignore"):
+        y = t.astype(terms.dtype)
+        terms = np.where(no_p, 100 * y + (1 - y) * p, np.where(no_rest, 100 * (1 - y), terms))
     return _like(_reduced(terms, w, how), input, p.dtype)
 
 
@@ -659,12 +661,12 @@ def _negative(weight: Array | None) -> bool:
 
 def _reduced(terms: Array, weight: Array | None, how: str) -> Any:
     """Weigh the terms of a loss and reduce them, in float64."""
-    if weight is not None:
-        terms = terms * weight
-    if how == "none":
-        return terms
-    total = terms.sum(dtype=np.float64)
     with np.errstate(all="ignore"):
+        if weight is not None:
+            terms = terms * weight
+        if how == "none":
+            return terms
+        total = terms.sum(dtype=np.float64)
         return total if how == "sum" else total / np.float64(terms.size)
 
 

@@ -6,6 +6,7 @@ Tensors are tested beside torch itself, in tests/peers/.
 import math
 import warnings
 
+import ml_dtypes
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -275,6 +276,26 @@ def test_logarithms_are_bounded(dtype):
     assert_allclose(ours.binary_cross_entropy(p, y, reduction="none"), expected, rtol=1e-6)
     assert_allclose(ours.binary_cross_entropy(p, y, reduction="sum"), expected.sum(), rtol=1e-6)
     assert_allclose(ours.binary_cross_entropy(p, y), expected.mean(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16], ids=["float16", "bfloat16"])
+def test_logarithms_are_bounded_in_16_bits(dtype):
+    """In which the least p whose logarithm counts is 0."""
+    p = np.array([0, 0, 1, 1, 0, 0.5], dtype)
+    y = np.array([0, 1, 0, 1, 0.25, 1], dtype)
+    expected = np.array([0, 100, 100, 0, 25, math.log(2)]).astype(dtype)
+    result = ours.binary_cross_entropy(p, y, reduction="none")
+    assert result.dtype == dtype
+    assert_array_equal(result, expected)
+    assert ours.binary_cross_entropy(p[1:2], y[1:2]) == 100
+
+
+def test_an_impossible_target_of_nothing():
+    """Smoothed away, it has but its share of the smoothing; of weight 0 not even that."""
+    x, y = np.array([[-INF, 1.0, 2.0]]), np.array([0])
+    assert ours.cross_entropy(x, y, label_smoothing=1.0) == INF
+    loss = ours.cross_entropy(x, y, np.array([0.0, 1.0, 1.0]), reduction="sum", label_smoothing=1.0)
+    assert_allclose(loss, (math.log1p(math.e) + math.log1p(1 / math.e)) / 3)
 
 
 def test_errors_of_binary_losses():
