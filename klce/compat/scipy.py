@@ -205,10 +205,14 @@ def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
 
 @_silent
 def _elementwise(
-    function: Callable[..., Array], arrays: dict[str, Any], out: Any, where: Any
+    function: Callable[..., Array],
+    arrays: dict[str, Any],
+    out: Any,
+    where: Any,
+    least: Any = np.float32,
 ) -> Any:
-    """Compute in float32 or float64, whichever holds all of the arrays, as SciPy's ufuncs do."""
-    result = function(*_common(arrays, least=np.float32))
+    """Compute in the least dtype that holds all of the arrays and `least`, as SciPy's ufuncs do."""
+    result = function(*_common(arrays, least=least))
     if out is None and where is True:
         return result[()]
     (target,) = out if isinstance(out, tuple) else (out,)
@@ -230,8 +234,8 @@ def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) 
     Returns
     -------
     ndarray or scalar
-        :math:`x \log y` in nats, float32 if that holds both dtypes, else float64.  Where `x` is 0
-        it is 0, unless `y` is nan.
+        :math:`x \log y` in nats, float32 where both are float32, else float64.  Where `x` is 0 it
+        is 0, unless `y` is nan.
 
     Raises
     ------
@@ -248,7 +252,10 @@ def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) 
     >>> xlogy([0.0, 0.0, 2.0], [0.0, -1.0, 1.0])
     array([0., 0., 0.])
     """
-    return _elementwise(_xlogy, {"x": x, "y": y}, out, where)
+    # SciPy's prefers float64 to what has to be converted to float32.
+    narrow = all(np.asarray(each).dtype == np.float32 for each in (x, y))
+    least = np.float32 if narrow else np.float64
+    return _elementwise(_xlogy, {"x": x, "y": y}, out, where, least)
 
 
 def _xlogy(x: Array, y: Array) -> Array:
@@ -410,7 +417,8 @@ def entropy(
     Returns
     -------
     ndarray or scalar
-        :math:`-\sum_i p_i \log p_i`, or :math:`\sum_i p_i \log(p_i / q_i)`, in the common dtype.
+        :math:`-\sum_i p_i \log p_i`, or :math:`\sum_i p_i \log(p_i / q_i)`, in the common dtype, of
+        float16 in float32.
 
     Raises
     ------
@@ -481,7 +489,8 @@ def jensenshannon(
     Returns
     -------
     ndarray or scalar
-        :math:`\sqrt{\mathrm{JS}(p, q)}`, in the common dtype.
+        :math:`\sqrt{\mathrm{JS}(p, q)}`, float32 if that holds both dtypes, else float64, also for
+        integers.
 
     Raises
     ------
@@ -499,7 +508,8 @@ def jensenshannon(
     >>> jensenshannon([1.0, 0.0], [0.0, 1.0], base=2).item()
     1.0
     """
-    arrays = _common({"p": p, "q": q})
+    # Integers are float64 before the dtypes meet, as SciPy's quotients are.
+    arrays = [_common({name: each})[0] for name, each in (("p", p), ("q", q))]
     divergence = _over_distributions(
         klce.js_divergence, _js_terms, arrays, [], base, axis, keepdims
     )
@@ -532,7 +542,6 @@ def _over_distributions(
         arrays = list(np.broadcast_arrays(*map(np.atleast_1d, arrays)))
     except ValueError:
         raise ValueError("Array shapes are incompatible for broadcasting.") from None
-    dtype = arrays[0].dtype
     where = None
     if ignored:
         where = ~np.logical_or.reduce([np.broadcast_to(m, arrays[0].shape) for m in ignored])
@@ -542,9 +551,9 @@ def _over_distributions(
         arrays, axes = [array for array, _ in joined], joined[0][1]
         where = where if where is None else join(where, axis)[0]
     result = np.asarray(measure(*arrays, where=where))
-    result = _by_terms_where_nan(result, terms, where, arrays).astype(dtype, copy=False)
+    result = _by_terms_where_nan(result, terms, where, arrays)
     if base is not None:
-        result = result / dtype.type(math.log(base))
+        result = result / result.dtype.type(math.log(base))
     if keepdims:
         result = result.reshape([1 if k in axes else n for k, n in enumerate(shape)])
     return result[()]
@@ -561,7 +570,7 @@ def _by_terms_where_nan(
     unknown = np.isnan(result)
     if not unknown.any():
         return result
-    rows = [array[unknown] for array in arrays]
+    rows = [array[unknown].astype(result.dtype) for array in arrays]
     counts = np.ones(rows[0].shape, bool) if where is None else where[unknown]
     zero = rows[0].dtype.type(0)
     rows = [np.where(counts, row, zero) for row in rows]

@@ -75,8 +75,9 @@ def test_logsumexp_dtypes(a, b, expected):
 
 def test_a_number_takes_the_dtype_beside_it():
     assert ours.logsumexp(np.ones(2, np.float32), b=2.0).dtype == np.float32
-    assert ours.xlogy(2, np.float32(3)).dtype == np.float32
-    assert ours.xlogy(2, 3).dtype == np.float64
+    assert ours.rel_entr(2, np.float32(3)).dtype == np.float32
+    assert ours.rel_entr(2, 3).dtype == np.float64
+    assert ours.xlogy(2, np.float32(3)).dtype == np.float64
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
@@ -174,8 +175,9 @@ def test_entr():
 def test_elementwise_dtypes(given, expected):
     x = np.ones(3, given)
     assert ours.entr(x).dtype == expected
-    for name in ("xlogy", "rel_entr", "kl_div"):
+    for name in ("rel_entr", "kl_div"):
         assert getattr(ours, name)(x, x).dtype == expected
+    assert ours.xlogy(x, x).dtype == (np.float32 if given == np.float32 else np.float64)
 
 
 def test_out_and_where():
@@ -294,12 +296,26 @@ def test_keepdims(name, axis):
     assert_array_equal(np.squeeze(kept), call(False))
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
-def test_measures_keep_the_dtype(dtype):
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.int32])
+def test_dtypes_of_measures(dtype):
     p = np.ceil(P).astype(dtype)
-    expected = np.float32 if dtype == np.float32 else np.float64
-    assert ours.entropy(p).dtype == ours.entropy(p, p).dtype == expected
-    assert ours.jensenshannon(p, p).dtype == expected
+    expected = np.float32 if dtype in (np.float16, np.float32) else np.float64
+    for base in (None, 2):
+        assert ours.entropy(p, base=base).dtype == expected
+        assert ours.entropy(p, p, base=base).dtype == expected
+        assert ours.jensenshannon(p, p, base).dtype == expected
+    assert ours.entropy(-p, base=2).dtype == expected
+    half = P.astype(np.float16)
+    assert ours.entropy(half, p).dtype == (np.float32 if dtype == np.int8 else expected)
+    assert ours.jensenshannon(half, p).dtype == expected
+
+
+def test_measures_of_float16_are_those_of_its_numbers():
+    p, q = P.astype(np.float16), Q.astype(np.float16)
+    wide = p.astype(float), q.astype(float)
+    assert_allclose(ours.entropy(p), ours.entropy(wide[0]), rtol=1e-6)
+    assert_allclose(ours.entropy(p, q), ours.entropy(*wide), rtol=1e-5)
+    assert_allclose(ours.jensenshannon(p, q), ours.jensenshannon(*wide), rtol=1e-5)
 
 
 def test_base():

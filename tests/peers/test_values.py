@@ -90,6 +90,35 @@ def test_jensenshannon() -> None:
     same(ours(p, q, axis=1), theirs(p, q, axis=1), 1e-12, 1e-7)  # the root of what cancels
 
 
+REAL = ["bool", "float16", "float32", "float64"]
+REAL += [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "axis"),
+    [
+        ("special", "logsumexp", 1),
+        ("special", "entr", None),
+        ("special", "xlogy", None),
+        ("special", "rel_entr", None),
+        ("special", "kl_div", None),
+        ("stats", "entropy", 0),
+        ("stats", "entropy", None),
+        ("spatial.distance", "jensenshannon", 0),
+        ("spatial.distance", "jensenshannon", None),
+    ],
+)
+def test_dtypes(module: str, name: str, axis: int | None) -> None:
+    ours, theirs = scipy_pair(module, name)
+    options = {} if module == "special" and name != "logsumexp" else {"axis": axis}
+    for one, other in itertools.product(REAL, REAL):
+        x, y = np.ones((2, 3), one), np.ones((2, 3), other)
+        if name in ("logsumexp", "entr"):
+            assert ours(x, **options).dtype == theirs(x, **options).dtype, one
+        elif name == "xlogy" or {one, other} not in ({"int8", "uint16"}, {"int16", "uint16"}):
+            assert ours(x, y, **options).dtype == theirs(x, y, **options).dtype, (one, other)
+
+
 # --- torch ----------------------------------------------------------------------------------------
 
 
