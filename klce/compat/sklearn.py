@@ -42,7 +42,7 @@ def log_loss(
     sample_weight : array_like, shape (n,), optional
         A weight for each row.
     labels : array_like, optional
-        The labels there may be; those of `y_true` by default.
+        The labels there may be; those of `y_true` by default.  Not for an indicator matrix.
     y_pred : array_like, deprecated
         The former name of `y_proba`.
 
@@ -55,7 +55,10 @@ def log_loss(
     Raises
     ------
     ValueError, TypeError
-        For probabilities outside [0, 1], labels that do not fit, or lengths that differ.
+        For probabilities outside [0, 1], labels that do not fit, lengths that differ, or weights
+        that are all 0.
+    ZeroDivisionError
+        For other weights that sum to 0, with `normalize`.
 
     Warns
     -----
@@ -99,7 +102,7 @@ def d2_log_loss_score(
     sample_weight : array_like, shape (n,), optional
         A weight for each row.
     labels : array_like, optional
-        The labels there may be; those of `y_true` by default.
+        The labels there may be; those of `y_true` by default.  Not for an indicator matrix.
     y_pred : array_like, deprecated
         The former name of `y_proba`.
 
@@ -111,7 +114,7 @@ def d2_log_loss_score(
 
     Raises
     ------
-    ValueError, TypeError
+    ValueError, TypeError, ZeroDivisionError
         As for :func:`log_loss`.
 
     Warns
@@ -139,13 +142,12 @@ def d2_log_loss_score(
         warnings.warn(message, category, stacklevel=2)
         return float("nan")
     target, probabilities, weights = _checked(y_true, proba, sample_weight, labels)
-    frequencies = _frequencies(target, weights, probabilities)
+    frequencies = _frequencies(target, weights, probabilities.shape[1])
     explained = _averaged(_losses(target, probabilities), weights, False)
     total = _averaged(
         _losses(target, np.broadcast_to(frequencies, probabilities.shape)), weights, False
     )
-    with np.errstate(all="ignore"):
-        return float(1 - np.float64(explained) / total)
+    return 1 - explained / total
 
 
 # --- the numbers ----------------------------------------------------------------------------------
@@ -169,19 +171,21 @@ def _losses(target: Array, probabilities: Array) -> Array:
 
 
 def _averaged(losses: Array, weights: Array | None, normalize: bool) -> float:
+    losses = losses.astype(np.float64)
     if normalize:
-        return float(np.average(losses.astype(np.float64), weights=weights))
-    return float(losses.sum(dtype=np.float64) if weights is None else np.dot(losses, weights))
+        return float(np.average(losses, weights=weights))
+    return float(losses.sum() if weights is None else np.dot(losses, weights))
 
 
-def _frequencies(target: Array, weights: Array | None, probabilities: Array) -> Array:
-    """Return the weighted share of each class among the targets."""
+def _frequencies(target: Array, weights: Array | None, classes: int) -> Array:
+    """Return the weighted share of each class among the targets, in float64."""
     if target.ndim == 2:
-        shares = np.average(target, axis=0, weights=weights)
-    else:
-        counts = np.bincount(target, weights, minlength=probabilities.shape[1])
-        shares = counts / (len(target) if weights is None else weights.sum())
-    return np.asarray(shares, probabilities.dtype)
+        return np.asarray(np.average(target.astype(np.float64), axis=0, weights=weights))
+    counts = np.bincount(target, weights, minlength=classes)
+    total = counts.sum()
+    if total == 0:
+        raise ZeroDivisionError("Weights sum to zero, can't be normalized")
+    return np.asarray(counts / total)
 
 
 # --- what scikit-learn checks, and how it says so -------------------------------------------------
@@ -297,6 +301,8 @@ def _weights(sample_weight: Any) -> Array:
     if weights.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {weights.ndim}D array.")
     _check_finite(weights, "sample_weight")
+    if not weights.any():
+        raise ValueError("Sample weights must contain at least one non-zero number.")
     return weights
 
 
@@ -309,7 +315,11 @@ def _indices(y_true: Any, labels: Any) -> tuple[Array, Array]:
     if y.ndim == 2 and y.shape[1] > 1:
         if len(np.unique(y)) > 2:
             raise ValueError("Multioutput target data is not supported with label binarization")
-        return y, np.arange(y.shape[1]) if labels is None else np.unique(_labels(labels, "labels"))
+        if labels is not None:
+            raise ValueError(
+                f"labels must not be given where y_true is an indicator matrix, got {labels!r}"
+            )
+        return y, np.arange(y.shape[1])
     y = y.reshape(-1)
     if labels is None:
         classes, index = np.unique(y, return_inverse=True)

@@ -91,6 +91,52 @@ def test_d2():
     assert_allclose(d2_log_loss_score(indicator, PROBA), d2_log_loss_score(TARGET, PROBA))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_d2_takes_frequencies_in_float64(dtype):
+    """And clips them by its eps, and sums weights in it, whatever the probabilities are."""
+    proba = PROBA.astype(dtype)
+    weights = RNG.integers(1, 200, 40).astype(dtype)
+    weights[0] = 2048  # a sum of float16 loses what is added to it
+    y, wide = TARGET // 2, weights.astype(float)
+    for w, share in ((None, np.bincount(y) / 40), (weights, np.bincount(y, wide) / wide.sum())):
+        proba3 = proba[:, :3] / proba[:, :3].sum(axis=1, keepdims=True)
+        frequencies = np.tile(share, (40, 1))
+        expected = 1 - log_loss(y, proba3, sample_weight=w) / log_loss(
+            y, frequencies, sample_weight=wide if w is not None else None
+        )
+        assert_allclose(d2_log_loss_score(y, proba3, sample_weight=w), expected, rtol=1e-12)
+        indicator = np.eye(3, dtype=dtype)[y]
+        score = d2_log_loss_score(indicator, proba3, sample_weight=w)
+        assert_allclose(score, expected, rtol=1e-3 if dtype == np.float16 else 1e-5)
+    certain = np.full((3, 2), 0.5, dtype)
+    null = -math.log1p(-float(np.finfo(float).eps))
+    assert_allclose(
+        d2_log_loss_score([0, 0, 0], certain, labels=[0, 1]), 1 - math.log(2) / null, rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("function", [log_loss, d2_log_loss_score])
+def test_weights_that_sum_to_0(function):
+    for zeros in ([0, 0], np.zeros(2, np.float32)):
+        with pytest.raises(ValueError, match="must contain at least one non-zero number"):
+            function([0, 1], HALF, sample_weight=zeros)
+    for y in ([0, 1], np.eye(2)):
+        with pytest.raises(ZeroDivisionError, match="Weights sum to zero"):
+            function(y, HALF, sample_weight=[1, -1])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_weighted_sums_are_in_float64(dtype):
+    weights, y = np.full(3000, 1.1, dtype), np.array([0, 1, 1] * 1000)
+    total = 3000 * float(weights[0]) * float(np.float32(math.log(2)))
+    for target, proba in (
+        (y, np.full(3000, 0.5, np.float32)),
+        (np.eye(2)[y], np.full((3000, 2), 0.5, np.float32)),
+    ):
+        result = log_loss(target, proba, sample_weight=weights, normalize=False)
+        assert_allclose(result, total, rtol=1e-12)
+
+
 def test_d2_of_one_row():
     with pytest.warns(UserWarning, match="not well-defined with less than two samples"):
         assert math.isnan(d2_log_loss_score([1], [[0.5, 0.5]]))
@@ -134,6 +180,7 @@ HALF = [[0.5, 0.5], [0.5, 0.5]]
         (ValueError, "Unknown label type for y_true: continuous", ([0.5, 1.0], HALF)),
         (ValueError, "Unknown label type", ([None, object()], HALF)),
         (ValueError, "Multioutput target data", ([[1, 2], [3, 4]], HALF)),
+        (ValueError, "labels must not be given where", (np.eye(2), HALF, None, [0, 1])),
         (TypeError, "got bytes", ([b"a", b"b"], HALF)),
         (ValueError, "at least one row", ([], [])),
         (ValueError, "1D array or scalar, got 2D", ([0, 1], HALF, [[1.0], [1.0]])),
