@@ -233,7 +233,8 @@ def entropy(
     Notes
     -----
     Shannon, "A mathematical theory of communication", 1948.  :math:`0 \log 0` is 0.  A row with a
-    negative probability, one that sums to 0 and one that holds nan give nan.
+    negative probability, one that sums to 0 and one that holds nan give nan, and so does one of
+    float64 whose sum is beyond float64.
 
     Examples
     --------
@@ -407,6 +408,11 @@ def kl_divergence(
     :math:`0 \log 0` is 0, also where q is 0; a class with p > 0 and q = 0 gives +inf.  A row with
     a negative probability, one that sums to 0 and one that holds nan give nan.
 
+    A divergence of logits from 1e18 on (float64: 1e148) may be inf, and that of float32 logits at
+    a temperature T other than 1 is good to 1e-4 of itself only where x/T exceeds 1e9 in size.  Of
+    float64 probabilities, p has to sum to 1e-260 or more, q to 1e-300 to 1e300 times that, and both
+    to a finite float64.
+
     Examples
     --------
     >>> import numpy as np, klce
@@ -520,6 +526,10 @@ def js_divergence(
 
     :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
     nan give nan.
+
+    That of float32 logits at a temperature T other than 1 is good to 1e-4 of itself only where x/T
+    exceeds 1e9 in size.  Rows of float64 probabilities have to sum to 2e-307 or more, and to a
+    finite float64.
 
     Examples
     --------

@@ -487,7 +487,7 @@ def binary_cross_entropy(
     With logits, :math:`-\log q = \max(-x, 0) + \log(1 + e^{-|x|})` and
     :math:`-\log(1 - q) = \max(x, 0) + \log(1 + e^{-|x|})`: neither cancels, so a confident logit
     keeps its loss, which 1 - q in floating point would round to 0. Results are within 4 units in
-    the last place.
+    the last place, unless v y is subnormal, which is rounded as such.
 
     0 log 0 is 0. A q of 0 for a y above 0 gives +inf, and so does a q of 1 for a y below 1:
     torch.nn.functional.binary_cross_entropy clamps logarithms at -100. A q or y outside [0, 1]
