@@ -7,6 +7,7 @@
 
 #include "cpus.h"
 #include "float_environment.h"
+#include "layout.h"
 #include "pack.h"
 #include "pool.h"
 #include "sum.h"
@@ -17,9 +18,7 @@ enum {
     THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
-    ALIGNMENT = 64,            /* of what they are packed into */
     TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
-    STREAMS = 32,              /* classes, at most, that are read where they lie side by side */
     PANEL_BYTES = 80000,       /* of rows that are packed side by side, about */
     PANEL_ROWS = 32,           /* or so many rows, if those are more */
     SPARES = 32,               /* pieces of scratch memory that wait for the next task */
@@ -27,49 +26,14 @@ enum {
     SUMMED_CHUNKS = 16         /* of results, a thread's at least, where tasks sum their own */
 };
 
-/* An op's operands, from its signature: the letter of each, what it holds where it is masked (see
- * ops.def), and where the outputs begin. */
-typedef struct {
-    int count, outputs_from;
-    char letter[KLCE_MAX_ARGS], fill[KLCE_MAX_ARGS];
-} operands;
-
-static int is_vector(char letter) { return letter == 'v' || letter == 'e'; }
-
-static operands operands_of(klce_op op)
-{
-    operands o = {0};
-    const char *fill = klce_op_fills[op];
-    for (const char *s = klce_op_signatures[op]; *s; s++) {
-        if (*s == '>') {
-            o.outputs_from = o.count;
-            continue;
-        }
-        if (*fill && (*s == 'v' || *s == 'g'))
-            o.fill[o.count] = *fill++;
-        o.letter[o.count++] = *s;
-    }
-    return o;
-}
-
-/* Bytes of an operand's element, if it has classes. */
-static size_t size_of(char letter, klce_dtype dtype)
-{
-    return letter == 'w' ? klce_real_sizes[dtype] : klce_elem_sizes[dtype];
-}
-
-/* How rows reach the kernel: as they are, their classes together; as they are, few classes side by
- * side; through scratch memory, the classes of a row together or a class of several rows. */
-typedef enum { TOGETHER, SIDE_BY_SIDE, PACKED_TOGETHER, PACKED_SIDE_BY_SIDE } layout;
-
 typedef struct {
     const klce_call *call;
     const klce_kernel *kernel;
-    operands operands;
+    klce_operands operands;
     ptrdiff_t chunk;    /* rows a task takes */
     ptrdiff_t chunks;   /* of a slab */
     ptrdiff_t segments; /* of a row */
-    layout layout;
+    klce_layout layout;
     int pass;
     double *states;          /* of all segments of all rows, when rows are split */
     double **sums;           /* of the chunks of each output's results, when those are not kept */
@@ -147,11 +111,6 @@ static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdi
     return low;
 }
 
-static int has_few_classes(const klce_call *call)
-{
-    return call->n > 0 && call->n * (ptrdiff_t)klce_real_sizes[call->dtype] <= KLCE_FEW_BYTES;
-}
-
 /* Within the environment of kernels. */
 static void run_rows_within(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
                             ptrdiff_t high)
@@ -163,7 +122,7 @@ static void run_rows_within(const klce_call *call, const klce_kernel *kernel, pt
         kernel->rows(call, low, high);
         low = high;
     }
-    if (has_few_classes(call))
+    if (klce_has_few_classes(call))
         low = run_few(call, kernel, low, high);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
@@ -206,59 +165,6 @@ static void run_chunk(void *context, ptrdiff_t index)
     run_rows_of_kernel(c.call, j->kernel, c.low, c.high);
 }
 
-/* Whether operand k has classes that do not follow one another:
- * one value for all of them is left alone. */
-static int is_strided(const klce_call *call, const operands *o, int k)
-{
-    char letter = o->letter[k];
-    ptrdiff_t core = call->core[k];
-    return (is_vector(letter) || (letter == 'w' && core != 0)) && call->n > 1 &&
-           core != (ptrdiff_t)size_of(letter, call->dtype);
-}
-
-static int is_masked(const klce_call *call, const operands *o, int k)
-{
-    return call->mask && is_vector(o->letter[k]) && o->fill[k];
-}
-
-/* Whether the rows of operand k lie side by side. */
-static int is_side_by_side(const klce_call *call, const operands *o, int k)
-{
-    return is_strided(call, o, k) && call->step[k] == (ptrdiff_t)size_of(o->letter[k], call->dtype);
-}
-
-static int takes_side_by_side(const klce_call *call, const klce_kernel *kernel)
-{
-    int widened = klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype];
-    return has_few_classes(call) && !call->few_together &&
-           (widened ? klce_widens(call->op) : kernel->few != NULL);
-}
-
-static int lie_together(const klce_call *call, const operands *o)
-{
-    for (int k = 0; k < o->count; k++)
-        if (is_strided(call, o, k) || is_masked(call, o, k))
-            return 0;
-    return 1;
-}
-
-/* Of a call that the kernel has prepared. */
-static layout layout_of(const klce_call *call, const operands *o, const klce_kernel *kernel)
-{
-    int strided = 0, side_by_side = 0, masked = 0;
-    if (lie_together(call, o))
-        return TOGETHER;
-    for (int k = 0; k < o->count; k++) {
-        strided += is_strided(call, o, k);
-        side_by_side += is_side_by_side(call, o, k);
-        masked += is_masked(call, o, k);
-    }
-    if (!side_by_side || !takes_side_by_side(call, kernel))
-        return PACKED_TOGETHER;
-    return strided == side_by_side && !masked && call->n <= STREAMS ? SIDE_BY_SIDE
-                                                                    : PACKED_SIDE_BY_SIDE;
-}
-
 /* What results are in. */
 static klce_dtype dtype_of_results(const klce_call *call)
 {
@@ -298,46 +204,14 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     klce_leave(saved);
 }
 
-/* Where some rows' operands are packed, in one piece of scratch memory. */
-typedef struct {
-    ptrdiff_t bytes; /* of that piece, with what it takes to begin at a multiple of ALIGNMENT */
-    struct {
-        int is_packed, is_masked, is_panel;
-        ptrdiff_t offset, step, core, rows; /* the rows that differ: one may serve all */
-    } operand[KLCE_MAX_ARGS];
-} packing;
-
-static packing packing_of(const klce_call *call, const operands *o, ptrdiff_t rows, layout into)
-{
-    packing p = {.bytes = ALIGNMENT};
-    for (int k = 0; k < o->count; k++) {
-        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call->dtype);
-        int masked = is_masked(call, o, k);
-        int panel = into == PACKED_SIDE_BY_SIDE && is_side_by_side(call, o, k);
-        if (!masked && !is_strided(call, o, k))
-            continue;
-        int one = call->step[k] == 0 && (!masked || call->mask_step == 0) && rows;
-        p.operand[k].is_packed = 1;
-        p.operand[k].is_masked = masked;
-        p.operand[k].is_panel = panel;
-        p.operand[k].offset = p.bytes - ALIGNMENT;
-        p.operand[k].rows = one ? 1 : rows;
-        p.operand[k].step = panel ? size : klce_packed_step(call->n, (size_t)size);
-        p.operand[k].core = panel ? klce_panel_core(rows * size) : size;
-        p.bytes += panel ? call->n * p.operand[k].core : p.operand[k].rows * p.operand[k].step;
-        p.bytes += -p.bytes & (ALIGNMENT - 1);
-    }
-    return p;
-}
-
 /* The bytes that any packing of a job takes, of which there are two where a tile is not whole. */
 static ptrdiff_t scratch_of(const job *j)
 {
     ptrdiff_t chunk = 0, rest = 0;
-    if (j->layout == PACKED_TOGETHER || j->layout == PACKED_SIDE_BY_SIDE)
-        chunk = packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
-    if (j->layout == SIDE_BY_SIDE || j->layout == PACKED_SIDE_BY_SIDE)
-        rest = packing_of(j->call, &j->operands, KLCE_TILE, PACKED_TOGETHER).bytes;
+    if (j->layout == KLCE_PACKED_TOGETHER || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
+        chunk = klce_packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
+    if (j->layout == KLCE_SIDE_BY_SIDE || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
+        rest = klce_packing_of(j->call, &j->operands, KLCE_TILE, KLCE_PACKED_TOGETHER).bytes;
     return chunk < rest ? rest : chunk;
 }
 
@@ -368,25 +242,26 @@ static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdi
 /* Rows [low, high) whose strided or masked operands go through scratch memory, where what lay side
  * by side may stay so.  All inputs are read before an output is written, so that a map may work in
  * place. */
-static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t high, layout into)
+static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t high,
+                       klce_layout into)
 {
-    const operands *o = &j->operands;
+    const klce_operands *o = &j->operands;
     const ptrdiff_t rows = high - low, n = array->n;
-    const packing p = packing_of(array, o, rows, into);
+    const klce_packing p = klce_packing_of(array, o, rows, into);
     klce_call call = *array;
     char *scratch = take_scratch(j);
     if (!scratch) {
         atomic_store(&j->failed, 1);
         return;
     }
-    char *packed = scratch + (-(uintptr_t)scratch & (ALIGNMENT - 1));
+    char *packed = scratch + (-(uintptr_t)scratch & (KLCE_ALIGNMENT - 1));
 
     call.rows = rows;
     if (call.mask)
         call.mask += low * call.mask_step;
     for (int k = 0; k < o->count; k++) {
         char *from = call.arg[k] += low * call.step[k], *to = packed + p.operand[k].offset;
-        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call.dtype);
+        ptrdiff_t size = klce_size_of(array, o, k);
         ptrdiff_t distinct = p.operand[k].rows, step = p.operand[k].step, core = p.operand[k].core;
         if (!p.operand[k].is_packed)
             continue;
@@ -405,13 +280,13 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
      * which then has room for what a kernel keeps. */
     if (klce_elem_sizes[call.dtype] == klce_real_sizes[call.dtype])
         call.keeps = 0;
-    if (into == PACKED_SIDE_BY_SIDE)
+    if (into == KLCE_PACKED_SIDE_BY_SIDE)
         run_side_by_side(j, &call, 0, rows);
     else
         run_rows_of_kernel(&call, j->kernel, 0, rows);
     for (int k = o->outputs_from; k < o->count; k++) {
         char *to = array->arg[k] + low * array->step[k];
-        ptrdiff_t size = (ptrdiff_t)size_of(o->letter[k], call.dtype);
+        ptrdiff_t size = klce_size_of(array, o, k);
         if (p.operand[k].is_panel)
             klce_unpack_panel(to, array->core[k], call.arg[k], call.core[k], n, rows * size);
         else if (p.operand[k].is_packed)
@@ -428,7 +303,7 @@ static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdi
     low = run_few(call, j->kernel, low, high);
     klce_leave(saved);
     if (low < high)
-        run_packed(j, call, low, high, PACKED_TOGETHER);
+        run_packed(j, call, low, high, KLCE_PACKED_TOGETHER);
 }
 
 static void run_side_by_side_chunk(void *context, ptrdiff_t index)
@@ -493,8 +368,8 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
 {
     const klce_call *call = j->call;
     ptrdiff_t all = call->rows * call->slabs;
-    if (j->layout == TOGETHER || j->layout == SIDE_BY_SIDE) {
-        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == SIDE_BY_SIDE ? KLCE_TILE : 1;
+    if (j->layout == KLCE_TOGETHER || j->layout == KLCE_SIDE_BY_SIDE) {
+        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_SIDE_BY_SIDE ? KLCE_TILE : 1;
         ptrdiff_t chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE,
                   share = (all + threads - 1) / threads;
         chunk = chunk ? chunk : KLCE_TILE;
@@ -505,11 +380,11 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
         (ptrdiff_t)klce_elem_sizes[call->dtype] * (call->n ? call->n : 1); /* gathered from, too */
     int strided = 0;
     for (int k = 0; k < j->operands.count; k++)
-        strided |= is_strided(call, &j->operands, k);
+        strided |= klce_is_strided(call, &j->operands, k);
     /* Rows that are only masked share no cache lines: as many as stay in L2. */
     ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes, share = all / threads;
     ptrdiff_t most = PACK_ROWS * (1 + 512 / n);
-    if (j->layout == PACKED_SIDE_BY_SIDE)
+    if (j->layout == KLCE_PACKED_SIDE_BY_SIDE)
         most = PANEL_BYTES / row_bytes < PANEL_ROWS ? PANEL_ROWS : PANEL_BYTES / row_bytes;
     ptrdiff_t chunk = fit < most ? fit : most;
     chunk = chunk < share ? chunk : share;
@@ -521,7 +396,7 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
 /* `sums`, if given, receive those of the chunks of results. */
 static klce_status run_rows(klce_call *call, double **sums)
 {
-    job j = {.call = call, .operands = operands_of(call->op), .sums = sums};
+    job j = {.call = call, .operands = klce_operands_of(call->op), .sums = sums};
     j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
     ptrdiff_t n = call->n ? call->n : 1;
     int gathers = 0;
@@ -538,22 +413,23 @@ static klce_status run_rows(klce_call *call, double **sums)
         klce_leave(saved);
     }
 
-    j.layout = layout_of(call, &j.operands, j.kernel);
+    j.layout = klce_layout_of(call, &j.operands, j.kernel);
     ptrdiff_t all_rows = call->rows * call->slabs;
     int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
-    if (j.layout == TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&
+    if (j.layout == KLCE_TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&
         threads > 1 && j.segments > 1 && all_rows < 4 * threads && call->slabs == 1)
         return run_split(&j);
 
     j.chunk = chunk_rows(&j, n, threads, sums != NULL);
-    void (*run)(void *, ptrdiff_t) = j.layout == TOGETHER ? (sums ? run_summed_chunk : run_chunk)
-                                     : j.layout == SIDE_BY_SIDE ? run_side_by_side_chunk
-                                                                : run_packed_chunk;
+    void (*run)(void *, ptrdiff_t) = j.layout == KLCE_TOGETHER
+                                         ? (sums ? run_summed_chunk : run_chunk)
+                                     : j.layout == KLCE_SIDE_BY_SIDE ? run_side_by_side_chunk
+                                                                     : run_packed_chunk;
     j.scratch_bytes = scratch_of(&j);
     j.chunks = (call->rows + j.chunk - 1) / j.chunk;
     klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
-    for (int i = 0; i < SPARES && j.layout != TOGETHER; i++)
+    for (int i = 0; i < SPARES && j.layout != KLCE_TOGETHER; i++)
         free(atomic_load(&j.spare[i]));
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;
 }
@@ -569,7 +445,7 @@ klce_status klce_run(const klce_call *call)
 
     /* Elementwise: the row is cut into short ones, and a rest. */
     const ptrdiff_t n = rows.n;
-    const int count = operands_of(call->op).count;
+    const int count = klce_operands_of(call->op).count;
     for (int pass = 0; pass < 2; pass++) {
         ptrdiff_t length = pass ? n % ELEMENTWISE_ROW : ELEMENTWISE_ROW;
         rows.rows = pass ? 1 : n / ELEMENTWISE_ROW;
@@ -592,7 +468,7 @@ klce_status klce_run(const klce_call *call)
 klce_status klce_run_totals(const klce_call *call, double *totals)
 {
     klce_call rows = *call;
-    job j = {.call = &rows, .operands = operands_of(call->op)};
+    job j = {.call = &rows, .operands = klce_operands_of(call->op)};
     ptrdiff_t size = (ptrdiff_t)klce_real_sizes[call->dtype];
     ptrdiff_t chunks = (call->rows + KLCE_SUM_CHUNK - 1) / KLCE_SUM_CHUNK;
     const int out = j.operands.outputs_from, outputs = j.operands.count - out;
@@ -601,7 +477,7 @@ klce_status klce_run_totals(const klce_call *call, double *totals)
         return KLCE_OK;
     rows.slabs = call->slabs > 1 ? call->slabs : 1;
     ptrdiff_t all_rows = call->rows * rows.slabs;
-    int in_tasks = rows.slabs == 1 && lie_together(call, &j.operands) &&
+    int in_tasks = rows.slabs == 1 && klce_lie_together(call, &j.operands) &&
                    chunks >= SUMMED_CHUNKS * klce_get_num_threads();
     ptrdiff_t bytes = in_tasks ? chunks * (ptrdiff_t)sizeof *totals : all_rows * size;
     char *memory = malloc((size_t)(outputs * bytes));

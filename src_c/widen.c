@@ -3,6 +3,8 @@
  * nothing of either is compiled twice. */
 #include "widen.h"
 
+#include "layout.h"
+
 enum {
     VECTORS = 2, /* operands with classes; an op with more of them is left to its passes */
     ROOM = KLCE_TILE * KLCE_FEW_BYTES
@@ -50,9 +52,10 @@ static void convert(const klce_call *call, const tile *t, int widening)
 
 int klce_widens(klce_op op)
 {
+    const klce_operands o = klce_operands_of(op);
     int count = 0;
-    for (const char *letter = klce_op_signatures[op]; *letter; letter++)
-        count += *letter == 'v';
+    for (int k = 0; k < o.count; k++)
+        count += o.letter[k] == 'v';
     return count <= VECTORS && klce_active_isa()->kernels[KLCE_DTYPE_f32][op]->few != NULL;
 }
 
@@ -63,22 +66,19 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     float room[VECTORS][ROOM / sizeof(float)];
     tile tiles[VECTORS];
     ptrdiff_t from_tile_to_tile[KLCE_MAX_ARGS];
-    int operands = 0, count = 0, inputs = 0;
+    const klce_operands o = klce_operands_of(call->op);
+    int count = 0, inputs = 0;
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
 
     if (!klce_widens(call->op))
         return low;
     wide.dtype = KLCE_DTYPE_f32;
-    for (const char *letter = klce_op_signatures[call->op]; *letter; letter++) {
-        if (*letter == '>') {
-            inputs = count;
-            continue;
-        }
-        int k = operands++;
+    for (int k = 0; k < o.count; k++) {
         wide.arg[k] += low * call->step[k];
         from_tile_to_tile[k] = KLCE_TILE * call->step[k];
-        if (*letter == 'v') {
+        if (o.letter[k] == 'v') {
             tiles[count] = widened(&wide, k, size, room[count]);
+            inputs += k < o.outputs_from;
             count++;
             from_tile_to_tile[k] = 0;
         }
@@ -97,7 +97,7 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
             convert(call, &tiles[i], 0);
         for (int i = 0; i < count; i++)
             tiles[i].elems += tiles[i].from_tile_to_tile;
-        for (int k = 0; k < operands; k++)
+        for (int k = 0; k < o.count; k++)
             wide.arg[k] += from_tile_to_tile[k];
         if (wide.mask)
             wide.mask += KLCE_TILE * wide.mask_step;
