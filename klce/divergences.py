@@ -409,9 +409,8 @@ def kl_divergence(
     a negative probability, one that sums to 0 and one that holds nan give nan.
 
     A divergence of logits from 1e18 on (float64: 1e148) may be inf, and that of float32 logits at
-    a temperature T other than 1 is good to 1e-4 of itself only where x/T exceeds 1e9 in size.  Of
-    float64 probabilities, p has to sum to 1e-260 or more, q to 1e-300 to 1e300 times that, and both
-    to a finite float64.
+    a temperature T other than 1 is good to 1e-4 of itself only where x/T exceeds 1e9 in size.  Both
+    of float64 probabilities have to sum to a finite float64.
 
     Examples
     --------

@@ -321,6 +321,16 @@ def test_a_q_of_next_to_nothing_beside_p(dtype, isa):
         assert np.isnan(klce.kl_divergence(p, np.zeros_like(q))).all()
 
 
+def kl_of_wide(p, q):
+    """KL divergence in extended precision, in terms that keep the digits of a small one."""
+    wide = p.astype(np.longdouble), q.astype(np.longdouble)
+    a, b = (x / x.sum(axis=-1, keepdims=True) for x in wide)
+    u = (b - a) / a
+    near = np.abs(u) < 0.5
+    terms = np.where(near, u - np.log1p(np.where(near, u, 0)), u - np.log(b / a))
+    return (a * terms).sum(axis=-1).astype(np.float64)
+
+
 @ISA
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("n", [2, 5, 60, 1000])
@@ -331,17 +341,30 @@ def test_q_of_a_small_sum(n, dtype, isa):
     spread = np.where(np.arange(40)[:, np.newaxis] % 2, 0, 30)
     q = rng.uniform(0.1, 1, size=(40, n)) * 10.0 ** -(spread * rng.uniform(size=(40, n)))
     q = (q * 10.0 ** -rng.uniform(0, 6, size=(40, 1))).astype(dtype)
-    wide = p.astype(np.longdouble), q.astype(np.longdouble)
-    a, b = (x / x.sum(axis=-1, keepdims=True) for x in wide)
-    u = (b - a) / a
-    near = np.abs(u) < 0.5
-    terms = np.where(near, u - np.log1p(np.where(near, u, 0)), u - np.log(b / a))
-    expected = (a * terms).sum(axis=-1).astype(np.float64)
     with on_isa(isa):
         together = klce.kl_divergence(p, q)
         alone = [klce.kl_divergence(p[i], q[i]) for i in range(len(p))]
-    np.testing.assert_allclose(together, expected, rtol=RELATIVE[dtype is np.float64])
+    np.testing.assert_allclose(together, kl_of_wide(p, q), rtol=RELATIVE[dtype is np.float64])
     assert same_bits(together, np.array(alone))
+
+
+@ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scales_far_apart(dtype, isa):
+    """Of KL divergence: subnormal sums, and quotients of sums that are beyond the dtype."""
+    rng = np.random.default_rng(6)
+    p, q = rng.uniform(0.1, 1, size=(2, 20, 7))
+    largest = 306 if dtype is np.float64 else 37
+    exponents = [-largest - 10, -largest, -largest + 20, -20, 0, 20, largest - 1]
+    if dtype is np.float32:
+        exponents[0] = -largest - 4
+    for low in exponents:
+        for high in exponents:
+            a, b = (p * 10.0**low).astype(dtype), (q * 10.0**high).astype(dtype)
+            with on_isa(isa):
+                found = klce.kl_divergence(a, b)
+            rtol = RELATIVE[dtype is np.float64]
+            np.testing.assert_allclose(found, kl_of_wide(a, b), rtol=rtol)
 
 
 @ISA

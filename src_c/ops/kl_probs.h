@@ -153,10 +153,14 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
 }
 
 /* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect
- * of that: with q P/Q in the place of q, in float64, and without an error in the difference. */
+ * of that: with q P/Q in the place of q, in float64, and without an error in the difference.  Both
+ * rows are taken from 1 to 2 first, by powers of two. */
 static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, ptrdiff_t n,
                                                  double p_sum, double q_sum)
 {
+    int p_exponent = -ilogb(p_sum), q_exponent = -ilogb(q_sum);
+    p_sum = scalbn(p_sum, p_exponent);
+    q_sum = scalbn(q_sum, q_exponent);
     double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
     double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
     for (ptrdiff_t i = 0; i < n; i += 8) {
@@ -164,8 +168,8 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
         double quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, log[8];
         ptrdiff_t count = KLCE_LESSER(8, n - i);
         for (ptrdiff_t j = 0; j < count; j++) {
-            double scaled = K(value)(q[i + j]);
-            mass[j] = K(value)(p[i + j]);
+            double scaled = scalbn(K(value)(q[i + j]), q_exponent);
+            mass[j] = scalbn(K(value)(p[i + j]), p_exponent);
             double d = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
             drift += d;
             if (mass[j] >= SMALL_P) {
@@ -193,6 +197,8 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
 /* The share of P below which Q is summed anew: of log1p(Q/P - 1) as many digits are lost as the
  * quotient is below 1, and a KL beyond the gap, 1.8 there, can spare those of a sixteenth. */
 #define SCANT 0x1p-4
+/* The sum below which subnormal probabilities, which count as 0, may be a part of it. */
+#define FAINT (KLCE_REAL_IS_F64 ? 0x1p-960 : 0x1p-96)
 
 static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
@@ -205,8 +211,8 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         if (normalize) {
             v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
             v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
-            v_f64 least = mass * set_f64(SCANT);
-            any_rare |= any_f64(or_f64(lt_f64(set_f64(1e-12), gap), lt_f64(mass + gain, least)));
+            m_f64 ordinary = and_f64(le_f64(gap, set_f64(1e-12)), le_f64(set_f64(FAINT), mass));
+            any_rare |= any_f64(not_f64(ordinary));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl / mass - gap) + (gain - gain);
             store_f64(gaps + i, gap);
@@ -218,9 +224,10 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     }
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
-        int differ = gaps[i] > 1e-12 && gaps[i] > result[i] && gaps[i] < INFINITY;
-        int scant = q_sum < p_sum * SCANT && !isnan(state[FIELD(KL_TERMS) + i]);
-        if (!differ && !scant)
+        int known = p_sum > 0 && p_sum < INFINITY && q_sum < INFINITY;
+        int differ = p_sum < FAINT || (!(gaps[i] <= 1e-12) && !(gaps[i] <= result[i]));
+        int scant = q_sum < p_sum * SCANT;
+        if (!known || isnan(state[FIELD(KL_TERMS) + i]) || !(differ || scant))
             continue;
         elem p_room[FEW], q_room[FEW];
         const elem *p = K(gathered)(call, 0, row + i, p_room);
@@ -280,6 +287,7 @@ static const klce_kernel K(kl_probs_kernel) = {
 };
 
 #undef SCANT
+#undef FAINT
 #undef SUBNORMAL_LIFT
 #undef SMALL_P
 #undef SUBNORMAL_UNIT
