@@ -409,7 +409,7 @@ def kl_divergence(
     a negative probability, one that sums to 0 and one that holds nan give nan.
 
     A divergence of logits from 1e18 on (float64: 1e148) may be inf, and that of float32 logits at
-    a temperature T other than 1 is good to 1e-4 of itself only where x/T exceeds 1e9 in size.  Both
+    a temperature T other than 1 is good to no more than 1e-4 of itself where x/T exceeds 1e9.  Both
     of float64 probabilities have to sum to a finite float64.
 
     Examples
@@ -526,8 +526,8 @@ def js_divergence(
     :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
     nan give nan.
 
-    That of float32 logits at a temperature T other than 1 is good to 1e-4 of itself only where x/T
-    exceeds 1e9 in size.  Rows of float64 probabilities have to sum to 2e-307 or more, and to a
+    That of float32 logits at a temperature T other than 1 is good to no more than 1e-4 of itself
+    where x/T exceeds 1e9.  Rows of float64 probabilities have to sum to 2e-307 or more, and to a
     finite float64.
 
     Examples
