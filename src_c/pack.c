@@ -135,10 +135,12 @@ static void move(char *packed, ptrdiff_t row_step, char *array, ptrdiff_t step, 
 void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step, ptrdiff_t core,
                ptrdiff_t rows, ptrdiff_t n, size_t size)
 {
-    if (core == (ptrdiff_t)size)
+    if (core == (ptrdiff_t)size) {
+        if (step == row_step && step == n * core) /* as one: a row may be a few bytes */
+            n *= rows, rows = 1;
         for (ptrdiff_t i = 0; i < rows; i++)
             memcpy(packed + i * row_step, array + i * step, (size_t)n * size);
-    else
+    } else
         move(packed, row_step, (char *)array, step, core, rows, n, size, 1);
 }
 
@@ -184,6 +186,8 @@ void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, c
                       klce_dtype dtype, char fill)
 {
     uint64_t bits = fill == '0' ? 0 : lowest[dtype];
+    if (mask_core == 1 && mask_step == n && row_step == n * packed_core) /* as one, likewise */
+        n *= rows, rows = 1;
 #define FILL(type)                                                                                 \
     do {                                                                                           \
         type filler = (type)bits;                                                                  \
