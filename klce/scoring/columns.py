@@ -1,12 +1,13 @@
 """The columns of scored rows: of the summary and the page, and of what is asked for beside them."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
-from klce.scoring.errors import in_one_sentence
+from klce.scoring.errors import InputError, in_one_sentence
 
 SUMMED = ("nll", "logsumexp", "entropy", "argmax")
 """The statistics that the summary is made of."""
@@ -15,6 +16,13 @@ SHOWN = (*SUMMED, "max_log_prob", "rank")
 """The statistics that a page shows, and that results have if no others are asked for."""
 
 _OF_LABELS = ("nll", "rank")
+
+
+def names_of(want: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of statistics that are wanted."""
+    if isinstance(want, str) or not isinstance(want, Iterable):
+        raise InputError(f"want must be a collection of names, got {want!r}")
+    return tuple(want)
 
 
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:

@@ -14,9 +14,12 @@ QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.99
 
 ROWS_AT_ONCE = 1 << 16
 
+Counting = Callable[[NDArray[Any]], NDArray[np.bool_]]
+"""Tells which rows of a table count."""
+
 
 def pieces(
-    rows: NDArray[Any], counted: Callable[[NDArray[Any]], NDArray[np.bool_]]
+    rows: NDArray[Any], counted: Counting
 ) -> Iterator[tuple[int, NDArray[Any], NDArray[np.bool_]]]:
     """Yield rows of results by pieces: where one begins, the rows, and which of them count."""
     for start in range(0, len(rows), ROWS_AT_ONCE):
@@ -50,6 +53,12 @@ def in_order(
         yield ordered
     finally:
         give_up(file)
+
+
+def quantile_name(fraction: float) -> str:
+    """Return a quantile as tables and pages name it."""
+    names = {0.0: "minimum", 0.5: "median", 1.0: "maximum"}
+    return names.get(fraction, f"{100 * fraction:g} %")
 
 
 def quantiles(ordered: NDArray[Any], fractions: Sequence[float]) -> list[float]:

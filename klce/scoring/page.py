@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.distribution import QUANTILES
+from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import Calibration, Density, Histogram
@@ -226,12 +226,6 @@ def left_out(infinite: int, measure: str) -> str:
     if not infinite:
         return ""
     return f" {infinite:,} {'row' if infinite == 1 else 'rows'} of infinite {measure} left out."
-
-
-def quantile_name(fraction: float) -> str:
-    """Return a quantile as pages name it."""
-    names = {0.0: "minimum", 0.5: "median", 1.0: "maximum"}
-    return names.get(fraction, f"{100 * fraction:g} %")
 
 
 def number(value: float, form: str = "#.5g") -> str:

@@ -17,7 +17,7 @@ import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.columns import SHOWN, SUMMED, row_dtype, those_of
+from klce.scoring.columns import SHOWN, SUMMED, names_of, row_dtype, those_of
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -144,7 +144,7 @@ def score_file(
         targets,
         ignore_index,
         kept=out is not None or report is not None,
-        want=None if want is None else _names(want),
+        want=None if want is None else names_of(want),
         top_k=top_k,
         candidates=place,
         candidate_ids=ids,
@@ -336,12 +336,6 @@ class Scorer:
         if self._floor and target is not None:
             table["saturated"] = kld.saturated(kld.at_floor(x), target, self.task.ignore_index)
         return table
-
-
-def _names(want: Iterable[str]) -> tuple[str, ...]:
-    if isinstance(want, str) or not isinstance(want, Iterable):
-        raise InputError(f"want must be a collection of names, got {want!r}")
-    return tuple(want)
 
 
 def _place_or_ids(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.distribution import QUANTILES, in_order, pieces, quantiles
+from klce.scoring.distribution import QUANTILES, in_order, pieces, quantile_name, quantiles
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
@@ -32,7 +32,6 @@ from klce.scoring.page import (
     draw_histogram,
     left_out,
     number,
-    quantile_name,
     top_class,
     worst_table,
     write_page,
