@@ -182,6 +182,9 @@ _Report = Annotated[
         help="Write a page of pictures to FILE (.html).",
     ),
 ]
+_Temperature = Annotated[
+    float, typer.Option(parser=_number, metavar="T", help="Divide the logits by it first.")
+]
 _IgnoreIndex = Annotated[
     int,
     typer.Option(parser=_integer, metavar="LABEL", help="Skip the rows with this label."),
@@ -268,10 +271,7 @@ def score(
             "such as 3,17, or a file of them, for all rows or some for each.",
         ),
     ] = None,
-    temperature: Annotated[
-        float,
-        typer.Option(parser=_number, metavar="T", help="Divide the logits by it first."),
-    ] = 1.0,
+    temperature: _Temperature = 1.0,
     report: _Report = None,
     ignore_index: _IgnoreIndex = -100,
     groups: _Groups = None,
@@ -367,6 +367,14 @@ def compare(
     ] = None,
     out: _Out = None,
     report: _Report = None,
+    want: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,...",
+            help=f"The statistics that --out has: {', '.join(STATISTICS['compare'])}; and of each "
+            "model, with _p and _q behind, those of klce score.",
+        ),
+    ] = None,
     top_k: Annotated[
         int,
         typer.Option(
@@ -375,6 +383,7 @@ def compare(
             help="Count the classes that are among the K largest of both: top_overlap.",
         ),
     ] = 0,
+    temperature: _Temperature = 1.0,
     compat: Annotated[
         str | None,
         typer.Option(
@@ -402,7 +411,9 @@ def compare(
             q,
             targets,
             out=out,
+            want=None if want is None else _names(want),
             top_k=top_k,
+            temperature=temperature,
             report=report,
             compat=compat,
             ignore_index=ignore_index,

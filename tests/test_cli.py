@@ -214,7 +214,7 @@ def test_help_and_version():
             "--sequences",
             *both,
         ),
-        "compare": ("P", "Q", "TARGETS", "--report", "--compat", *both),
+        "compare": ("P", "Q", "TARGETS", "--want", "--temperature", "--report", "--compat", *both),
         "convert": ("IN", "OUT", "--tokens", "--cut", "--memory", "--quiet"),
         "info": ("FILE", "--json"),
     }.items():
@@ -274,11 +274,26 @@ def test_compare(files):
     assert table["KL(P||Q)"][0] == f"{report['kl_divergence']['mean']:#.5g}"
     assert table["KL(P||Q)"][1] == f"± {report['kl_divergence']['clustered_error']:.2g} nats"
     assert table["KL(P||Q)"][-2:] == [f"{report['kl_divergence_quantiles']['1']:#.5g}", "maximum"]
-    assert table["perplexity of Q"] == [f"{report['perplexity_q']:#.5g}"]
+    assert table["perplexity of Q"] == [
+        f"{report['perplexity_q']:#.5g}", f"± {report['perplexity_q_clustered_error']:.2g}"
+    ]  # fmt: skip
+    assert table["Q's / P's"][0] == f"{report['perplexity_ratio']:#.5g}"
+    assert table["Q's - P's"][1] == f"± {report['perplexity_difference_clustered_error']:.2g}"
+    assert table["correlation of NLLs"][0] == f"{100 * report['nll_correlation']:.2f}"
+    assert table["its change, %"][-2:] == [
+        f"{100 * report['target_prob_change_quantiles']['1']:#.5g}", "maximum"
+    ]  # fmt: skip
+    for fraction in report["kl_divergence_quantiles"].values():
+        assert f"{fraction:#.5g}" in table["KL(P||Q)"]
     assert table["same argmax"][0] == "92.381"
     assert table["saturated rows"][0] == "0"
     assert max(map(len, result.stdout.splitlines())) <= 80
     assert len((files / "out.csv").read_text().splitlines()) == 106
+    options = ("--want", "rank_q,cross_entropy", "--temperature", 2, "--out", "out.csv")
+    table = cells(run(*arguments, *options).stdout)
+    assert table["temperature"] == ["2"]
+    heading, *_ = (files / "out.csv").read_text().splitlines()
+    assert heading == "row,target,cross_entropy,rank_q,floor_classes,saturated"
     table = cells(run(*arguments, "--top-k", 10).stdout)
     report = json.loads(run(*arguments, "--top-k", 10, "--json").stdout)
     assert table["in the top 10 of both"][0] == f"{report['top_overlap']['mean']:#.5g}"

@@ -2,8 +2,10 @@
 
 import abc
 import contextlib
+import functools
 import os
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klce
-from klce.scoring import kld, llama_cpp
+from klce.scoring import kld, llama_cpp, near
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.compare_page import write_comparison_page
-from klce.scoring.comparison import (
-    COMPARED,
-    MEASURES,
-    ComparisonSummary,
+from klce.scoring.columns import names_of
+from klce.scoring.compare_columns import (
+    SHOWN,
+    SUMMED,
+    compared_of,
+    own_of,
     row_dtype,
-    summarize,
+    those_of,
 )
+from klce.scoring.compare_page import write_comparison_page
+from klce.scoring.comparison import MEASURES, ComparisonSummary, summarize
 from klce.scoring.distribution import QUANTILES
 from klce.scoring.engines import open_engine
-from klce.scoring.errors import InputError, in_one_sentence
+from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import (
     Labels,
@@ -38,9 +43,6 @@ from klce.scoring.journal import check_outputs, open_rows
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath, absolute, open_reader
 from klce.scoring.scores import Run, finite_or_none
-
-_NEAR = 2.0**-7
-"""Total variations below it are computed in float64: in float32 they are off by up to 5e-9."""
 
 COMPATIBLE = ("llama.cpp",)
 """The tools whose arithmetic and output ``compat=`` follows."""
@@ -56,6 +58,8 @@ class Comparison(Run):
         The files.
     top_k : int
         How many of the largest classes were held against each other.
+    temperature : float
+        What divided the logits of both.
     sequences : int or None
         Number of sequences, if they are known.
     summary : ComparisonSummary or None
@@ -67,6 +71,7 @@ class Comparison(Run):
     p: str
     q: str
     top_k: int
+    temperature: float
     sequences: int | None
     summary: ComparisonSummary | None
     output: llama_cpp.Output | None
@@ -83,7 +88,11 @@ class Comparison(Run):
             results = {"lines": list(self.lines)} | self.output.values
         if self.summary is not None:
             results = _summary_values(self.summary)
-        results = {"top_k": self.top_k, "sequences": self.sequences} | results
+        results = {
+            "top_k": self.top_k,
+            "temperature": self.temperature,
+            "sequences": self.sequences,
+        } | results
         return self._values({"p": self.p, "q": self.q}, results)
 
 
@@ -106,17 +115,19 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
                 "clustered_error": finite_or_none(estimate.clustered_error),
             }
     if "nll_p" in summary.estimates:
-        for name, which in (("p", "nll_p"), ("q", "nll_q"), ("ratio", "nll_change")):
-            values[f"perplexity_{name}"] = finite_or_none(summary.perplexity(which))
-        values["rms_target_prob_change"] = finite_or_none(summary.rms_target_prob_change)
-    for name, found in (
+        values["nll_correlation"] = summary.nll_correlation
+        for name, estimate in summary.following.items():
+            values[name] = estimate.mean
+            values[f"{name}_error"] = estimate.error
+            values[f"{name}_clustered_error"] = estimate.clustered_error
+    for name, quantiles in (
         ("kl_divergence_quantiles", summary.kl_divergence_quantiles),
         ("target_prob_change_quantiles", summary.target_prob_change_quantiles),
     ):
-        if found is not None:
+        if quantiles is not None:
             values[name] = {
                 f"{fraction:g}": finite_or_none(value)
-                for fraction, value in zip(QUANTILES, found, strict=True)
+                for fraction, value in zip(QUANTILES, quantiles, strict=True)
             }
     return values
 
@@ -127,7 +138,9 @@ def compare_file(
     targets: StrPath | None = None,
     *,
     out: StrPath | None = None,
+    want: Iterable[str] | None = None,
     top_k: int = 0,
+    temperature: float = 1.0,
     report: StrPath | None = None,
     compat: str | None = None,
     ignore_index: int = -100,
@@ -151,8 +164,15 @@ def compare_file(
         one: llama.cpp's base file does.
     out : path, optional
         File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+    want : iterable of str, optional
+        The statistics of each row that `out` is to have, by the names of `klce.compare` and, with
+        ``_p`` and ``_q`` behind, of `klce.score`. Without it, those of
+        `klce.scoring.compare_columns.SHOWN`. With labels, ``target`` is there too, and for
+        llama.cpp's base file ``floor_classes`` and ``saturated``.
     top_k : int, default 0
         How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
+    temperature : float, default 1.0
+        Divides the logits of both; from 1e-6 to 1e6.
     report : path, optional
         File for a page of pictures (``.html``).
     compat : {"llama.cpp"}, optional
@@ -207,13 +227,29 @@ def compare_file(
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_outputs(out, resume, inputs)
-    if compat is not None and top_k:
-        raise InputError(f"top_k belongs to the exact comparison, not to that of {compat}")
+    if want is not None and out is None:
+        raise InputError(f"want needs a file for the results (--out), got {want}")
+    for name, value in (
+        ("want", want), ("top_k", top_k or None),
+        ("temperature", None if temperature == 1 else temperature),
+    ):  # fmt: skip
+        if compat is not None and value is not None:
+            raise InputError(f"{name} belongs to the exact comparison, not to that of {compat}")
     if report is not None:
         if compat is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
         check_page(Path(report), local_inputs(inputs))
-    computation = Comparing(p, q, targets, compat, ignore_index, top_k).open()
+    computation = Comparing(
+        p,
+        q,
+        targets,
+        compat,
+        ignore_index,
+        kept=out is not None or report is not None,
+        want=None if want is None else names_of(want),
+        top_k=top_k,
+        temperature=temperature,
+    ).open()
     rows_p, rows_q = computation.p, computation.q
     computation.check()
     groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
@@ -234,11 +270,21 @@ def compare_file(
             "command": "compare",
             "compat": compat,
             "ignore_index": int(ignore_index),
+            "temperature": float(temperature),
             "top_k": int(top_k),
             "arithmetic": opened.arithmetic,
         }
-        shape, columns = rows_p.leading_shape, computation.columns
-        store = stack.enter_context(open_rows(out, shape, columns, inputs, run, resume=resume))
+        store = stack.enter_context(
+            open_rows(
+                out,
+                rows_p.leading_shape,
+                computation.columns,
+                inputs,
+                run,
+                resume=resume,
+                written=computation.written,
+            )
+        )
         begin = time.perf_counter()
         resumed = store.finished
         run_blocks(plan, opened, computation, [], store, progress)
@@ -248,6 +294,7 @@ def compare_file(
             p=os.fspath(p),
             q=os.fspath(q),
             top_k=int(top_k),
+            temperature=float(temperature),
             targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),
             shape=computation.shape,
@@ -270,14 +317,23 @@ def compare_file(
 
 @dataclass(frozen=True, slots=True)
 class Comparing:
-    """The task of comparing two files: see `klce.scoring.engines.Task`."""
+    """The task of comparing two files: see `klce.scoring.engines.Task`.
+
+    Attributes
+    ----------
+    kept : bool
+        Are the rows kept, for results or a page? If not, they have but what the summary needs.
+    """
 
     p: StrPath
     q: StrPath
     targets: StrPath | None
     compat: str | None
     ignore_index: int
+    kept: bool = False
+    want: tuple[str, ...] | None = None
     top_k: int = 0
+    temperature: float = 1.0
 
     def absolute(self) -> "Comparing":
         """Return the task for a process in another folder."""
@@ -294,9 +350,16 @@ class Comparing:
 
 
 class _Files(abc.ABC):
-    """Files of the same rows: see `klce.scoring.engines.Computation`."""
+    """Files of the same rows: see `klce.scoring.engines.Computation`.
+
+    Attributes
+    ----------
+    columns, written : numpy.dtype
+        What is computed of a row, and those of it that results are to have.
+    """
 
     columns: np.dtype[Any]
+    written: np.dtype[Any]
     dtype: np.dtype[Any]
     working_row_bytes: int
 
@@ -339,22 +402,37 @@ class _Exact(_Files):
         self.dtype = np.promote_types(p.dtype, q.dtype)
         self._cut_off = self.reader.layout is not None
         labelled = self.labels is not None
-        self.columns = row_dtype(
-            self.dtype, labelled=labelled, cut_off=self._cut_off, top_k=task.top_k
+        columns = functools.partial(
+            row_dtype,
+            self.dtype,
+            labelled=labelled,
+            cut_off=self._cut_off,
+            classes=p.classes,
+            top_k=task.top_k,
+            temperature=task.temperature,
         )
-        with in_one_sentence():
-            klce.compare(*np.empty((2, 0, p.classes), self.dtype), top_k=task.top_k)
-        # Near rows, as they come and in float64; a flag for each class that is cut off; the results
-        # twice, as they come and in a table.
-        near = sum(8 + logits.block_dtype.itemsize for logits in (p, q))
-        self.working_row_bytes = (near + 4 * self._cut_off) * p.classes + 2 * self.columns.itemsize
+        self.written = columns(want=task.want)
+        if task.want == () and not task.top_k:
+            raise InputError("want must name at least one statistic, got none")
+        needed = those_of((*SUMMED, *(SHOWN if task.kept else ())), labelled=labelled)
+        self.columns = columns(want=(*needed, *(task.want or ())))
+        # The results twice, as they come and in a table; a flag for each class that is cut off.
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._cut_off * p.classes
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
         p, q = self.p.block(start, stop), self.q.block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
-        compare_block(table, p, q, target, self.task.ignore_index, top_k=self.task.top_k)
+        compare_block(
+            table,
+            p,
+            q,
+            target,
+            self.task.ignore_index,
+            top_k=self.task.top_k,
+            temperature=self.task.temperature,
+        )
         if self._cut_off:
             floor = kld.at_floor(p)
             table["floor_classes"] = floor.sum(axis=1)
@@ -371,21 +449,33 @@ def compare_block(
     ignore_index: int,
     *,
     top_k: int = 0,
+    temperature: float = 1.0,
 ) -> None:
-    """Compare rows of logits into a table of `klce.scoring.comparison.row_dtype`."""
-    for name, column in klce.compare(p, q, want=COMPARED, top_k=top_k).items():
+    """Compare rows of logits into a table of `klce.scoring.compare_columns.row_dtype`."""
+    names = table.dtype.names or ()
+    compared = klce.compare(
+        p,
+        q,
+        target,
+        want=compared_of(names),
+        top_k=top_k,
+        temperature=temperature,
+        ignore_index=ignore_index,
+    )
+    for name, column in compared.items():
         table[name] = column
-    near = np.flatnonzero(table["total_variation"] < _NEAR)
-    if len(near) and table.dtype["total_variation"] != np.float64:
-        wide = (logits[near].astype(np.float64) for logits in (p, q))
-        found = klce.compare(*wide, want=("total_variation",))
-        table["total_variation"][near] = found.total_variation
-    # What the two do not have together, but each for itself.
-    own = ("argmax", "max_log_prob", *(() if target is None else ("nll",)))
+    if table.dtype["total_variation"] != np.float64:
+        near.refine(table, p, q, target, ignore_index, temperature)
+    # What the two do not have together, but each for itself: nothing, unless it is asked for or
+    # there are labels.
     for logits, suffix in ((p, "_p"), (q, "_q")):
-        scored = klce.score(logits, target, want=own, ignore_index=ignore_index)
-        for name in own:
-            table[name + suffix] = scored[name]
+        own = own_of(names, suffix)
+        if own:
+            scored = klce.score(
+                logits, target, want=own, temperature=temperature, ignore_index=ignore_index
+            )
+            for name, column in scored.items():
+                table[name + suffix] = column
     if target is not None:
         table["target"] = target
 
@@ -393,7 +483,7 @@ def compare_block(
 class _LlamaCpp(_Files):
     """The comparison of llama.cpp's perplexity tool."""
 
-    columns = llama_cpp.COLUMNS
+    columns = written = llama_cpp.COLUMNS
     dtype = np.dtype(np.float32)
 
     def __init__(self, task: Comparing) -> None:

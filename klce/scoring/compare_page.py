@@ -14,9 +14,8 @@ from klce.scoring.comparison import (
     ComparisonSummary,
     Estimate,
     counted_rows,
-    target_prob_change,
 )
-from klce.scoring.distribution import QUANTILES, pieces
+from klce.scoring.distribution import QUANTILES, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
@@ -40,7 +39,6 @@ from klce.scoring.page import (
     draw_histogram,
     left_out,
     number,
-    quantile_name,
     top_class,
     worst_table,
     write_page,
@@ -104,7 +102,7 @@ def gather(
         last = max(last, int(places.max(initial=0)))
         entropy_top = max(entropy_top, float(table["entropy_p"][counts].max(initial=0)))
         if labelled:
-            change = np.abs(target_prob_change(table)[counts])
+            change = np.abs(table["target_prob_change"][counts])
             change_top = max(change_top, float(change.max(initial=0)))
         divergences = table["kl_divergence"][counts]
         worst.add(start + np.flatnonzero(counts), divergences)
@@ -130,7 +128,7 @@ def gather(
         entropy.add(table["entropy_p"], table["kl_divergence"])
         position.add(places, table["kl_divergence"])
         if labelled:
-            changes.add(target_prob_change(table))
+            changes.add(table["target_prob_change"])
             for sums, suffix in zip(calibrations, ("_p", "_q"), strict=True):
                 right = table["argmax" + suffix] == table["target"]
                 sums.add(table["max_log_prob" + suffix], right)
@@ -179,8 +177,8 @@ def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[
     if summary.saturated is not None:
         counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
     if "nll_p" in summary.estimates:
-        counts.append(("perplexity of P", number(summary.perplexity("nll_p"))))
-        counts.append(("perplexity of Q", number(summary.perplexity("nll_q"))))
+        counts.append(("perplexity of P", number(summary.perplexity_p.mean)))
+        counts.append(("perplexity of Q", number(summary.perplexity_q.mean)))
     return counts
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from klce.scoring.distribution import QUANTILES, in_order, pieces, quantiles
+from klce.scoring.distribution import QUANTILES, Counting, in_order, pieces, quantiles
 from klce.scoring.groups import Groups, GroupSums
 from klce.scoring.summary import counted
 
@@ -33,58 +33,38 @@ MEASURES = {
 """Values of a row whose means are given, those of the labels last."""
 
 
-COMPARED = (
-    "kl_divergence",
-    "reverse_kl_divergence",
-    "js_divergence",
-    "total_variation",
-    "expected_agreement",
-    "entropy_p",
-    "entropy_q",
-)
-"""What `klce.compare` tells of two rows."""
+_SUMS_BYTES = 64 << 20
+"""The most that sums by sequence take, if those of one value do not take more."""
+
+FOLLOWING = {
+    "perplexity_p": "perplexity of P",
+    "perplexity_q": "perplexity of Q",
+    "perplexity_ratio": "perplexity of Q / that of P",
+    "perplexity_difference": "perplexity of Q - that of P",
+    "rms_target_prob_change": "root of the mean square of that change",
+}
+"""What follows from the means where there are labels: attributes of `ComparisonSummary`."""
+
+_FROM = {
+    "nll_change": "target_log_prob_change",
+    "squared_target_prob_change": "target_prob_change",
+}
+"""The columns that values come from, where they are no columns themselves."""
 
 
-def row_dtype(dtype: DTypeLike, *, labelled: bool, cut_off: bool, top_k: int = 0) -> np.dtype[Any]:
-    """Return the columns of a comparison's per-row results, in nats.
-
-    They have the names that `klce.compare` and, with ``_p`` and ``_q`` behind, `klce.score` give
-    them. Where P comes from a file whose log-probabilities are cut
-    off, ``floor_classes`` counts those that are, and the row is ``saturated`` if its label is one.
-    """
-    real = np.dtype(dtype)
-    label = [("target", np.int64), ("nll_p", real), ("nll_q", real)] if labelled else []
-    columns: list[tuple[str, Any]] = [*label, *((name, real) for name in COMPARED)]
-    columns += [("max_log_prob_p", real), ("max_log_prob_q", real)]
-    columns += [("argmax_p", np.int64), ("argmax_q", np.int64)]
-    if top_k:
-        columns.append(("top_overlap", np.int64))
-    if cut_off:
-        columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
-    return np.dtype(columns)
+def measured(columns: np.dtype[Any]) -> list[str]:
+    """Return which of `MEASURES` rows of such columns have."""
+    return [name for name in MEASURES if _FROM.get(name, name) in (columns.names or ())]
 
 
-def measures(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return the values of `MEASURES` that rows have, as float64."""
-    names = table.dtype.names or ()
-    found = {name: table[name].astype(np.float64) for name in MEASURES if name in names}
-    found["same_argmax"] = (table["argmax_p"] == table["argmax_q"]).astype(np.float64)
-    if "target" in names:
-        found["nll_change"] = found["nll_q"] - found["nll_p"]
-        found["target_prob_change"] = target_prob_change(table)
-        found["squared_target_prob_change"] = found["target_prob_change"] ** 2
-        found["greedy_match_p"] = (table["argmax_p"] == table["target"]).astype(np.float64)
-        found["greedy_match_q"] = (table["argmax_q"] == table["target"]).astype(np.float64)
-    return {name: found[name] for name in MEASURES if name in found}
-
-
-def target_prob_change(table: NDArray[Any]) -> NDArray[np.float64]:
-    """Return the label's probability in Q less that in P, exact also where they are near."""
-    nll_p, nll_q = table["nll_p"].astype(np.float64), table["nll_q"].astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        change: NDArray[np.float64] = np.exp(-nll_p) * np.expm1(nll_p - nll_q)
-    # Where P gives the label nothing, the change is what Q gives it.
-    return np.where(np.isposinf(nll_p), np.exp(-nll_q), change)
+def measure(table: NDArray[Any], name: str) -> NDArray[np.float64]:
+    """Return a value of each row, by its name in `MEASURES`."""
+    values: NDArray[np.float64] = table[_FROM.get(name, name)].astype(np.float64)
+    if name == "nll_change":
+        values = 0 - values
+    elif name == "squared_target_prob_change":
+        values *= values
+    return values
 
 
 def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
@@ -96,7 +76,7 @@ def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
-    """A mean over rows.
+    """A mean over rows, or what follows from one.
 
     Attributes
     ----------
@@ -151,29 +131,93 @@ class ComparisonSummary:
         """Rows that count."""
         return self.rows - self.ignored - self.nan
 
-    def perplexity(self, which: str = "nll_p") -> float:
-        """Return the exponential of a mean NLL, or of a change of it: a ratio of perplexities."""
-        try:
-            return math.exp(self.estimates[which].mean)
-        except OverflowError:
-            return math.inf
+    @property
+    def perplexity_p(self) -> Estimate:
+        """The exponential of the mean NLL of P."""
+        return _exponential(self.estimates["nll_p"])
 
     @property
-    def rms_target_prob_change(self) -> float:
+    def perplexity_q(self) -> Estimate:
+        """The exponential of the mean NLL of Q."""
+        return _exponential(self.estimates["nll_q"])
+
+    @property
+    def perplexity_ratio(self) -> Estimate:
+        """The perplexity of Q by that of P."""
+        return _exponential(self.estimates["nll_change"])
+
+    @property
+    def perplexity_difference(self) -> Estimate:
+        """The perplexity of Q less that of P."""
+        p, q, ratio = self.perplexity_p, self.perplexity_q, self.perplexity_ratio
+
+        def error(which: str) -> float:
+            # The variance of q - p, with that of the change for the covariance: what is near, and
+            # would cancel, is subtracted first.
+            of_p, of_q, of_change = (
+                getattr(self.estimates[name], which) for name in ("nll_p", "nll_q", "nll_change")
+            )
+            variance = (q.mean - p.mean) * (q.mean * of_q * of_q - p.mean * of_p * of_p)
+            variance += q.mean * p.mean * of_change * of_change
+            return math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan
+
+        difference = q.mean - p.mean
+        if 0.5 < ratio.mean < 2:
+            difference = p.mean * math.expm1(self.estimates["nll_change"].mean)
+        return Estimate(
+            mean=difference,
+            error=error("error"),
+            clustered_error=None if p.clustered_error is None else error("clustered_error"),
+        )
+
+    @property
+    def following(self) -> dict[str, Estimate]:
+        """What follows from the means of labels, by the names of `FOLLOWING`."""
+        return {name: getattr(self, name) for name in FOLLOWING if "nll_p" in self.estimates}
+
+    @property
+    def nll_correlation(self) -> float:
+        """The correlation of the NLL of P and of Q over rows."""
+        p, q, change = (self.estimates[name].error for name in ("nll_p", "nll_q", "nll_change"))
+        return (p * p + q * q - change * change) / (2 * p * q) if p * q else math.nan
+
+    @property
+    def rms_target_prob_change(self) -> Estimate:
         """Root of the mean square of the label's change of probability."""
-        return math.sqrt(self.estimates["squared_target_prob_change"].mean)
+        square = self.estimates["squared_target_prob_change"]
+        root = math.sqrt(square.mean)
+        return _scaled(square, root, 1 / (2 * root) if root else math.nan)
+
+
+def _exponential(estimate: Estimate) -> Estimate:
+    try:
+        value = math.exp(estimate.mean)
+    except OverflowError:
+        value = math.inf
+    return _scaled(estimate, value, value)
+
+
+def _scaled(estimate: Estimate, value: float, slope: float) -> Estimate:
+    """Return a value that follows from an estimate, with its errors by the slope there."""
+    clustered = estimate.clustered_error
+    return Estimate(
+        mean=value,
+        error=slope * estimate.error,
+        clustered_error=None if clustered is None else slope * clustered,
+    )
 
 
 def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
     """Summarize the rows of a comparison.
 
-    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`.
+    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`, and
+    one or more by sequence, see `_clustered_errors`.
     """
     labelled = "target" in (rows.dtype.names or ())
     ignored = nan = infinite = saturated = floor_classes = count = 0
     first_nan: int | None = None
-    parts: dict[str, list[float]] = {}
-    sums = None if groups is None else GroupSums(groups)
+    names = measured(rows.dtype)
+    parts: dict[str, list[float]] = {name: [] for name in names}
     counting = functools.partial(counted_rows, ignore_index=ignore_index)
     for start, table, counts in pieces(rows, counting):
         skipped = table["target"] == ignore_index if labelled else np.zeros(len(table), bool)
@@ -187,25 +231,22 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
             saturated += int(table["saturated"][counts].sum())
         if "floor_classes" in (table.dtype.names or ()):
             floor_classes += int(table["floor_classes"][counts].sum())
-        values = measures(table)
-        for name, numbers in values.items():
-            parts.setdefault(name, []).append(float(numbers[counts].sum()))
-        if sums is not None:
-            sums.add(values, counts)
-    names = list(measures(rows[:0]))
-    means = {name: _fsum(parts.get(name, [])) / count if count else math.nan for name in names}
+        for name in names:
+            parts[name].append(float(measure(table, name)[counts].sum()))
+    means = {name: _fsum(parts[name]) / count if count else math.nan for name in names}
 
     squares: dict[str, list[float]] = {name: [] for name in names}
     for _, table, counts in pieces(rows, counting):
-        for name, numbers in measures(table).items():
+        for name in names:
             with np.errstate(invalid="ignore", over="ignore"):
-                deviations = numbers[counts] - means[name]
+                deviations = measure(table, name)[counts] - means[name]
                 squares[name].append(float((deviations * deviations).sum()))
+    clustered = {} if groups is None else _clustered_errors(rows, names, groups, counting)
     estimates = {
         name: Estimate(
             mean=means[name],
             error=_error(_fsum(squares[name]), count),
-            clustered_error=None if sums is None else sums.clustered_error(name),
+            clustered_error=clustered.get(name),
         )
         for name in names
     }
@@ -214,14 +255,15 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         found: NDArray[Any] = table["kl_divergence"][counting(table)]
         return found
 
-    def changes(table: NDArray[Any]) -> NDArray[np.float64]:
-        return target_prob_change(table)[counting(table)]
+    def changes(table: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = table["target_prob_change"][counting(table)]
+        return found
 
     with in_order(rows, divergences, rows.dtype["kl_divergence"]) as ordered:
         kl_quantiles = tuple(quantiles(ordered, QUANTILES))
     change_quantiles = None
     if labelled:
-        with in_order(rows, changes, np.float64) as ordered:
+        with in_order(rows, changes, rows.dtype["target_prob_change"]) as ordered:
             change_quantiles = tuple(quantiles(ordered, QUANTILES))
     columns = rows.dtype.names or ()
     return ComparisonSummary(
@@ -236,6 +278,20 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         saturated=saturated if "saturated" in columns else None,
         floor_classes=floor_classes if "floor_classes" in columns else None,
     )
+
+
+def _clustered_errors(
+    rows: NDArray[Any], names: list[str], groups: Groups, counting: Counting
+) -> dict[str, float]:
+    """Return the clustered errors of values: of so many in a pass as their sums take little."""
+    errors: dict[str, float] = {}
+    each = max(1, _SUMS_BYTES // (8 * max(1, len(groups))))
+    for start in range(0, len(names), each):
+        some, sums = names[start : start + each], GroupSums(groups)
+        for _, table, counts in pieces(rows, counting):
+            sums.add({name: measure(table, name) for name in some}, counts)
+        errors |= {name: sums.clustered_error(name) for name in some}
+    return errors
 
 
 def _fsum(parts: list[float]) -> float:

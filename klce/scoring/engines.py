@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 import klce
 from klce import _ufuncs
-from klce.scoring.comparison import COMPARED
+from klce.scoring.compare_columns import COMPARED
 from klce.scoring.errors import InputError, one_line
 from klce.scoring.identity import Identity
 from klce.scoring.local_cluster import local_cluster
@@ -122,10 +122,11 @@ def _digest(isa: str) -> str:
     # Whole numbers scattered by a multiplication: the same on any machine, without a generator.
     scattered = np.arange(1, 2 * 64 * 203 + 1, dtype=np.uint64) * np.uint64(2654435761)
     p, q = (scattered % np.uint64(1 << 20) / (1 << 15) - 16).reshape(2, 64, 203)
+    target = np.arange(64)
     bits = hashlib.sha256()
     for x, y in ((p, q), (p.astype(np.float32), q.astype(np.float32))):
         results = [*klce.score(x, want=("logsumexp", "entropy", "max_log_prob")).values()]
-        results += klce.compare(x, y, want=COMPARED).values()
+        results += klce.compare(x, y, target, want=COMPARED).values()
         for result in results:
             bits.update(result.tobytes())
     return bits.hexdigest()[:16]

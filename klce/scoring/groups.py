@@ -159,13 +159,12 @@ def clustered_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> flo
     >>> round(clustered_error(np.array([1.0, 2.0, 6.0]), np.array([1, 1, 1])) ** 2, 6)
     2.333333
     """
-    full = counts > 0
-    sums, counts = sums[full], counts[full]
-    clusters, n = len(counts), int(counts.sum())
+    clusters, n = int(np.count_nonzero(counts)), int(counts.sum())
     if clusters < 2:
         return math.nan
     with np.errstate(invalid="ignore"):
-        residuals = sums - sums.sum() / n * counts
+        residuals = counts * (-sums.sum() / n)  # one array beside the sums; 0 of no rows
+        residuals += sums
         return math.sqrt(clusters / (clusters - 1) * float(residuals @ residuals)) / n
 
 

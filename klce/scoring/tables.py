@@ -1,13 +1,15 @@
 """Reports as tables for a terminal. Needs rich, which the command line has."""
 
 import math
+from collections.abc import Sequence
 
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
 from klce.scoring.compare import Comparison
-from klce.scoring.distribution import QUANTILES
+from klce.scoring.comparison import Estimate
+from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
 from klce.scoring.scores import Run, Scores
@@ -81,44 +83,50 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row("classes cut off in P", _number(share, ".2f"), "%")
     if summary.saturated is not None:
         table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off in P")
+    if comparison.temperature != 1:
+        table.add_row("temperature", f"{comparison.temperature:g}")
 
-    def add(name: str, label: str, unit: str = "", scale: float = 1.0) -> None:
-        estimate = found[name]
+    def add(estimate: Estimate, label: str, unit: str = "", scale: float = 1.0) -> None:
         error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
         text = f"± {_number(scale * error, '.2g')} {unit}".rstrip()
         table.add_row(label, _number(scale * estimate.mean), text)
 
     table.add_section()
-    add("kl_divergence", "KL(P||Q)", "nats")
-    add("reverse_kl_divergence", "KL(Q||P)", "nats")
-    add("js_divergence", "Jensen-Shannon", "nats")
-    add("total_variation", "total variation")
-    add("expected_agreement", "samples agree", "%", 100)
-    add("same_argmax", "same argmax", "%", 100)
+    add(found["kl_divergence"], "KL(P||Q)", "nats")
+    add(found["reverse_kl_divergence"], "KL(Q||P)", "nats")
+    add(found["js_divergence"], "Jensen-Shannon", "nats")
+    add(found["total_variation"], "total variation")
+    add(found["expected_agreement"], "samples agree", "%", 100)
+    add(found["same_argmax"], "same argmax", "%", 100)
     if comparison.top_k:
-        add("top_overlap", f"in the top {comparison.top_k:,} of both", "classes")
-    add("entropy_p", "entropy of P", "nats")
-    add("entropy_q", "entropy of Q", "nats")
-    table.add_section()
-    for fraction, value in zip(QUANTILES, summary.kl_divergence_quantiles, strict=True):
-        if fraction in _SHOWN:
-            label = "KL(P||Q)" if fraction == 1 else ""
-            table.add_row(label, _number(value), _SHOWN[fraction])
-    if "nll_p" in found:
+        add(found["top_overlap"], f"in the top {comparison.top_k:,} of both", "classes")
+    add(found["entropy_p"], "entropy of P", "nats")
+    add(found["entropy_q"], "entropy of Q", "nats")
+    _add_quantiles(table, "KL(P||Q)", summary.kl_divergence_quantiles)
+    if summary.target_prob_change_quantiles is not None:
         table.add_section()
-        table.add_row("perplexity of P", _number(summary.perplexity("nll_p")))
-        table.add_row("perplexity of Q", _number(summary.perplexity("nll_q")))
-        add("nll_change", "log of their ratio", "nats")
-        add("greedy_match_p", "accuracy of P", "%", 100)
-        add("greedy_match_q", "accuracy of Q", "%", 100)
-        add("target_prob_change", "label's probability", "%, change", 100)
-        rms = 100 * summary.rms_target_prob_change
-        table.add_row("", _number(rms), "%, RMS of the change")
+        add(summary.perplexity_p, "perplexity of P")
+        add(summary.perplexity_q, "perplexity of Q")
+        add(summary.perplexity_ratio, "Q's / P's")
+        add(summary.perplexity_difference, "Q's - P's")
+        add(found["nll_change"], "log of their ratio", "nats")
+        correlation = _number(100 * summary.nll_correlation, ".2f")
+        table.add_row("correlation of NLLs", correlation, "%")
+        add(found["greedy_match_p"], "accuracy of P", "%", 100)
+        add(found["greedy_match_q"], "accuracy of Q", "%", 100)
+        add(found["target_prob_change"], "label's probability", "%, change", 100)
+        add(summary.rms_target_prob_change, "", "%, RMS of the change", 100)
+        changes = [100 * change for change in summary.target_prob_change_quantiles]
+        _add_quantiles(table, "its change, %", changes)
     _add_speed(table, comparison)
     return table
 
 
-_SHOWN = {0.0: "minimum", 0.5: "median", 0.9: "90 %", 0.99: "99 %", 0.999: "99.9 %", 1.0: "maximum"}
+def _add_quantiles(table: Table, label: str, values: Sequence[float]) -> None:
+    table.add_section()
+    for fraction, value in zip(QUANTILES, values, strict=True):
+        table.add_row(label, _number(value), quantile_name(fraction))
+        label = ""
 
 
 def info_table(found: FileInfo) -> Table:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import klce
 from klce.scoring import InputError, LabelError, compare_file, score_file
-from klce.scoring.comparison import target_prob_change
 from klce.scoring.groups import clustered_error
 from klce.scoring.readers import open_reader
 
@@ -35,9 +35,16 @@ def specification(p, q, target=None):
         "max_log_prob_q": log_q.max(1),
         "argmax_p": p.argmax(1),
         "argmax_q": q.argmax(1),
+        "same_argmax": p.argmax(1) == q.argmax(1),
     }
     if target is not None:
-        found |= {"target": target, "nll_p": -log_p[rows, target], "nll_q": -log_q[rows, target]}
+        found |= {
+            "target": target,
+            "nll_p": -log_p[rows, target],
+            "nll_q": -log_q[rows, target],
+            "target_log_prob_change": (log_q - log_p)[rows, target],
+            "target_prob_change": (prob_q - prob_p)[rows, target],
+        }
     return found
 
 
@@ -73,7 +80,10 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
     assert set(table.dtype.names) == set(expected)
     tolerance = 1e-12 if dtype == np.float64 else 1e-6
     for name, values in expected.items():
-        np.testing.assert_allclose(table[name], values, rtol=tolerance, err_msg=name)
+        # Changes of rows that are not near are good to the last place of the logits.
+        places = 1e-15 if dtype == np.float64 else 3e-8
+        absolute = places if name.endswith("_change") else 0
+        np.testing.assert_allclose(table[name], values, rtol=tolerance, atol=absolute, err_msg=name)
     summary = comparison.summary
     for name in ("kl_divergence", "js_divergence", "entropy_q"):
         estimate = summary.estimates[name]
@@ -88,12 +98,108 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
         assert summary.estimates["target_prob_change"].mean == pytest.approx(
             change.mean(), rel=1e-5
         )
-        assert summary.rms_target_prob_change == pytest.approx(
+        assert summary.rms_target_prob_change.mean == pytest.approx(
             np.sqrt(np.mean(change**2)), rel=1e-5
         )
-        assert summary.perplexity("nll_q") == pytest.approx(
+        assert summary.perplexity_q.mean == pytest.approx(
             np.exp(expected["nll_q"].mean()), rel=1e-5
         )
+
+
+def delta_method(nll_p, nll_q):
+    """Return what follows from mean NLLs, and its errors, by the covariance of the means."""
+    (var_p, cov), (_, var_q) = np.cov(nll_p, nll_q, bias=True) / (len(nll_p) - 1)
+    p, q = np.exp(nll_p.mean()), np.exp(nll_q.mean())
+    return {
+        "perplexity_p": (p, p * np.sqrt(var_p)),
+        "perplexity_q": (q, q * np.sqrt(var_q)),
+        "perplexity_ratio": (q / p, q / p * np.sqrt(var_p + var_q - 2 * cov)),
+        "perplexity_difference": (
+            q - p,
+            np.sqrt(p * p * var_p + q * q * var_q - 2 * p * q * cov),
+        ),
+    }, cov / np.sqrt(var_p * var_q)
+
+
+@pytest.mark.parametrize("noise", [2.0, 0.3, 1e-3])
+def test_what_follows_from_the_means(files, noise):
+    rng = np.random.default_rng(3)
+    p, target = 3 * rng.standard_normal((300, 50)), rng.integers(0, 50, 300)
+    q = p + noise * rng.standard_normal(p.shape)
+    summary = compare_file(*files(p, q, target)).summary
+    expected = specification(p, q, target)
+    found, correlation = delta_method(expected["nll_p"], expected["nll_q"])
+    square = expected["target_prob_change"] ** 2
+    root = np.sqrt(square.mean())
+    found["rms_target_prob_change"] = root, square.std() / np.sqrt(299) / (2 * root)
+    assert summary.following.keys() == found.keys()
+    for name, (value, error) in found.items():
+        estimate = summary.following[name]
+        assert estimate.mean == pytest.approx(value, rel=1e-9), name
+        assert estimate.error == pytest.approx(error, rel=1e-6), name
+        assert estimate.clustered_error is None
+    assert summary.nll_correlation == pytest.approx(correlation, rel=1e-12)
+    values = compare_file(*files(p, q, target)).to_dict()
+    assert values["nll_correlation"] == summary.nll_correlation
+    for name, estimate in summary.following.items():
+        assert [values[name], values[f"{name}_error"]] == [estimate.mean, estimate.error]
+
+
+def test_what_follows_is_clustered_by_sequence_as_the_means_are(files, tmp_path):
+    p, q, target = make(200, 30, dtype=np.float64)
+    np.save(tmp_path / "groups.npy", np.arange(0, 201, 8))
+    summary = compare_file(*files(p, q, target), groups=tmp_path / "groups.npy").summary
+    nll = specification(p, q, target)
+    slopes = np.exp(nll["nll_q"].mean()) * nll["nll_q"] - np.exp(nll["nll_p"].mean()) * nll["nll_p"]
+    for name, values in (
+        ("nll_change", nll["nll_q"] - nll["nll_p"]), ("nll_p", nll["nll_p"])
+    ):  # fmt: skip
+        error = clustered_error(values.reshape(25, 8).sum(1), np.full(25, 8))
+        assert summary.estimates[name].clustered_error == pytest.approx(error, rel=1e-9)
+    error = clustered_error(slopes.reshape(25, 8).sum(1), np.full(25, 8))
+    assert summary.perplexity_difference.clustered_error == pytest.approx(error, rel=1e-9)
+    ratio, change = summary.perplexity_ratio, summary.estimates["nll_change"]
+    assert ratio.clustered_error == pytest.approx(ratio.mean * change.clustered_error)
+
+
+def test_errors_by_sequence_do_not_depend_on_how_many_are_summed_at_once(
+    files, tmp_path, monkeypatch
+):
+    np.save(tmp_path / "groups.npy", np.random.default_rng(1).integers(0, 9, 200))
+    paths = files(*make(200, 30))
+    found = []
+    for most in (1 << 20, 4 * 8 * 9, 1):
+        monkeypatch.setattr("klce.scoring.comparison._SUMS_BYTES", most)
+        found.append(compare_file(*paths, groups=tmp_path / "groups.npy").summary)
+    assert found[0] == found[1] == found[2]
+
+
+def test_equal_models_and_impossible_labels_have_what_there_is(files):
+    p, _, target = make(40, 6, dtype=np.float64)
+    summary = compare_file(*files(p, p, target)).summary
+    assert summary.nll_correlation == pytest.approx(1)
+    assert summary.perplexity_difference.mean == summary.perplexity_difference.error == 0
+    assert summary.perplexity_ratio.mean == 1
+    assert summary.rms_target_prob_change.mean == 0
+    q = p.copy()
+    q[3, target[3]] = -np.inf
+    comparison = compare_file(*files(p, q, target))
+    assert comparison.summary.perplexity_q.mean == np.inf
+    json.dumps(comparison.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_each_model_is_read_for_itself_only_for_what_both_do_not_have(files, monkeypatch, labelled):
+    asked = []
+    real = klce.score
+
+    def score(logits, *args, want, **options):
+        asked.append({*want} if len(logits) else set())
+        return real(logits, *args, want=want, **options)
+
+    monkeypatch.setattr(klce, "score", score)
+    compare_file(*files(*make(20, 5, dtype=np.float64))[: 3 if labelled else 2])
+    assert [want for want in asked if want] == [{"nll", "greedy_match"}] * (2 * labelled)
 
 
 def test_overlap_of_the_top_k(files, tmp_path):
@@ -188,19 +294,6 @@ def test_saturated_rows(saturated, tmp_path):
     assert score_file(P, TARGETS).summary.saturated is None
 
 
-def test_target_prob_change_keeps_small_changes():
-    table = np.zeros(4, [("nll_p", "f8"), ("nll_q", "f8")])
-    table["nll_p"] = [1.0, 1.0, np.inf, 2.0]
-    table["nll_q"] = [1.0 + 1e-12, 2.0, 1.0, np.inf]
-    expected = [
-        np.exp(-1) * np.expm1(1.0 - (1.0 + 1e-12)),
-        np.exp(-2) - np.exp(-1),
-        np.exp(-1),
-        -np.exp(-2),
-    ]
-    np.testing.assert_allclose(target_prob_change(table), expected, rtol=1e-12)
-
-
 def test_rows_that_do_not_count(files, tmp_path):
     p, q, target = make(30, 5, dtype=np.float64)
     p[3, 2] = np.nan
@@ -248,6 +341,8 @@ def test_the_size_of_a_block_changes_no_bit(files, tmp_path):
         ({"q": "narrow.npy"}, "20 rows of 4 classes"),
         ({"top_k": 6}, "top_k must be from 0 to the 5 classes"),
         ({"top_k": 2, "compat": "llama.cpp"}, "top_k belongs to the exact comparison"),
+        ({"temperature": 2, "compat": "llama.cpp"}, "temperature belongs to the exact comparison"),
+        ({"want": ["nll_p"], "out": "o.npy", "compat": "llama.cpp"}, "want belongs to the exact"),
         ({"compat": "torch"}, r"compat must be llama\.cpp, got torch"),
         ({"resume": True}, "resume needs a file for the results"),
         ({"out": "x.txt"}, "not a file type that klce writes"),

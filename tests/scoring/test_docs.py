@@ -16,7 +16,8 @@ from klce._ufuncs import STATISTICS
 from klce.cli import app
 from klce.scoring import llama_cpp
 from klce.scoring.columns import row_dtype as columns_of_scores
-from klce.scoring.comparison import row_dtype as columns_of_comparisons
+from klce.scoring.compare_columns import OWN
+from klce.scoring.compare_columns import row_dtype as columns_of_comparisons
 from klce.scoring.optional import EXTRAS
 
 ROOT = Path(__file__).parents[2]
@@ -92,9 +93,10 @@ def test_every_option_is_documented():
 def test_every_column_is_documented_with_its_dtype():
     _, score, compare, compat = PAGE.split("| column of `--out` | dtype | unit | |")
     everything = {"want": tuple(STATISTICS["score"]), "top_k": 2, "candidates": 2, "classes": 3}
+    compared = {"want": (*STATISTICS["compare"], *OWN), "top_k": 2, "classes": 3}
     for text, columns in (
         (score, columns_of_scores("f4", labelled=True, cut_off=True, **everything)),
-        (compare, columns_of_comparisons("f4", labelled=True, cut_off=True, top_k=2)),
+        (compare, columns_of_comparisons("f4", labelled=True, cut_off=True, **compared)),
         (compat, llama_cpp.COLUMNS),
     ):
         table, _, _ = text.partition("\n\n")

@@ -52,6 +52,11 @@ SCORE, COMPARE = (
         (COMPARE, (50_000, 1000), "<f4", False, 256),
         (COMPARE, (300, 128_256), "<f4", False, 256),
         ("compare_file('p.npy', 'q.npy', report='r.html')", (2_000_000, 2), "<f4", False, 256),
+        ("compare_file('p.npy', 'q.npy', memory=30_000_000)", (1, 30_000_000), "<f4", False, 30),
+        (
+            "compare_file('p.npy', 'q.npy', 't.npy', groups='offsets.npy')",
+            (2_000_000, 2), "<f4", False, 200,
+        ),
         (
             "compare_file('p.npy', 'q.npy', 't.npy', compat='llama.cpp')",
             (40_000, 1000), "<f4", False, 256,
@@ -67,6 +72,7 @@ def test_memory_is_bounded(tmp_path, monkeypatch, job, shape, dtype, fortran_ord
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)
     np.save("t.npy", np.zeros(shape[0], np.int8))
+    np.save("offsets.npy", np.arange(shape[0] + 1))
     command = [sys.executable, "-c", MEASURED, job]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     count, begin, peak = map(float, done.stdout.split())

@@ -40,6 +40,77 @@ def test_rows_are_those_of_klce_score_to_the_bit(files):
     assert summary.mean_nll == pytest.approx(expected.nll.mean(dtype=float), rel=1e-12)
 
 
+BOTH = {
+    "want": ("total_variation", "cross_entropy", "target_log_prob_change", "same_argmax"),
+    "top_k": 4,
+    "temperature": 1.7,
+}
+EACH = ("rank", "margin", "entropy")
+
+
+def compare(out, **options):
+    return compare_file("logits.npy", "q.npy", "targets.npy", out=out, **options)
+
+
+def test_rows_of_two_are_those_of_klce_compare_and_of_klce_score(files):
+    own = tuple(f"{name}_{model}" for model in "pq" for name in EACH)
+    compare("out.npy", **BOTH | {"want": (*BOTH["want"], *own)})
+    rows = np.load("out.npy")
+    p, q, target = (np.load(f"{name}.npy") for name in ("logits", "q", "targets"))
+    expected = {
+        **klce.compare(p, q, target, **BOTH | {"want": (*BOTH["want"], "entropy_p", "entropy_q")})
+    }
+    for x, suffix in ((p, "_p"), (q, "_q")):
+        scored = klce.score(x, target, want=("rank", "margin"), temperature=1.7)
+        expected |= {name + suffix: column for name, column in scored.items()}
+    assert {*rows.dtype.names} == {"target", *expected}
+    for name, column in expected.items():
+        assert rows[name].dtype == column.dtype
+        np.testing.assert_allclose(rows[name], column, rtol=1e-6, err_msg=name)
+
+
+def test_the_summary_of_two_does_not_depend_on_what_is_wanted(files):
+    plain = compare("out.npy").summary
+    assert compare("out.npy", want=["rank_q"]).summary == plain
+    assert compare_file("logits.npy", "q.npy", "targets.npy").summary == plain
+    assert compare("out.npy", temperature=2.0).summary != plain
+    assert compare("out.npy", temperature=2.0).to_dict()["temperature"] == 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_comparison_resumed_is_as_uninterrupted(files, suffix):
+    compare(f"whole{suffix}", **BOTH)
+    with pytest.raises(Interrupted):
+        compare(f"parts{suffix}", block_rows=100, progress=stop_after(400), **BOTH)
+    with pytest.raises(InputError, match=r"--temperature was 1\.7"):
+        compare(f"parts{suffix}", resume=True, **BOTH | {"temperature": 1.0})
+    assert compare(f"parts{suffix}", resume=True, block_rows=70, **BOTH).resumed_rows == 400
+    assert (files / f"parts{suffix}").read_bytes() == (files / f"whole{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"want": ["nll"]}, "want must name statistics of kl_divergence, .*, got 'nll'"),
+        ({"want": "nll_p"}, "want must be a collection of names, got 'nll_p'"),
+        ({"want": []}, "want must name at least one statistic"),
+        ({"want": ["top_overlap"]}, 'want must not name "top_overlap" without top_k'),
+        ({"want": ["target_prob_change"], "targets": None}, "without a target"),
+        ({"want": ["rank_q"], "targets": None}, "without a target"),
+        ({"temperature": 0}, "temperature must be from 1e-6 to 1e6, got 0"),
+        ({"out": None, "want": ["nll_p"]}, "want needs a file for the results"),
+    ],
+)
+def test_a_comparison_refused(files, options, message):
+    before = sorted(files.iterdir())
+    with pytest.raises(InputError, match=message):
+        compare_file(
+            **{"p": "logits.npy", "q": "q.npy", "targets": "targets.npy", "out": "out.npy"}
+            | options
+        )
+    assert sorted(files.iterdir()) == before
+
+
 def test_options_may_be_numbers_of_numpy(files):
     score("a.npy", top_k=2, temperature=0.5, candidates=[3], ignore_index=-1)
     two, minus_one = np.int64(2), np.int64(-1)

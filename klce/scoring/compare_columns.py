@@ -1,0 +1,100 @@
+"""The columns of compared rows: of the summary and the page, and of what is asked for."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+import klce
+from klce._ufuncs import STATISTICS
+from klce.scoring.errors import InputError, in_one_sentence
+
+COMPARED = (
+    "kl_divergence",
+    "reverse_kl_divergence",
+    "js_divergence",
+    "total_variation",
+    "expected_agreement",
+    "entropy_p",
+    "entropy_q",
+    "target_log_prob_change",
+    "target_prob_change",
+    "same_argmax",
+)
+"""The statistics of `klce.compare` that the summary is made of."""
+
+SUMMED = (*COMPARED, "nll_p", "nll_q", "greedy_match_p", "greedy_match_q")
+"""Those and the statistics of `klce.score` that it takes: of labels alone."""
+
+SHOWN = (
+    *COMPARED, "nll_p", "nll_q", "max_log_prob_p", "max_log_prob_q", "argmax_p", "argmax_q"
+)  # fmt: skip
+"""The statistics that a page shows, or that results have if no others are asked for."""
+
+OWN = tuple(
+    name + suffix
+    for name in STATISTICS["score"]
+    for suffix in ("_p", "_q")
+    if name + suffix not in STATISTICS["compare"]
+)
+"""What `klce.score` tells of P and of Q."""
+
+_OF_LABELS = (
+    "target_log_prob_change", "target_prob_change", "nll_p", "nll_q", "greedy_match_p",
+    "greedy_match_q",
+)  # fmt: skip
+
+
+def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
+    """Return the statistics that rows have, with labels or without."""
+    return tuple(name for name in statistics if labelled or name not in _OF_LABELS)
+
+
+def compared_of(names: tuple[str, ...]) -> list[str]:
+    """Return those of the columns that `klce.compare` tells."""
+    return [name for name in names if name in STATISTICS["compare"]]
+
+
+def own_of(names: tuple[str, ...], suffix: str) -> list[str]:
+    """Return what `klce.score` tells of P (suffix ``_p``) or Q for those of the columns."""
+    return [name.removesuffix(suffix) for name in names if name in OWN and name.endswith(suffix)]
+
+
+def row_dtype(
+    dtype: DTypeLike,
+    *,
+    labelled: bool,
+    cut_off: bool = False,
+    classes: int = 1,
+    want: tuple[str, ...] | None = None,
+    top_k: int = 0,
+    temperature: float = 1.0,
+) -> np.dtype[Any]:
+    """Return the columns of a comparison's per-row results, in nats, for logits of `dtype`.
+
+    They are those of `klce.compare` and, with ``_p`` and ``_q`` behind, of `klce.score`: the
+    statistics that are wanted, by default `SHOWN`. Where there are labels, ``target`` is the first.
+    Where P comes from a file whose log-probabilities are cut off, ``floor_classes`` counts those
+    that are, and the row is ``saturated`` if its label is one.
+    """
+    names = those_of(SHOWN, labelled=labelled) if want is None else want
+    for name in names:
+        if name not in STATISTICS["compare"] and name not in OWN:
+            known = ", ".join((*STATISTICS["compare"], *OWN))
+            raise InputError(f"want must name statistics of {known}, got {name!r}")
+    none = np.empty((0, classes), dtype)
+    target = np.empty(0, np.int64) if labelled else None
+    with in_one_sentence():
+        told = {
+            **klce.compare(
+                none, none, target, want=compared_of(names), top_k=top_k, temperature=temperature
+            )
+        }
+        for suffix in ("_p", "_q"):
+            scored = klce.score(none, target, want=own_of(names, suffix), temperature=temperature)
+            told |= {name + suffix: column for name, column in scored.items()}
+    columns: list[Any] = [("target", np.int64)] if labelled else []
+    columns += [(name, column.dtype) for name, column in told.items()]
+    if cut_off:
+        columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
+    return np.dtype(columns)
