@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.comparison import (
+    FOLLOWING,
     MEASURES,
     ComparisonSummary,
     Estimate,
@@ -62,6 +63,8 @@ class Pictures:
     ----------
     kl : Histogram
         Rows by KL(P||Q), in bins that are equally wide on a logarithmic scale.
+    below : int
+        Rows of a KL(P||Q) below these bins, such as 0, which are counted in the first.
     by_entropy, by_position : Density
         KL(P||Q) against the entropy of P and along the position.
     change : Histogram or None
@@ -75,6 +78,7 @@ class Pictures:
     """
 
     kl: Histogram
+    below: int
     by_entropy: Density
     by_position: Density
     change: Histogram | None
@@ -121,9 +125,11 @@ def gather(
     changes = HistogramSums(np.linspace(-change_top, change_top, 2 * BINS + 2))
     calibrations = CalibrationSums(), CalibrationSums()
     positions = Positions(leading_shape, groups)
+    below = 0
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))[counts]
         table = table[counts]
+        below += int((table["kl_divergence"] < kl_edges[0]).sum())
         kl.add(table["kl_divergence"])
         entropy.add(table["entropy_p"], table["kl_divergence"])
         position.add(places, table["kl_divergence"])
@@ -134,6 +140,7 @@ def gather(
                 sums.add(table["max_log_prob" + suffix], right)
     return Pictures(
         kl=kl.finish(),
+        below=below,
         by_entropy=entropy.finish(),
         by_position=position.finish(),
         change=changes.finish() if labelled else None,
@@ -192,12 +199,16 @@ def _means(summary: ComparisonSummary, grouped: bool) -> Table:
     return Table(
         "Means",
         "With their standard errors"
-        + (", as if rows were independent and clustered by sequence." if grouped else "."),
+        + (", as if rows were independent and clustered by sequence." if grouped else ".")
+        + (" What follows from those of the labels is last." if summary.following else ""),
         ("value of a row", "mean", "error", *(["clustered"] if grouped else [])),
         [
-            line(label, summary.estimates[name])
-            for name, label in MEASURES.items()
-            if name in summary.estimates and name != "squared_target_prob_change"
+            *(
+                line(label, summary.estimates[name])
+                for name, label in MEASURES.items()
+                if name in summary.estimates and name != "squared_target_prob_change"
+            ),
+            *(line(FOLLOWING[name], found) for name, found in summary.following.items()),
         ],
     )
 
@@ -235,11 +246,14 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
 
 
 def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
-    infinite = left_out(summary.infinite, "KL(P||Q)")
+    notes = left_out(summary.infinite, "KL(P||Q)")
+    if pictures.below:
+        least, rows = pictures.kl.edges[0], "row" if pictures.below == 1 else "rows"
+        notes += f" {pictures.below:,} {rows} of less than {least:.0e}, or 0, shown there."
     found = [
         draw(
             "How far apart the rows are",
-            f"Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.{infinite}",
+            f"Rows by their KL(P||Q), on a logarithmic scale, and its percentiles.{notes}",
             lambda axes, colours: _draw_kl(
                 axes, colours, pictures.kl, summary.kl_divergence_quantiles
             ),
@@ -247,14 +261,14 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
         draw(
             "Divergence against entropy",
             "KL(P||Q) by the entropy of P: is Q wrong where P is sure, or where P is in doubt? "
-            f"The line is the mean.{infinite}",
+            f"The line is the mean.{notes}",
             lambda axes, colours: _draw_density(
                 axes, colours, pictures.by_entropy, "entropy of P (nats)"
             ),
         ),
         draw(
             "Divergence along the position",
-            f"KL(P||Q) by the {pictures.positions}. The line is the mean.{infinite}",
+            f"KL(P||Q) by the {pictures.positions}. The line is the mean.{notes}",
             lambda axes, colours: _draw_density(
                 axes, colours, pictures.by_position, pictures.positions
             ),

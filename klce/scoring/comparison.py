@@ -41,7 +41,7 @@ FOLLOWING = {
     "perplexity_q": "perplexity of Q",
     "perplexity_ratio": "perplexity of Q / that of P",
     "perplexity_difference": "perplexity of Q - that of P",
-    "rms_target_prob_change": "root of the mean square of that change",
+    "rms_target_prob_change": "root of the mean square of the label's change",
 }
 """What follows from the means where there are labels: attributes of `ComparisonSummary`."""
 

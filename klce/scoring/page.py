@@ -36,6 +36,9 @@ _THEMES = {
     },
 }  # fmt: skip
 
+_LABEL_WIDTH = 1 / 20
+"""What the name of a line takes of the width of a picture."""
+
 Colours = dict[str, str]
 
 
@@ -163,22 +166,34 @@ def draw_histogram(
     quantiles: Sequence[float],
     shown: Sequence[float],
 ) -> None:
-    """Draw rows in bins, and those of the quantiles at `QUANTILES` that are to be shown."""
+    """Draw rows in bins, and those of the quantiles at `QUANTILES` that are to be shown.
+
+    Where lines are so near that their names would overprint, one place has them all.
+    """
     edges = histogram.edges
     axes.stairs(histogram.counts, edges, fill=True, color=colours["p"], alpha=0.75)
     axes.set_xlabel(label)
     axes.set_ylabel("rows")
     if not histogram.counts.any():
         axes.set_yticks([])  # a scale of none would go below 0
+    labels: list[tuple[float, float, str]] = []
     for fraction in shown:
         value = quantiles[QUANTILES.index(fraction)]
         if not math.isfinite(value):
             continue
         value = min(max(value, float(edges[0])), float(edges[-1]))
         axes.axvline(value, color=colours["q"], linewidth=1.2)
+        # Bins are equally wide on the axis, so that places are counted in them.
+        place = float(np.interp(value, edges, np.linspace(0, 1, len(edges))))
+        name = quantile_name(fraction)
+        if labels and place - labels[-1][0] < _LABEL_WIDTH:
+            name = f"{labels[-1][2]}, {name}"
+            place, value, _ = labels.pop()
+        labels.append((place, value, name))
+    for _, value, name in labels:
         axes.text(
-            value, 1.01, quantile_name(fraction), transform=axes.get_xaxis_transform(), rotation=45,
-            ha="left", va="bottom", fontsize=9, color=colours["q"],
+            value, 1.01, name, transform=axes.get_xaxis_transform(), rotation=45, ha="left",
+            va="bottom", fontsize=9, color=colours["q"],
         )  # fmt: skip
 
 

@@ -11,7 +11,8 @@ import pytest
 import klce
 from klce.scoring import InputError, Interrupted, compare_file, page, score_file
 from klce.scoring.compare_page import gather
-from klce.scoring.histograms import Calibration
+from klce.scoring.distribution import QUANTILES
+from klce.scoring.histograms import Calibration, Histogram
 from klce.scoring.readers import open_reader
 from klce.scoring.score_page import gather as gather_scores
 
@@ -257,6 +258,43 @@ def test_infinite_divergences_are_left_out_of_the_pictures(tmp_path, one_theme):
         assert np.nansum(density.mean * shown) == pytest.approx(finite.sum())
     text = (tmp_path / "c.html").read_text()
     assert text.count("100 rows of infinite KL(P||Q) left out.") == 3 * 2
+
+
+def test_rows_that_are_equal_are_told_of(tmp_path, one_theme):
+    p = np.random.default_rng(0).normal(size=(30, 9))
+    q = p.copy()
+    q[:4] += np.random.default_rng(1).normal(size=(4, 9))
+    for name, logits in (("p", p), ("q", q)):
+        np.save(tmp_path / f"{name}.npy", logits)
+    paths = {"out": tmp_path / "out.npy", "report": tmp_path / "r.html"}
+    compare_file(tmp_path / "p.npy", tmp_path / "q.npy", **paths)
+    found = gather(np.load(tmp_path / "out.npy"), (30,), -100, None)
+    assert (found.below, found.kl.counts[0], found.kl.counts.sum()) == (26, 26, 30)
+    text = (tmp_path / "r.html").read_text()
+    assert text.count("26 rows of less than 1e-12, or 0, shown there.") == 3 * 2
+    compare_file(tmp_path / "p.npy", tmp_path / "p.npy", **paths)
+    assert "30 rows of less than 1e-12, or 0" in (tmp_path / "r.html").read_text()
+    compare_file(EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", **paths)
+    assert "rows of less than" not in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ((0.0, 0.0, 0.0, 0.0), ["median, 90 %, 99 %, 99.9 %"]),
+        ((0.1, 0.5, 0.52, 0.9), ["median", "90 %, 99 %", "99.9 %"]),
+        ((0.1, 0.3, 0.5, np.inf), ["median", "90 %", "99 %"]),
+    ],
+)
+def test_names_of_percentiles_do_not_overprint(values, names):
+    figure = pytest.importorskip("matplotlib.figure").Figure(figsize=(6.4, 4.0))
+    axes, shown = figure.subplots(), (0.5, 0.9, 0.99, 0.999)
+    quantiles = np.zeros(len(QUANTILES))
+    for fraction, value in zip(shown, values, strict=True):
+        quantiles[QUANTILES.index(fraction)] = value
+    histogram = Histogram(np.linspace(0, 1, 61), np.ones(60, int))
+    page.draw_histogram(axes, page._THEMES["light"], histogram, "x", quantiles, shown)
+    assert [text.get_text() for text in axes.texts] == names
 
 
 def test_expected_calibration_error():
