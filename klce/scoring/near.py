@@ -12,6 +12,8 @@ NEAR = 2.0**-5
 
 _CLASSES_AT_ONCE = 1 << 18
 
+_CHANGES = ("target_log_prob_change", "target_prob_change")
+
 
 def refine(
     table: NDArray[Any],
@@ -34,65 +36,53 @@ def refine(
         for start in range(0, classes, _CLASSES_AT_ONCE)
     ]
     step = max(1, _CLASSES_AT_ONCE // classes)
+    # Memory that is used again and again: that of new arrays comes page by page.
+    room = np.empty((2, min(step, len(near)), min(classes, _CLASSES_AT_ONCE) + 1))
     for start in range(0, len(near), step):
         rows = near[start : start + step]
-        wide = _Wide(p, rows, pieces, temperature), _Wide(q, rows, pieces, temperature)
-        variation = np.zeros(len(rows))
-        change = np.full(len(rows), np.nan)
         label = np.full(len(rows), -1) if target is None else target[rows]
         label = np.where(label == ignore_index, -1, label)
+        (others_p, shares_p), (others_q, shares_q) = (
+            _others(x, rows, pieces, temperature) for x in (p, q)
+        )
+        variation = np.zeros(len(rows))
+        changes = np.full((2, len(rows)), np.nan)
         for number, piece in enumerate(pieces):
-            difference = wide[1].probs(number)
-            difference -= wide[0].probs(number)
-            here = np.flatnonzero((piece.start <= label) & (label < piece.stop))
-            change[here] = difference[here, label[here] - piece.start]
-            variation += np.abs(difference, out=difference).sum(axis=1)
-        table["total_variation"][rows] = variation / 2
+            # The other pieces are one class more, whose own part is taken out again.
+            width = piece.stop - piece.start
+            wide = room[:, : len(rows), : width + 1]
+            for values, x, others in zip(wide, (p, q), (others_p, others_q), strict=True):
+                values[:, :width] = x[rows, piece]
+                values[:, width] = temperature * others[:, number]
+            here = (piece.start <= label) & (label < piece.stop)
+            found = klce.compare(
+                wide[0],
+                wide[1],
+                np.where(here, label - piece.start, -1),
+                want=("total_variation", *(() if target is None else _CHANGES)),
+                temperature=temperature,
+                ignore_index=-1,
+            )
+            variation += found["total_variation"]
+            variation -= np.abs(shares_q[:, number] - shares_p[:, number]) / 2
+            if target is not None:
+                changes[:, here] = [found[name][here] for name in _CHANGES]
+        table["total_variation"][rows] = np.maximum(variation, 0)
         if target is not None:
-            table["target_prob_change"][rows] = change
-            with np.errstate(invalid="ignore"):
-                change = wide[1].at(label) - wide[0].at(label)
-            change -= wide[1].normalizer - wide[0].normalizer
-            table["target_log_prob_change"][rows] = np.where(label < 0, np.nan, change)
+            for name, values in zip(_CHANGES, changes, strict=True):
+                table[name][rows] = values
 
 
-class _Wide:
-    """Some rows of logits in float64, piece by piece.
-
-    Attributes
-    ----------
-    normalizer : ndarray
-        The logarithm of the sum of exponentials of each row.
-    """
-
-    def __init__(
-        self, x: NDArray[Any], rows: NDArray[np.intp], pieces: list[slice], temperature: float
-    ) -> None:
-        self._x, self._rows, self._pieces, self._t = x, rows, pieces, temperature
-        self._number, self._values = -1, np.empty((0, 0))
-        parts = np.stack([self._logsumexp(number) for number in range(len(pieces))], axis=-1)
-        self.normalizer = klce.logsumexp(parts, axis=-1)
-        self._weights = klce.softmax(parts, axis=-1)
-
-    def _piece(self, number: int) -> NDArray[np.float64]:
-        if number != self._number:  # else it is the last one, or the only one
-            piece = self._x[self._rows, self._pieces[number]]
-            self._number, self._values = number, piece.astype(np.float64)
-        return self._values
-
-    def _logsumexp(self, number: int) -> NDArray[np.float64]:
-        scored = klce.score(self._piece(number), want=("logsumexp",), temperature=self._t)
-        return scored["logsumexp"]
-
-    def probs(self, number: int) -> NDArray[np.float64]:
-        """Return the probabilities of a piece's classes."""
-        probs = klce.softmax(self._piece(number), axis=-1, temperature=self._t)
-        if len(self._pieces) > 1:
-            weights = self._weights[:, number]
-            probs *= weights[:, None]
-            probs[weights == 0] = 0  # where a piece of impossible classes has nan
-        return np.asarray(probs)
-
-    def at(self, label: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the label's logit of each row."""
-        return self._x[self._rows, label].astype(np.float64) / self._t
+def _others(
+    x: NDArray[Any], rows: NDArray[np.intp], pieces: list[slice], temperature: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the log-sum-exp of all other pieces for each, and each one's share of the whole."""
+    if len(pieces) == 1:
+        return np.full((len(rows), 1), -np.inf), np.ones((len(rows), 1))
+    parts = np.empty((len(rows), len(pieces)))
+    for number, piece in enumerate(pieces):
+        values = x[rows, piece].astype(np.float64)
+        found = klce.score(values, want=("logsumexp",), temperature=temperature)
+        parts[:, number] = found["logsumexp"]
+    others = [klce.logsumexp(np.delete(parts, i, axis=1), axis=-1) for i in range(len(pieces))]
+    return np.stack(others, axis=1), klce.softmax(parts, axis=-1)
