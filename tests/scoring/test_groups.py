@@ -159,6 +159,15 @@ def test_clusters_of_one_row_have_the_usual_error():
     assert clustered_error(values, np.ones(50, int)) == pytest.approx(usual, rel=1e-12)
 
 
+def test_clusters_without_rows_do_not_count():
+    values = np.random.default_rng(0).normal(size=50)
+    some = np.arange(50) % 3 > 0
+    expected = clustered_error(values[some], np.ones(some.sum(), int))
+    found = clustered_error(np.where(some, values, 0), some.astype(int))
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert math.isnan(clustered_error(np.array([0.0, 1.0]), np.array([0, 3])))
+
+
 def test_equal_rows_in_clusters_have_the_error_of_the_clusters():
     values = np.random.default_rng(0).normal(size=10)
     usual = values.std(ddof=1) / np.sqrt(10)
