@@ -4,6 +4,7 @@ import itertools
 import math
 from functools import lru_cache
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -365,6 +366,49 @@ def test_scales_far_apart(dtype, isa):
                 found = klce.kl_divergence(a, b)
             rtol = RELATIVE[dtype is np.float64]
             np.testing.assert_allclose(found, kl_of_wide(a, b), rtol=rtol)
+
+
+@ISA
+@pytest.mark.parametrize(
+    ("dtype", "p", "q"),
+    [
+        (np.float32, 8, 1e-45),
+        (np.float32, 1000, 1.2e-38),
+        (np.float32, 1e6, 1e-33),
+        (np.float32, 1e10, 1e-35),
+        (np.float32, 1e30, 1e-45),
+        (np.float64, 1e5, 1e-306),
+        (np.float64, 1e200, 1e-200),
+    ],
+)
+def test_quotients_below_the_normal_numbers(dtype, p, q, isa):
+    rows = np.array([[p, 0], [q, p]], dtype)
+    expected = np.log1p(rows[0, 0].astype(np.longdouble) / rows[1, 0]).astype(np.float64)
+    with on_isa(isa):
+        for repeat in (1, 17):
+            found = klce.kl_divergence(np.tile(rows[0], (repeat, 1)), rows[1])
+            np.testing.assert_allclose(found, expected, rtol=RELATIVE[dtype is np.float64])
+
+
+@ISA
+@DTYPE
+def test_nothing_in_q_beside_next_to_nothing_in_p(dtype, isa):
+    least = ml_dtypes.finfo(dtype).smallest_subnormal
+    with on_isa(isa):
+        for scale in (1, 0.05, 1e-3):
+            q = np.array([scale, 0], dtype)
+            assert klce.kl_divergence(np.array([1, least], dtype), q) == np.inf
+        for little in (least, 2 * least, 0.5 * least):  # the last is 0
+            assert np.isnan(klce.kl_divergence(np.array([little, 0], dtype), np.zeros(2, dtype)))
+
+
+@ISA
+def test_many_subnormal_classes(isa):
+    p = np.array([2e-29] + [1e-38] * 1000, np.float32)
+    q = np.array([2e-29] + [5e-39] * 1000, np.float32)
+    with on_isa(isa):
+        found = klce.kl_divergence(p, q)
+    np.testing.assert_allclose(found, kl_of_wide(p, q), rtol=RELATIVE[0])
 
 
 @ISA

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klce
-from klce.scoring import kld, llama_cpp, near
+from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.columns import names_of
 from klce.scoring.compare_columns import (
@@ -464,8 +464,6 @@ def compare_block(
     )
     for name, column in compared.items():
         table[name] = column
-    if table.dtype["total_variation"] != np.float64:
-        near.refine(table, p, q, target, ignore_index, temperature)
     # What the two do not have together, but each for itself: nothing, unless it is asked for or
     # there are labels.
     for logits, suffix in ((p, "_p"), (q, "_q")):

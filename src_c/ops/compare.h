@@ -9,7 +9,10 @@
  *     JS          as js_logits.h
  * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and
  * an entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p,
- * is taken out of the divergences at the end. */
+ * is taken out of the divergences at the end, and of the offset.
+ *
+ * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
+ * a third sweep does what the second did, from the offset that is right. */
 
 /* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5
  * to 9 y's: of no more than one moment, since squares would stand in y's first. */
@@ -24,7 +27,8 @@ enum {
     K(JS),
     K(VARIATION),
     K(AGREEMENT),
-    K(COMPARE_DRIFT)
+    K(COMPARE_DRIFT),
+    K(AGAIN) = K(NEAR_DRIFT) /* whether there is a third sweep; its place is free by then */
 };
 _Static_assert(FIELD(COMPARE_DRIFT) < FIELD(NEAR_TERMS), "what near_logits.h leaves stays");
 _Static_assert(FIELD(WEIGHTED) < FIELD(COMPARE_Q), "y's fields stand behind x's");
@@ -41,6 +45,9 @@ enum {
     K(COMPARE_INTEGERS)
 };
 
+/* Of the total variation, what the drift may be without a third sweep. */
+#define DRIFT_SHOWN (KLCE_REAL_IS_F64 ? 0x1p-45 : 0x1p-22)
+
 /* Whether a sum is asked for beside that of KL(p||q). */
 KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
 {
@@ -49,10 +56,14 @@ KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
            WANTS(want, compare_total_variation) || WANTS(want, compare_expected_agreement);
 }
 
-/* Whether KL(p||q) is asked for, and nothing else that takes the second sweep. */
+/* Whether KL(p||q) is asked for, or the drift, which comes with it; and nothing else that takes the
+ * second sweep. */
 KLCE_INLINE int K(needs_kl_alone)(int64_t want)
 {
-    return (WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy)) &&
+    int needs_drift =
+        WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change);
+    return (needs_drift || WANTS(want, compare_kl_divergence) ||
+            WANTS(want, compare_cross_entropy)) &&
            !K(needs_more_than_kl)(want);
 }
 
@@ -110,8 +121,17 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
     {
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
-        store_f64(state + FIELD(NEAR_TERMS) + i, K(near_kl)(c, state, i));
+        v_f64 near = K(near_kl)(c, state, i), drift = K(near_drift)(c, state, i);
+        m_f64 is_near = eq_f64(near, near);
+        store_f64(state + FIELD(NEAR_TERMS) + i, near);
         K(relate_logits)(c, state, other, i);
+        /* The guess and the drift hold more digits than the rows' sums. */
+        twofold offset =
+            two_sum(K(state)(state, K(NEAR_GUESS), i), set_f64(c->t) * log1p_f64(drift));
+        v_f64 high = select_f64(is_near, offset.high, K(state)(state, K(OFFSET), i));
+        v_f64 low = select_f64(is_near, offset.low, K(state)(state, K(OFFSET_LOW), i));
+        store_f64(state + FIELD(OFFSET) + i, high);
+        store_f64(state + FIELD(OFFSET_LOW) + i, low);
     }
 }
 
@@ -197,10 +217,10 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     if (K(needs_more_than_kl)(want))
         K(sum_all_terms)(call, row, low, high, state, want);
-    else if (!isnan(state[FIELD(NEAR_TERMS)]))
-        state[FIELD(KL)] = state[FIELD(COMPARE_DRIFT)] = 0;
-    else if (K(needs_kl_alone)(want))
+    else if (K(needs_kl_alone)(want) && isnan(state[FIELD(NEAR_TERMS)]))
         K(sum_kl_terms)(call, row, low, high, state);
+    else
+        state[FIELD(KL)] = state[FIELD(COMPARE_DRIFT)] = 0;
 }
 
 static void K(compare_add)(const klce_call *call, double *into, const double *from)
@@ -208,6 +228,40 @@ static void K(compare_add)(const klce_call *call, double *into, const double *fr
     (void)call;
     for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
         into[k * KLCE_TILE] += from[k * KLCE_TILE];
+}
+
+/* Takes the drift out of the offset, and finds the rows whose total variation it shows in. */
+static void K(compare_settle)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    int varies = WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_total_variation);
+    (void)row;
+    EACH_STATE(i, count)
+    {
+        v_f64 zero = set_f64(0), one = set_f64(1), scale = K(of_probabilities)(c, state, i);
+        v_f64 s = K(state)(state, K(COMPARE_DRIFT), i) * scale, size = max_f64(s, -s);
+        s = select_f64(lt_f64(size, set_f64(0.5)), s, zero); /* of a row that is one */
+        twofold offset = two_sum(K(state)(state, K(OFFSET), i), set_f64(c->t) * log1p_f64(s));
+        store_f64(state + FIELD(OFFSET) + i, offset.high);
+        store_f64(state + FIELD(OFFSET_LOW) + i, K(state)(state, K(OFFSET_LOW), i) + offset.low);
+        store_f64(state + FIELD(RATIO) + i, K(state)(state, K(RATIO), i) / (one + s));
+        v_f64 shown = K(state)(state, K(VARIATION), i) * scale * set_f64(DRIFT_SHOWN);
+        v_f64 again = select_f64(lt_f64(shown, size), one, zero);
+        store_f64(state + FIELD(AGAIN) + i, varies ? again : zero);
+    }
+}
+
+static void K(compare_sweep_again)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                   ptrdiff_t high, double *state)
+{
+    if (state[FIELD(AGAIN)] != 0)
+        K(sum_all_terms)(call, row, low, high, state, K(wanted)(call, K(COMPARE_WANT)));
+}
+
+static void K(compare_add_again)(const klce_call *call, double *into, const double *from)
+{
+    if (into[FIELD(AGAIN)] != 0) /* else both hold what the second sweep left */
+        K(compare_add)(call, into, from);
 }
 
 /* How many classes are in the top of both rows. */
@@ -249,7 +303,10 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
     EACH_STATE(i, count)
     {
         v_f64 own = load_f64(x + i), other = load_f64(y + i);
-        v_f64 change = (other - own) - K(state)(state, K(OFFSET), i);
+        twofold step = two_sum(other, -own);
+        v_f64 low = step.low - K(state)(state, K(OFFSET_LOW), i);
+        low = select_f64(eq_f64(low, low), low, zero); /* nan of infinite ones */
+        v_f64 change = (step.high - K(state)(state, K(OFFSET), i)) + low;
         v_f64 mass = one + K(rest_of)(c, state, i);
         v_f64 p = exp_f64(&c->f, own - K(state)(state, K(MAX), i), c->t) / mass;
         /* exp(change) - 1 by its series where that is near. */
@@ -324,5 +381,8 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 static const klce_kernel K(compare_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
-             {K(compare_sweep), SHARED(compare_add), K(compare_finish)}},
+             {K(compare_sweep), SHARED(compare_add), SHARED(compare_settle)},
+             {K(compare_sweep_again), SHARED(compare_add_again), K(compare_finish)}},
 };
+
+#undef DRIFT_SHOWN

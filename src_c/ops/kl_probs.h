@@ -34,7 +34,7 @@ KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, p
 KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int normalize)
 {
     K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) d = q - p, q_normal = q, lift = zero, own = p, other = q;
+    K(v) d = q - p, q_normal = q, high_q = q, lift = zero, own = p, other = q;
     K(v) inverse = one / (special ? K(max)(tiny, p) : p);
     K(m) is_raised = K(lt)(p, K(set)(SMALL));
     if (special == K(SMALL_ONES)) {
@@ -43,6 +43,10 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
         K(m) low_q = K(lt)(q, tiny);
         q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
         lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
+        /* Nor is its quotient subnormal then, for p up to VAST. */
+        K(m) small_q = K(lt)(q, K(set)(SMALL));
+        high_q = q_normal * K(select)(small_q, K(set)(RAISED), one);
+        lift = lift + K(select)(small_q, K(set)(RAISE), zero);
         /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is
          * far from p, and d is no problem. */
         is_raised = K (and)(is_raised, K(lt)(q, one));
@@ -51,7 +55,7 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
         other = q_normal * up;
         d = K(select)(is_raised, K(raised)(q) - own, d);
     }
-    K(log_parts) parts = K(log_reduce)(q_normal * inverse);
+    K(log_parts) parts = K(log_reduce)(high_q * inverse);
     K(v) k = K(float_of)(parts.k) - lift;
     if (special == K(SMALL_ONES))
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
@@ -165,16 +169,22 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
     double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
     for (ptrdiff_t i = 0; i < n; i += 8) {
         double mass[8] = {0}, u[8] = {0}, gap[8];
-        double quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, log[8];
+        double quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, log[8]; /* of fractions, and */
+        int exponent[8] = {0};
         ptrdiff_t count = KLCE_LESSER(8, n - i);
         for (ptrdiff_t j = 0; j < count; j++) {
-            double scaled = scalbn(K(value)(q[i + j]), q_exponent);
-            mass[j] = scalbn(K(value)(p[i + j]), p_exponent);
+            double own = K(value)(p[i + j]), other = K(value)(q[i + j]);
+            double scaled = scalbn(other, q_exponent);
+            mass[j] = scalbn(own, p_exponent);
+            if (own > 0 && other == 0)
+                return INFINITY;
             double d = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
             drift += d;
             if (mass[j] >= SMALL_P) {
+                int of_own, of_other;
                 u[j] = d / mass[j];
-                quotient[j] = scaled * ratio / mass[j];
+                quotient[j] = frexp(other, &of_other) * ratio / frexp(own, &of_own);
+                exponent[j] = (of_other + q_exponent) - (of_own + p_exponent);
             } else
                 sum += d; /* p = 0, or next to it: the term is q */
         }
@@ -184,7 +194,7 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
         }
         for (ptrdiff_t j = 0; j < count; j++) {
             if (u[j] < -0.5) /* where 1 + u has lost the quotient */
-                gap[j] = u[j] - log[j];
+                gap[j] = u[j] - (log[j] + exponent[j] * 0x1.62e42fefa39efp-1);
             terms[j] += mass[j] >= SMALL_P ? mass[j] * gap[j] : 0;
         }
     }
@@ -197,8 +207,10 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
 /* The share of P below which Q is summed anew: of log1p(Q/P - 1) as many digits are lost as the
  * quotient is below 1, and a KL beyond the gap, 1.8 there, can spare those of a sixteenth. */
 #define SCANT 0x1p-4
-/* The sum below which subnormal probabilities, which count as 0, may be a part of it. */
-#define FAINT (KLCE_REAL_IS_F64 ? 0x1p-960 : 0x1p-96)
+/* The sum below which subnormal probabilities, which count as 0, may be a part of it; and the one
+ * beyond which a quotient q/p may be subnormal. */
+#define FAINT (KLCE_REAL_IS_F64 ? 0x1p-900 : 0x1p-60)
+#define VAST (KLCE_REAL_IS_F64 ? 0x1p100 : 0x1p32)
 
 static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
@@ -211,8 +223,8 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         if (normalize) {
             v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
             v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
-            m_f64 ordinary = and_f64(le_f64(gap, set_f64(1e-12)), le_f64(set_f64(FAINT), mass));
-            any_rare |= any_f64(not_f64(ordinary));
+            m_f64 of_size = and_f64(le_f64(set_f64(FAINT), mass), le_f64(mass, set_f64(VAST)));
+            any_rare |= any_f64(not_f64(and_f64(le_f64(gap, set_f64(1e-12)), of_size)));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl / mass - gap) + (gain - gain);
             store_f64(gaps + i, gap);
@@ -225,8 +237,9 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int known = p_sum > 0 && p_sum < INFINITY && q_sum < INFINITY;
-        int differ = p_sum < FAINT || (!(gaps[i] <= 1e-12) && !(gaps[i] <= result[i]));
-        int scant = q_sum < p_sum * SCANT;
+        int differ =
+            p_sum < FAINT || p_sum > VAST || (!(gaps[i] <= 1e-12) && !(gaps[i] <= result[i]));
+        int scant = q_sum <= p_sum * SCANT;
         if (!known || isnan(state[FIELD(KL_TERMS) + i]) || !(differ || scant))
             continue;
         elem p_room[FEW], q_room[FEW];
@@ -288,6 +301,7 @@ static const klce_kernel K(kl_probs_kernel) = {
 
 #undef SCANT
 #undef FAINT
+#undef VAST
 #undef SUBNORMAL_LIFT
 #undef SMALL_P
 #undef SUBNORMAL_UNIT

@@ -333,13 +333,19 @@ KLCE_INLINE v_f64 K(with_digits)(v_f64 kl, v_f64 size)
     return select_f64(and_f64(digits, number), kl, set_f64(NAN));
 }
 
+/* By how much the second row's sum, at the guess, is more than the first's, as a share of that. */
+KLCE_INLINE v_f64 K(near_drift)(const K(expsum_context) *c, const double *state, int i)
+{
+    v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
+    return K(at_maximum)(c, state, K(NEAR_DRIFT), i) / mass;
+}
+
 /* KL of those sums. */
 KLCE_INLINE v_f64 K(near_kl)(const K(expsum_context) *c, const double *state, int i)
 {
     v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
     v_f64 terms = K(at_maximum)(c, state, K(NEAR_TERMS), i) / mass;
-    v_f64 kl = terms - log1p_gap_f64(K(at_maximum)(c, state, K(NEAR_DRIFT), i) / mass);
-    return K(with_digits)(kl, terms);
+    return K(with_digits)(terms - log1p_gap_f64(K(near_drift)(c, state, i)), terms);
 }
 
 #undef NEAR_STEEPEST

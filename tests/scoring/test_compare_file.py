@@ -7,6 +7,7 @@ import pytest
 
 import klce
 from klce.scoring import InputError, LabelError, compare_file, score_file
+from klce.scoring.distribution import QUANTILES
 from klce.scoring.groups import clustered_error
 from klce.scoring.readers import open_reader
 
@@ -80,7 +81,7 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
     assert set(table.dtype.names) == set(expected)
     tolerance = 1e-12 if dtype == np.float64 else 1e-6
     for name, values in expected.items():
-        # Changes of rows that are not near are good to the last place of the logits.
+        # A change may cancel to next to nothing.
         places = 1e-15 if dtype == np.float64 else 3e-8
         absolute = places if name.endswith("_change") else 0
         np.testing.assert_allclose(table[name], values, rtol=tolerance, atol=absolute, err_msg=name)
@@ -226,6 +227,49 @@ def test_near_rows_keep_their_digits(files, tmp_path, noise):
     np.testing.assert_allclose(
         table["kl_divergence"], expected["kl_divergence"], rtol=1e-6, atol=1e-15
     )
+
+
+@pytest.mark.parametrize("noise", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_changes_of_near_models_to_a_millionth(files, tmp_path, noise):
+    rng = np.random.default_rng(0)
+    p = (3 * rng.standard_normal((200, 1000))).astype(np.float32)
+    q = p + (noise * rng.standard_normal(p.shape)).astype(np.float32)
+    target = rng.integers(0, 1000, len(p))
+    summary = compare_file(*files(p, q, target)).summary
+    log_p, log_q = (x.astype(np.longdouble) for x in (p, q))
+    log_p, log_q = (x - np.log(np.exp(x).sum(1, keepdims=True)) for x in (log_p, log_q))
+    rows = np.arange(len(p)), target
+    nll_change = (log_p - log_q)[rows].astype(float)
+    change = (np.exp(log_q) - np.exp(log_p))[rows].astype(float)
+    for name, values in (("nll_change", nll_change), ("target_prob_change", change)):
+        estimate = summary.estimates[name]
+        # A mean may cancel: it is as good as its terms.
+        places = 1e-6 * np.abs(values).mean()
+        assert estimate.mean == pytest.approx(values.mean(), rel=1e-6, abs=places), name
+        assert estimate.error == pytest.approx(values.std() / np.sqrt(len(p) - 1), rel=1e-6), name
+    assert summary.rms_target_prob_change.mean == pytest.approx(
+        np.sqrt(np.mean(change * change)), rel=1e-6
+    )
+    places = 1e-6 * np.abs(change).mean()
+    np.testing.assert_allclose(
+        summary.target_prob_change_quantiles, np.quantile(change, QUANTILES), rtol=1e-6, atol=places
+    )
+    ratio = summary.perplexity_ratio.mean
+    assert ratio == pytest.approx(np.exp(nll_change.mean()), rel=1e-9)
+    assert summary.perplexity_difference.mean == pytest.approx(
+        summary.perplexity_p.mean * np.expm1(summary.estimates["nll_change"].mean), rel=1e-6
+    )
+
+
+def test_equal_models_have_no_change(files, tmp_path):
+    p, _, target = make(50, 300)
+    p[0, target[0]] = -np.inf
+    compare_file(*files(p, p, target), out=tmp_path / "out.npy")
+    table = np.load(tmp_path / "out.npy")
+    assert not table["total_variation"].any()
+    assert np.isnan(table["target_log_prob_change"][0])  # both are impossible
+    for name in ("target_log_prob_change", "target_prob_change"):
+        assert not table[name][1:].any()
 
 
 def test_real_logits():
