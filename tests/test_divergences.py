@@ -403,6 +403,32 @@ def test_nothing_in_q_beside_next_to_nothing_in_p(dtype, isa):
 
 
 @ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_classes_that_are_near(dtype, isa):
+    """About where quotients begin to be raised, in rows of small sums and of large ones."""
+    small = 90 if dtype is np.float32 else 900
+    rng = np.random.default_rng(7)
+    with on_isa(isa):
+        for exponent in (small - 3, small - 1, small, small + 1, small + 20):
+            for first in (exponent, small - 1, small // 2 + 14, 0):
+                p = rng.uniform(0.3, 1, (20, 40)) * 2.0**-exponent
+                q = p * rng.uniform(0.5, 2, p.shape)
+                p[:, 0] = q[:, 0] = 2.0**-first
+                p, q = p.astype(dtype), q.astype(dtype)
+                assert not klce.kl_divergence(p, p).any()
+                found = klce.kl_divergence(p, q)
+                rtol, expected = RELATIVE[dtype is np.float64], kl_of_wide(p, q)
+                np.testing.assert_allclose(found, expected, rtol=rtol, atol=rtol * 1e-12)
+            p = rng.uniform(0.3, 1, (20, 40)) * 2.0**-exponent
+            p, q = p.astype(dtype), (p * rng.uniform(0.5, 2, p.shape)).astype(dtype)
+            wide = p.astype(np.longdouble)
+            expected = (wide * np.log(wide / q)).sum(-1).astype(np.float64)
+            found = klce.kl_divergence(p, q, normalize=False)
+            np.testing.assert_allclose(found, expected, rtol=1e-5 if dtype is np.float32 else 1e-12)
+            assert not klce.kl_divergence(p, p, normalize=False).any()
+
+
+@ISA
 def test_many_subnormal_classes(isa):
     p = np.array([2e-29] + [1e-38] * 1000, np.float32)
     q = np.array([2e-29] + [5e-39] * 1000, np.float32)

@@ -34,16 +34,16 @@ KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, p
 KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int normalize)
 {
     K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) d = q - p, q_normal = q, high_q = q, lift = zero, own = p, other = q;
+    K(v) d = q - p, high_q = q, lift = zero, own = p, other = q;
     K(v) inverse = one / (special ? K(max)(tiny, p) : p);
     K(m) is_raised = K(lt)(p, K(set)(SMALL));
     if (special == K(SMALL_ONES)) {
         /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the
          * normal numbers counts as 0. */
         K(m) low_q = K(lt)(q, tiny);
-        q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
+        K(v) q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
         lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
-        /* Nor is its quotient subnormal then, for p up to VAST. */
+        /* Nor is the quotient of a small one subnormal then, for p up to VAST. */
         K(m) small_q = K(lt)(q, K(set)(SMALL));
         high_q = q_normal * K(select)(small_q, K(set)(RAISED), one);
         lift = lift + K(select)(small_q, K(set)(RAISE), zero);
@@ -52,7 +52,7 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
         is_raised = K (and)(is_raised, K(lt)(q, one));
         K(v) up = K(select)(is_raised, K(set)(RAISED), one);
         own = K(max)(tiny, p) * up;
-        other = q_normal * up;
+        other = high_q * up;
         d = K(select)(is_raised, K(raised)(q) - own, d);
     }
     K(log_parts) parts = K(log_reduce)(high_q * inverse);
