@@ -338,7 +338,8 @@ def compare(
     All but the entropies come from :math:`d = \log q - \log p`, in terms that are never negative
     and small where the two are near, so a divergence of 1e-12 keeps its digits (see
     `kl_divergence`); the total variation and the changes are good to the last place of the logits,
-    their size.  Probabilities go through their logarithm, in float64 and block by block: a
+    their size.  What else is asked for decides by which sums they are found, and may change their
+    last bit.  Probabilities go through their logarithm, in float64 and block by block: a
     divergence of float64 ones is good to the square root of itself times 1e-15.  A pair with a row
     that is no distribution gives nan.
 

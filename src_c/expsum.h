@@ -15,13 +15,17 @@
  * of 2^n is exact but for what is far below, and that of t 2^n, less than half of it, rounds less
  * than half as much.  Rows of equal classes need that: their errors are all alike, and add up. */
 typedef struct {
-    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS], squares[VECTORS];
+    K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS], squares[VECTORS], apart[VECTORS];
 } K(expsum_parts);
 
 KLCE_INLINE K(expsum_parts) K(no_parts)(void)
 {
     K(expsum_parts) parts;
-    EACH_VECTOR(v) parts.sum[v] = parts.tail[v] = parts.weighted[v] = parts.squares[v] = K(set)(0);
+    EACH_VECTOR(v)
+    {
+        parts.sum[v] = parts.tail[v] = K(set)(0);
+        parts.weighted[v] = parts.squares[v] = parts.apart[v] = K(set)(0);
+    }
     return parts;
 }
 
@@ -62,8 +66,9 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
         if (y) {
             K(v) e = K(fma)(t, parts.scale, parts.scale);
             K(v) apart = K(max)(x[v] - y[v], K(set)(LEAST_APART));
-            into->weighted[v] = K(fma)(e, apart, into->weighted[v]);
-        } else if (moments) {
+            into->apart[v] = K(fma)(e, apart, into->apart[v]);
+        }
+        if (moments) {
             K(v) e = K(fma)(t, parts.scale, parts.scale);
             into->weighted[v] = K(fma)(e, centre->top - z, into->weighted[v]);
             if (moments > 1) {
@@ -76,15 +81,17 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
 
 /* The sums under one maximum. */
 typedef struct {
-    K(lanes) rest, weighted, squares;
+    K(lanes) rest, weighted, squares, apart;
 } K(expsum_lanes);
 
 KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
 {
-    return (K(expsum_lanes)){K(no_lanes)(), K(no_lanes)(), K(no_lanes)()};
+    K(lanes) none = K(no_lanes)();
+    return (K(expsum_lanes)){none, none, none, none};
 }
 
-KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts, int moments)
+KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts, int has_y,
+                              int moments)
 {
     K(add_lanes)(&lanes->rest, parts->sum);
     K(add_lanes)(&lanes->rest, parts->tail);
@@ -92,6 +99,8 @@ KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *par
         K(add_lanes)(&lanes->weighted, parts->weighted);
     if (moments > 1)
         K(add_lanes)(&lanes->squares, parts->squares);
+    if (has_y)
+        K(add_lanes)(&lanes->apart, parts->apart);
 }
 
 /* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums
@@ -192,7 +201,7 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
         K(expsum_group)(c, &from, &centre, group, NULL, &parts, known - j, 1);
     }
-    K(add_parts)(&lanes, &parts, 1);
+    K(add_parts)(&lanes, &parts, 0, 1);
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
 }
 
@@ -205,8 +214,8 @@ static KLCE_NOINLINE void K(end_run)(const K(expsum_context) *c, const K(expsum_
     K(close_run)(c, run, lanes, x, stop, closed, moments);
     if (has_y) {
         double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
-        closed[FIELD(WEIGHTED)] += own * run->apart;
-        K(apart_join)(c, state, closed);
+        closed[FIELD(APART)] = K(total)(&lanes->apart) + own * run->apart;
+        K(apart_join)(c, state, closed, moments);
     } else {
         K(expsum_join)(c, state, closed, moments);
     }
@@ -231,12 +240,12 @@ KLCE_INLINE ptrdiff_t K(copy_without)(const elem *x, ptrdiff_t start, ptrdiff_t 
     return begin;
 }
 
-/* With y, another row, the weighted sum is that of exp * (x - y), the maximum's term too. */
+/* With y, another row, of no more than one moment. */
 KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem *y, ptrdiff_t n,
                            double *state, int moments)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
-    enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES) };
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES) }; /* Q is APART with y */
     K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
@@ -245,7 +254,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
-    if (moments > 1)
+    if (y || moments > 1)
         state[Q] = 0;
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
@@ -290,7 +299,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                 K(expsum_group)(c, &from, &centre, group, y ? y_group : NULL, &parts, end - j,
                                 moments);
             }
-            K(add_parts)(&lanes, &parts, moments);
+            K(add_parts)(&lanes, &parts, y != NULL, moments);
         }
         if (next_stop > stop)
             block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
@@ -301,7 +310,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
         state[S] = K(first_nan)(x, n) < 0 ? 0 : NAN;
         if (moments)
             state[B] = 0;
-        if (moments > 1)
+        if (y || moments > 1)
             state[Q] = 0;
     }
 }
@@ -327,6 +336,12 @@ static KLCE_NOINLINE void K(sum_exp_and_squares)(const K(expsum_context) *c, con
 
 static KLCE_NOINLINE void K(sum_exp_and_apart)(const K(expsum_context) *c, const elem *x,
                                                const elem *y, ptrdiff_t n, double *state)
+{
+    K(expsum)(c, x, y, n, state, 0);
+}
+
+static KLCE_NOINLINE void K(sum_exp_weighted_and_apart)(const K(expsum_context) *c, const elem *x,
+                                                        const elem *y, ptrdiff_t n, double *state)
 {
     K(expsum)(c, x, y, n, state, 1);
 }

@@ -35,7 +35,7 @@ KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) cen
     return 0;
 }
 
-/* WEIGHTED, SIZES and CENTRE of a row whose other sums stand in its state: by a sweep of its own,
+/* APART, SIZES and CENTRE of a row whose other sums stand in its state: by a sweep of its own,
  * for the rows that no tile takes. */
 static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x, const elem *y,
                                        double y_max, ptrdiff_t n, double *state)
@@ -43,9 +43,9 @@ static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x
     K(measure) from =
         K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
     K(v) centre = K(centre_apart)(K(set)((real)state[FIELD(MAX)]), K(set)((real)y_max));
-    K(v) x_group[VECTORS], y_group[VECTORS], weighted[VECTORS], sizes[VECTORS];
-    K(lanes) weighted_lanes = K(no_lanes)(), sizes_lanes = K(no_lanes)();
-    EACH_VECTOR(v) weighted[v] = sizes[v] = K(set)(0);
+    K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS], sizes[VECTORS];
+    K(lanes) sum_lanes = K(no_lanes)(), sizes_lanes = K(no_lanes)();
+    EACH_VECTOR(v) sum[v] = sizes[v] = K(set)(0);
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         K(load_group)(x + j, n - j, (real)NAN, x_group);
         K(load_group)(y + j, n - j, 0, y_group);
@@ -55,20 +55,20 @@ static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x
             K(v) z = K(max)(from.floor, x_group[v] - from.origin);
             K(v) e = K(select)(is_class, K(exp_by_tail)(c, &from, z), K(set)(0));
             K(v) apart = K(apart_of)(x_group[v], y_group[v], centre);
-            weighted[v] = K(fma)(e, apart, weighted[v]);
+            sum[v] = K(fma)(e, apart, sum[v]);
             sizes[v] = K(fma)(e, K(max)(apart, -apart), sizes[v]);
         }
     }
-    K(add_lanes)(&weighted_lanes, weighted);
+    K(add_lanes)(&sum_lanes, sum);
     K(add_lanes)(&sizes_lanes, sizes);
-    state[FIELD(WEIGHTED)] = K(total)(&weighted_lanes);
+    state[FIELD(APART)] = K(total)(&sum_lanes);
     state[FIELD(SIZES)] = K(total)(&sizes_lanes);
     state[FIELD(CENTRE)] = (double)K(first_lane)(centre);
 }
 
 /* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
  * unless labels are NULL, the values at them; and unless y is, what sum_apart leaves, y being the
- * tile of other rows and y_max their maxima: WEIGHTED is nan where all of WIDTH rows are near. */
+ * tile of other rows and y_max their maxima: APART is nan where all of WIDTH rows are near. */
 KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row, K(tile) *tile,
                                double *state, int moments, K(labels) *labels, const K(tile) *y_tile,
                                const double *y_max)
@@ -76,7 +76,8 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
     K(load_tile)(call, operand, row, tile);
-    K(v) sum[LANES], tail[LANES], weighted[LANES], sizes[LANES], zero = K(set)(0);
+    K(v) sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
+    K(v) apart_sum[LANES], sizes[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(v) *x = tile->column[i / WIDTH];
         const K(v) *y = y_tile ? y_tile->column[i / WIDTH] : NULL;
@@ -108,7 +109,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
             if (apart) {
                 K(v) d = K(apart_of)(x[j], y[j], centre), size = K(max)(d, -d);
                 K(v) whole = K(select)(is_first, own, e);
-                weighted[l] = group ? K(fma)(whole, d, weighted[l]) : whole * d;
+                apart_sum[l] = group ? K(fma)(whole, d, apart_sum[l]) : whole * d;
                 sizes[l] = group ? K(fma)(whole, size, sizes[l]) : whole * size;
             }
         }
@@ -118,12 +119,14 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, at_label);
-        if (moments || apart)
+        if (moments)
             K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
-        if (apart)
+        if (apart) {
+            K(sum_columns)(apart_sum, n, state + FIELD(APART) + i);
             K(sum_columns)(sizes, n, state + FIELD(SIZES) + i);
-        else if (y)
-            K(store_field)(state + FIELD(WEIGHTED) + i, K(set)((real)NAN));
+        } else if (y) {
+            K(store_field)(state + FIELD(APART) + i, K(set)((real)NAN));
+        }
         if (y)
             K(store_field)(state + FIELD(CENTRE) + i, centre);
         if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY)))) {

@@ -6,12 +6,13 @@ enum {
     K(REST),     /* the boosted sum of the others; nan if the row holds one */
     K(ORIGIN),   /* what the exponentials are measured from */
     K(REF),      /* the integer, likewise */
-    K(WEIGHTED), /* the sum of exp * (max - x), or of exp * (x - y), boosted, if asked for */
+    K(WEIGHTED), /* the sum of exp * (max - x), boosted, if asked for */
     K(SQUARES),  /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
-    /* Of rows of few classes with y, where WEIGHTED is the sum of exp * apart,
-     * apart = (x - y) - CENTRE, the maximum's term too: */
-    K(SIZES) = K(SQUARES), /* the sum of exp * |apart|, likewise */
-    K(CENTRE)              /* the difference of the maxima, in `real`; 0 if one is infinite */
+    /* Beside another row y, instead of squares: */
+    K(APART) = K(SQUARES), /* the sum, the maximum's term too, of exp * (x - y), boosted */
+    /* Of rows of few classes, where APART is of exp * apart, apart = (x - y) - CENTRE: */
+    K(SIZES) = K(WEIGHTED),  /* the sum of exp * |apart|, likewise */
+    K(CENTRE) = K(APART) + 1 /* the difference of the maxima, in `real`; 0 if one is infinite */
 };
 LAST_FIELD(CENTRE);
 
@@ -80,16 +81,17 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         into[B] = weighted;
 }
 
-/* The same of states whose weighted sum is of exp * (x - y), the maximum's term too. */
-KLCE_INLINE void K(apart_join)(const K(expsum_context) *c, double *into, const double *from)
+/* The same of states that stand beside another row's, of no more than one moment. */
+KLCE_INLINE void K(apart_join)(const K(expsum_context) *c, double *into, const double *from,
+                               int moments)
 {
-    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), B = FIELD(WEIGHTED) };
+    enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF), A = FIELD(APART) };
     const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
-    double weighted = high[B];
+    double apart = high[A];
     if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY)
-        weighted += K(rescale)(c, low[O], low[N], high[O], high[N]) * low[B];
-    K(expsum_join)(c, into, from, 0);
-    into[B] = weighted;
+        apart += K(rescale)(c, low[O], low[N], high[O], high[N]) * low[A];
+    K(expsum_join)(c, into, from, moments);
+    into[A] = apart;
 }
 
 static void K(expsum_merge)(const klce_call *call, double *into, const double *from)

@@ -2,8 +2,9 @@
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
  * The first sweep takes both rows' sums and their maxima, and KL(p||q) of rows that are near
- * (near_logits.h); the second, over the rows in cache, adds up each class's terms where more is
- * asked for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has them:
+ * (near_logits.h) or unlike (kl_logits.h); the second, over the rows in cache, adds up each class's
+ * terms where more is asked for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has
+ * them:
  *     KL(p||q)    as kl_logits.h
  *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
  *     JS          as js_logits.h
@@ -14,11 +15,11 @@
  * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
  * a third sweep does what the second did, from the offset that is right. */
 
-/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 4 are x's of expsum.h and 5
- * to 9 y's: of no more than one moment, since squares would stand in y's first. */
+/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 5 are x's of expsum.h, and
+ * y's, which stand beside no row, the next five. */
 enum {
-    K(COMPARE_Q) = 5,
-    K(BEST_P) = 10,
+    K(COMPARE_Q) = K(APART) + 1,
+    K(BEST_P) = K(COMPARE_Q) + K(WEIGHTED) + 1,
     K(BEST_Q),
     K(ENTROPY_P),
     K(ENTROPY_Q),
@@ -28,11 +29,11 @@ enum {
     K(VARIATION),
     K(AGREEMENT),
     K(COMPARE_DRIFT),
-    K(AGAIN) = K(NEAR_DRIFT) /* whether there is a third sweep; its place is free by then */
+    /* In places that are free by then: */
+    K(KNOWN_KL) = K(NEAR_TERMS),
+    K(AGAIN) = K(NEAR_DRIFT) /* whether there is a third sweep */
 };
 _Static_assert(FIELD(COMPARE_DRIFT) < FIELD(NEAR_TERMS), "what near_logits.h leaves stays");
-_Static_assert(FIELD(WEIGHTED) < FIELD(COMPARE_Q), "y's fields stand behind x's");
-_Static_assert(FIELD(COMPARE_Q) + FIELD(WEIGHTED) < FIELD(BEST_P), "what stays stands behind both");
 _Static_assert(FIELD(Q_REF) < FIELD(BEST_P), "and behind what relates them");
 
 enum {
@@ -70,14 +71,22 @@ KLCE_INLINE int K(needs_kl_alone)(int64_t want)
 static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                    ptrdiff_t high, double *state)
 {
+    const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    int one_sweep = K(needs_kl_alone)(want) && call->n > FEW;
+    int unlike = one_sweep && K(seem_unlike)(c, p, q);
     state[FIELD(BEST_P)] = state[FIELD(BEST_Q)] = (double)low;
-    if (K(needs_kl_alone)(want) && call->n > FEW && !K(seem_unlike)(K(context)(call), p, q) &&
-        K(sum_exp_and_weighted_near)(K(context)(call), p + low, q + low, high - low, state,
-                                     K(COMPARE_Q)))
+    state[FIELD(APART)] = NAN;
+    if (one_sweep && !unlike &&
+        K(sum_exp_and_weighted_near)(c, p + low, q + low, high - low, state, K(COMPARE_Q)))
         return;
     state[FIELD(NEAR_TERMS)] = NAN;
+    if (unlike) {
+        K(sum_exp_and_weighted)(c, q + low, high - low, state + FIELD(COMPARE_Q));
+        K(sum_exp_weighted_and_apart)(c, p + low, q + low, high - low, state); /* q is in cache */
+        return;
+    }
     for (int side = 0; side < 2; side++) {
         const elem *x = (side ? q : p) + low;
         double *own = state + side * FIELD(COMPARE_Q);
@@ -85,9 +94,9 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
             side ? WANTS(want, compare_entropy_q) || WANTS(want, compare_reverse_cross_entropy)
                  : WANTS(want, compare_entropy_p) || WANTS(want, compare_cross_entropy);
         if (weighs) {
-            K(sum_exp_and_weighted)(K(context)(call), x, high - low, own);
+            K(sum_exp_and_weighted)(c, x, high - low, own);
         } else {
-            K(sum_exp)(K(context)(call), x, high - low, own);
+            K(sum_exp)(c, x, high - low, own);
             own[FIELD(WEIGHTED)] = 0;
         }
     }
@@ -95,16 +104,18 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
 
 static void K(compare_merge)(const klce_call *call, double *into, const double *from)
 {
-    K(near_join)(K(context)(call), into, from);
-    for (int side = 0; side < 2; side++) {
-        ptrdiff_t own = side * FIELD(COMPARE_Q);
-        K(argmax_join)(into + own, from + own, K(BEST_P) + side - side * K(COMPARE_Q));
-        K(expsum_join)(K(context)(call), into + own, from + own, 1);
-    }
+    const K(expsum_context) *c = K(context)(call);
+    double *into_q = into + FIELD(COMPARE_Q);
+    const double *from_q = from + FIELD(COMPARE_Q);
+    K(near_join)(c, into, from);
+    K(argmax_join)(into, from, K(BEST_P));
+    K(argmax_join)(into_q, from_q, K(BEST_Q) - K(COMPARE_Q));
+    K(apart_join)(c, into, from, 1);
+    K(expsum_join)(c, into_q, from_q, 1);
 }
 
-/* The first maxima, the entropies, KL of rows that are near (NEAR_TERMS; else nan), and what
- * logit_pairs.h relates the rows by. */
+/* The first maxima, the entropies, what logit_pairs.h relates the rows by, and KL where the first
+ * sweep has it (KNOWN_KL; else nan). */
 static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const K(expsum_context) *c = K(context)(call);
@@ -122,9 +133,11 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
         v_f64 near = K(near_kl)(c, state, i), drift = K(near_drift)(c, state, i);
+        v_f64 mean = K(mean_apart)(c, state, i);
         m_f64 is_near = eq_f64(near, near);
-        store_f64(state + FIELD(NEAR_TERMS) + i, near);
         K(relate_logits)(c, state, other, i);
+        v_f64 plain = K(plain_kl)(c, state, mean, i);
+        store_f64(state + FIELD(KNOWN_KL) + i, select_f64(is_near, near, plain));
         /* The guess and the drift hold more digits than the rows' sums. */
         twofold offset =
             two_sum(K(state)(state, K(NEAR_GUESS), i), set_f64(c->t) * log1p_f64(drift));
@@ -217,7 +230,7 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     if (K(needs_more_than_kl)(want))
         K(sum_all_terms)(call, row, low, high, state, want);
-    else if (K(needs_kl_alone)(want) && isnan(state[FIELD(NEAR_TERMS)]))
+    else if (K(needs_kl_alone)(want) && isnan(state[FIELD(KNOWN_KL)]))
         K(sum_kl_terms)(call, row, low, high, state);
     else
         state[FIELD(KL)] = state[FIELD(COMPARE_DRIFT)] = 0;
@@ -340,9 +353,9 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         v_f64 scale = at_reference * set_f64(PAIR_UNBOOST);
         v_f64 s = K(state)(state, K(COMPARE_DRIFT), i) * scale;
         v_f64 none = K(state)(state, K(OFFSET), i) * zero; /* nan: no distribution */
-        v_f64 near = K(state)(state, K(NEAR_TERMS), i);
+        v_f64 known = K(state)(state, K(KNOWN_KL), i);
         v_f64 kl = K(state)(state, K(KL), i) * scale - log1p_gap_f64(s);
-        kl = select_f64(eq_f64(near, near), near, kl);
+        kl = select_f64(eq_f64(known, known), known, kl);
         /* sum q log(q/p) over a mass of 1 + s, and p of 1. */
         v_f64 reverse = K(state)(state, K(REVERSE_KL), i) * scale / (one + s);
         reverse = reverse - log1p_gap_f64(-s / (one + s));

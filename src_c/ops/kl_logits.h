@@ -51,7 +51,7 @@ static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdi
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     int few = call->n <= FEW, unlike = !few && K(seem_unlike)(c, x, y);
     if (!few && !unlike && K(sum_exp_near)(c, x + low, y + low, high - low, state, K(KL_Q))) {
-        state[FIELD(WEIGHTED)] = NAN;
+        state[FIELD(APART)] = NAN;
         return;
     }
     state[FIELD(NEAR_TERMS)] = NAN;
@@ -61,7 +61,7 @@ static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdi
         return;
     }
     K(sum_exp)(c, x + low, high - low, state);
-    state[FIELD(WEIGHTED)] = NAN;
+    state[FIELD(APART)] = NAN;
     if (few && call->n >= K(APART_CLASSES))
         K(sum_apart)(c, x, y, state[FIELD(KL_Q) + FIELD(MAX)], call->n, state);
 }
@@ -69,11 +69,17 @@ static void K(kl_logits_normalizers)(const klce_call *call, ptrdiff_t row, ptrdi
 static void K(kl_logits_merge)(const klce_call *call, double *into, const double *from)
 {
     K(near_join)(K(context)(call), into, from);
-    K(apart_join)(K(context)(call), into, from);
+    K(apart_join)(K(context)(call), into, from, 0);
     K(expsum_merge)(call, into + FIELD(KL_Q), from + FIELD(KL_Q));
 }
 
-/* Of rows that are related, by the mean of (x - y)/T, whose size is bounded as said above. */
+/* The mean of x - y, before the rows are related. */
+KLCE_INLINE v_f64 K(mean_apart)(const K(expsum_context) *c, const double *state, int i)
+{
+    return K(at_maximum)(c, state, K(APART), i) / (set_f64(1) + K(rest_of)(c, state, i));
+}
+
+/* KL from that, once they are; nan where its size, bounded as said above, leaves it few digits. */
 KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, const double *state, v_f64 mean, int i)
 {
     v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), offset = K(state)(state, K(OFFSET), i);
@@ -95,7 +101,7 @@ KLCE_INLINE v_f64 K(plain_kl_of_few)(const K(expsum_context) *c, const double *s
     v_f64 share = one / (one + rest);
     twofold maxima = two_sum(K(state)(state, K(MAX), i), -K(state)(other, K(MAX), i));
     v_f64 left = (maxima.high - K(state)(state, K(CENTRE), i)) + maxima.low;
-    v_f64 mean = (K(at_maximum)(c, state, K(WEIGHTED), i) * share - left) * inverse;
+    v_f64 mean = (K(at_maximum)(c, state, K(APART), i) * share - left) * inverse;
     v_f64 size = K(at_maximum)(c, state, K(SIZES), i) * share * inverse + set_f64(0x1p-200);
     v_f64 kl = mean + K(log1p_for)((other_rest - rest) * share);
     return K(with_digits)(kl, fma_f64(rest * share + min_f64(other_rest, one), quarter, size));
@@ -109,8 +115,7 @@ static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     (void)row;
     EACH_STATE(i, count)
     {
-        v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
-        v_f64 mean = K(at_maximum)(c, state, K(WEIGHTED), i) / mass;
+        v_f64 mean = K(mean_apart)(c, state, i);
         v_f64 of_few = K(plain_kl_of_few)(c, state, i), near = K(near_kl)(c, state, i);
         K(relate_logits)(c, state, state + FIELD(KL_Q), i);
         v_f64 plain = K(plain_kl)(c, state, mean, i);
@@ -154,7 +159,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
     K(sum_exp_and_apart_few)(call, row, &x, &y, state + FIELD(KL_Q) + FIELD(MAX), state);
     EACH_STATE(i, KLCE_TILE)
     {
-        v_f64 kl = K(state)(state, K(WEIGHTED), i);
+        v_f64 kl = K(state)(state, K(APART), i);
         if (any_f64(eq_f64(kl, kl))) /* not where all are near */
             kl = K(plain_kl_of_few)(c, state, i);
         store_f64(plain + i, kl);

@@ -18,7 +18,7 @@
  */
 
 /* Fields, behind all that later sweeps write; TERMS is nan where KL is not to be had so. */
-enum { K(NEAR_TERMS) = 20, K(NEAR_DRIFT), K(NEAR_GUESS) };
+enum { K(NEAR_TERMS) = 21, K(NEAR_DRIFT), K(NEAR_GUESS) };
 LAST_FIELD(NEAR_GUESS);
 _Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind logit_pairs.h's");
 
