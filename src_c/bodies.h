@@ -14,6 +14,7 @@
 #include "expsum.h"
 #include "expsum_few.h"
 #include "top.h"
+#include "top_few.h"
 
 #include "ops/logsumexp.h"
 #include "ops/logsumexp_scaled.h"
@@ -68,6 +69,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef HALVES
 #undef EACH_STATE
 #undef WANTS
+#undef TOP_FEW
 #undef BOOST
 #undef UNBOOST
 #undef FLOOR

@@ -124,8 +124,10 @@ static KLCE_NOINLINE double K(sum_squares)(const K(expsum_context) *c, const ele
             EACH_VECTOR(v)
             {
                 K(v) z = K(max)(from.floor, group[v] - from.origin);
-                K(v) apart = (top - z) - mean;
-                sum[v] = K(fma)(K(exp_measured)(c, &from, z) * apart, apart, sum[v]);
+                K(v) apart = (top - z) - mean, e = K(exp_measured)(c, &from, z);
+                if (end - j < LANES)
+                    e = K(select)(K(holds_class)(v, end - j), e, K(set)(0));
+                sum[v] = K(fma)(e * apart, apart, sum[v]);
             }
         }
         K(add_lanes)(&squares, sum);
@@ -345,5 +347,3 @@ static KLCE_NOINLINE void K(sum_exp_weighted_and_apart)(const K(expsum_context) 
 {
     K(expsum)(c, x, y, n, state, 1);
 }
-
-#undef SQUARE_BITS

@@ -145,6 +145,34 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
     }
 }
 
+/* SQUARES of a tile, whose other sums stand in its states: what sum_squares finds, to the bit. */
+static KLCE_NOINLINE void K(sum_squares_few)(const K(expsum_context) *c, const K(tile) *tile,
+                                             ptrdiff_t n, double *state)
+{
+    K(v) sum[LANES];
+    double mean[KLCE_TILE];
+    for (int i = 0; i < KLCE_TILE; i++)
+        mean[i] = state[FIELD(WEIGHTED) + i] / K(mass_at_reference)(c, state + i);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        const K(v) *x = tile->column[i / WIDTH];
+        K(v) max = K(load_field)(state + FIELD(MAX) + i);
+        K(v) origin = K(load_field)(state + FIELD(ORIGIN) + i);
+        K(v) ref = K(load_field)(state + FIELD(REF) + i), about = K(load_field)(mean + i);
+        K(measure) from = K(measure_of)(c, origin, ref, BOOST + 2 * SQUARE_BITS, FLOOR);
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            K(v) z = K(max)(from.floor, x[group + l] - origin);
+            K(v) apart = ((max - origin) - z) - about, e = K(exp_measured)(c, &from, z);
+            sum[l] = K(fma)(e * apart, apart, group ? sum[l] : K(set)(0));
+        }
+        K(sum_columns)(sum, n, state + FIELD(SQUARES) + i);
+    }
+    for (int i = 0; i < KLCE_TILE; i++)
+        state[FIELD(SQUARES) + i] = fabs(state[FIELD(MAX) + i]) < INFINITY
+                                        ? ldexp(state[FIELD(SQUARES) + i], -2 * SQUARE_BITS)
+                                        : 0;
+}
+
 static KLCE_NOINLINE void K(sum_exp_few)(const klce_call *call, int operand, ptrdiff_t row,
                                          K(tile) *tile, double *state)
 {
@@ -172,5 +200,6 @@ static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdif
     K(expsum_few)(call, 0, row, tile, state, 0, labels, NULL, NULL);
 }
 
+#undef SQUARE_BITS
 #undef LEAST_APART
 #undef APART_NEAR

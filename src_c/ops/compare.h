@@ -114,20 +114,12 @@ static void K(compare_merge)(const klce_call *call, double *into, const double *
     K(expsum_join)(c, into_q, from_q, 1);
 }
 
-/* The first maxima, the entropies, what logit_pairs.h relates the rows by, and KL where the first
- * sweep has it (KNOWN_KL; else nan). */
-static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+/* The entropies, what logit_pairs.h relates the rows by, and KL where the first sweep has it
+ * (KNOWN_KL; else nan). */
+static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_t count,
+                                            double *state)
 {
-    const K(expsum_context) *c = K(context)(call);
     const double *other = state + FIELD(COMPARE_Q);
-    if (WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_same_argmax))
-        for (ptrdiff_t i = 0; i < count; i++) {
-            const elem *x = K(row_in)(call, 0, row + i), *y = K(row_in)(call, 1, row + i);
-            ptrdiff_t best_p = K(argmax)(x, call->n, state + i, K(BEST_P));
-            ptrdiff_t best_q = K(argmax)(y, call->n, other + i, K(BEST_Q) - K(COMPARE_Q));
-            state[FIELD(BEST_P) + i] = (double)best_p;
-            state[FIELD(BEST_Q) + i] = (double)best_q;
-        }
     EACH_STATE(i, count)
     {
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
@@ -146,6 +138,21 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         store_f64(state + FIELD(OFFSET) + i, high);
         store_f64(state + FIELD(OFFSET_LOW) + i, low);
     }
+}
+
+/* And the first maxima. */
+static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    const double *other = state + FIELD(COMPARE_Q);
+    if (WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_same_argmax))
+        for (ptrdiff_t i = 0; i < count; i++) {
+            const elem *x = K(row_in)(call, 0, row + i), *y = K(row_in)(call, 1, row + i);
+            ptrdiff_t best_p = K(argmax)(x, call->n, state + i, K(BEST_P));
+            ptrdiff_t best_q = K(argmax)(y, call->n, other + i, K(BEST_Q) - K(COMPARE_Q));
+            state[FIELD(BEST_P) + i] = (double)best_p;
+            state[FIELD(BEST_Q) + i] = (double)best_q;
+        }
+    K(compare_relate)(K(context)(call), count, state);
 }
 
 /* The sums of the second sweep, in the order of their fields. */
@@ -196,10 +203,15 @@ KLCE_INLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         for (int k = 0; k < K(COMPARE_SUMS); k++)
             EACH_VECTOR(v) sum[k][v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
-            K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
+            K(load_group)(x + j, end - j, (real)NAN, x_group);
+            K(load_group)(y + j, end - j, (real)NAN, y_group);
             for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
                 K(compare_terms)(c, &by, want, x_group[v], y_group[v], term);
+                if (end - j < LANES) { /* as in logits_second */
+                    K(m) is_class = K(eq)(x_group[v], x_group[v]);
+                    for (int k = 0; k < K(COMPARE_SUMS); k++)
+                        term[k] = K(select)(is_class, term[k], K(set)(0));
+                }
                 KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][v] =
                     sum[k][v] + term[k];
             }
@@ -340,7 +352,9 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
     }
 }
 
-static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+/* Writes what is wanted. */
+static KLCE_NOINLINE void K(put_comparisons)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                             const double *state, const double *overlaps)
 {
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
@@ -384,18 +398,124 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
                           value[KLCE_compare_target_prob_change]);
     for (int i = 0; i < count; i++) {
         value[KLCE_compare_same_argmax][i] = state[FIELD(BEST_P) + i] == state[FIELD(BEST_Q) + i];
-        if (WANTS(want, compare_top_overlap))
-            value[KLCE_compare_top_overlap][i] = K(overlap)(call, row + i);
+        value[KLCE_compare_top_overlap][i] = overlaps[i];
     }
     K(put_statistics)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_letters,
                       KLCE_COMPARE_COUNT, value);
 }
 
+static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    double overlaps[KLCE_TILE] = {0};
+    if (WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_top_overlap))
+        for (ptrdiff_t i = 0; i < count; i++)
+            overlaps[i] = K(overlap)(call, row + i);
+    K(put_comparisons)(call, row, count, state, overlaps);
+}
+
+/* The overlaps of a tile's rows. */
+KLCE_INLINE void K(overlap_few)(const klce_call *call, ptrdiff_t row, const K(tile) *x_tile,
+                                const K(tile) *y_tile, const double *state, double *overlaps)
+{
+    ptrdiff_t size = *(const int64_t *)call->arg[K(COMPARE_TOP)];
+    K(top_lanes) p, q;
+    if (size > TOP_FEW || K(has_nan_few)(state) || K(has_nan_few)(state + FIELD(COMPARE_Q))) {
+        for (ptrdiff_t i = 0; i < KLCE_TILE; i++)
+            overlaps[i] = K(overlap)(call, row + i);
+        return;
+    }
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(v) shared = K(set)(0), one = K(set)(1);
+        K(top_of_columns)(x_tile->column[i / WIDTH], call->n, size, &p);
+        K(top_of_columns)(y_tile->column[i / WIDTH], call->n, size, &q);
+        for (ptrdiff_t j = 0; j < KLCE_LESSER(size, call->n); j++)
+            for (ptrdiff_t k = 0; k < KLCE_LESSER(size, call->n); k++)
+                shared = K(select)(K(eq)(p.index[j], q.index[k]), shared + one, shared);
+        K(store_field)(overlaps + i, shared);
+    }
+}
+
+/* The second sweep of a tile, whose sums it writes in the place of those that are there. */
+KLCE_INLINE void K(sum_terms_few)(const klce_call *call, const K(tile) *x_tile,
+                                  const K(tile) *y_tile, double *state, int64_t want)
+{
+    const K(expsum_context) *c = K(context)(call);
+    K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][LANES];
+    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) term[k] = K(set)(0);
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        const K(pair_measure) by = K(pair_measures_of)(c, state, i);
+        const K(v) *x = x_tile->column[i / WIDTH], *y = y_tile->column[i / WIDTH];
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            K(compare_terms)(c, &by, want, x[group + l], y[group + l], term);
+            KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][l] =
+                group ? sum[k][l] + term[k] : term[k];
+        }
+        for (int k = 0; k < K(COMPARE_SUMS); k++)
+            K(sum_columns)(sum[k], call->n, state + (K(KL) + k) * KLCE_TILE + i);
+    }
+}
+
+static KLCE_NOINLINE void K(sum_kl_terms_few)(const klce_call *call, const K(tile) *x,
+                                              const K(tile) *y, double *state)
+{
+    K(sum_terms_few)(call, x, y, state, 0);
+}
+
+static KLCE_NOINLINE void K(sum_all_terms_few)(const klce_call *call, const K(tile) *x,
+                                               const K(tile) *y, double *state, int64_t want)
+{
+    K(sum_terms_few)(call, x, y, state, want);
+}
+
+static void K(compare_few)(const klce_call *call, ptrdiff_t row)
+{
+    double state[KLCE_FIELDS * KLCE_TILE] = {0}, *other = state + FIELD(COMPARE_Q);
+    double again[KLCE_FIELDS * KLCE_TILE], overlaps[KLCE_TILE] = {0};
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    K(tile) x, y;
+    int any_again = 0;
+    K(sum_exp_and_weighted_few)(call, 0, row, &x, state);
+    K(sum_exp_and_weighted_few)(call, 1, row, &y, other);
+    if (WANTS(want, compare_same_argmax)) {
+        K(argmax_few)(&x, call->n, state, state + FIELD(BEST_P));
+        K(argmax_few)(&y, call->n, other, state + FIELD(BEST_Q));
+    }
+    for (int i = 0; i < KLCE_TILE; i++)
+        state[FIELD(APART) + i] = state[FIELD(NEAR_TERMS) + i] = NAN; /* no sweep for those */
+    if (WANTS(want, compare_top_overlap))
+        K(overlap_few)(call, row, &x, &y, state, overlaps);
+    K(compare_relate)(K(context)(call), KLCE_TILE, state);
+    if (K(needs_more_than_kl)(want))
+        K(sum_all_terms_few)(call, &x, &y, state, want);
+    else if (K(needs_kl_alone)(want))
+        K(sum_kl_terms_few)(call, &x, &y, state);
+    K(compare_settle)(call, row, KLCE_TILE, state);
+    for (int i = 0; i < KLCE_TILE; i++)
+        any_again |= state[FIELD(AGAIN) + i] != 0;
+    if (any_again) {
+        memcpy(again, state, sizeof again);
+        K(sum_all_terms_few)(call, &x, &y, again, want);
+        for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
+            for (int i = 0; i < KLCE_TILE; i++)
+                if (state[FIELD(AGAIN) + i] != 0)
+                    state[k * KLCE_TILE + i] = again[k * KLCE_TILE + i];
+    }
+    K(put_comparisons)(call, row, KLCE_TILE, state, overlaps);
+}
+
+static void K(compare_prepare)(klce_call *call)
+{
+    K(temperature_prepare)(call);
+    call->few_together = 1;
+}
+
 static const klce_kernel K(compare_kernel) = {
-    .prepare = K(temperature_prepare),
+    .prepare = K(compare_prepare),
     .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
              {K(compare_sweep), SHARED(compare_add), SHARED(compare_settle)},
              {K(compare_sweep_again), SHARED(compare_add_again), K(compare_finish)}},
+    .few = TILE_OF(compare_few),
 };
 
 #undef DRIFT_SHOWN

@@ -142,25 +142,22 @@ KLCE_INLINE double K(prob_of)(const K(expsum_context) *c, double x, double to_ma
     return x == -INFINITY ? 0 * mass : prob; /* nan of a row that is no distribution */
 }
 
-static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+/* Writes what is wanted of rows whose BEST is the first maximum, if that is sought. */
+static KLCE_NOINLINE void K(put_scores)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                        const double *state, const K(labels) *labels)
 {
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(SCORE_WANT));
-    K(labels) labels = {.value = {0}};
     double step[KLCE_TILE], mass[KLCE_TILE], log[KLCE_TILE];
     double value[KLCE_SCORE_COUNT][KLCE_TILE];
     v_f64 inverse = set_f64(1 / c->t), zero = set_f64(0), nan = set_f64(NAN);
-    K(read_at_labels)(call, row, count, &labels);
-    if (WANTS(want, score_margin))
-        for (int i = 0; i < count; i++)
-            K(add_second)(K(row_in)(call, 0, row + i), call->n, state + i, K(SECOND), K(BEST));
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i), rest = K(rest_of)(c, state, i);
         /* An infinite maximum leaves no distribution: inf - inf is nan. */
         v_f64 none = max - max, log1p = K(log_of_rest)(c, state, i), all = set_f64(1) + rest;
-        m_f64 ignored = eq_f64(load_f64(labels.counted + i), zero);
-        v_f64 loss = (max - load_f64(labels.value + i)) * inverse + log1p + none;
+        m_f64 ignored = eq_f64(load_f64(labels->counted + i), zero);
+        v_f64 loss = (max - load_f64(labels->value + i)) * inverse + log1p + none;
         store_f64(step + i, K(to_maximum)(c, state, i));
         store_f64(mass + i, all + none);
         store_f64(log + i, log1p + none);
@@ -181,18 +178,17 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
         }
     }
     for (int i = 0; i < count; i++) {
-        int seeks = WANTS(want, score_argmax) || WANTS(want, score_greedy_match);
-        double best =
-            seeks ? (double)K(argmax)(K(row_in)(call, 0, row + i), call->n, state + i, K(BEST)) : 0;
+        double best = state[FIELD(BEST) + i];
         double label = (double)*(const int64_t *)(call->arg[K(SCORE_TARGET)] +
                                                   (row + i) * call->step[K(SCORE_TARGET)]);
         value[KLCE_score_rank][i] = state[FIELD(RANK) + i];
         value[KLCE_score_argmax][i] = best;
-        value[KLCE_score_greedy_match][i] = labels.counted[i] != 0 && best == label;
+        value[KLCE_score_greedy_match][i] = labels->counted[i] != 0 && best == label;
         if (WANTS(want, score_target_prob))
             value[KLCE_score_target_prob][i] =
-                labels.counted[i] != 0 ? K(prob_of)(c, labels.value[i], step[i], mass[i], state + i)
-                                       : NAN;
+                labels->counted[i] != 0
+                    ? K(prob_of)(c, labels->value[i], step[i], mass[i], state + i)
+                    : NAN;
     }
     K(put_statistics)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters,
                       KLCE_SCORE_COUNT, value);
@@ -215,22 +211,77 @@ static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     }
 }
 
+KLCE_INLINE int K(score_seeks)(int64_t want)
+{
+    return WANTS(want, score_argmax) || WANTS(want, score_greedy_match);
+}
+
+static void K(score_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    int64_t want = K(wanted)(call, K(SCORE_WANT));
+    K(labels) labels = {.value = {0}};
+    K(read_at_labels)(call, row, count, &labels);
+    for (int i = 0; i < count; i++) {
+        const elem *x = K(row_in)(call, 0, row + i);
+        if (WANTS(want, score_margin))
+            K(add_second)(x, call->n, state + i, K(SECOND), K(BEST));
+        if (K(score_seeks)(want))
+            state[FIELD(BEST) + i] = (double)K(argmax)(x, call->n, state + i, K(BEST));
+    }
+    K(put_scores)(call, row, count, state, &labels);
+}
+
+/* The tops of a tile's rows, into the outputs as score_top leaves them. */
+KLCE_INLINE void K(score_top_few)(const klce_call *call, ptrdiff_t row, const K(tile) *tile,
+                                  const double *state)
+{
+    ptrdiff_t size = call->extent[K(SCORE_TOP)];
+    K(top_lanes) top;
+    real values[WIDTH], indices[WIDTH];
+    if (size > TOP_FEW || K(has_nan_few)(state)) {
+        for (int i = 0; i < KLCE_TILE; i++)
+            K(score_top)(call, row + i, 0, call->n);
+        return;
+    }
+    for (int w = 0; w < KLCE_TILE / WIDTH; w++) {
+        K(top_of_columns)(tile->column[w], call->n, size, &top);
+        for (ptrdiff_t j = 0; j < size; j++) {
+            V(store)(values, top.value[j]);
+            V(store)(indices, top.index[j]);
+            for (int i = 0; i < WIDTH; i++) {
+                *K(number_at)(call, K(SCORE_TOP_LOGS), row + w * WIDTH + i, j) = values[i];
+                *K(integer_at)(call, K(SCORE_TOP), row + w * WIDTH + i, j) = (int64_t)indices[i];
+            }
+        }
+    }
+}
+
 static void K(score_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE] = {0};
+    int64_t want = K(wanted)(call, K(SCORE_WANT));
+    K(labels) labels;
     K(tile) tile;
     int moments = K(score_moments)(call);
     if (moments)
         K(sum_exp_and_weighted_few)(call, 0, row, &tile, state);
     else
         K(sum_exp_few)(call, 0, row, &tile, state);
-    for (int i = 0; i < KLCE_TILE; i++) {
-        if (moments > 1)
-            state[FIELD(SQUARES) + i] =
-                K(sum_squares)(K(context)(call), K(row_in)(call, 0, row + i), call->n, state + i);
-        K(score_looks)(call, row + i, 0, call->n, state + i);
+    if (moments > 1)
+        K(sum_squares_few)(K(context)(call), &tile, call->n, state);
+    K(read_at_labels)(call, row, KLCE_TILE, &labels);
+    if (WANTS(want, score_rank)) {
+        K(count_from_few)(&tile, call->n, labels.value, state + FIELD(RANK));
+        for (int i = 0; i < KLCE_TILE; i++)
+            state[FIELD(RANK) + i] *= labels.counted[i];
     }
-    K(score_finish)(call, row, KLCE_TILE, state);
+    if (WANTS(want, score_margin))
+        K(second_few)(&tile, call->n, state + FIELD(SECOND));
+    if (K(score_seeks)(want))
+        K(argmax_few)(&tile, call->n, state, state + FIELD(BEST));
+    if (call->extent[K(SCORE_TOP)])
+        K(score_top_few)(call, row, &tile, state);
+    K(put_scores)(call, row, KLCE_TILE, state, &labels);
 }
 
 static const klce_kernel K(score_kernel) = {
