@@ -29,7 +29,7 @@ from benchmarks.targets import ONE_CALL
 
 VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 LAYOUTS = tuple(map(Layout.parse, ("100000x3", "65536x10", "65536x32", "8192x1000", "64x128256")))
-LONGEST = 16384  # classes of a row that is counted: longer ones go by such segments
+LONGEST = 32768  # classes of a row that is counted: longer ones go by such segments
 TRIES = 2  # Python's own instructions vary a little: the least counts
 
 _TRACEME, _SINGLESTEP = 0, 9  # of ptrace(2)

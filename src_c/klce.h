@@ -74,7 +74,7 @@ enum {
     KLCE_PASSES = 3,           /* at most, over a row */
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
-    KLCE_SEGMENT = 16384,      /* a long row is split at multiples of this, for any thread count */
+    KLCE_SEGMENT = 32768,      /* a long row is split at multiples of this, for any thread count */
     KLCE_KEPT_BYTES = 1 << 20, /* half of what a core may have of the caches it shares */
     KLCE_TOP = 1024,           /* the most that the top of a row may be asked for */
     KLCE_SUM_CHUNK = 256,      /* results summed at a time, by eight chains */

@@ -8,7 +8,7 @@ import pytest
 
 import klce
 from benchmarks import accuracy, truth
-from klce import _ufuncs
+from klce import _ufuncs, reference
 from tests.kernels import on_isa
 
 pytestmark = pytest.mark.slow
@@ -116,6 +116,16 @@ def test_kl_of_near_probabilities_of_other_sums(dtype, isa):
         actual = klce.kl_divergence(p, q)
     op = next(op for op in accuracy.OPS if op.name == "KL divergence of probs")
     assert op.distance(None, actual.astype(np.float64), want, None).max() <= op.bound(dtype)
+
+
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
+def test_kl_of_float16_probabilities_whose_sums_differ_by_a_sixth(isa):
+    """The sums' part is as large as what is left, and cost it more than it may."""
+    p = np.array([0.46044921875, 0.0311431884765625, 0.50830078125], np.float16)
+    q = np.array([0.65185546875, 0.0310516357421875, 0.49658203125], np.float16)
+    want = reference.kl_divergence(p, q)
+    with on_isa(isa):
+        np.testing.assert_allclose(klce.kl_divergence(p, q), want, rtol=5e-7)
 
 
 def test_an_error_beyond_a_bound_is_reported():

@@ -541,6 +541,22 @@ def test_logits_of_near_long_rows(n, dtype, isa):
 
 
 @ISA
+@pytest.mark.parametrize("n", [200, 3000, 70000])
+def test_near_logits_of_far_offsets(n, isa):
+    """What rounding takes from the distance of the rows is as large as what KL hangs on."""
+    rng = np.random.default_rng(n)
+    x = 2 * rng.normal(size=(5, n))
+    far = x + 5e-6 * rng.normal(size=x.shape) + 2.0**20
+    near = far - 2.0**20  # exact
+    with on_isa(isa):
+        found = klce.kl_divergence(x, far, form="logits")
+        expected = klce.kl_divergence(x, near, form="logits")
+        table = klce.compare(x, far)
+    np.testing.assert_allclose(found, expected, rtol=RELATIVE[True])
+    np.testing.assert_allclose(table["kl_divergence"], expected, rtol=RELATIVE[True])
+
+
+@ISA
 @DTYPE
 @pytest.mark.parametrize("n", [300, 1000, 70000])
 def test_long_rows_that_seem_near(n, dtype, isa):

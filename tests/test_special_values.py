@@ -142,14 +142,14 @@ def test_one_special_value(kernel, dtype, isa):
 @lru_cache(maxsize=1)
 def cases_of_parts(kernel, dtype):
     cases = []
-    for n in (2, 10, 33, 2049, 4100, 20000):
+    for n in (2, 10, 33, 2049, 4100, 40000):
         if n <= 33:
             special = values(kernel, dtype)[:8]
             parts = [slice(0, n), slice(0, n // 2), slice(n // 2, n), slice(1, n)]
         else:
             special = [NAN, INF, -INF] if n == 2049 else [-INF]
             parts = [slice(0, n // 2048 * 2048), slice(0, 2048), slice(1024, n)]
-            parts = parts if n < 16384 else [slice(0, 16384)]
+            parts = parts if n < 32768 else [slice(0, 32768)]
         special = [v for v in special if divergence_takes(kernel, v)]
         changed_ones = subsets(kernel)[: 1 if n > 2048 else None]
         changes = list(itertools.product(changed_ones, parts, special))

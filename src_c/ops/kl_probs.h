@@ -238,7 +238,7 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int known = p_sum > 0 && p_sum < INFINITY && q_sum < INFINITY;
         int differ =
-            p_sum < FAINT || p_sum > VAST || (!(gaps[i] <= 1e-12) && !(gaps[i] <= result[i]));
+            p_sum < FAINT || p_sum > VAST || (!(gaps[i] <= 1e-12) && !(2 * gaps[i] <= result[i]));
         int scant = q_sum <= p_sum * SCANT;
         if (!known || isnan(state[FIELD(KL_TERMS) + i]) || !(differ || scant))
             continue;

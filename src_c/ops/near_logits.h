@@ -188,7 +188,9 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     closed[FIELD(NEAR_GUESS)] = guess;
     double own = K(own_at_reference)(c, run->max, run->origin, run->ref), left = 0;
     ADD_KEEPING(double, again, -(double)run->max, left); /* m's own slope: what rounding took */
-    closed[FIELD(NEAR_DRIFT)] = drift + own * (left / c->t);
+    left /= c->t;
+    closed[FIELD(NEAR_DRIFT)] = drift + own * left;
+    closed[FIELD(NEAR_TERMS)] += own * left * left * 0.5;
     /* m is outside both sums, which are taken from the scale of x_m to that of y_m. */
     K(reference_of)(c, y_max, &origin, &ref);
     double scale = K(own_at_reference)(c, y_max, origin, ref) / own;

@@ -1157,7 +1157,7 @@ static bool sparse, one_thread;
 
 static void visit_all(klce_op op, klce_dtype dtype, visitor *visitor)
 {
-    static const ptrdiff_t around[] = {128, 256, 512, 1024, 2048, 16384};
+    static const ptrdiff_t around[] = {128, 256, 512, 1024, 2048, 32768};
     /* Elements of 16 bits differ from float32 in how they are loaded and stored alone. */
     bool half = klce_elem_sizes[dtype] == 2, few = sparse || half;
     for (ptrdiff_t n = 0; n <= 70; n++) {
