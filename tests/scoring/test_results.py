@@ -252,6 +252,7 @@ def test_results_are_no_part_of_an_input(tmp_path, monkeypatch):
         ("link/*.npy", ["shards/out.npy", "link/out.npy"], ["shards/out.arrow", "out.npy"]),
         ("part-?.npy", ["part-2.npy"], ["part-10.npy", "shards/part-2.npy"]),
         ("shards/**/1*", ["shards/deep/12.npy", "shards/12.npy"], ["shards/deep/2.npy", "12.npy"]),
+        ("**/part-1*", ["part-10.npy", "shards/part-1.npy"], ["part-2.npy"]),
         ("shards/**", ["shards/deep/er/out.npy"], ["out.npy", "shards/deep/out.csv"]),
         ("a.zarr", ["a.zarr/out.csv", "a.zarr/c/out.npy"], ["out.npy"]),
         ("part-1.npy", [], ["part-2.npy"]),

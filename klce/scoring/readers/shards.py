@@ -73,8 +73,18 @@ def takes_in(location: Location, path: Path, suffixes: tuple[str, ...]) -> bool:
     parents, name = os.path.split(location.file)
     if name == "**":
         parents, name = location.file, "*"
-    found = glob.glob(parents, recursive=True) if parents else ["."]
-    return fnmatch(path.name, name) and any(Path(parent).resolve() == folder for parent in found)
+    return fnmatch(path.name, name) and _matches(parents, folder)
+
+
+def _matches(pattern: str, folder: Path) -> bool:
+    """Tell whether a pattern of folders takes in one that need not be there yet."""
+    if folder.exists():
+        found = glob.glob(pattern, recursive=True) + ["."] * (pattern in ("", "**"))
+        return any(Path(place).resolve() == folder for place in found)
+    parents, name = os.path.split(pattern)
+    return (name == "**" or fnmatch(folder.name, name)) and _matches(
+        pattern if name == "**" else parents, folder.parent
+    )
 
 
 def _is_shard(location: Location, suffixes: tuple[str, ...]) -> bool:
