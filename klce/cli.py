@@ -157,20 +157,25 @@ def _bytes(text: str) -> int:
     return int(float(parts[1]) * _UNITS[parts[2] or ""])
 
 
-def _path(text: str) -> Path:
+def _place(text: str) -> str:
     if not text:
         raise typer.BadParameter(EMPTY_PATH)
-    return Path(text)
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_place(text))
 
 
 _Out = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--out",
         "-o",
-        parser=_path,
-        metavar="FILE",
-        help=f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}).",
+        parser=_place,
+        metavar="FILE|FOLDER/",
+        help=f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}), or to "
+        "Parquet parts in a folder, which is named with a slash at the end.",
     ),
 ]
 _Report = Annotated[

@@ -163,7 +163,8 @@ def compare_file(
         Class indices, one per row. Without it, the array ``targets`` of the file of P, if it has
         one: llama.cpp's base file does.
     out : path, optional
-        File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+        File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
+        with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
     want : iterable of str, optional
         The statistics of each row that `out` is to have, by the names of `klce.compare` and, with
         ``_p`` and ``_q`` behind, of `klce.score`. Without it, those of
@@ -226,7 +227,7 @@ def compare_file(
     if compat is not None and compat not in COMPATIBLE:
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
-    check_outputs(out, resume, inputs)
+    check_outputs(out, resume, inputs, (report,))
     if want is not None and out is None:
         raise InputError(f"want needs a file for the results (--out), got {want}")
     for name, value in (

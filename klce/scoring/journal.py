@@ -1,7 +1,7 @@
 """The rows that a run has finished, kept in a file until the results are whole.
 
-A run with an output file writes them to a hidden `.npy` file beside it, with a JSON file that says
-of which run they are. What stops the run, even the loss of the process, leaves both, and a run with
+A run with an output writes them to a hidden `.npy` file beside it, with a JSON file that says of
+which run they are. What stops the run, even the loss of the process, leaves both, and a run with
 ``resume`` goes on behind the last whole row. As no result depends on the block that it came in, it
 ends with the same files as a run that nothing stopped.
 """
@@ -12,7 +12,7 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -24,14 +24,19 @@ from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
 from klce.scoring.identity import differences, fingerprint
 from klce.scoring.inputs import local_inputs
+from klce.scoring.parts import Parts, check_folder, is_folder
 from klce.scoring.readers import StrPath
-from klce.scoring.results import NpyWriter, check_results_path, open_results, open_whole
+from klce.scoring.results import (
+    NpyWriter,
+    check_results_path,
+    open_results,
+    open_whole,
+    write_rows,
+)
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
 if sys.platform != "win32":  # where two runs with one output are not noticed
     import fcntl
-
-_ROWS_AT_ONCE, _BYTES_AT_ONCE = 1 << 16, 16 << 20
 
 
 class RowFile:
@@ -90,7 +95,7 @@ class Journal(RowFile):
 
     def __init__(
         self,
-        out: Path,
+        out: StrPath,
         shape: tuple[int, ...],
         columns: np.dtype[Any],
         run: dict[str, Any],
@@ -103,7 +108,8 @@ class Journal(RowFile):
         self._offset = 0
         self._out, self._shape = out, shape
         self._written = columns if written is None else written
-        final = out.resolve()
+        self._parts = Parts(out, self._written) if is_folder(out) else None
+        final = self._final = Path(out).resolve()
         self._rows_path = final.with_name(f".{final.name}.rows.npy")
         self._run_path = final.with_name(f".{final.name}.run.json")
         run = run | {"klce": __version__, "columns": columns.descr}
@@ -149,6 +155,8 @@ class Journal(RowFile):
             pass  # a file system without locks
 
     def _begin(self, run: dict[str, Any], resume: bool) -> None:
+        if self._parts is not None:
+            self._parts.begin(resume=resume)
         if resume:
             size = self._file.seek(0, 2)
             self._file.seek(0)
@@ -177,21 +185,24 @@ class Journal(RowFile):
             size = os.fstat(self._file.fileno()).st_size
             self.finished = (size - self._offset) // self.columns.itemsize
             raise
+        if self._parts is not None and self._parts.due(self.finished):
+            with self._errors():
+                self._parts.write(self.rows())
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
-        return naming(self._out, self._out.resolve().parent)
+        return naming(os.fspath(self._out), self._final.parent)
 
     def finish(self) -> None:
         """Turn the rows into `out`."""
-        if self._out.suffix.lower() == ".npy" and self._written == self.columns:
+        if self._parts is not None:
             with self._errors():
-                os.replace(self._rows_path, self._out.resolve())
+                self._parts.finish(self.rows())
+        elif self._final.suffix.lower() == ".npy" and self._written == self.columns:
+            with self._errors():
+                os.replace(self._rows_path, self._final)
         else:
-            rows = self.rows()
-            step = max(1, min(_ROWS_AT_ONCE, _BYTES_AT_ONCE // self.columns.itemsize))
-            with open_results(self._out, self._shape, self._written) as writer:
-                for start in range(0, len(rows), step):
-                    writer.write(_columns_of(rows[start : start + step], self._written))
+            with open_results(Path(self._out), self._shape, self._written) as writer:
+                write_rows(writer, self.rows(), self._written)
         self.discard()
 
     def close(self) -> None:
@@ -204,6 +215,8 @@ class Journal(RowFile):
     def discard(self) -> None:
         """Remove the rows."""
         super().close()
+        if self._parts is not None:
+            self._parts.discard()
         for path in (self._rows_path, self._run_path):
             with contextlib.suppress(OSError):  # not there, or it cannot be helped
                 path.unlink()
@@ -227,21 +240,27 @@ class Journal(RowFile):
             error.add_note(str(stop))
 
 
-def _columns_of(rows: NDArray[Any], columns: np.dtype[Any]) -> NDArray[Any]:
-    if rows.dtype == columns:
-        return rows
-    table = np.empty(len(rows), columns)
-    for name in columns.names or ():
-        table[name] = rows[name]
-    return table
+def check_outputs(
+    out: StrPath | None,
+    resume: bool,
+    inputs: dict[str, StrPath | None],
+    others: Iterable[StrPath | None] = (),
+) -> None:
+    """Refuse results that cannot be written, or a run to resume that has none.
 
-
-def check_outputs(out: StrPath | None, resume: bool, inputs: dict[str, StrPath | None]) -> None:
-    """Refuse results that cannot be written, or a run to resume that has none."""
+    The `others` are where else the run writes to.
+    """
     if resume and out is None:
         raise InputError("resume needs a file for the results (--out): that is where rows are kept")
-    if out is not None:
+    if out is None:
+        return
+    if is_folder(out):
+        check_folder(out, local_inputs(inputs))
+    else:
         check_results_path(Path(out), local_inputs(inputs))
+    for other in others:
+        if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
+            raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")
 
 
 def open_rows(
@@ -263,4 +282,4 @@ def open_rows(
         return RowFile(columns)
     prints = {name: fingerprint(place) for name, place in inputs.items()}
     run = run | {"shape": shape, "inputs": prints}
-    return Journal(Path(out), shape, columns, run, resume=resume, written=written)
+    return Journal(out, shape, columns, run, resume=resume, written=written)

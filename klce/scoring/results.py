@@ -27,6 +27,9 @@ _ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
 _ROWS_IN_GROUP, _BYTES_IN_GROUP = 1 << 17, 32 << 20
 """The most in a row group of Parquet and in a batch of Arrow."""
 
+_ROWS_TO_COPY, _BYTES_TO_COPY = 1 << 16, 16 << 20
+"""The most that is copied out of kept rows at once."""
+
 
 class Writer(Protocol):
     """Takes the rows of a results file in order."""
@@ -109,26 +112,26 @@ class JsonLinesWriter:
 class ArrowWriter:
     """Arrow's own format: the row's number, and a column each."""
 
-    def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        shape: tuple[int, ...],
+        columns: np.dtype[Any],
+        *,
+        first_row: int = 0,
+        metadata: dict[str, str] | None = None,
+    ) -> None:
         self._pa = library("pyarrow", "writing .arrow files")
         library("pyarrow.ipc", "")
-        self._columns = columns
-        names = columns.names or ()
-        self._schema = self._pa.schema(
-            [("row", self._pa.int64()), *((name, self._type(columns[name])) for name in names)]
-        )
-        self._group = max(1, min(_ROWS_IN_GROUP, _BYTES_IN_GROUP // columns.itemsize))
-        self._next_row = 0
+        self._schema = arrow_schema(columns, metadata)
+        self._group = rows_in_group(columns)
+        self._next_row = first_row
         self._pending: list[NDArray[Any]] = []
         self._pending_rows = 0
         self._writer = self._open(file)
 
     def _open(self, file: BinaryIO) -> Any:
         return self._pa.ipc.new_file(file, self._schema)
-
-    def _type(self, dtype: np.dtype[Any]) -> Any:
-        kind = self._pa.from_numpy_dtype(dtype.base)
-        return self._pa.list_(kind, dtype.shape[0]) if dtype.shape else kind
 
     def write(self, table: NDArray[Any]) -> None:
         """Append rows, which are gathered to groups of a fixed size, whatever they come in."""
@@ -169,6 +172,23 @@ class ParquetWriter(ArrowWriter):
         return open_parquet(file, self._schema)
 
 
+def arrow_schema(columns: np.dtype[Any], metadata: dict[str, str] | None = None) -> Any:
+    """Return the columns of a table of Arrow: the row's number, and those."""
+    pa = library("pyarrow", "writing .arrow files")
+
+    def kind(dtype: np.dtype[Any]) -> Any:
+        value = pa.from_numpy_dtype(dtype.base)
+        return pa.list_(value, dtype.shape[0]) if dtype.shape else value
+
+    fields = [(name, kind(columns[name])) for name in columns.names or ()]
+    return pa.schema([("row", pa.int64()), *fields], metadata)
+
+
+def rows_in_group(columns: np.dtype[Any]) -> int:
+    """Return the rows of a row group of Parquet, and of a batch of Arrow."""
+    return max(1, min(_ROWS_IN_GROUP, _BYTES_IN_GROUP // columns.itemsize))
+
+
 def open_parquet(file: BinaryIO, schema: Any) -> Any:
     """Open pyarrow's writer of Parquet files.
 
@@ -201,7 +221,10 @@ def check_results_path(path: Path, inputs: list[Location]) -> None:
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
         known = ", ".join(WRITERS)
-        raise InputError(f"{path}: not a file type that klce writes results to ({known})")
+        raise InputError(
+            f"{path}: not a file type that klce writes results to ({known}); "
+            "an --out that ends in a slash is a folder of Parquet parts"
+        )
     check_library(path)
     check_output_path(path, inputs)
 
@@ -218,6 +241,11 @@ def check_output_path(path: Path, inputs: list[Location]) -> None:
     """Refuse, before any work, a path of any output that cannot or should not be written."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
+    check_place(path, inputs)
+
+
+def check_place(path: Path, inputs: list[Location]) -> None:
+    """Refuse, before any work, a place where no file or folder of results can or should be."""
     if not path.parent.is_dir():
         if path.parts[0].endswith(":"):  # a path has one slash of its two or three
             slashes = ":///" if path.parts[0] == "file:" else "://"
@@ -226,7 +254,7 @@ def check_output_path(path: Path, inputs: list[Location]) -> None:
         raise InputError(f"{path}: there is no folder {path.parent}")
     for location in inputs:
         for source in (Path(shard.file) for shard in shards_of(location)):
-            if path.exists() and source.exists() and path.samefile(source):
+            if path.exists() and source.exists() and _holds(path, source):
                 raise InputError(f"{path}: results would replace the input {source}")
         if would_read(location, path):  # by the next run of the same command
             raise InputError(f"{path}: results would become a part of the input {location}")
@@ -236,6 +264,10 @@ def check_output_path(path: Path, inputs: list[Location]) -> None:
         tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}."),
     ):
         pass  # the folder takes a file
+
+
+def _holds(path: Path, source: Path) -> bool:
+    return path.samefile(source) or source.resolve().is_relative_to(path.resolve())
 
 
 @contextlib.contextmanager
@@ -273,6 +305,19 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     finally:
         with contextlib.suppress(OSError):  # another error says why it is not there
             temporary.unlink()
+
+
+def write_rows(writer: Writer, rows: NDArray[Any], columns: np.dtype[Any]) -> None:
+    """Append kept rows, which may be a map and have more columns than those to write."""
+    step = max(1, min(_ROWS_TO_COPY, _BYTES_TO_COPY // rows.dtype.itemsize))
+    for start in range(0, len(rows), step):
+        piece = rows[start : start + step]
+        if piece.dtype != columns:
+            table = np.empty(len(piece), columns)
+            for name in columns.names or ():
+                table[name] = piece[name]
+            piece = table
+        writer.write(piece)
 
 
 def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -72,7 +72,8 @@ def score_file(
         Class indices, one per row: integers of the logits' leading shape. Without it, the array
         ``targets`` of the file of logits, if it has one.
     out : path, optional
-        File for the results row by row; its suffix is one of `klce.scoring.results.WRITERS`.
+        File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
+        with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
     want : iterable of str, optional
         The statistics of each row that `out` is to have, by the names of `klce.score`. Without it,
         those of `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for
@@ -155,13 +156,11 @@ def score_file(
         "logits": logits, "targets": targets, "groups": groups,
         "bytes": bytes_file, "words": words_file, "candidates": place,
     }  # fmt: skip
-    check_outputs(out, resume, inputs)
+    check_outputs(out, resume, inputs, (report, sequences_out))
     if report is not None:
         check_page(Path(report), local_inputs(inputs))
     if sequences_out is not None:
         check_results_path(Path(sequences_out), local_inputs(inputs))
-        if out is not None and Path(sequences_out).resolve() == Path(out).resolve():
-            raise InputError(f"{out}: the results of rows and of sequences need a file each")
     scorer.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
 

@@ -22,13 +22,13 @@ import pytest
 from typer.testing import CliRunner
 
 from klce import _ufuncs, cli
-from klce.scoring import InputError, Interrupted, engines, score_file
+from klce.scoring import InputError, Interrupted, engines, results, score_file
 from klce.scoring.engines import Arithmetic, open_engine
 from klce.scoring.identity import Identity
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
 from tests.scoring import runs
-from tests.scoring.runs import said, stop_after
+from tests.scoring.runs import content, said, stop_after
 
 run = functools.partial(runs.run, block_rows=50)
 
@@ -69,6 +69,21 @@ def test_as_the_local_engine(files, scheduler, command, suffix):
     assert (local.engine, dask.engine) == ("local", "dask")
     assert local.summary == dask.summary
     assert (files / f"dask{suffix}").read_bytes() == (files / f"local{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("command", ["score", "compare", "compat"])
+def test_parts_as_of_the_local_engine(files, scheduler, monkeypatch, command):
+    monkeypatch.setattr(results, "_ROWS_IN_GROUP", 30)  # parts of 240 rows
+    run(command, "local/", block_rows=None)
+    written = []
+
+    def progress(done, total):
+        written.append(len(list(Path(".dask.parts").iterdir())))
+
+    run(command, "dask/", engine="dask", scheduler=scheduler, progress=progress)
+    assert sorted({*written}) == [0, 1, 2, 3, 4]  # as the blocks come in
+    assert len(content("dask")) == 5
+    assert content("dask") == content("local")
 
 
 @pytest.mark.parametrize("kind", ["shards", "npz", "kld"])
@@ -134,16 +149,21 @@ def test_the_next_blocks_are_few(scheduler):
 
 @pytest.mark.parametrize("command", ["score", "compare"])
 @pytest.mark.parametrize("first", ["local", "dask"])
-def test_one_engine_goes_on_with_the_rows_of_another(files, scheduler, command, first):
-    whole = run(command, "whole.csv")
+@pytest.mark.parametrize("suffix", [".csv", "/"])
+def test_one_engine_goes_on_with_the_rows_of_another(
+    files, scheduler, monkeypatch, command, first, suffix
+):
+    monkeypatch.setattr(results, "_ROWS_IN_GROUP", 30)  # parts of 240 rows
+    whole = run(command, f"whole{suffix}")
     addresses = {"local": None, "dask": scheduler}
     second = "dask" if first == "local" else "local"
+    out = f"out{suffix}"
     with pytest.raises(Interrupted, match=r"^400 of 1,000 rows"):
-        run(command, "out.csv", engine=first, scheduler=addresses[first], progress=stop_after(400))
-    resumed = run(command, "out.csv", engine=second, scheduler=addresses[second], resume=True)
+        run(command, out, engine=first, scheduler=addresses[first], progress=stop_after(400))
+    resumed = run(command, out, engine=second, scheduler=addresses[second], resume=True)
     assert resumed.resumed_rows == 400
     assert said(resumed) == said(whole)
-    assert (files / "out.csv").read_bytes() == (files / "whole.csv").read_bytes()
+    assert content(out) == content(f"whole{suffix}")
 
 
 @pytest.mark.slow
@@ -167,7 +187,7 @@ def test_a_worker_is_killed(files, processes):
 
 RUN = """
 import sys, time
-from klce.scoring import score_file
+from klce.scoring import results, score_file
 
 def progress(done, total):
     print(done, flush=True)
@@ -175,6 +195,7 @@ def progress(done, total):
 
 if __name__ == "__main__":
     out, engine, scheduler = sys.argv[1:]
+    results._ROWS_IN_GROUP = 30
     score_file("logits.npy", "targets.npy", out=out, block_rows=10, resume=True,
                engine=engine, scheduler=scheduler or None, progress=progress)
 """
@@ -182,12 +203,13 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_random_moments(files, processes, seed):
+def test_killed_at_random_moments(files, processes, monkeypatch, seed):
     """The run, a worker or both are killed, each time it is resumed, and it ends with the same."""
     moments = random.Random(seed)
-    suffix = moments.choice([".npy", ".csv", ".parquet"])
+    suffix = moments.choice([".npy", ".csv", ".parquet", "/"])
+    monkeypatch.setattr(results, "_ROWS_IN_GROUP", 30)
     score_file("logits.npy", "targets.npy", out=f"whole{suffix}")
-    whole, before = (files / f"whole{suffix}").read_bytes(), sorted(os.listdir())
+    before = sorted(os.listdir())
     address = processes.scheduler_address
     kills = 0
     for _ in range(30):
@@ -210,8 +232,8 @@ def test_killed_at_random_moments(files, processes, seed):
         if (files / f"out{suffix}").exists():
             break
     assert kills
-    assert (files / f"out{suffix}").read_bytes() == whole
-    assert sorted(os.listdir()) == sorted([*before, f"out{suffix}"])
+    assert content(f"out{suffix}") == content(f"whole{suffix}")
+    assert sorted(os.listdir()) == sorted([*before, f"out{suffix}".rstrip("/")])
 
 
 @pytest.mark.slow

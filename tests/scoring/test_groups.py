@@ -131,7 +131,7 @@ def test_blocks_change_no_bit(files):
         ({"groups": "offsets.npy", "bytes_file": "zero.npy"}, "length of sequence 2 is 0"),
         ({"groups": "ids.npy", "sequences_out": "bytes.txt"}, "not a file type that klce writes"),
         ({"groups": "ids.npy", "sequences_out": "ids.npy"}, "would replace the input"),
-        ({"groups": "ids.npy", "sequences_out": "o.npy", "out": "o.npy"}, "need a file each"),
+        ({"groups": "ids.npy", "sequences_out": "o.npy", "out": "o.npy"}, "need a place each"),
     ],
 )
 def test_refused(files, tmp_path, options, message):

@@ -48,6 +48,7 @@ SCORE, COMPARE = (
         (SCORE, (1_000, 128_256), "<f4", False, 150),
         (SCORE, (200_000, 1000), "<f2", False, 150),
         (SCORE, (6_000_000, 2), "<f4", False, 150),
+        ("score_file('p.npy', out='out/')", (6_000_000, 2), "<f4", False, 256),
         ("score_file('p.npy', report='r.html')", (2_000_000, 2), "<f4", False, 256),
         (COMPARE, (50_000, 1000), "<f4", False, 256),
         (COMPARE, (300, 128_256), "<f4", False, 256),

@@ -1,0 +1,166 @@
+"""Results row by row as a folder of Parquet files, its parts, which is read as one table.
+
+A part is a fixed range of rows, which follows from the columns alone: from the files, it cannot be
+told in what blocks, by which engine and in how many runs they were computed. Parts are written as
+rows come in, to a hidden folder beside, which takes the name once it has all.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce import __version__
+from klce.scoring.errors import InputError
+from klce.scoring.optional import library
+from klce.scoring.readers import Location, StrPath, would_read
+from klce.scoring.results import (
+    ParquetWriter,
+    arrow_schema,
+    check_place,
+    open_writer,
+    rows_in_group,
+    write_rows,
+)
+
+_GROUPS = 8
+"""Row groups of a part."""
+
+_NAME = re.compile(r"part-\d{6,}\.parquet")
+
+_METADATA = {"klce": __version__}
+"""What a part has in its footer: the key tells it from any other file of such a name."""
+
+
+def is_folder(out: StrPath) -> bool:
+    """Tell whether results are to be a folder of parts, whose path ends in a slash."""
+    return os.fspath(out).endswith(("/", os.sep))
+
+
+def check_folder(out: StrPath, inputs: list[Location]) -> None:
+    """Refuse, before any work, a folder that parts cannot or should not be written to."""
+    path = Path(out)
+    library("pyarrow", f"{out}: writing a folder of Parquet parts")
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{out}: is a file, where --out with a slash at the end names a folder")
+    check_place(path, inputs)
+    for location in inputs:
+        if would_read(location, path / _name(0)):  # by the next run of the same command
+            raise InputError(f"{out}: results would become a part of the input {location}")
+    _check_replaceable(out)
+
+
+def _check_replaceable(out: StrPath) -> None:
+    path = Path(out)
+    final = path.resolve()
+    if os.path.ismount(final) or Path.cwd().is_relative_to(final):
+        raise InputError(
+            f"{out}: --out replaces no mount point, nor the folder that klce runs in; "
+            "name a folder there"
+        )
+    for entry in sorted(path.iterdir()) if path.is_dir() else ():
+        if not _is_part(entry):
+            raise InputError(
+                f"{out}: --out replaces a folder only if it has nothing but parts that klce wrote, "
+                f"and {entry.name} is none"
+            )
+
+
+def _is_part(path: Path) -> bool:
+    footer = _footer(path) if _NAME.fullmatch(path.name) else None
+    return footer is not None and b"klce" in (footer.metadata or {})
+
+
+def _footer(path: Path) -> Any:
+    """Return what the end of a Parquet file says; None where the file is not whole."""
+    parquet = library("pyarrow.parquet", "reading .parquet files")
+    try:
+        return parquet.read_metadata(path)
+    except (OSError, ValueError):  # pyarrow's errors are of these
+        return None
+
+
+def _name(part: int) -> str:
+    return f"part-{part:06}.parquet"
+
+
+class Parts:
+    """The parts of rows that come in order, on their way to the folder `out`."""
+
+    def __init__(self, out: StrPath, columns: np.dtype[Any]) -> None:
+        self._out, self._columns = out, columns
+        self._final = Path(out).resolve()  # a symbolic link stays one
+        self._folder = self._final.with_name(f".{self._final.name}.parts")
+        self._schema = arrow_schema(columns, _METADATA)
+        self._part_rows = _GROUPS * rows_in_group(columns)
+        self._written = 0
+
+    def begin(self, *, resume: bool) -> None:
+        """Take over the whole parts of an interrupted run, or remove all there are."""
+        if not resume:
+            _remove(self._folder)
+        self._folder.mkdir(exist_ok=True)
+        kept = set()
+        while self._is_whole(self._folder / _name(self._written)):
+            kept.add(_name(self._written))
+            self._written += 1
+        for path in self._folder.iterdir():  # half a part, or parts of other columns
+            if path.name not in kept:
+                path.unlink()
+
+    def _is_whole(self, path: Path) -> bool:
+        footer = _footer(path)
+        return (
+            footer is not None
+            and footer.num_rows == self._part_rows
+            and footer.schema.to_arrow_schema().equals(self._schema, check_metadata=True)
+        )
+
+    def due(self, finished: int) -> bool:
+        """Tell whether the first so many rows make a part that is not there yet."""
+        return finished >= (self._written + 1) * self._part_rows
+
+    def write(self, rows: NDArray[Any]) -> None:
+        """Write the parts that all rows so far make, those that are not there yet."""
+        self._write_to(len(rows) // self._part_rows, rows)
+
+    def finish(self, rows: NDArray[Any]) -> None:
+        """Write what is left of all rows, and let the folder appear under its name."""
+        self._write_to(max(1, -(-len(rows) // self._part_rows)), rows)
+        _check_replaceable(self._out)  # once more, since it was some time ago
+        before = self._final.with_name(f".{self._final.name}.old")
+        if self._final.exists():
+            _remove(before)
+            os.replace(self._final, before)
+        os.replace(self._folder, self._final)
+        shutil.rmtree(before, ignore_errors=True)
+
+    def _write_to(self, end: int, rows: NDArray[Any]) -> None:
+        for part in range(self._written, end):
+            start = part * self._part_rows
+            some = rows[start : start + self._part_rows]
+            make = functools.partial(
+                ParquetWriter,
+                shape=some.shape,
+                columns=self._columns,
+                first_row=start,
+                metadata=_METADATA,
+            )
+            with open_writer(self._folder / _name(part), make) as writer:
+                write_rows(writer, some, self._columns)
+            self._written += 1
+
+    def discard(self) -> None:
+        """Remove what is not under its name."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(folder)
