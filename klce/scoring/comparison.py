@@ -2,11 +2,12 @@
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from klce.scoring.distribution import QUANTILES, Counting, in_order, pieces, quantiles
 from klce.scoring.groups import Groups, GroupSums
@@ -207,77 +208,173 @@ def _scaled(estimate: Estimate, value: float, slope: float) -> Estimate:
     )
 
 
+QUANTIFIED = ("kl_divergence", "target_prob_change")
+"""The columns whose quantiles are given."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counts:
+    """What a first pass over rows finds: what `ComparisonSummary` counts, and sums.
+
+    Attributes
+    ----------
+    sums : dict of str to list of float
+        Of the values that there are, by the names of `MEASURES`: one of each piece of the rows.
+    """
+
+    rows: int
+    ignored: int
+    nan: int
+    first_nan: int | None
+    infinite: int
+    saturated: int | None
+    floor_classes: int | None
+    sums: dict[str, list[float]]
+
+    def merge(self, other: "Counts") -> "Counts":
+        """Return those of these rows and of others, which follow them."""
+        return Counts(
+            rows=self.rows + other.rows,
+            ignored=self.ignored + other.ignored,
+            nan=self.nan + other.nan,
+            first_nan=other.first_nan if self.first_nan is None else self.first_nan,
+            infinite=self.infinite + other.infinite,
+            saturated=_both(self.saturated, other.saturated),
+            floor_classes=_both(self.floor_classes, other.floor_classes),
+            sums={name: sums + other.sums[name] for name, sums in self.sums.items()},
+        )
+
+    @property
+    def counted(self) -> int:
+        """Rows that count."""
+        return self.rows - self.ignored - self.nan
+
+    def means(self) -> dict[str, float]:
+        """Return the means over the rows that count."""
+        count = self.counted
+        return {
+            name: _fsum(sums) / count if count else math.nan for name, sums in self.sums.items()
+        }
+
+
+def _both(a: int | None, b: int | None) -> int | None:
+    return None if a is None or b is None else a + b
+
+
+def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
+    """Count rows of a comparison, and add up their values by fixed pieces."""
+    columns = rows.dtype.names or ()
+    ignored = nan = infinite = saturated = floor_classes = 0
+    first_nan: int | None = None
+    sums: dict[str, list[float]] = {name: [] for name in measured(rows.dtype)}
+    for start, table, counts in pieces(rows, _counting(ignore_index)):
+        skipped = np.zeros(len(table), bool)
+        if "target" in columns:
+            skipped = table["target"] == ignore_index
+        bad = ~counts & ~skipped
+        if first_nan is None and bad.any():
+            first_nan = first_row + start + int(bad.argmax())
+        ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
+        infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
+        if "saturated" in columns:
+            saturated += int(table["saturated"][counts].sum())
+        if "floor_classes" in columns:
+            floor_classes += int(table["floor_classes"][counts].sum())
+        for name, found in sums.items():
+            found.append(float(measure(table, name)[counts].sum()))
+    return Counts(
+        rows=len(rows),
+        ignored=ignored,
+        nan=nan,
+        first_nan=first_nan,
+        infinite=infinite,
+        saturated=saturated if "saturated" in columns else None,
+        floor_classes=floor_classes if "floor_classes" in columns else None,
+        sums=sums,
+    )
+
+
+def square(
+    rows: NDArray[Any], ignore_index: int, means: dict[str, float]
+) -> dict[str, list[float]]:
+    """Return the sums of squares about the means, by the pieces that `count` has."""
+    squares: dict[str, list[float]] = {name: [] for name in means}
+    for _, table, counts in pieces(rows, _counting(ignore_index)):
+        for name, mean in means.items():
+            with np.errstate(invalid="ignore", over="ignore"):
+                deviations = measure(table, name)[counts] - mean
+                squares[name].append(float((deviations * deviations).sum()))
+    return squares
+
+
+def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any]:
+    """Return one of the columns `QUANTIFIED` of the rows that count."""
+    found: NDArray[Any] = table[name][counted_rows(table, ignore_index)]
+    return found
+
+
+def conclude(
+    counts: Counts,
+    squares: dict[str, list[float]],
+    clustered: dict[str, float],
+    quantiles: dict[str, tuple[float, ...]],
+) -> ComparisonSummary:
+    """Return the summary that passes over the rows make: see `summarize`."""
+    means = counts.means()
+    return ComparisonSummary(
+        rows=counts.rows,
+        ignored=counts.ignored,
+        nan=counts.nan,
+        first_nan=counts.first_nan,
+        infinite=counts.infinite,
+        estimates={
+            name: Estimate(
+                mean=mean,
+                error=_error(_fsum(squares[name]), counts.counted),
+                clustered_error=clustered.get(name),
+            )
+            for name, mean in means.items()
+        },
+        kl_divergence_quantiles=quantiles["kl_divergence"],
+        target_prob_change_quantiles=quantiles.get("target_prob_change"),
+        saturated=counts.saturated,
+        floor_classes=counts.floor_classes,
+    )
+
+
 def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
     """Summarize the rows of a comparison.
 
     Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`, and
     one or more by sequence, see `_clustered_errors`.
     """
-    labelled = "target" in (rows.dtype.names or ())
-    ignored = nan = infinite = saturated = floor_classes = count = 0
-    first_nan: int | None = None
-    names = measured(rows.dtype)
-    parts: dict[str, list[float]] = {name: [] for name in names}
-    counting = functools.partial(counted_rows, ignore_index=ignore_index)
-    for start, table, counts in pieces(rows, counting):
-        skipped = table["target"] == ignore_index if labelled else np.zeros(len(table), bool)
-        bad = ~counts & ~skipped
-        if first_nan is None and bad.any():
-            first_nan = start + int(bad.argmax())
-        ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
-        count += int(counts.sum())
-        infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
-        if "saturated" in (table.dtype.names or ()):
-            saturated += int(table["saturated"][counts].sum())
-        if "floor_classes" in (table.dtype.names or ()):
-            floor_classes += int(table["floor_classes"][counts].sum())
-        for name in names:
-            parts[name].append(float(measure(table, name)[counts].sum()))
-    means = {name: _fsum(parts[name]) / count if count else math.nan for name in names}
-
-    squares: dict[str, list[float]] = {name: [] for name in names}
-    for _, table, counts in pieces(rows, counting):
-        for name in names:
-            with np.errstate(invalid="ignore", over="ignore"):
-                deviations = measure(table, name)[counts] - means[name]
-                squares[name].append(float((deviations * deviations).sum()))
-    clustered = {} if groups is None else _clustered_errors(rows, names, groups, counting)
-    estimates = {
-        name: Estimate(
-            mean=means[name],
-            error=_error(_fsum(squares[name]), count),
-            clustered_error=clustered.get(name),
+    counts = count(rows, ignore_index)
+    squares = square(rows, ignore_index, counts.means())
+    clustered = {}
+    if groups is not None:
+        clustered = _clustered_errors(rows, [*counts.sums], groups, _counting(ignore_index))
+    columns = [name for name in QUANTIFIED if name in (rows.dtype.names or ())]
+    found = {
+        name: quantiles_of(
+            rows,
+            functools.partial(quantified, name=name, ignore_index=ignore_index),
+            rows.dtype[name],
         )
-        for name in names
+        for name in columns
     }
+    return conclude(counts, squares, clustered, found)
 
-    def divergences(table: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = table["kl_divergence"][counting(table)]
-        return found
 
-    def changes(table: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = table["target_prob_change"][counting(table)]
-        return found
+def quantiles_of(
+    rows: NDArray[Any], column: Callable[[NDArray[Any]], NDArray[Any]], dtype: DTypeLike
+) -> tuple[float, ...]:
+    """Return the quantiles at `QUANTILES` of a column that follows from rows."""
+    with in_order(rows, column, dtype) as ordered:
+        return tuple(quantiles(ordered, QUANTILES))
 
-    with in_order(rows, divergences, rows.dtype["kl_divergence"]) as ordered:
-        kl_quantiles = tuple(quantiles(ordered, QUANTILES))
-    change_quantiles = None
-    if labelled:
-        with in_order(rows, changes, rows.dtype["target_prob_change"]) as ordered:
-            change_quantiles = tuple(quantiles(ordered, QUANTILES))
-    columns = rows.dtype.names or ()
-    return ComparisonSummary(
-        rows=len(rows),
-        ignored=ignored,
-        nan=nan,
-        first_nan=first_nan,
-        infinite=infinite,
-        estimates=estimates,
-        kl_divergence_quantiles=kl_quantiles,
-        target_prob_change_quantiles=change_quantiles,
-        saturated=saturated if "saturated" in columns else None,
-        floor_classes=floor_classes if "floor_classes" in columns else None,
-    )
+
+def _counting(ignore_index: int) -> Counting:
+    return functools.partial(counted_rows, ignore_index=ignore_index)
 
 
 def _clustered_errors(
