@@ -6,7 +6,8 @@ a summary and, when asked for, kept for a results file. Memory is bounded by the
 
 from klce.scoring.compare import Comparison, compare_file
 from klce.scoring.convert import convert_file
-from klce.scoring.dask_arrays import DaskScores, score_dask
+from klce.scoring.dask_comparisons import DaskComparison, compare_dask
+from klce.scoring.dask_scores import DaskScores, score_dask
 from klce.scoring.errors import InputError, Interrupted, LabelError
 from klce.scoring.info import FileInfo, file_info
 from klce.scoring.score import score_file
@@ -15,6 +16,7 @@ from klce.scoring.summary import Summary
 
 __all__ = [
     "Comparison",
+    "DaskComparison",
     "DaskScores",
     "FileInfo",
     "InputError",
@@ -22,6 +24,7 @@ __all__ = [
     "LabelError",
     "Scores",
     "Summary",
+    "compare_dask",
     "compare_file",
     "convert_file",
     "file_info",

@@ -1,6 +1,6 @@
 """The columns of scored rows: of the summary and the page, and of what is asked for beside them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,24 @@ def names_of(want: Iterable[str]) -> tuple[str, ...]:
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
     """Return the statistics that rows have, with labels or without."""
     return tuple(name for name in statistics if labelled or name not in _OF_LABELS)
+
+
+def computed_and_written(
+    columns: Callable[..., np.dtype[Any]],
+    want: tuple[str, ...] | None,
+    needed: tuple[str, ...],
+    *,
+    more: bool,
+) -> tuple[np.dtype[Any], np.dtype[Any]]:
+    """Return the columns of a run's rows: those to compute, and those that results have.
+
+    `columns` gives them for statistics that are wanted; `needed` are those of the summary. Results
+    have `more` than statistics where, say, the top k are asked for.
+    """
+    written = columns(want=want)
+    if want == () and not more:
+        raise InputError("want must name at least one statistic, got none")
+    return columns(want=(*needed, *(want or ()))), written
 
 
 def row_dtype(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import klce
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.columns import names_of
+from klce.scoring.columns import computed_and_written, names_of
 from klce.scoring.compare_columns import (
     SHOWN,
     SUMMED,
@@ -412,11 +412,12 @@ class _Exact(_Files):
             top_k=task.top_k,
             temperature=task.temperature,
         )
-        self.written = columns(want=task.want)
-        if task.want == () and not task.top_k:
-            raise InputError("want must name at least one statistic, got none")
-        needed = those_of((*SUMMED, *(SHOWN if task.kept else ())), labelled=labelled)
-        self.columns = columns(want=(*needed, *(task.want or ())))
+        self.columns, self.written = computed_and_written(
+            columns,
+            task.want,
+            those_of((*SUMMED, *(SHOWN if task.kept else ())), labelled=labelled),
+            more=bool(task.top_k),
+        )
         # The results twice, as they come and in a table; a flag for each class that is cut off.
         self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._cut_off * p.classes
 

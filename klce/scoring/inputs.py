@@ -128,11 +128,8 @@ class Labels:
             labels = self._read(start, min(start + _LABELS_AT_ONCE, rows))
             at = out_of_range(labels, classes, self._ignore_index)
             if at is not None:
-                raise LabelError(
-                    f"{self._reader.path}: label {labels[at]} in "
-                    f"{name_row(start + at, self._logits.leading_shape)} is neither a class "
-                    f"(0 to {classes - 1}) nor ignore_index ({self._ignore_index})"
-                )
+                place = name_row(start + at, self._logits.leading_shape)
+                raise no_label(self.path, labels[at], place, classes, self._ignore_index)
 
 
 class Candidates:
@@ -158,10 +155,7 @@ class Candidates:
             elif shape[:-1] == logits.leading_shape:
                 self._reader = given
             else:
-                raise InputError(
-                    f"{self.path}: candidates of shape {shape} are neither one axis for all rows "
-                    f"nor some for each of the rows of shape {logits.leading_shape}"
-                )
+                raise InputError(f"{self.path}: {no_candidates(shape, logits.leading_shape)}")
             self.count = shape[-1]
         if not self.count:
             raise InputError(f"{self.path}: there must be at least one candidate")
@@ -181,12 +175,7 @@ class Candidates:
                 self._check(rows[row], f" in {place}")
 
     def _check(self, candidates: NDArray[Any], place: str) -> None:
-        at = out_of_range(candidates, self._logits.classes)
-        if at is not None:
-            raise LabelError(
-                f"{self.path}: candidate {candidates[at]}{place} is not a class "
-                f"(0 to {self._logits.classes - 1})"
-            )
+        check_candidates(candidates, self._logits.classes, self.path, place)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same."""
@@ -205,6 +194,31 @@ def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int | None = 
     if ignore_index is not None:
         outside &= labels != ignore_index
     return int(outside.argmax()) if outside.any() else None
+
+
+def no_label(path: str, label: Any, place: str, classes: int, ignore_index: int) -> LabelError:
+    """Return the error of a label that is out of range."""
+    return LabelError(
+        f"{path}: label {label} in {place} is neither a class (0 to {classes - 1}) nor "
+        f"ignore_index ({ignore_index})"
+    )
+
+
+def check_candidates(candidates: NDArray[Any], classes: int, path: str, place: str = "") -> None:
+    """Refuse a candidate that is no class."""
+    at = out_of_range(candidates, classes)
+    if at is not None:
+        raise LabelError(
+            f"{path}: candidate {candidates[at]}{place} is not a class (0 to {classes - 1})"
+        )
+
+
+def no_candidates(shape: tuple[int, ...], leading_shape: tuple[int, ...]) -> str:
+    """Say of a shape of candidates that it is none."""
+    return (
+        f"candidates of shape {shape} are neither one axis for all rows "
+        f"nor some for each of the rows of shape {leading_shape}"
+    )
 
 
 def check_ignore_index(ignore_index: int) -> None:

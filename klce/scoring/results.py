@@ -311,13 +311,17 @@ def write_rows(writer: Writer, rows: NDArray[Any], columns: np.dtype[Any]) -> No
     """Append kept rows, which may be a map and have more columns than those to write."""
     step = max(1, min(_ROWS_TO_COPY, _BYTES_TO_COPY // rows.dtype.itemsize))
     for start in range(0, len(rows), step):
-        piece = rows[start : start + step]
-        if piece.dtype != columns:
-            table = np.empty(len(piece), columns)
-            for name in columns.names or ():
-                table[name] = piece[name]
-            piece = table
-        writer.write(piece)
+        writer.write(with_columns(rows[start : start + step], columns))
+
+
+def with_columns(table: NDArray[Any], columns: np.dtype[Any]) -> NDArray[Any]:
+    """Return a table with those of its columns."""
+    if table.dtype == columns:
+        return table
+    found = np.empty(table.shape, columns)
+    for name in columns.names or ():
+        found[name] = table[name]
+    return found
 
 
 def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -17,7 +17,14 @@ import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.columns import SHOWN, SUMMED, names_of, row_dtype, those_of
+from klce.scoring.columns import (
+    SHOWN,
+    SUMMED,
+    computed_and_written,
+    names_of,
+    row_dtype,
+    those_of,
+)
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -298,11 +305,12 @@ class Scorer:
             candidates=None if self._candidates is None else self._candidates.count,
             temperature=task.temperature,
         )
-        self.written = columns(want=task.want)
-        if self.written.names in ((), ("target",)):
-            raise InputError("want must name at least one statistic, got none")
-        needed = those_of(SHOWN if task.kept else SUMMED, labelled=labelled)
-        self.columns = columns(want=(*needed, *(task.want or ())))
+        self.columns, self.written = computed_and_written(
+            columns,
+            task.want,
+            those_of(SHOWN if task.kept else SUMMED, labelled=labelled),
+            more=bool(task.top_k) or self._candidates is not None,
+        )
         self._floor = "saturated" in (self.columns.names or ())
         # The results twice, as they come and in a table; a flag for each class that is cut off.
         self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * self.logits.classes

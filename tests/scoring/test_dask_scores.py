@@ -1,4 +1,4 @@
-"""Scores of Dask arrays are those of a file, whatever the chunks."""
+"""Scores of Dask arrays are those of a file, whatever the chunks and the options."""
 
 import dask
 import dask.array as da
@@ -21,12 +21,12 @@ def numbers():
     return logits, targets
 
 
-def in_file(folder, logits, targets):
+def in_file(folder, logits, targets, **options):
     np.save(folder / "logits.npy", logits)
     if targets is not None:
         np.save(folder / "targets.npy", targets)
         targets = folder / "targets.npy"
-    report = score_file(folder / "logits.npy", targets, out=folder / "rows.npy")
+    report = score_file(folder / "logits.npy", targets, out=folder / "rows.npy", **options)
     return report.summary, np.load(folder / "rows.npy")
 
 
@@ -67,9 +67,90 @@ def test_axes_and_dtypes(tmp_path, numbers, dtype):
     assert scores.rows.compute().tobytes() == rows.tobytes()
 
 
+EVERYTHING = {
+    "want": ("margin", "nll", "target_prob", "greedy_match", "varentropy"),
+    "top_k": 3,
+    "candidates": (5, 0),
+    "temperature": 1.7,
+    "ignore_index": 2,
+}
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_options_as_from_a_file(tmp_path, numbers, labelled):
+    logits, targets = numbers
+    targets = targets.clip(0) if labelled else None
+    options = dict(EVERYTHING)
+    if not labelled:
+        options["want"] = ("margin", "varentropy")
+    scores = score_dask(da.from_array(logits, chunks=(999, CLASSES)), targets, **options)
+    summary, rows = in_file(tmp_path, logits, targets, **options)
+    assert scores.summary() == summary
+    assert scores.rows.dtype == rows.dtype
+    assert scores.rows.compute().tobytes() == rows.tobytes()
+    assert scores.rows["top_ids"].compute().tobytes() == rows["top_ids"].tobytes()
+
+
+def test_candidates_of_each_row(tmp_path, numbers):
+    logits = numbers[0][:600].reshape(20, 30, CLASSES)
+    each = np.random.default_rng(1).integers(0, CLASSES, (20, 30, 4)).astype(np.uint8)
+    np.save(tmp_path / "each.npy", each)
+    options = {"want": ()}
+    _, rows = in_file(tmp_path, logits, None, candidates=tmp_path / "each.npy", **options)
+    for candidates in (each, da.from_array(each, chunks=(3, 30, 1))):
+        lazy = da.from_array(logits, chunks=(7, 11, CLASSES))
+        scores = score_dask(lazy, candidates=candidates, **options)
+        assert scores.rows.compute().tobytes() == rows.tobytes()
+    each[13, 4, 2] = CLASSES
+    message = rf"candidates: candidate {CLASSES} in row {13 * 30 + 4}, at \(13, 4\), is not a class"
+    with pytest.raises(LabelError, match=message):
+        score_dask(lazy, candidates=each).rows.compute()
+
+
+def test_rows_and_summary_share_what_is_persisted(numbers):
+    computed = []
+
+    def block(x):
+        computed.append(x.shape)
+        return x
+
+    logits, targets = numbers
+    lazy = da.from_array(logits, chunks=(5000, CLASSES)).map_blocks(block, meta=logits[:0])
+    scores = score_dask(lazy, targets, want=["rank"]).persist()
+    assert len(computed) == 3
+    assert scores.rows["rank"].compute().shape == (ROWS,)
+    assert scores.summary().rows == ROWS
+    assert len(computed) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"want": ["nl"]}, "want must name statistics of nll, .*, got 'nl'"),
+        ({"want": "nll"}, "want must be a collection of names, got 'nll'"),
+        ({"want": []}, "want must name at least one statistic"),
+        ({"want": ["rank"]}, "want must not name 'rank' without a target"),
+        ({"top_k": 7}, "top_k must be from 0 to the 6 classes"),
+        ({"temperature": 0}, "temperature must be from 1e-6 to 1e6, got 0"),
+        ({"candidates": [2, 6]}, r"candidates: candidate 6 is not a class \(0 to 5\)"),
+        ({"candidates": [-1]}, "candidate -1 is not a class"),
+        ({"candidates": [0.5]}, "candidates must be integers, got float64"),
+        ({"candidates": []}, "at least one candidate"),
+        ({"candidates": np.zeros((4, 0), int)}, "at least one candidate"),
+        ({"candidates": 3}, r"candidates of shape \(\) are neither"),
+        ({"candidates": [[1, 2]]}, r"candidates of shape \(1, 2\) are neither one axis"),
+    ],
+)
+def test_refused_options(options, message):
+    with pytest.raises(InputError, match=message):
+        score_dask(da.zeros((4, 6)), **options)
+
+
 def test_no_rows(tmp_path):
     logits = np.zeros((0, 3))
-    assert score_dask(da.from_array(logits)).summary() == in_file(tmp_path, logits, None)[0]
+    scores = score_dask(da.from_array(logits), candidates=np.zeros((0, 2), int))
+    assert scores.summary() == in_file(tmp_path, logits, None)[0]
+    assert scores.rows["candidate_log_probs"].compute().shape == (0, 2)
 
 
 @pytest.mark.parametrize(("shape", "name"), [((20,), "row 13"), ((4, 5), r"row 13, at \(2, 3\),")])
