@@ -49,21 +49,22 @@ def check_folder(out: StrPath, inputs: list[Location]) -> None:
     library("pyarrow", f"{out}: writing a folder of Parquet parts")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: is a file, where --out with a slash at the end names a folder")
-    check_place(path, inputs)
-    for location in inputs:
-        if would_read(location, path / _name(0)):  # by the next run of the same command
-            raise InputError(f"{out}: results would become a part of the input {location}")
-    _check_replaceable(out)
-
-
-def _check_replaceable(out: StrPath) -> None:
-    path = Path(out)
     final = path.resolve()
     if os.path.ismount(final) or Path.cwd().is_relative_to(final):
         raise InputError(
             f"{out}: --out replaces no mount point, nor the folder that klce runs in; "
             "name a folder there"
         )
+    check_place(path, inputs)
+    for location in inputs:
+        if would_read(location, path / _name(0)):  # by the next run of the same command
+            raise InputError(f"{out}: results would become a part of the input {location}")
+    _check_content(out)
+
+
+def _check_content(out: StrPath) -> None:
+    """Refuse a folder of which anything would be lost."""
+    path = Path(out)
     for entry in sorted(path.iterdir()) if path.is_dir() else ():
         if not _is_part(entry):
             raise InputError(
@@ -133,7 +134,7 @@ class Parts:
     def finish(self, rows: NDArray[Any]) -> None:
         """Write what is left of all rows, and let the folder appear under its name."""
         self._write_to(max(1, -(-len(rows) // self._part_rows)), rows)
-        _check_replaceable(self._out)  # once more, since it was some time ago
+        _check_content(self._out)  # once more, since it was some time ago
         before = self._final.with_name(f".{self._final.name}.old")
         if self._final.exists():
             _remove(before)
