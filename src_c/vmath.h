@@ -414,13 +414,21 @@ KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)
     return select_f64(eq_f64(x, x), y, x);
 }
 
-/* s - log1p(s) for s >= -1, to a few ULP of itself: inf at -1. */
+/* s - log1p(s) for s >= -1, to a few ULP of itself: inf at -1.  Of what rounding leaves, which is
+ * below 2^-10, by the first terms of its series, to 2^-62 of itself: rows of few classes are
+ * finished in the time of two divisions less. */
 KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
 {
+    static const double series[] = {1 / 2., -1 / 3., 1 / 4., -1 / 5., 1 / 6., -1 / 7.};
+    v_f64 square = s * s, first = square * series_f64(series, 5, s, square);
+    m_f64 slight = lt_f64(square, set_f64(0x1p-20));
+    if (!any_f64(not_f64(slight)))
+        return first;
     b_f64 k = log_reduce_f64(set_f64(1) + s).k;
     m_f64 near = eq_f64(float_of_f64(k), set_f64(0));
     v_f64 far = select_f64(eq_f64(s, set_f64(-1)), set_f64(INFINITY), s - log1p_f64(s));
-    return select_f64(near, log1p_tail_f64(select_f64(near, s, set_f64(0))), far);
+    v_f64 gap = select_f64(near, log1p_tail_f64(select_f64(near, s, set_f64(0))), far);
+    return select_f64(slight, first, gap);
 }
 
 /* sum += value, lost += what rounding took from it (Knuth's two-sum); of doubles or of vectors. */

@@ -170,7 +170,7 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
         v_f64 weighted = K(state)(state, K(WEIGHTED), i), h;
         if (normalize) {
             /* A maximum of 0 or inf leaves no distribution: 0/0 and inf/inf are nan. */
-            h = log1p_f64(rest / max) + weighted / (max + rest) + (max - max);
+            h = K(log1p_for)(rest / max) + weighted / (max + rest) + (max - max);
         } else {
             v_f64 own = max * log_f64(max);
             own = select_f64(eq_f64(max, set_f64(0)), set_f64(0), own);

@@ -221,15 +221,15 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     {
         v_f64 kl = K(state)(state, K(KL_TERMS), i), mass = K(state)(state, K(KL_MASS), i);
         if (normalize) {
-            v_f64 zero = set_f64(0), s = K(state)(state, K(KL_GAIN), i) / mass;
-            v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(s);
+            v_f64 zero = set_f64(0), inverse = set_f64(1) / mass;
+            v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(gain * inverse);
             m_f64 of_size = and_f64(le_f64(set_f64(FAINT), mass), le_f64(mass, set_f64(VAST)));
             any_rare |= any_f64(not_f64(and_f64(le_f64(gap, set_f64(1e-12)), of_size)));
             /* Rounding may leave less than nothing. */
-            kl = max_f64(zero, kl / mass - gap) + (gain - gain);
+            kl = max_f64(zero, kl * inverse - gap) + (gain - gain);
             store_f64(gaps + i, gap);
             /* Either side sums to 0: no distribution. */
-            m_f64 empty = or_f64(eq_f64(mass, zero), eq_f64(s, set_f64(-1)));
+            m_f64 empty = or_f64(eq_f64(mass, zero), eq_f64(gain, -mass));
             kl = select_f64(empty, set_f64(NAN), kl);
         }
         store_f64(result + i, kl);
