@@ -213,15 +213,24 @@ KLCE_INLINE exp_pair_f64 exp_pair_of_f64(const exp_constants_f64 *e, v_f64 z, v_
 }
 
 /* exp(z/T) in full, 0 below the normal numbers and inf above: for the few values of a row's
- * state. */
-KLCE_INLINE v_f64 exp_f64(const exp_constants_f64 *e, v_f64 z, double t)
+ * state.  By (exp(r/T) - 1 - r/T) / r^2 as `poly` has it. */
+typedef v_f64 (*exp_poly)(const exp_constants_f64 *, v_f64 r);
+
+KLCE_INLINE v_f64 exp_by(const exp_constants_f64 *e, v_f64 z, double t, exp_poly poly)
 {
     v_f64 low = set_f64(-708 * t), high = set_f64(709 * t);
     v_f64 inside = min_f64(high, max_f64(low, z));
     exp_parts_f64 parts = exp_reduce_f64(e, inside, set_f64(KLCE_MAGIC_f64 + 1023));
-    v_f64 y = exp_mantissa_f64(e, parts.r) * parts.scale;
+    v_f64 mantissa =
+        fma_f64(fma_f64(poly(e, parts.r), parts.r, set_f64(e->c1)), parts.r, set_f64(1));
+    v_f64 y = mantissa * parts.scale;
     y = select_f64(lt_f64(z, low), set_f64(0), y);
     return select_f64(lt_f64(high, z), set_f64(INFINITY), y);
+}
+
+KLCE_INLINE v_f64 exp_f64(const exp_constants_f64 *e, v_f64 z, double t)
+{
+    return exp_by(e, z, t, exp_poly_f64);
 }
 
 /* The polynomial of c[0] to c[degree], lowest power first, by its even and its odd powers: as many
@@ -387,6 +396,10 @@ KLCE_INLINE v_f64 exp_poly_for_f64(const exp_constants_f64 *e, v_f64 r)
 {
     return exp_poly_f64(e, r);
 }
+KLCE_INLINE v_f64 exp_for_f64(const exp_constants_f64 *e, v_f64 z, double t)
+{
+    return exp_f64(e, z, t);
+}
 KLCE_INLINE v_f64 log1p_for_f64(v_f64 x) { return log1p_f64(x); }
 
 KLCE_INLINE v_f64 exp_poly_for_f32(const exp_constants_f64 *e, v_f64 r)
@@ -396,6 +409,11 @@ KLCE_INLINE v_f64 exp_poly_for_f32(const exp_constants_f64 *e, v_f64 r)
     v_f64 high = fma_f64(set_f64(e->c7), r, set_f64(e->c6));
     high = fma_f64(set_f64(e->c8), r2, high);
     return fma_f64(fma_f64(high, r2, mid), r2, low);
+}
+
+KLCE_INLINE v_f64 exp_for_f32(const exp_constants_f64 *e, v_f64 z, double t)
+{
+    return exp_by(e, z, t, exp_poly_for_f32);
 }
 
 KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)

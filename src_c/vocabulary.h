@@ -35,6 +35,7 @@
 #define KLCE_IN_VOCABULARY_exp_constants_of ~, C
 #define KLCE_IN_VOCABULARY_exp_parts ~, C
 #define KLCE_IN_VOCABULARY_exp_reduce ~, C
+#define KLCE_IN_VOCABULARY_exp_for ~, C
 #define KLCE_IN_VOCABULARY_exp_poly_for ~, C
 #define KLCE_IN_VOCABULARY_exp_mantissa ~, C
 #define KLCE_IN_VOCABULARY_exp_pair ~, C

@@ -50,7 +50,8 @@ _Static_assert(FIELD(REF) < FIELD(OTHER), "y's fields stand behind x's");
 KLCE_INLINE void K(relate_logits)(const K(expsum_context) *c, double *state, const double *other,
                                   int i)
 {
-    v_f64 log_x = log1p_f64(K(rest_of)(c, state, i)), log_y = log1p_f64(K(rest_of)(c, other, i));
+    v_f64 log_x = K(log1p_for)(K(rest_of)(c, state, i));
+    v_f64 log_y = K(log1p_for)(K(rest_of)(c, other, i));
     twofold step = two_sum(K(state)(other, K(MAX), i), -K(state)(state, K(MAX), i));
     twofold offset = two_sum(step.high, set_f64(c->t) * (log_y - log_x));
     offset.low = offset.low + step.low;
@@ -65,7 +66,7 @@ KLCE_INLINE void K(relate_logits)(const K(expsum_context) *c, double *state, con
     v_f64 none = offset.high - offset.high;
     store_f64(state + FIELD(OFFSET) + i, offset.high + none);
     store_f64(state + FIELD(OFFSET_LOW) + i, offset.low);
-    store_f64(state + FIELD(RATIO) + i, exp_f64(&c->f, z, c->t) + none);
+    store_f64(state + FIELD(RATIO) + i, K(exp_for)(&c->f, z, c->t) + none);
     store_f64(state + FIELD(Q_ORIGIN) + i, origin);
     store_f64(state + FIELD(Q_REF) + i, ref);
 }
