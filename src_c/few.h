@@ -89,6 +89,11 @@ static KLCE_NOINLINE void K(store_columns)(const klce_call *call, int k, ptrdiff
             K(store)((elem *)(first + j * call->core[k]), column[j]);
         return;
     }
+    if (n == 2 && step == n * (ptrdiff_t)sizeof(elem)) {
+        K(store)((elem *)first, K(low_pairs)(column[0], column[1]));
+        K(store)((elem *)first + WIDTH, K(high_pairs)(column[0], column[1]));
+        return;
+    }
 #if KLCE_ELEM_BITS == 32 && KLCE_VECTOR_BYTES
     if (n >= 4) {
         for (; j + 4 < n; j += 4)

@@ -37,6 +37,28 @@ KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
     return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
+/* Whether those of all of a tile's rows do, whose sums make room for scales, and no more; where they
+ * do not, nothing is written. */
+KLCE_INLINE int K(js_are_plain)(const klce_call *call, double *state)
+{
+    double *other = state + FIELD(OTHER), scale[2][KLCE_TILE];
+    v_f64 least = set_f64(0x1p-30), most = set_f64(0x1p30);
+    m_f64 plain = lt_f64(least, most);
+    EACH_STATE(i, KLCE_TILE)
+    {
+        v_f64 p = K(side_scale)(call, state, i), q = K(side_scale)(call, other, i);
+        store_f64(scale[0] + i, p);
+        store_f64(scale[1] + i, q);
+        m_f64 large = and_f64(lt_f64(least, p), lt_f64(least, q));
+        plain = and_f64(plain, and_f64(large, and_f64(lt_f64(p, most), lt_f64(q, most))));
+    }
+    if (!K(pair_normalizes)(call) || any_f64(not_f64(plain)))
+        return 0;
+    memcpy(state + FIELD(SIDE_SCALE), scale[0], sizeof scale[0]);
+    memcpy(other + FIELD(SIDE_SCALE), scale[1], sizeof scale[1]);
+    return 1;
+}
+
 /* At 2^-110 there is nothing to lose (2^-80 of the sum at most), but products that are subnormal
  * numbers, which cost a hundred cycles; below 0 there is no probability. */
 KLCE_INLINE K(v) K(js_probability)(K(v) x)
@@ -128,12 +150,11 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) p_tile, q_tile;
     K(v) terms[LANES], drift[LANES], d;
-    int plain = 1;
     K(sum_few)(call, 0, row, &p_tile, state + FIELD(SIDE_SUM));
     K(sum_few)(call, 1, row, &q_tile, state + FIELD(OTHER) + FIELD(SIDE_SUM));
-    K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
-    for (int i = 0; i < KLCE_TILE; i++)
-        plain &= K(js_is_plain)(call, state + i);
+    int plain = K(js_are_plain)(call, state);
+    if (!plain)
+        K(pair_sides)(call, (K(forms)){0, 0}, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE && !plain; i++)
         K(js_gathered_sweep)(call, row + i, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
@@ -147,10 +168,12 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
         }
         K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
         K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
-        for (int k = i; k < i + WIDTH; k++) {
-            state[FIELD(TERMS) + k] *= state[FIELD(SIDE_SCALE) + k];
-            state[FIELD(DRIFT) + k] *= state[FIELD(SIDE_SCALE) + k];
-        }
+    }
+    EACH_STATE(i, plain ? KLCE_TILE : 0)
+    {
+        v_f64 scale = K(state)(state, K(SIDE_SCALE), i);
+        store_f64(state + FIELD(TERMS) + i, K(state)(state, K(TERMS), i) * scale);
+        store_f64(state + FIELD(DRIFT) + i, K(state)(state, K(DRIFT), i) * scale);
     }
     K(js_pair_finish)(call, row, KLCE_TILE, state);
 }

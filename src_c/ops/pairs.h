@@ -84,6 +84,13 @@ KLCE_INLINE void K(side_merge)(const klce_call *call, int side, int form, double
     K(expsum_merge)(&own, into, from);
 }
 
+/* Of probabilities, whose sum is there. */
+KLCE_INLINE v_f64 K(side_scale)(const klce_call *call, const double *state, int i)
+{
+    v_f64 sum = K(state)(state, K(SIDE_SUM), i), one = set_f64(1);
+    return K(pair_normalizes)(call) ? one / sum + (sum - sum) : one;
+}
+
 /* Nan where the row is no distribution: a sum of 0 times a share of 0, or an infinite maximum. */
 KLCE_INLINE void K(side_finish)(const klce_call *call, int side, int form, ptrdiff_t count,
                                 double *state)
@@ -99,9 +106,7 @@ KLCE_INLINE void K(side_finish)(const klce_call *call, int side, int form, ptrdi
             store_f64(state + FIELD(SIDE_SHIFT) + i, plain ? none : max + (max - max));
             store_f64(state + FIELD(SIDE_LOG) + i, plain ? log * set_f64(0) : log);
         } else {
-            v_f64 sum = K(state)(state, K(SIDE_SUM), i), one = set_f64(1);
-            v_f64 scale = one / sum + (sum - sum);
-            scale = K(pair_normalizes)(call) ? scale : one;
+            v_f64 scale = K(side_scale)(call, state, i);
             store_f64(state + FIELD(SIDE_SCALE) + i, scale);
             store_f64(state + FIELD(SIDE_LOG) + i, log_f64(scale));
         }
