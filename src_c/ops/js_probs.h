@@ -37,8 +37,8 @@ KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
     return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
-/* Whether those of all of a tile's rows do, whose sums make room for scales, and no more; where they
- * do not, nothing is written. */
+/* Whether those of all of a tile's rows do, whose sums make room for the scales and nothing else;
+ * where they do not, nothing is written. */
 KLCE_INLINE int K(js_are_plain)(const klce_call *call, double *state)
 {
     double *other = state + FIELD(OTHER), scale[2][KLCE_TILE];
