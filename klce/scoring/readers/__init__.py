@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers.arrow import ArrowFile, ParquetFile
+from klce.scoring.readers.arrow import ParquetFile, open_arrow
 from klce.scoring.readers.base import ArrayFile, Reader, SingleArray
 from klce.scoring.readers.kld import KldFile
 from klce.scoring.readers.location import Location, StrPath, absolute
@@ -34,8 +34,9 @@ READERS: dict[str, Callable[[Location], ArrayFile]] = {
     ".safetensors": SafetensorsFile,
     ".zarr": ZarrFile,
     ".parquet": ParquetFile,
-    ".arrow": ArrowFile,
-    ".feather": ArrowFile,
+    ".arrow": open_arrow,
+    ".arrows": open_arrow,
+    ".feather": open_arrow,
     ".kld": KldFile,
 }
 

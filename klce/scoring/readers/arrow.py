@@ -1,4 +1,4 @@
-"""Columns of Arrow's files (`.arrow`, `.feather`) and of Parquet's (`.parquet`).
+"""Columns of Arrow's files (`.arrow`, `.arrows`, `.feather`) and of Parquet's (`.parquet`).
 
 A column of numbers is an array of one axis, one of lists (of a fixed size, or all as long as the
 first) an array of two.
@@ -19,6 +19,8 @@ from klce.scoring.readers.location import Location
 
 _BATCH_BYTES = 8 << 20
 
+_FILE_MARK = b"ARROW1"
+
 
 class ArrowFile:
     """A file in Arrow's own format (IPC, Feather version 2), mapped."""
@@ -27,7 +29,6 @@ class ArrowFile:
         pa = library("pyarrow", f"{location.file}: reading .arrow files")
         library("pyarrow.ipc", "")
         self._path = location.file
-        location.path.open("rb").close()  # for an error that names the file
         with damage_named(self._path, "not a whole Arrow file"):
             self._file = pa.ipc.open_file(pa.memory_map(str(location.path)))
         self._ends: list[int] = []
@@ -55,6 +56,42 @@ class ArrowFile:
             end = min(stop, self._ends[batch])
             yield self._file.get_batch(batch).column(index).slice(start - first, end - start)
             start, batch = end, batch + 1
+
+
+class ArrowStream:
+    """A stream in Arrow's format, mapped; it has no index, so that to go back starts it anew."""
+
+    def __init__(self, location: Location) -> None:
+        self._pa = library("pyarrow", f"{location.file}: reading .arrow files")
+        library("pyarrow.ipc", "")
+        self._path = location.file
+        self._rows = 0
+        with damage_named(self._path, "not a whole Arrow file or stream"):
+            stream = self._open()
+            self._schema = stream.schema
+            for batch in stream:
+                self._rows += batch.num_rows
+        self.names = tuple(self._schema.names)
+
+    def array(self, name: str) -> Reader:
+        """Open one of the columns."""
+        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        index = self._schema.get_field_index(name)
+        column = Column(path, self._schema.field(index).type)
+        stream = _Stream(lambda _: (batch.column(index) for batch in self._open()), [self._rows])
+        with damage_named(path, "damaged from row 0 on"):
+            first = next(stream.parts(0, min(self._rows, 1)), None)
+        return ArrowReader(column, self._rows, first, stream.parts)
+
+    def _open(self) -> Any:
+        return self._pa.ipc.open_stream(self._pa.memory_map(self._path))
+
+
+def open_arrow(location: Location) -> ArrowFile | ArrowStream:
+    """Open Arrow's own format, as a file, which begins and ends with a mark, or as a stream."""
+    with location.path.open("rb") as file:  # for an error that names the file
+        marked = file.read(len(_FILE_MARK)) == _FILE_MARK
+    return ArrowFile(location) if marked else ArrowStream(location)
 
 
 class ParquetFile:
@@ -97,7 +134,7 @@ class ParquetFile:
 
 
 class _Stream:
-    """Slices of a stream that can be opened at each row group."""
+    """Slices of a stream that can be opened at each group of rows, which end at `ends`."""
 
     def __init__(self, open_at: Any, ends: list[int]) -> None:
         self._open_at, self._ends = open_at, ends

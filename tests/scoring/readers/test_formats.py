@@ -74,6 +74,12 @@ def save_arrow(path, array):
         writer.write_table(table, max_chunksize=7)
 
 
+def save_arrow_stream(path, array):
+    table = pa.table({"logits": lists(array, "fixed"), "other": np.arange(len(array))})
+    with pa.ipc.new_stream(path, table.schema) as writer:
+        writer.write_table(table, max_chunksize=7)
+
+
 def save_feather(path, array):
     pa.feather.write_feather(pa.table({"logits": lists(array, "fixed")}), path)
 
@@ -82,9 +88,10 @@ SAVERS = [
     (".npy", save_npy), (".npz", save_npz), (".npz", save_compressed),
     (".safetensors", save_safetensors), (".zarr", save_zarr), (".zarr", save_zarr_group),
     (".parquet", save_parquet), (".parquet", save_parquet_of_lists),
-    (".arrow", save_arrow), (".feather", save_feather),
+    (".arrow", save_arrow), (".arrow", save_arrow_stream), (".arrows", save_arrow_stream),
+    (".feather", save_feather),
 ]  # fmt: skip
-COLUMNS = (".parquet", ".arrow", ".feather")
+COLUMNS = (".parquet", ".arrow", ".arrows", ".feather")
 
 
 def test_all_formats_are_tested():
@@ -242,7 +249,8 @@ def test_lists_without_numbers(tmp_path, suffix, rows):
     if suffix == ".parquet":
         pa.parquet.write_table(table, path)
     else:
-        with pa.ipc.new_file(path, table.schema) as writer:
+        new = pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file
+        with new(path, table.schema) as writer:
             writer.write_table(table)
     reader = open_reader(path)
     assert reader.dtype == np.float32
