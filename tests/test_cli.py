@@ -103,7 +103,7 @@ def test_table_names_the_file_as_it_is(files):
     assert "[bold]x[red].npy" in run("score", "[bold]x[red].npy").stdout
 
 
-@pytest.mark.parametrize("dtype", ["<f4", "<f8", ">f8"])
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f8"])
 def test_json_is_a_float64_computation(files, dtype):
     logits = np.load("logits.npy").astype(dtype)
     np.save("logits.npy", logits)
@@ -128,7 +128,8 @@ def test_json_is_a_float64_computation(files, dtype):
         "targets": "targets.npy",
         "out": "out.csv",
         "shape": [60, 5],
-        "dtype": "float32" if dtype == "<f4" else "float64",
+        "dtype": logits.dtype.name,
+        "computed_in": "float64" if logits.itemsize == 8 else "float32",
         "rows": 60,
         "classes": 5,
         "ignore_index": -1,

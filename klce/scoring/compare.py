@@ -54,8 +54,8 @@ class Comparison(Run):
 
     Attributes
     ----------
-    p, q : str
-        The files.
+    p, q, dtype_p, dtype_q : str
+        The files, and the dtypes that they have.
     top_k : int
         How many of the largest classes were held against each other.
     temperature : float
@@ -70,6 +70,8 @@ class Comparison(Run):
 
     p: str
     q: str
+    dtype_p: str
+    dtype_q: str
     top_k: int
     temperature: float
     sequences: int | None
@@ -93,7 +95,8 @@ class Comparison(Run):
             "temperature": self.temperature,
             "sequences": self.sequences,
         } | results
-        return self._values({"p": self.p, "q": self.q}, results)
+        inputs = {"p": self.p, "q": self.q, "dtype_p": self.dtype_p, "dtype_q": self.dtype_q}
+        return self._values(inputs, results)
 
 
 def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
@@ -294,12 +297,14 @@ def compare_file(
         comparison = Comparison(
             p=os.fspath(p),
             q=os.fspath(q),
+            dtype_p=rows_p.file_dtype.name,
+            dtype_q=rows_q.file_dtype.name,
             top_k=int(top_k),
             temperature=float(temperature),
             targets=None if labels is None else str(targets or labels.path),
             out=None if out is None else os.fspath(out),
             shape=computation.shape,
-            dtype=computation.dtype.name,
+            computed_in=computation.dtype.name,
             ignore_index=int(ignore_index),
             sequences=None if found_groups is None else len(found_groups),
             engine=engine,

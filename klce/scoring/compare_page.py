@@ -165,7 +165,7 @@ def write_comparison_page(
         figures=_figures(summary, pictures),
         tables=[_means(summary, comparison.sequences is not None), _quantiles(summary)],
         worst=_worst(rows, pictures.worst, groups),
-        dtype=comparison.dtype,
+        computed_in=comparison.computed_in,
     )
 
 

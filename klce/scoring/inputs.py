@@ -52,8 +52,8 @@ class Logits(Rows):
         The axes that count rows.
     classes : int
         How many there are.
-    block_dtype, dtype : numpy.dtype
-        What a block comes in, and what it is computed in: float32 or float64.
+    file_dtype, block_dtype, dtype : numpy.dtype
+        What the array has, what a block comes in, and what it is computed in: float32 or float64.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -72,7 +72,7 @@ class Logits(Rows):
                 "float16, bfloat16, float32, float64 and integers are"
             )
         super().__init__(reader, len(shape) - 1)
-        self.block_dtype, self.dtype = taken, computed(taken)
+        self.file_dtype, self.block_dtype, self.dtype = dtype, taken, computed(taken)
         self.leading_shape = shape[:-1]
         self.classes = shape[-1]
         if taken != dtype:  # the block is converted

@@ -80,7 +80,7 @@ def write_page(
     figures: list[Figure],
     tables: list[Table],
     worst: Table,
-    dtype: str,
+    computed_in: str,
 ) -> None:
     """Write a page: what was read, by names of the files; numbers, pictures and tables."""
     jinja2 = library("jinja2", f"{path}: writing a report")
@@ -94,7 +94,7 @@ def write_page(
         figures=figures,
         tables=tables,
         worst=worst,
-        dtype=dtype,
+        computed_in=computed_in,
         version=__version__,
     )
     with open_whole(path) as file:

@@ -168,7 +168,7 @@ def write_score_page(path: Path, scores: Scores, rows: NDArray[Any], groups: Gro
         figures=_figures(pictures, found, scores.summary.infinite),
         tables=tables,
         worst=_worst(rows, pictures.worst, groups),
-        dtype=scores.dtype,
+        computed_in=scores.computed_in,
     )
 
 

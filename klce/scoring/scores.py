@@ -18,8 +18,8 @@ class Run:
         The files of labels and of results, if there are any.
     shape : tuple of int
         Shape of the logits, classes last.
-    dtype : str
-        What they were computed in, float32 or float64.
+    computed_in : str
+        The dtype that they were computed in, float32 or float64.
     ignore_index : int
         The label of rows that do not count.
     engine : str
@@ -37,7 +37,7 @@ class Run:
     targets: str | None
     out: str | None
     shape: tuple[int, ...]
-    dtype: str
+    computed_in: str
     ignore_index: int
     engine: str
     isas: tuple[str, ...]
@@ -72,7 +72,7 @@ class Run:
             "targets": self.targets,
             "out": self.out,
             "shape": list(self.shape),
-            "dtype": self.dtype,
+            "computed_in": self.computed_in,
             "rows": self.rows,
             "classes": self.classes,
             "ignore_index": self.ignore_index,
@@ -92,8 +92,8 @@ class Scores(Run):
 
     Attributes
     ----------
-    logits : str
-        The file.
+    logits, dtype : str
+        The file, and the dtype that it has.
     temperature : float
         What divided its logits.
     summary : Summary
@@ -103,6 +103,7 @@ class Scores(Run):
     """
 
     logits: str
+    dtype: str
     temperature: float
     summary: Summary
     sequences: Sequences | None
@@ -128,7 +129,7 @@ class Scores(Run):
         }
         if self.sequences is not None:
             results |= _sequence_values(self.sequences)
-        return self._values({"logits": self.logits}, results)
+        return self._values({"logits": self.logits, "dtype": self.dtype}, results)
 
 
 def _sequence_values(sequences: Sequences) -> dict[str, Any]:

@@ -79,6 +79,8 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
     table = np.load(tmp_path / "out.npy")
     expected = specification(p, q, target if labelled else None)
     assert set(table.dtype.names) == set(expected)
+    assert comparison.dtype_p == comparison.dtype_q == np.dtype(dtype).name
+    assert comparison.computed_in == table["kl_divergence"].dtype.name
     tolerance = 1e-12 if dtype == np.float64 else 1e-6
     for name, values in expected.items():
         # A change may cancel to next to nothing.

@@ -70,7 +70,7 @@ def test_layouts_and_dtypes(files, tmp_path, shape, stored, computed, order):
     assert table.dtype["nll"] == np.dtype(computed)
     assert_table(table, expected)
     assert report.shape == shape
-    assert report.dtype == np.dtype(computed).name
+    assert (report.dtype, report.computed_in) == (logits.dtype.name, np.dtype(computed).name)
     assert report.summary.rows == targets.size
     assert report.summary.mean_nll == pytest.approx(expected["nll"].mean(), rel=1e-6)
     assert report.read_bytes == logits.nbytes

@@ -140,7 +140,7 @@ def test_bfloat16(tmp_path):
     np.save(tmp_path / "a.npy", values.astype(np.float32))
     report = score_file(tmp_path / "a.safetensors")
     assert report.summary == score_file(tmp_path / "a.npy").summary
-    assert report.dtype == "float32"
+    assert (report.dtype, report.computed_in) == ("bfloat16", "float32")
     assert report.read_bytes == values.nbytes
 
 
