@@ -10,7 +10,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -163,10 +162,6 @@ def _place(text: str) -> str:
     return text
 
 
-def _path(text: str) -> Path:
-    return Path(_place(text))
-
-
 _Out = Annotated[
     str | None,
     typer.Option(
@@ -179,10 +174,10 @@ _Out = Annotated[
     ),
 ]
 _Report = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--report",
-        parser=_path,
+        parser=_place,
         metavar="FILE",
         help="Write a page of pictures to FILE (.html).",
     ),
@@ -295,9 +290,9 @@ def score(
         ),
     ] = None,
     sequences: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            parser=_path,
+            parser=_place,
             metavar="FILE",
             help="Write the results of each of --groups to FILE, as --out.",
         ),
@@ -445,9 +440,9 @@ def convert(
         str, typer.Argument(metavar="IN", help="Array to read, as klce score reads logits.")
     ],
     out: Annotated[
-        Path,
+        str,
         typer.Argument(
-            parser=_path,
+            parser=_place,
             metavar="OUT",
             help=f"File to write, by its suffix: {', '.join(SUFFIXES)}.",
         ),

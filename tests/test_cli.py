@@ -392,6 +392,18 @@ def test_sizes(text, size):
         (["score", "logits.npy", "--out", ""], "'--out'.*: an empty path names no file, got ''"),
         (["score", "logits.npy", "--report", ""], "an empty path names no file, got ''"),
         (["score", "logits.npy", "--sequences", ""], "an empty path names no file, got ''"),
+        (
+            ["score", "logits.npy", "--report", "r.html/"],
+            "^klce: r.html/: a slash at the end names a",
+        ),
+        (
+            ["score", "logits.npy", "--sequences", "s.csv/"],
+            "^klce: s.csv/: a slash at the end names a folder, not a file for results$",
+        ),
+        (
+            ["compare", "logits.npy", "logits.npy", "--report", "r.html/"],
+            "^klce: r.html/: a slash at the end names a folder, not a file for results$",
+        ),
         (["score", ""], "an empty path names no file, got ''"),
         (["score", "logits.npy", ""], "an empty path names no file, got ''"),
         (["score"], r"Missing argument 'LOGITS' \(see klce score --help\)$"),
@@ -445,6 +457,7 @@ def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
             "--memory must be at least 1 byte, got -5000",
         ),
         (["convert", "logits.npy", ""], "an empty path names no file, got ''"),
+        (["convert", "logits.npy", "x.npy/"], "^klce: x.npy/: a slash at the end names a folder"),
         (["score", "logits.npy", "--groups", "targets.npy"], "groups need labels"),
         (["convert", "logits.npy", "x.txt"], "not a file type that klce converts to"),
         (["convert", "logits.npy", "x.kld"], "holds the tokens too"),

@@ -242,7 +242,7 @@ def compare_file(
     if report is not None:
         if compat is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
-        check_page(Path(report), local_inputs(inputs))
+        check_page(report, local_inputs(inputs))
     computation = Comparing(
         p,
         q,

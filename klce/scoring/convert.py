@@ -153,7 +153,8 @@ def convert_file(
         )
     check_library(path)
     location = Location.parse(source)
-    check_output_path(path, local_inputs({"source": source, "tokens": tokens}))
+    place = path if suffix == ".zarr" else out  # a slash at the end is right for a folder
+    check_output_path(place, local_inputs({"source": source, "tokens": tokens}))
     leading = max(1, len(reader.shape) - 1)
     rows = math.prod(reader.shape[:leading])
     shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])

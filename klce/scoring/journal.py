@@ -24,11 +24,12 @@ from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
 from klce.scoring.identity import differences, fingerprint
 from klce.scoring.inputs import local_inputs
-from klce.scoring.parts import Parts, check_folder, is_folder
+from klce.scoring.parts import Parts, check_folder
 from klce.scoring.readers import StrPath
 from klce.scoring.results import (
     NpyWriter,
     check_results_path,
+    is_folder,
     open_results,
     open_whole,
     write_rows,
@@ -257,7 +258,7 @@ def check_outputs(
     if is_folder(out):
         check_folder(out, local_inputs(inputs))
     else:
-        check_results_path(Path(out), local_inputs(inputs))
+        check_results_path(out, local_inputs(inputs))
     for other in others:
         if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
             raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")

@@ -20,7 +20,7 @@ from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import Calibration, Density, Histogram
 from klce.scoring.optional import library
-from klce.scoring.readers import Location
+from klce.scoring.readers import Location, StrPath
 from klce.scoring.results import check_output_path, open_whole
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -62,11 +62,12 @@ class Table:
     lines: list[tuple[str, ...]]
 
 
-def check_page(path: Path, inputs: list[Location]) -> None:
+def check_page(place: StrPath, inputs: list[Location]) -> None:
     """Refuse, before any work, a page that cannot be written, or not for want of a library."""
+    path = Path(place)
     if path.suffix.lower() != ".html":
         raise InputError(f"{path}: a report is a page, its file ends in .html")
-    check_output_path(path, inputs)
+    check_output_path(place, inputs)
     library("jinja2", f"{path}: writing a report")
     library("matplotlib", f"{path}: writing a report")
 

@@ -38,11 +38,6 @@ _METADATA = {"klce": __version__}
 """What a part has in its footer: the key tells it from any other file of such a name."""
 
 
-def is_folder(out: StrPath) -> bool:
-    """Tell whether results are to be a folder of parts, whose path ends in a slash."""
-    return os.fspath(out).endswith(("/", os.sep))
-
-
 def check_folder(out: StrPath, inputs: list[Location]) -> None:
     """Refuse, before any work, a folder that parts cannot or should not be written to."""
     path = Path(out)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, naming
 from klce.scoring.optional import library
-from klce.scoring.readers import Location, shards_of, would_read
+from klce.scoring.readers import Location, StrPath, shards_of, would_read
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
 """The most that is turned into text at once."""
@@ -216,8 +216,14 @@ WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]]
 }
 
 
-def check_results_path(path: Path, inputs: list[Location]) -> None:
+def is_folder(place: StrPath) -> bool:
+    """Tell whether an output is named as a folder, with a slash at the end."""
+    return os.fspath(place).endswith(("/", os.sep))
+
+
+def check_results_path(place: StrPath, inputs: list[Location]) -> None:
     """Refuse, before any work, a path that results cannot or should not be written to."""
+    path = Path(place)
     suffix = path.suffix.lower()
     if suffix not in WRITERS:
         known = ", ".join(WRITERS)
@@ -226,7 +232,7 @@ def check_results_path(path: Path, inputs: list[Location]) -> None:
             "an --out that ends in a slash is a folder of Parquet parts"
         )
     check_library(path)
-    check_output_path(path, inputs)
+    check_output_path(place, inputs)
 
 
 def check_library(path: Path) -> None:
@@ -237,8 +243,11 @@ def check_library(path: Path) -> None:
         library(package, f"{path}: writing {suffix} files")
 
 
-def check_output_path(path: Path, inputs: list[Location]) -> None:
+def check_output_path(place: StrPath, inputs: list[Location]) -> None:
     """Refuse, before any work, a path of any output that cannot or should not be written."""
+    path = Path(place)
+    if is_folder(place):
+        raise InputError(f"{place}: a slash at the end names a folder, not a file for results")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
     check_place(path, inputs)

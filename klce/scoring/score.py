@@ -165,9 +165,9 @@ def score_file(
     }  # fmt: skip
     check_outputs(out, resume, inputs, (report, sequences_out))
     if report is not None:
-        check_page(Path(report), local_inputs(inputs))
+        check_page(report, local_inputs(inputs))
     if sequences_out is not None:
-        check_results_path(Path(sequences_out), local_inputs(inputs))
+        check_results_path(sequences_out, local_inputs(inputs))
     scorer.check()
     sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
 

@@ -103,6 +103,12 @@ def test_base_file_to_another_format_and_back(tmp_path):
         assert kld.read_header(file, "")[0] == kld.Layout(71, 3001, 3)
 
 
+def test_a_zarr_may_be_named_as_the_folder_that_it_is(tmp_path):
+    np.save(tmp_path / "a.npy", np.eye(3))
+    convert_file(tmp_path / "a.npy", f"{tmp_path}/a.zarr/")
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr"), np.eye(3))
+
+
 @pytest.mark.parametrize(
     ("source", "out", "options", "message"),
     [
