@@ -308,7 +308,10 @@ def score(
 
     Without TARGETS, only what needs no labels: entropy, log-sum-exp and, with --out, argmax.
     """
-    with _errors_in_one_line(), _ProgressBar("scoring", enabled=not quiet) as bar:
+    with (
+        _errors_in_one_line(kept=out is not None),
+        _ProgressBar("scoring", enabled=not quiet) as bar,
+    ):
         scored = score_file(
             logits,
             targets,
@@ -405,7 +408,10 @@ def compare(
 
     P may be llama.cpp's base file (.kld), as its perplexity tool writes it.
     """
-    with _errors_in_one_line(), _ProgressBar("comparing", enabled=not quiet) as bar:
+    with (
+        _errors_in_one_line(kept=out is not None),
+        _ProgressBar("comparing", enabled=not quiet) as bar,
+    ):
         comparison = compare_file(
             p,
             q,
@@ -496,7 +502,8 @@ def _interrupt_in_one_line() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _errors_in_one_line() -> Iterator[None]:
+def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
+    """Report errors and interrupts; say of rows that are not `kept` how they would be."""
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: _complain(
@@ -515,6 +522,11 @@ def _errors_in_one_line() -> Iterator[None]:
         raise typer.Exit(2) from None
     except Interrupted as stop:
         _complain(f"interrupted: {stop}; {_how_to_go_on()}")
+        raise typer.Exit(130) from None
+    except KeyboardInterrupt:
+        if kept:
+            raise
+        _complain("interrupted: no rows are kept; a run with --out can be resumed")
         raise typer.Exit(130) from None
 
 

@@ -674,10 +674,14 @@ def test_process_interrupted(files):
     assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "out.npy", "targets.npy"]
 
 
-def test_process_interrupted_without_results(files):
-    done = run_process("score", "logits.npy", code=INTERRUPTED)
+@pytest.mark.parametrize(
+    "command", [["score", "logits.npy"], ["compare", "logits.npy", "logits.npy"]]
+)
+@pytest.mark.parametrize("engine", ["local", pytest.param("dask", marks=pytest.mark.slow)])
+def test_process_interrupted_without_results(files, command, engine):
+    done = run_process(*command, "--engine", engine, code=INTERRUPTED)
     assert done.returncode == 128 + signal.SIGINT
-    expect_error(done, "interrupted")
+    expect_error(done, "^klce: interrupted: no rows are kept; a run with --out can be resumed$")
 
 
 def test_process_terminated(files):
@@ -689,7 +693,7 @@ def test_process_terminated(files):
     expect_error(done, r"interrupted: 60 of 60 rows are finished; go on with: klce score .*")
     done = run_process("score", "logits.npy", code=code)
     assert done.returncode == 128 + signal.SIGTERM
-    expect_error(done, "interrupted")
+    expect_error(done, "interrupted: no rows are kept; a run with --out can be resumed")
 
 
 def test_an_interrupt_while_the_results_are_printed(files, monkeypatch):
