@@ -1,6 +1,7 @@
 """What `want`, `top_k`, `candidates` and `temperature` bring into the results of files."""
 
 import json
+from pathlib import Path
 
 import distributed
 import numpy as np
@@ -22,6 +23,7 @@ ALL = {
     "temperature": 1.7,
 }  # fmt: skip
 SUFFIXES = sorted(WRITERS)
+BASE = Path(__file__).parents[2] / "examples" / "lm" / "base.kld"
 
 
 def score(out, **options):
@@ -245,6 +247,16 @@ def test_refused(files, options, message):
         score_file("logits.npy", "targets.npy", **{"out": "out.npy"} | options)
     assert isinstance(caught.value, LabelError) == ("is not a class" in str(caught.value))
     assert sorted(files.iterdir()) == before
+
+
+def test_columns_of_a_base_file_alone_are_no_results(tmp_path):
+    """It has labels, so that rows would have ``target`` and ``saturated``."""
+    with pytest.raises(InputError, match=r"^want must name at least one statistic, got none$"):
+        score_file(BASE, out=tmp_path / "out.npy", want=())
+    assert not [*tmp_path.iterdir()]
+    score_file(BASE, out=tmp_path / "out.npy", want=(), top_k=1)
+    names = np.load(tmp_path / "out.npy").dtype.names
+    assert names == ("target", "top_ids", "top_log_probs", "saturated")
 
 
 def test_a_statistic_of_labels_needs_them(files):
