@@ -570,14 +570,14 @@ class _ProgressBar:
         return self
 
     def update(self, done: int, total: int) -> None:
-        """Show that `done` bytes of `total` are done."""
+        """Show that `done` bytes of `total` are done: after the last, results are to be written."""
         if not self._enabled:
             return
         if self._bar is None:
             if time.monotonic() - self._begin < _PROGRESS_AFTER_SECONDS:
                 return
             self._bar = Progress(
-                TextColumn(self._task),
+                TextColumn("{task.description}"),
                 BarColumn(),
                 TaskProgressColumn(),
                 DownloadColumn(),
@@ -588,7 +588,8 @@ class _ProgressBar:
             )
             self._bar.add_task(self._task, total=total)
             self._bar.start()
-        self._bar.update(self._bar.task_ids[0], completed=done)
+        task = "finishing" if done == total else self._task
+        self._bar.update(self._bar.task_ids[0], completed=done, description=task)
 
     def __exit__(
         self,

@@ -789,7 +789,7 @@ def run_on_terminal(seconds, *arguments):
 
 def test_progress_on_a_terminal(files):
     stdout, stderr = run_on_terminal(0, "score", "logits.npy", "--json")
-    assert "scoring" in stderr
+    assert stderr.index("scoring") < stderr.index("finishing")
     assert json.loads(stdout)["rows"] == 60
 
 
