@@ -63,13 +63,14 @@ KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *f
             parts.scale = K(select)(K(holds_class)(v, count), parts.scale, K(set)(0));
         into->sum[v] = into->sum[v] + parts.scale;
         into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
+        if (!y && !moments)
+            continue;
+        K(v) e = K(fma)(t, parts.scale, parts.scale);
         if (y) {
-            K(v) e = K(fma)(t, parts.scale, parts.scale);
             K(v) apart = K(max)(x[v] - y[v], K(set)(LEAST_APART));
             into->apart[v] = K(fma)(e, apart, into->apart[v]);
         }
         if (moments) {
-            K(v) e = K(fma)(t, parts.scale, parts.scale);
             into->weighted[v] = K(fma)(e, centre->top - z, into->weighted[v]);
             if (moments > 1) {
                 K(v) apart = K(fma)(z, centre->unit, centre->guess);
@@ -247,7 +248,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                            double *state, int moments)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
-    enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES) }; /* Q is APART with y */
+    enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES), A = FIELD(APART) };
     K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
@@ -256,7 +257,9 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
-    if (y || moments > 1)
+    if (y)
+        state[A] = 0;
+    else if (moments > 1)
         state[Q] = 0;
 
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
@@ -312,7 +315,9 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
         state[S] = K(first_nan)(x, n) < 0 ? 0 : NAN;
         if (moments)
             state[B] = 0;
-        if (y || moments > 1)
+        if (y)
+            state[A] = 0;
+        else if (moments > 1)
             state[Q] = 0;
     }
 }

@@ -10,7 +10,8 @@ enum {
     K(SQUARES),  /* the sum, the maximum's term too, of exp * (max - x - their mean)^2, likewise */
     /* Beside another row y, instead of squares: */
     K(APART) = K(SQUARES), /* the sum, the maximum's term too, of exp * (x - y), boosted */
-    /* Of rows of few classes, where APART is of exp * apart, apart = (x - y) - CENTRE: */
+    /* Of rows of few classes, whose states join no other, APART is of exp * apart,
+     * apart = (x - y) - CENTRE: */
     K(SIZES) = K(WEIGHTED),  /* the sum of exp * |apart|, likewise */
     K(CENTRE) = K(APART) + 1 /* the difference of the maxima, in `real`; 0 if one is infinite */
 };

@@ -8,9 +8,9 @@ KLCE_INLINE int64_t K(wanted)(const klce_call *call, int k)
 
 #define WANTS(want, statistic) ((want) >> KLCE_##statistic & 1)
 
-/* Rounded; 0 for what would be a negative 0,
- * since a log-probability that rounds to 0 has no sign. */
-KLCE_INLINE real K(number)(double value) { return (real)value + 0; }
+/* Rounded; 0 for what would be a negative 0, since a log-probability that rounds to 0 has no sign,
+ * nor has nan. */
+KLCE_INLINE real K(number)(double value) { return value == value ? (real)value + 0 : (real)NAN; }
 
 /* Writes a statistic of a tile of rows: value j of each row's operand k. */
 KLCE_INLINE void K(put_numbers)(const klce_call *call, int k, ptrdiff_t j, ptrdiff_t row,

@@ -542,18 +542,21 @@ def test_logits_of_near_long_rows(n, dtype, isa):
 
 @ISA
 @pytest.mark.parametrize("n", [200, 3000, 70000])
-def test_near_logits_of_far_offsets(n, isa):
+@pytest.mark.parametrize("offset", [2.0**20, 2.0**37])
+def test_near_logits_of_far_offsets(n, offset, isa):
     """What rounding takes from the distance of the rows is as large as what KL hangs on."""
     rng = np.random.default_rng(n)
     x = 2 * rng.normal(size=(5, n))
-    far = x + 5e-6 * rng.normal(size=x.shape) + 2.0**20
-    near = far - 2.0**20  # exact
+    far = x + max(5e-6, offset * 1e-15) * rng.normal(size=x.shape) + offset
+    near = far - offset  # exact
     with on_isa(isa):
         found = klce.kl_divergence(x, far, form="logits")
         expected = klce.kl_divergence(x, near, form="logits")
         table = klce.compare(x, far)
     np.testing.assert_allclose(found, expected, rtol=RELATIVE[True])
     np.testing.assert_allclose(table["kl_divergence"], expected, rtol=RELATIVE[True])
+    entropies = klce.entropy(near, form="logits")
+    np.testing.assert_allclose(table["entropy_q"], entropies, rtol=1e-15)
 
 
 @ISA

@@ -104,6 +104,26 @@ def test_each_comparison_alone_is_what_it_is_among_others(name, apart, rng):
             assert_array_equal(alone[name], among[name])
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("rows_of", [1, 16])
+def test_changes_at_a_maximum_beyond_all_digits(rows_of, isa):
+    p = np.zeros((rows_of, 3), np.float32)
+    p[:, 0] = 1e20
+    q = np.tile(np.float32([50, 49, 0]), (rows_of, 1))
+    with on_isa(isa):
+        change = klce.compare(p, q, np.ones(rows_of, int), want=["target_prob_change"])
+    expected = klce.softmax(q[0].astype(np.float64))[1]
+    assert_allclose(change.target_prob_change, expected, rtol=1e-6)
+
+
+def test_a_top_of_none_shares_nothing():
+    x = np.zeros((40, 5))
+    out = np.empty((40, 0)), np.empty((40, 1), np.int64)
+    want = 1 << COMPARISONS.index("top_overlap")
+    _ufuncs.compare(x, x, np.zeros(40, np.int64), -100, 1.0, want, 0, out=out)
+    assert not out[1].any()
+
+
 def test_the_same_bits_as_the_functions_of_one_thing(rng):
     for n in (3, 40, 3000, 40000):
         x, y = rows(rng, (19, n), np.float32), rows(rng, (19, n), np.float32)

@@ -245,7 +245,8 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
     else if (K(needs_kl_alone)(want) && isnan(state[FIELD(KNOWN_KL)]))
         K(sum_kl_terms)(call, row, low, high, state);
     else
-        state[FIELD(KL)] = state[FIELD(COMPARE_DRIFT)] = 0;
+        for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
+            state[k * KLCE_TILE] = 0;
 }
 
 static void K(compare_add)(const klce_call *call, double *into, const double *from)
@@ -329,7 +330,7 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
     {
         v_f64 own = load_f64(x + i), other = load_f64(y + i);
         twofold step = two_sum(other, -own);
-        v_f64 low = step.low - K(state)(state, K(OFFSET_LOW), i);
+        v_f64 offset_low = K(state)(state, K(OFFSET_LOW), i), low = step.low - offset_low;
         low = select_f64(eq_f64(low, low), low, zero); /* nan of infinite ones */
         v_f64 change = (step.high - K(state)(state, K(OFFSET), i)) + low;
         v_f64 mass = one + K(rest_of)(c, state, i);
@@ -342,10 +343,13 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
         v_f64 far = exp_f64(&c->f, change, c->t) - one;
         v_f64 prob = p * select_f64(near, gain, far);
         /* q, where it is that or nearly so: p times a ratio beyond the numbers is nan. */
-        v_f64 shift = K(state)(state, K(MAX), i) + K(state)(state, K(OFFSET), i);
-        v_f64 q = exp_f64(&c->f, other - shift, c->t) / mass;
+        twofold shift = two_sum(K(state)(state, K(MAX), i), K(state)(state, K(OFFSET), i));
+        v_f64 none = shift.high - shift.high, rest = shift.low + offset_low; /* of 1e20, all */
+        rest = select_f64(eq_f64(rest, rest), rest, zero);
+        v_f64 q = exp_f64(&c->f, (other - shift.high) - rest, c->t) / mass;
         prob = select_f64(lt_f64(set_f64(8), change * inverse), q - p, prob);
-        prob = select_f64(and_f64(no_p, eq_f64(other, least)), shift - shift, prob);
+        prob = min_f64(one, max_f64(-one, prob)); /* nan comes through */
+        prob = select_f64(and_f64(no_p, eq_f64(other, least)), none, prob);
         m_f64 counted = eq_f64(load_f64(counts + i), one);
         store_f64(of_log + i, select_f64(counted, change * inverse, nan));
         store_f64(of_prob + i, select_f64(counted, prob, nan));
@@ -417,8 +421,10 @@ static void K(compare_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
 KLCE_INLINE void K(overlap_few)(const klce_call *call, ptrdiff_t row, const K(tile) *x_tile,
                                 const K(tile) *y_tile, const double *state, double *overlaps)
 {
-    ptrdiff_t size = *(const int64_t *)call->arg[K(COMPARE_TOP)];
+    ptrdiff_t size = KLCE_LESSER(*(const int64_t *)call->arg[K(COMPARE_TOP)], call->n);
     K(top_lanes) p, q;
+    if (size < 1) /* the overlaps are 0 */
+        return;
     if (size > TOP_FEW || K(has_nan_few)(state) || K(has_nan_few)(state + FIELD(COMPARE_Q))) {
         for (ptrdiff_t i = 0; i < KLCE_TILE; i++)
             overlaps[i] = K(overlap)(call, row + i);
@@ -428,8 +434,8 @@ KLCE_INLINE void K(overlap_few)(const klce_call *call, ptrdiff_t row, const K(ti
         K(v) shared = K(set)(0), one = K(set)(1);
         K(top_of_columns)(x_tile->column[i / WIDTH], call->n, size, &p);
         K(top_of_columns)(y_tile->column[i / WIDTH], call->n, size, &q);
-        for (ptrdiff_t j = 0; j < KLCE_LESSER(size, call->n); j++)
-            for (ptrdiff_t k = 0; k < KLCE_LESSER(size, call->n); k++)
+        for (ptrdiff_t j = 0; j < size; j++)
+            for (ptrdiff_t k = 0; k < size; k++)
                 shared = K(select)(K(eq)(p.index[j], q.index[k]), shared + one, shared);
         K(store_field)(overlaps + i, shared);
     }
@@ -475,6 +481,7 @@ static void K(compare_few)(const klce_call *call, ptrdiff_t row)
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     K(tile) x, y;
     int any_again = 0;
+    /* Whether weighted sums come along changes no bit of the others. */
     K(sum_exp_and_weighted_few)(call, 0, row, &x, state);
     K(sum_exp_and_weighted_few)(call, 1, row, &y, other);
     if (WANTS(want, compare_same_argmax)) {

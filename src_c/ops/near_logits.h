@@ -141,6 +141,15 @@ KLCE_INLINE void K(add_near_parts)(K(near_lanes) *lanes, const K(near_parts) *pa
     }
 }
 
+/* exp(z/T) - 1 - z/T: what terms change by where a guess does by z. */
+static KLCE_NOINLINE double K(exp_gap)(const K(expsum_context) *c, double z)
+{
+    v_f64 d = set_f64(z), eta = set_f64(z / c->t);
+    v_f64 near = exp_poly_f64(&c->f, d) * d * d;
+    v_f64 far = exp_f64(&c->f, d, c->t) - set_f64(1) - eta;
+    return first_lane_f64(select_f64(lt_f64(max_f64(eta, -eta), set_f64(0.34)), near, far));
+}
+
 /* Joins TERMS, DRIFT and the guess of a later state; before the rows' own sums are joined. */
 static void K(near_join)(const K(expsum_context) *c, double *into, const double *from)
 {
@@ -151,12 +160,7 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double mass = factor * K(mass_at_reference)(c, low), eta = (low[G] - high[G]) / c->t;
-        /* exp(eta) - 1 - eta and exp(eta) - 1 */
-        v_f64 z = set_f64(low[G] - high[G]), wide = set_f64(eta);
-        v_f64 near = exp_poly_f64(&c->f, z) * z * z,
-              far = exp_f64(&c->f, z, c->t) - set_f64(1) - wide;
-        m_f64 is_near = lt_f64(max_f64(wide, -wide), set_f64(0.34));
-        double gap = first_lane_f64(select_f64(is_near, near, far)), gain = gap + eta;
+        double gap = K(exp_gap)(c, low[G] - high[G]), gain = gap + eta;
         terms += factor * low[B] + (gain * (factor * low[D]) + gap * mass);
         drift += factor * low[D] + gain * (factor * low[D] + mass);
     } else {
@@ -175,7 +179,7 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
 {
     double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
-    double guess = run->y_at_max - (double)run->max, again = run->y_at_max;
+    double guess = run->y_at_max - (double)run->max, again = run->y_at_max, left = 0;
     real y_max = (real)run->y_at_max, origin, ref;
     if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY))
         return 0;
@@ -186,19 +190,26 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     closed[FIELD(WEIGHTED)] = weighs ? K(total)(&lanes->weighted) : 0;
     closed[FIELD(NEAR_TERMS)] = K(total)(&lanes->terms);
     closed[FIELD(NEAR_GUESS)] = guess;
-    double own = K(own_at_reference)(c, run->max, run->origin, run->ref), left = 0;
-    ADD_KEEPING(double, again, -(double)run->max, left); /* m's own slope: what rounding took */
-    left /= c->t;
-    closed[FIELD(NEAR_DRIFT)] = drift + own * left;
-    closed[FIELD(NEAR_TERMS)] += own * left * left * 0.5;
+    closed[FIELD(NEAR_DRIFT)] = drift;
     /* m is outside both sums, which are taken from the scale of x_m to that of y_m. */
+    double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
     K(reference_of)(c, y_max, &origin, &ref);
     double scale = K(own_at_reference)(c, y_max, origin, ref) / own;
+    /* In float64 the guess is rounded: m's own slope is what that took, and all others are as far
+     * from y's maximum. */
+    ADD_KEEPING(double, again, -(double)run->max, left);
+    if (left != 0) {
+        double gap = K(exp_gap)(c, left);
+        closed[FIELD(NEAR_TERMS)] += own * gap;
+        closed[FIELD(NEAR_DRIFT)] += own * (gap + left / c->t);
+        scale *= K(exp_of)(c, -left);
+    }
     y[FIELD(MAX)] = y_max;
     y[FIELD(REST)] = (rest + drift) * scale;
     y[FIELD(ORIGIN)] = origin;
     y[FIELD(REF)] = ref;
-    y[FIELD(WEIGHTED)] = weighs ? K(total)(&lanes->y_weighted) * scale : 0;
+    double y_weighted = weighs ? K(total)(&lanes->y_weighted) + left * (rest + drift) : 0;
+    y[FIELD(WEIGHTED)] = y_weighted * scale;
     K(near_join)(c, state, closed);
     K(expsum_join)(c, state, closed, weighs);
     K(expsum_join)(c, state + q * KLCE_TILE, y, weighs);
