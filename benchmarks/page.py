@@ -14,6 +14,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from benchmarks import report, targets
@@ -34,7 +35,15 @@ and with it. Every figure is a median of rounds within one run, in which all too
   of a core.
 - *target*: met by the ratio or by 80 % of the memory's speed; some have to reach a share of that
   besides.
+- *missed*: how many times as fast the cell would have to be, and what binds it. *memory* needs
+  60 % of its time or more. *instructions* would take 60 % or more at two a cycle, as many as there
+  are ports for vectors of 64 bytes. Else it *waits*, for caches or for one step on another. *calls*
+  are of less than 20 us. Where nothing was counted, only the first and the last are told.
 """
+
+BOUND = 0.6  # of the time, by what is said to bind a cell
+PER_CYCLE = 2  # vector instructions that can start
+A_CALL = 20e-6  # seconds
 
 
 def merged(races: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -123,6 +132,26 @@ def cycles(cell: Cell, told: Mapping[str, Any]) -> float | None:
     return told["threads"] * told["GHz"] * lanes / cell.gelem
 
 
+def binds(cell: Cell, counted: float | None, taken: float | None) -> str:
+    """Return what binds a cell, in a word; none if that is not known."""
+    if cell.seconds < A_CALL:
+        return "calls"
+    if cell.share is not None and cell.share >= BOUND:
+        return "memory"
+    if counted is None or taken is None:
+        return ""
+    return "instructions" if counted / PER_CYCLE >= BOUND * taken else "waits"
+
+
+def verdict(cell: Cell, counted: float | None, taken: float | None) -> str:
+    """Return whether a cell meets its target, or by how much and why it does not."""
+    if cell.met is not False:
+        return "met" if cell.met else "?"
+    short = cell.target.short(cell.ratio, cell.share)
+    told = "" if short is None else f" {short:.2f}"
+    return f"missed{told} {binds(cell, counted, taken)}".rstrip()
+
+
 def details(
     pairs: Mapping[Key, tuple[Cell, Cell]],
     dtype: str,
@@ -148,11 +177,26 @@ def details(
                     "-" if counted is None or small else f"{counted:.1f}",
                     "-" if taken is None or small else f"{taken:.1f}",
                     report.asked(cell.target),
-                    {True: "met", False: "missed", None: "?"}[cell.met],
+                    verdict(cell, counted, taken),
                 ]
 
     headings = ("op", "shape", "out=", "Gelem/s", "fastest peer", "memory")
     return table([*headings, "instructions", "cycles", "target", ""], rows())
+
+
+def missed(cells: Iterable[Cell], told: Mapping[str, Any], counts: Mapping[Key, float]) -> str:
+    """Return the table of what binds the cells that miss their target."""
+    short: dict[str, list[float]] = {}
+    for cell in cells:
+        lacks = cell.target.short(cell.ratio, cell.share) if cell.met is False else None
+        if lacks is not None:
+            counted = counts.get(_counted((cell.op, cell.shape, cell.dtype)))
+            short.setdefault(binds(cell, counted, cycles(cell, told)), []).append(lacks)
+    rows = (
+        [word or "not told", f"{len(values)}", f"{median(values):.2f}", f"{max(values):.2f}"]
+        for word, values in sorted(short.items(), key=lambda item: -len(item[1]))
+    )
+    return table(("bound by", "cells", "times as fast to meet: median", "most"), rows)
 
 
 def means(cells: Iterable[Cell], isa: str) -> str:
@@ -196,6 +240,7 @@ def page(told: Mapping[str, Any], counts: Mapping[Key, float]) -> str:
         "## Means\n",
         means(cells, told["isa"]),
     ]
+    parts += ["## Missed\n", missed(cells, told, counts)]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):
         parts += [f"## {dtype}\n", raced(told, dtype), overview(pairs, dtype)]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):

@@ -76,6 +76,16 @@ class Target:
         ]
         return False if False in verdicts else None if None in verdicts else True
 
+    def short(self, ratio: float | None, share: float | None) -> float | None:
+        """Return how many times as fast the figures would have to be to reach it."""
+        ways = [] if ratio is None else [self.ratio / ratio]
+        if self.enough_share is not None and share is not None:
+            ways.append(self.enough_share / share)
+        if not ways:
+            return None
+        besides = 0.0 if self.share is None or share is None else self.share / share
+        return max(min(ways), besides)
+
 
 def of_cell(op: Op, layout: Layout, dtype: str, isa: str) -> Target:
     """Return the target of a cell of the grid."""

@@ -16,7 +16,18 @@ import numpy as np
 import pytest
 
 import klce
-from benchmarks import environment, files, instructions, limits, lines, race, report, rows, targets
+from benchmarks import (
+    environment,
+    files,
+    instructions,
+    limits,
+    lines,
+    page,
+    race,
+    report,
+    rows,
+    targets,
+)
 from benchmarks.cases import (
     BASICS,
     DTYPES,
@@ -542,6 +553,46 @@ def test_races_become_a_page(tmp_path: Path) -> None:
     ]
     assert [row[6] for row in rows] == ["-", "-", "123.4"]
     assert all("numpy" in row[4] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "share", "short"),
+    [
+        (2.0, 0.4, 1.25),
+        (2.0, 0.7, 0.8 / 0.7),
+        (None, 0.5, 1.6),
+        (5.0, 0.4, 0.5),
+        (None, None, None),
+    ],
+)
+def test_how_short_a_cell_falls(ratio, share, short) -> None:
+    assert targets.Target(2.5, None, 0.8, None).short(ratio, share) == (
+        short if short is None else pytest.approx(short)
+    )
+
+
+def test_a_share_that_is_asked_besides_counts_too() -> None:
+    assert targets.Target(2.5, None, 0.8, 0.6).short(5.0, 0.4) == pytest.approx(1.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "share", "counted", "word"),
+    [
+        (1e-5, 0.9, 100.0, "calls"),
+        (1e-3, 0.9, 100.0, "memory"),
+        (1e-3, 0.3, None, ""),
+        (1e-3, 0.3, 70.0, "instructions"),
+        (1e-3, None, 20.0, "waits"),
+    ],
+)
+def test_what_binds_a_cell(seconds, share, counted, word) -> None:
+    target = targets.Target(2.5, None, 0.8, None)
+    cell = report.Cell(
+        "softmax", "9x9", "float32", False, seconds, 1.0, {}, (), "jax", 1.0, share, target, False
+    )
+    assert page.binds(cell, counted, 50.0) == word
+    short = target.short(1.0, share)
+    assert page.verdict(cell, counted, 50.0) == f"missed {short:.2f} {word}".rstrip()
 
 
 def test_races_of_two_instruction_sets_are_no_page(tmp_path: Path) -> None:
