@@ -156,9 +156,9 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
     into[FIELD(KL_GAIN)] += from[FIELD(KL_GAIN)];
 }
 
-/* Once more, for a row whose sums P and Q differ so much that the terms are nearly all the effect
- * of that: with q P/Q in the place of q, in float64, and without an error in the difference.  Both
- * rows are taken from 1 to 2 first, by powers of two. */
+/* Once more, for a row whose sums P and Q differ so much that a third of the terms or more is the
+ * effect of that: with q P/Q in the place of q, in float64, and without an error in the difference.
+ * Both rows are taken from 1 to 2 first, by powers of two. */
 static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, ptrdiff_t n,
                                                  double p_sum, double q_sum)
 {
