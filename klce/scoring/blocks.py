@@ -15,10 +15,12 @@ from klce.scoring.inputs import Rows
 from klce.scoring.journal import RowFile
 from klce.scoring.readers.base import DECODED_BYTES, Chunks
 
-# Enough rows to keep every thread busy, few enough that Ctrl-C acts at once and that a block which
-# must be converted stays small. Rows are limited too: with two classes, their results are larger
-# than the logits.
-_BLOCK_BYTES = 32 << 20
+# Enough rows to keep every thread busy while Python's share of a block, a third of a millisecond, does
+# not count, few enough that Ctrl-C acts at once. What is no view, but read or converted, is less,
+# since it takes memory. Rows are limited too: with two classes, their results are larger than the
+# logits.
+_VIEW_BYTES = 128 << 20
+_COPY_BYTES = 32 << 20
 _BLOCK_ROWS = 1 << 17
 
 MEMORY = 256 << 20
@@ -63,19 +65,22 @@ def plan_blocks(
     memory: int,
     block_rows: int | None,
     working_row_bytes: int = 0,
-    block_bytes: int = _BLOCK_BYTES,
+    block_bytes: int | None = None,
 ) -> Plan:
     """Choose the rows of a block: within `memory`, and one row at least.
 
     They are whole chunks, so that none is decoded twice, where there is room for those; else even
     parts of them, as few as there is room for, and a warning says so. `working_row_bytes` is what
-    the computation itself takes for a row, `block_bytes` what a block has if it may.
+    the computation itself takes for a row, `block_bytes` what a block has if it may: by default
+    more where all of it are views.
     """
     row_bytes = sum(rows.row_bytes for rows in inputs)
     if memory < 1:
         raise InputError(f"memory must be at least 1 byte, got {memory}")
     if block_rows is not None and block_rows < 1:
         raise InputError(f"block_rows must be at least 1, got {block_rows}")
+    if block_bytes is None:
+        block_bytes = _COPY_BYTES if any(rows.block_row_bytes for rows in inputs) else _VIEW_BYTES
     # Twice, since the next block is read before the last one is given back.
     held = max(1, 2 * (sum(rows.block_row_bytes for rows in inputs) + working_row_bytes))
     chunked = [(rows, rows.chunks) for rows in inputs if rows.chunks is not None]
