@@ -31,6 +31,7 @@ VECTOR_BYTES = {"baseline": 16, "avx2": 32, "avx512": 64}
 LAYOUTS = tuple(map(Layout.parse, ("100000x3", "65536x10", "65536x32", "8192x1000", "64x128256")))
 LONGEST = 32768  # classes of a row that is counted: longer ones go by such segments
 TRIES = 2  # Python's own instructions vary a little: the least counts
+MANY = 200_000  # instructions, among which that is nothing
 
 _TRACEME, _SINGLESTEP = 0, 9  # of ptrace(2)
 
@@ -62,6 +63,12 @@ def executed(run: Callable[[], object]) -> int:
         ptrace(_SINGLESTEP, child, None, None)
 
 
+def least(run: Callable[[], object]) -> int:
+    """Return the least of some counts of a call, unless it is long."""
+    count = executed(run)
+    return count if count > MANY else min(count, *(executed(run) for _ in range(TRIES - 1)))
+
+
 def sample(layout: Layout, rows: int) -> Layout:
     """Return a layout like that one, of a few of its rows on one axis."""
     shape = [1] * len(layout.shape)
@@ -83,7 +90,7 @@ def per_vector(name: str, layout: Layout, dtype: str, isa: str) -> float:
         assert run is not None
         for _ in range(16):  # Python has settled on how to run it
             run()
-        counts.append(min(executed(run) for _ in range(TRIES)))
+        counts.append(least(run))
         forget()
     lanes = VECTOR_BYTES[isa] // (8 if dtype == "float64" else 4)
     return (counts[1] - counts[0]) / (sample(layout, rows).elements / lanes)

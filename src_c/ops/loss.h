@@ -61,15 +61,14 @@ KLCE_INLINE void K(load_weights)(const klce_call *call, int k, ptrdiff_t row, pt
                                  ptrdiff_t count, K(v) *group)
 {
     const real *w = K(weights_in)(call, k, row);
-    int one = call->core[k] == 0;
-    if (count >= LANES) {
-        EACH_VECTOR(v) group[v] = one ? K(set)(*w) : V(load)(w + i + v * WIDTH);
-    } else {
-        real lane[LANES];
-        for (int j = 0; j < LANES; j++)
-            lane[j] = j < count ? w[one ? 0 : i + j] : 0;
-        EACH_VECTOR(v) group[v] = V(load)(lane + v * WIDTH);
-    }
+    if (call->core[k] != 0)
+        V(load_group)(w + i, count, 0, group);
+    else
+        EACH_VECTOR(v)
+        {
+            K(v) one = K(set)(*w);
+            group[v] = count >= LANES ? one : K(select)(K(holds_class)(v, count), one, K(set)(0));
+        }
 }
 
 KLCE_INLINE int K(is_in)(const klce_call *call, ptrdiff_t row, ptrdiff_t i)
@@ -124,99 +123,225 @@ KLCE_INLINE int K(is_summed)(const K(mix) *mix, int sum)
     return sum == K(BY_TARGET) || sum == K(MASS_BY_TARGET) ? mix->soft : mix->smooth;
 }
 
+/* Whether all classes count, and weigh 1, as a rule: coefficients are then the target's, or scale. */
+KLCE_INLINE int K(weighs_alike)(const klce_call *call, ptrdiff_t row)
+{
+    return !call->mask && call->core[K(CLASS_WEIGHT)] == 0 &&
+           *K(weights_in)(call, K(CLASS_WEIGHT), row) == 1;
+}
+
+/* A target's share: a number below 0 is no probability, nor is an infinite one. */
+KLCE_INLINE K(v) K(proper)(K(v) target)
+{
+    K(v) zero = K(set)(0), infinite = K(set)((real)INFINITY);
+    K(m) is_proper = K (and)(K(not)(K(lt)(target, zero)), K(lt)(target, infinite));
+    return K(select)(is_proper, target, K(set)((real)NAN));
+}
+
+/* Vectors of partial sums of a row. */
+typedef struct {
+    K(v) sum[K(LOSS_SUMS)][VECTORS];
+} K(loss_parts);
+
+KLCE_INLINE K(loss_parts) K(no_loss_parts)(void)
+{
+    K(loss_parts) parts;
+    KLCE_UNROLL for (int f = 0; f < K(LOSS_SUMS); f++) EACH_VECTOR(v) parts.sum[f][v] = K(set)(0);
+    return parts;
+}
+
+/* Adds `count` classes from class j on, up to a group, whatever coefficients there are. */
+KLCE_INLINE void K(add_losses)(const klce_call *call, K(form) form, const K(mix) *mix, K(v) top,
+                               ptrdiff_t row, ptrdiff_t j, ptrdiff_t count, K(loss_parts) *parts)
+{
+    K(v) group[VECTORS], weight[VECTORS], target[VECTORS], scale = K(set)((real)mix->scale);
+    K(load_group)(K(row_in)(call, 0, row) + j, count, 1, group);
+    K(load_weights)(call, K(CLASS_WEIGHT), row, j, count, weight);
+    EACH_VECTOR(v) group[v] = K(distance)(form, top, group[v]);
+    if (mix->soft) {
+        K(load_weights)(call, K(TARGET), row, j, count, target);
+        EACH_VECTOR(v)
+        {
+            K(v) t = weight[v] * K(proper)(target[v]), own = K(weighed)(form, t, group[v]);
+            parts->sum[K(BY_TARGET)][v] = parts->sum[K(BY_TARGET)][v] + own;
+            parts->sum[K(MASS_BY_TARGET)][v] = parts->sum[K(MASS_BY_TARGET)][v] + t;
+        }
+    }
+    if (mix->smooth && call->mask)
+        K(mask_weights)(call, row, j, count, weight);
+    if (mix->smooth)
+        EACH_VECTOR(v)
+        {
+            K(v) w = weight[v] * scale, own = K(weighed)(form, w, group[v]);
+            parts->sum[K(BY_ALL)][v] = parts->sum[K(BY_ALL)][v] + own;
+            parts->sum[K(MASS_BY_ALL)][v] = parts->sum[K(MASS_BY_ALL)][v] + w;
+        }
+}
+
+/* The same of classes [j, end), where all weigh alike and one sum is asked for.  Of a target 5
+ * instructions a vector beside the distance, of all classes 2.  Returns 0 where a coefficient of 0
+ * may have met an infinite distance, or one is improper: then the sum is no number, or the least
+ * target is below 0, and these classes have to be added with care. */
+KLCE_INLINE int K(add_losses_alike)(const klce_call *call, K(form) form, const K(mix) *mix,
+                                    K(v) top, ptrdiff_t row, ptrdiff_t j, ptrdiff_t end,
+                                    K(loss_parts) *parts)
+{
+    const elem *q = K(row_in)(call, 0, row);
+    const real *t = K(weights_in)(call, K(TARGET), row);
+    K(v) group[VECTORS], zero = K(set)(0), least = zero, scale = K(set)((real)mix->scale);
+    K(v) *by = parts->sum[mix->soft ? K(BY_TARGET) : K(BY_ALL)];
+    K(v) *mass = parts->sum[K(MASS_BY_TARGET)];
+    for (; j + LANES <= end; j += LANES) {
+        K(load_group)(q + j, LANES, 0, group);
+        if (mix->soft)
+            V(prefetch_group)(t + j);
+        EACH_VECTOR(v)
+        {
+            K(v) distance = K(distance)(form, top, group[v]);
+            if (!mix->soft) {
+                by[v] = by[v] + scale * distance;
+                continue;
+            }
+            K(v) target = V(load)(t + j + v * WIDTH);
+            by[v] = by[v] + target * distance;
+            mass[v] = mass[v] + target;
+            least = K(min)(target, least);
+        }
+    }
+    if (mix->soft) {
+        K(v) spoilt = zero;
+        EACH_VECTOR(v) spoilt = spoilt + (by[v] - by[v]);
+        if (K(any)(K(not)(K(eq)(spoilt + least, zero))))
+            return 0;
+    }
+    if (j < end)
+        K(add_losses)(call, form, mix, top, row, j, end - j, parts);
+    return 1;
+}
+
+KLCE_INLINE void K(sum_losses)(const klce_call *call, K(form) form, K(mix) mix, int alike, real top,
+                               ptrdiff_t row, ptrdiff_t low, ptrdiff_t high, double *sums)
+{
+    K(lanes) lanes[K(LOSS_SUMS)];
+    KLCE_UNROLL for (int f = 0; f < K(LOSS_SUMS); f++) lanes[f] = K(no_lanes)();
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        K(loss_parts) parts = K(no_loss_parts)();
+        if (!alike || !K(add_losses_alike)(call, form, &mix, K(set)(top), row, i, end, &parts)) {
+            parts = K(no_loss_parts)();
+            for (ptrdiff_t j = i; j < end; j += LANES)
+                K(add_losses)(call, form, &mix, K(set)(top), row, j, end - j, &parts);
+        }
+        KLCE_UNROLL for (int f = 0; f < K(LOSS_SUMS); f++) if (K(is_summed)(&mix, f))
+            K(add_lanes)(&lanes[f], parts.sum[f]);
+    }
+    KLCE_UNROLL for (int f = 0; f < K(LOSS_SUMS); f++) sums[f * KLCE_TILE] =
+        K(is_summed)(&mix, f) ? K(total)(&lanes[f]) : 0;
+    if (alike && mix.smooth) /* powers of two, whose sum is exact */
+        sums[K(MASS_BY_ALL) *KLCE_TILE] = mix.scale * (double)(high - low);
+}
+
+static KLCE_NOINLINE void K(sum_losses_of)(const klce_call *call, K(form) form, real top,
+                                           ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                                           double *sums)
+{
+    K(sum_losses)(call, form, K(mix_of)(call), 0, top, row, low, high, sums);
+}
+
 KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, ptrdiff_t row,
                                ptrdiff_t low, ptrdiff_t high, double *sums)
 {
     K(mix) mix = K(mix_of)(call);
-    const elem *q = K(row_in)(call, 0, row);
-    K(v) group[VECTORS], weight[VECTORS], target[VECTORS], sum[K(LOSS_SUMS)][VECTORS];
-    K(v) zero = K(set)(0), infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
-    K(v) scale = K(set)((real)mix.scale);
-    K(lanes) lanes[K(LOSS_SUMS)];
-    for (int f = 0; f < K(LOSS_SUMS); f++) {
-        lanes[f] = K(no_lanes)();
-        sums[f * KLCE_TILE] = 0;
-    }
-    if (!mix.soft && !mix.smooth)
-        return;
-    for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+    int alike = K(weighs_alike)(call, row) && !(mix.soft && call->core[K(TARGET)] == 0);
+    if (!mix.soft && !mix.smooth) {
         for (int f = 0; f < K(LOSS_SUMS); f++)
-            EACH_VECTOR(v) sum[f][v] = zero;
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(load_group)(q + j, end - j, 1, group);
-            K(load_weights)(call, K(CLASS_WEIGHT), row, j, end - j, weight);
-            EACH_VECTOR(v) group[v] = K(distance)(form, K(set)(top), group[v]);
-            if (mix.soft) {
-                K(load_weights)(call, K(TARGET), row, j, end - j, target);
-                EACH_VECTOR(v)
-                {
-                    /* A number below 0 is no probability, nor is an infinite one. */
-                    K(v) t = target[v];
-                    K(m) proper = K (and)(K(not)(K(lt)(t, zero)), K(lt)(t, infinite));
-                    t = weight[v] * K(select)(proper, t, no_number);
-                    sum[K(BY_TARGET)][v] = sum[K(BY_TARGET)][v] + K(weighed)(form, t, group[v]);
-                    sum[K(MASS_BY_TARGET)][v] = sum[K(MASS_BY_TARGET)][v] + t;
-                }
-            }
-            if (mix.smooth && call->mask)
-                K(mask_weights)(call, row, j, end - j, weight);
-            if (mix.smooth)
-                EACH_VECTOR(v)
-                {
-                    K(v) w = weight[v] * scale;
-                    sum[K(BY_ALL)][v] = sum[K(BY_ALL)][v] + K(weighed)(form, w, group[v]);
-                    sum[K(MASS_BY_ALL)][v] = sum[K(MASS_BY_ALL)][v] + w;
-                }
-        }
-        for (int f = 0; f < K(LOSS_SUMS); f++)
-            if (K(is_summed)(&mix, f))
-                K(add_lanes)(&lanes[f], sum[f]);
+            sums[f * KLCE_TILE] = 0;
+    } else if (!alike || (mix.soft && mix.smooth)) {
+        K(sum_losses_of)(call, form, top, row, low, high, sums);
+    } else if (mix.soft) {
+        mix.soft = 1, mix.smooth = 0;
+        K(sum_losses)(call, form, mix, 1, top, row, low, high, sums);
+    } else {
+        mix.soft = 0, mix.smooth = 1;
+        K(sum_losses)(call, form, mix, 1, top, row, low, high, sums);
     }
-    for (int f = 0; f < K(LOSS_SUMS); f++)
-        if (K(is_summed)(&mix, f))
-            sums[f * KLCE_TILE] = K(total)(&lanes[f]);
 }
 
-/* The same of a tile of rows of few classes, whose maxima stand in `max`; NULL for none. */
+/* The same of WIDTH rows of few classes, side by side, with their target. */
+KLCE_INLINE void K(sum_by_target_few)(const klce_call *call, K(form) form, K(v) top, const K(v) *q,
+                                      ptrdiff_t row, double *sums)
+{
+    K(v) target[FEW], by[LANES], mass[LANES], zero = K(set)(0), spoilt = zero, least = zero;
+    const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
+    ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    int careful = !K(weighs_alike)(call, row);
+    V(load_columns)(call, K(TARGET), row, target);
+    if (!careful) { /* as add_losses_alike */
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            K(v) t = target[group + l], own = t * K(distance)(form, top, q[group + l]);
+            spoilt = K(fma)(own, zero, spoilt);
+            least = K(min)(t, least);
+            by[l] = group ? by[l] + own : own;
+            mass[l] = group ? mass[l] + t : t;
+        }
+        careful = K(any)(K(not)(K(eq)(spoilt + least, zero)));
+    }
+    if (careful)
+        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
+        {
+            K(v) t = K(set)(weight[(group + l) * one]) * K(proper)(target[group + l]);
+            K(v) own = K(weighed)(form, t, K(distance)(form, top, q[group + l]));
+            by[l] = group ? by[l] + own : own;
+            mass[l] = group ? mass[l] + t : t;
+        }
+    K(sum_columns)(by, call->n, sums + FIELD(BY_TARGET));
+    K(sum_columns)(mass, call->n, sums + FIELD(MASS_BY_TARGET));
+}
+
+/* Likewise, over all classes. */
+KLCE_INLINE void K(sum_by_all_few)(const klce_call *call, K(form) form, real scale, K(v) top,
+                                   const K(v) *q, ptrdiff_t row, double *sums)
+{
+    K(v) by[LANES], mass[LANES];
+    const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
+    ptrdiff_t n = call->n, one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
+    if (K(weighs_alike)(call, row)) {
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            K(v) own = K(set)(scale) * K(distance)(form, top, q[group + l]);
+            by[l] = group ? by[l] + own : own;
+        }
+        for (int i = 0; i < WIDTH; i++) /* powers of two, whose sum is exact */
+            sums[FIELD(MASS_BY_ALL) + i] = (double)scale * (double)n;
+    } else {
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        {
+            K(v) w = K(set)(weight[(group + l) * one]) * K(set)(scale);
+            K(v) own = K(weighed)(form, w, K(distance)(form, top, q[group + l]));
+            by[l] = group ? by[l] + own : own;
+            mass[l] = group ? mass[l] + w : w;
+        }
+        K(sum_columns)(mass, n, sums + FIELD(MASS_BY_ALL));
+    }
+    K(sum_columns)(by, n, sums + FIELD(BY_ALL));
+}
+
+/* The sums of a tile of rows of few classes, whose maxima stand in `max`; NULL for none. */
 KLCE_INLINE void K(sum_loss_few)(const klce_call *call, K(form) form, const K(tile) *tile,
                                  const double *max, ptrdiff_t row, double *sums)
 {
     K(mix) mix = K(mix_of)(call);
-    K(v) target[FEW], sum[K(LOSS_SUMS)][LANES], zero = K(set)(0);
-    K(v) infinite = K(set)((real)INFINITY), no_number = K(set)((real)NAN);
-    const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
-    ptrdiff_t one = call->core[K(CLASS_WEIGHT)] / (ptrdiff_t)sizeof(real);
-    int counts = one == 0 && *weight != 0; /* every class, where all have one weight */
+    K(v) zero = K(set)(0);
     memset(sums, 0, K(LOSS_SUMS) *KLCE_TILE * sizeof *sums);
-    for (int i = 0; i < KLCE_TILE && (mix.soft || mix.smooth); i += WIDTH) {
+    for (int i = 0; i < KLCE_TILE && call->n > 0; i += WIDTH) {
         const K(v) *q = tile->column[i / WIDTH];
         K(v) top = max ? K(load_field)(max + i) : zero;
-        top = K(select)(K(eq)(top, -infinite), zero, top);
+        top = K(select)(K(eq)(top, K(set)(-(real)INFINITY)), zero, top);
         if (mix.soft)
-            V(load_columns)(call, K(TARGET), row + i, target);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
-        {
-            ptrdiff_t j = group + l;
-            K(v) distance = K(distance)(form, top, q[j]), w = K(set)(weight[j * one]);
-            if (mix.soft) {
-                K(m)
-                proper = K (and)(K(not)(K(lt)(target[j], zero)), K(lt)(target[j], infinite));
-                K(v) t = w * K(select)(proper, target[j], no_number);
-                K(v) own = K(weighed)(form, t, distance);
-                sum[K(BY_TARGET)][l] = group ? sum[K(BY_TARGET)][l] + own : own;
-                sum[K(MASS_BY_TARGET)][l] = group ? sum[K(MASS_BY_TARGET)][l] + t : t;
-            }
-            if (mix.smooth) {
-                K(v) t = w * K(set)((real)mix.scale);
-                K(v) own = counts ? t * distance : K(weighed)(form, t, distance);
-                sum[K(BY_ALL)][l] = group ? sum[K(BY_ALL)][l] + own : own;
-                sum[K(MASS_BY_ALL)][l] = group ? sum[K(MASS_BY_ALL)][l] + t : t;
-            }
-        }
-        for (int f = 0; f < K(LOSS_SUMS); f++)
-            if (K(is_summed)(&mix, f))
-                K(sum_columns)(sum[f], call->n, sums + f * KLCE_TILE + i);
+            K(sum_by_target_few)(call, form, top, q, row + i, sums + i);
+        if (mix.smooth)
+            K(sum_by_all_few)(call, form, (real)mix.scale, top, q, row + i, sums + i);
     }
 }
 
