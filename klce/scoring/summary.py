@@ -36,7 +36,9 @@ class Summary:
         Those of them whose label the file cut off, so that their NLL is a lower bound; None where
         the file cuts nothing off.
     nll, entropy, logsumexp : fractions.Fraction
-        Sums over the rows that count; ``nll`` without its infinite values.
+        Sums over the rows that count; ``nll`` and ``logsumexp`` without their infinite values.
+    overflow : float
+        Sum of the infinite values of log-sum-exp, of logits beyond the dtype's range: 0 of none.
     """
 
     rows: int = 0
@@ -50,6 +52,7 @@ class Summary:
     nll: Fraction = Fraction()
     entropy: Fraction = Fraction()
     logsumexp: Fraction = Fraction()
+    overflow: float = 0.0
 
     def merge(self, other: "Summary") -> "Summary":
         """Return the summary of the rows of both."""
@@ -67,6 +70,7 @@ class Summary:
             nll=self.nll + other.nll,
             entropy=self.entropy + other.entropy,
             logsumexp=self.logsumexp + other.logsumexp,
+            overflow=self.overflow + other.overflow,
         )
 
     @property
@@ -99,8 +103,8 @@ class Summary:
 
     @property
     def mean_logsumexp(self) -> float:
-        """Mean log-sum-exp of the rows; nan if no row counts."""
-        return _mean(self.logsumexp, self.counted)
+        """Mean log-sum-exp of the rows; nan if no row counts, or if it is inf and -inf in some."""
+        return self.overflow or _mean(self.logsumexp, self.counted)
 
 
 class Summarizer:
@@ -132,6 +136,11 @@ class Summarizer:
         values = np.stack([nll, table["entropy"], table["logsumexp"]], dtype=np.float64)
         values[:, ~counts] = 0
         values[0, infinite] = 0
+        # Fractions have no inf, and inf of both signs adds up to nan in any order.
+        beyond = np.isinf(values[2])
+        with np.errstate(invalid="ignore"):
+            overflow = float(values[2, beyond].sum())
+        values[2, beyond] = 0
         values = np.concatenate([self._pending, values], axis=1)
         full = values.shape[1] // CHUNK_ROWS * CHUNK_ROWS
         self._pending = values[:, full:].copy()  # a view would keep the whole block
@@ -150,6 +159,7 @@ class Summarizer:
                 nll=nll_sum,
                 entropy=entropy_sum,
                 logsumexp=logsumexp_sum,
+                overflow=overflow,
             )
         )
         self._first_row += len(table)

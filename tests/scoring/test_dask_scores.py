@@ -180,3 +180,13 @@ def test_refused():
         score_dask(lazy[lazy[:, 0] == 0])
     with pytest.raises(InputError, match="ignore_index"):
         score_dask(lazy, ignore_index=2**63)
+
+
+def test_logsumexp_beyond_the_range(tmp_path):
+    logits = np.array([[3e38, 0], [1, 2]], np.float32)
+    summary, rows = in_file(tmp_path, logits, None, temperature=0.5)
+    assert np.isinf(rows["logsumexp"]).tolist() == [True, False]
+    assert summary.mean_logsumexp == np.inf
+    assert 0 < summary.mean_entropy < 1
+    lazy = score_dask(da.from_array(logits, chunks=(1, 2)), temperature=0.5)
+    assert lazy.summary() == summary

@@ -128,3 +128,22 @@ def test_sums_beyond_the_range_of_float64():
     assert summary.mean_nll == 1.5e308
     assert summary.perplexity == math.inf
     assert summary.logsumexp == Fraction(0)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean"), [([1, np.inf, 3], math.inf), ([-np.inf, 1, 2], -math.inf)]
+)
+def test_infinite_logsumexp(values, mean):
+    table = make_table(3, labelled=False)
+    table["logsumexp"] = values
+    summary = summarize(table)
+    assert summary.mean_logsumexp == mean
+    assert (summary.counted, summary.nan) == (3, 0)
+    assert summarize(table, block=1) == summary.merge(Summary()) == summary
+
+
+def test_logsumexp_of_both_infinities_has_no_mean():
+    table = make_table(3, labelled=False)
+    table["logsumexp"] = [np.inf, 1, -np.inf]
+    assert math.isnan(summarize(table).mean_logsumexp)
+    assert math.isnan(summarize(table, block=1).mean_logsumexp)
