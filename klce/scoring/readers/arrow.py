@@ -67,10 +67,18 @@ class ArrowStream:
         self._path = location.file
         self._rows = 0
         with damage_named(self._path, "not a whole Arrow file or stream"):
-            stream = self._open()
+            source = self._source()
+            stream = self._pa.ipc.open_stream(source)
             self._schema = stream.schema
+            end = source.tell()
             for batch in stream:
                 self._rows += batch.num_rows
+                end = source.tell()
+            if source.tell() == end:  # pyarrow takes the end of the file for that of the stream
+                raise InputError(
+                    f"{self._path}: ends without the mark of a stream's end, after "
+                    f"{self._rows:,} rows: it is cut off, or its writer was not closed"
+                )
         self.names = tuple(self._schema.names)
 
     def array(self, name: str) -> Reader:
@@ -84,7 +92,10 @@ class ArrowStream:
         return ArrowReader(column, self._rows, first, stream.parts)
 
     def _open(self) -> Any:
-        return self._pa.ipc.open_stream(self._pa.memory_map(self._path))
+        return self._pa.ipc.open_stream(self._source())
+
+    def _source(self) -> Any:
+        return self._pa.memory_map(self._path)
 
 
 def open_arrow(location: Location) -> ArrowFile | ArrowStream:

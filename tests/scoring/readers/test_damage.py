@@ -70,6 +70,27 @@ def test_arrow(tmp_path):
         read(path)
 
 
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize("batches", [0, 1, 3])
+def test_cut_arrow_stream(tmp_path, legacy, batches):
+    path, values = tmp_path / "a.arrows", column(logits(300, 40))
+    schema = pa.schema([("logits", values.type)])
+    options = pa.ipc.IpcWriteOptions(use_legacy_format=legacy)
+    with pa.ipc.new_stream(path, schema, options=options) as writer:
+        for start in range(0, 100 * batches, 100):
+            writer.write_batch(pa.record_batch([values[start : start + 100]], schema=schema))
+    assert open_reader(path).shape == (100 * batches, 40)
+    whole = path.read_bytes()
+    mark = 4 if legacy else 8
+    path.write_bytes(whole[:-mark])
+    fault = f"ends without the mark of a stream's end, after {100 * batches} rows: it is cut off"
+    with pytest.raises(InputError, match=rf"^{path}: {fault}, or [^\n]+$"):
+        open_reader(path)
+    path.write_bytes(whole[: 1 - mark])
+    with pytest.raises(InputError, match=rf"^{path}: not a whole Arrow file or stream: [^\n]+$"):
+        open_reader(path)
+
+
 @pytest.mark.parametrize("group", [0, 3])
 def test_parquet(tmp_path, group):
     path = tmp_path / "a.parquet"
