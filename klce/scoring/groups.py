@@ -197,9 +197,10 @@ class Sequences:
 
         ``greedy``: the argmax of all of its rows is the label. Perplexity is over tokens.
         """
+        signed = np.can_cast(self.labels.dtype, np.int64)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             columns: dict[str, NDArray[Any]] = {
-                "sequence": self.labels.astype(np.int64),
+                "sequence": self.labels.astype(np.int64 if signed else np.uint64),
                 "tokens": self.tokens,
                 "log_likelihood": 0 - self.nll,
                 "greedy": self.correct == self.tokens,

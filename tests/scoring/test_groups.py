@@ -1,4 +1,6 @@
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -113,6 +115,22 @@ def test_blocks_change_no_bit(files):
         )  # fmt: skip
         with open("a.csv") as a, open("b.csv") as b:
             assert a.read() == b.read()
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".csv", ".jsonl", ".parquet"])
+def test_ids_beyond_int64(files, suffix):
+    ids = np.repeat(np.array([2**64 - 1, 3, 2**63], np.uint64), [10, 15, 15])
+    np.save("ids.npy", ids)
+    name = f"sequences{suffix}"
+    score_file("logits.npy", "targets.npy", groups="ids.npy", sequences_out=name)
+    if suffix == ".npy":
+        written = np.load(name)["sequence"].tolist()
+    elif suffix == ".parquet":
+        written = open_reader(f"{name}::sequence").read(0, 3, 1).tolist()
+    else:
+        lines = re.findall(r"^\D*\d+\D+(\d+)", Path(name).read_text(), re.MULTILINE)
+        written = [int(found) for found in lines]
+    assert written == [2**64 - 1, 3, 2**63]
 
 
 @pytest.mark.parametrize(
