@@ -653,6 +653,29 @@ def test_an_output_that_cannot_be_written_is_found_first(files, monkeypatch, arg
     assert sorted(files.iterdir()) == before
 
 
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        (["score", "logits.npy", "-o"], "r.csv"),
+        (["score", "logits.npy", "targets.npy", "--report"], "r.html"),
+        (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences"], "s.csv"),
+        (["compare", "logits.npy", "logits.npy", "-o"], "r.npy"),
+        (["convert", "logits.npy"], "x.parquet"),
+    ],
+)
+def test_pipes_and_devices_are_not_replaced(files, monkeypatch, arguments, out, link):
+    if link:
+        (files / out).symlink_to("/dev/null")
+    else:
+        os.mkfifo(out)
+    monkeypatch.setattr(Logits, "block", pytest.fail)
+    result = run(*arguments, out)
+    assert result.exit_code == 2
+    expect_error(result, f"^klce: {out}: is a pipe or a device, not a file for results$")
+    assert not (files / out).is_file()
+
+
 INTERRUPTED = """
 import os, signal
 from klce import cli

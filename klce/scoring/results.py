@@ -250,6 +250,8 @@ def check_output_path(place: StrPath, inputs: list[Location]) -> None:
         raise InputError(f"{place}: a slash at the end names a folder, not a file for results")
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file for results")
+    if path.exists() and not path.is_file():  # a file would take its place
+        raise InputError(f"{path}: is a pipe or a device, not a file for results")
     check_place(path, inputs)
 
 
