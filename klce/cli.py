@@ -58,11 +58,22 @@ def _stop_printing(error: OSError) -> int:
     return 2
 
 
+def _print_whatever_comes() -> None:
+    """Let stdout show what its encoding cannot, as a name that is no UTF-8, by question marks.
+
+    One for each character, so that tables keep their columns. stderr has escapes of its own.
+    """
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None and sys.stdout.errors in ("strict", "surrogateescape"):
+        reconfigure(errors="replace")
+
+
 class _Commands(TyperGroup):
     """Reports mistakes in the arguments in one line, as `_errors_in_one_line` does the others."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         standalone_mode = options.get("standalone_mode", True)
+        _print_whatever_comes()
         try:
             status = super().main(*args, **options | {"standalone_mode": False})
             if sys.stdout is not None:

@@ -547,6 +547,35 @@ def test_the_source_folder_without_its_compiled_part(files):
         assert f"{files / 'klce'}: this is the source folder of klce, without its compiled" in last
 
 
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "cp1252"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+@pytest.mark.parametrize("options", [["--compat", "llama.cpp"], ["--top-k", "2"], ["--help"]])
+def test_process_whose_stdout_has_few_characters(files, environment, options):
+    encoding = environment.get("PYTHONIOENCODING", "ascii")
+    arguments = ["compare", LM / "base.kld", LM / "q4_logits.npy", *options]
+    done = run_process(*arguments, env=os.environ | environment, encoding=encoding)
+    assert (done.returncode, done.stderr) == (0, "")
+    if "--compat" in options:
+        expected = (LM / "q4_tool_output.txt").read_text()
+        assert done.stdout == expected.encode(encoding, "replace").decode(encoding)
+
+
+def test_names_that_are_no_utf_8(files):
+    name = os.fsdecode(b"b\xff.npy")
+    shutil.copy("logits.npy", name)
+    arguments = ["score", name, "targets.npy"]
+    done = run_process(*arguments, "--report", "r.html", env=os.environ | {"PYTHONUTF8": "1"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].strip() == "b?.npy"
+    assert r"b\udcff.npy" in (files / "r.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a file that is always full")
 @pytest.mark.parametrize("arguments", [["info", "logits.npy"], ["score", "logits.npy", "--json"],
                                        ["--help"], ["--version"]])  # fmt: skip

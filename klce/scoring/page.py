@@ -99,7 +99,7 @@ def write_page(
         version=__version__,
     )
     with open_whole(path) as file:
-        file.write(page.encode())
+        file.write(page.encode(errors="backslashreplace"))  # of names of files that are no UTF-8
 
 
 Cell = Callable[[Any], str]
