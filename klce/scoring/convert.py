@@ -20,7 +20,7 @@ from klce._arrays import element_dtype
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
-from klce.scoring.inputs import Rows, local_inputs
+from klce.scoring.inputs import Rows, local_inputs, out_of_range
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.kld import KldReader
@@ -277,6 +277,14 @@ def _write_kld(
             f"{reader.path}: {rows:,} rows, where {chunks} chunks of {n_ctx} tokens have "
             f"{layout.rows:,} ({layout.rows_per_chunk} each)"
         )
+    ids = tokens.read(0, chunks, 1)
+    at = out_of_range(ids.reshape(-1), layout.n_vocab)
+    if at is not None:
+        chunk, position = divmod(at, n_ctx)
+        raise InputError(
+            f"{tokens.path}: token {ids[chunk, position]} at position {position} of chunk {chunk} "
+            f"is not in the vocabulary (0 to {layout.n_vocab - 1})"
+        )
     leading = len(reader.shape) - 1
 
     def encoded(start: int, stop: int) -> NDArray[Any]:
@@ -286,7 +294,7 @@ def _write_kld(
         return kld.encode(logits, cut or kld.CUTS[0], path=reader.path, first_row=start)
 
     with open_whole(path) as file:
-        kld.write_header(file, layout, tokens.read(0, chunks, 1))
+        kld.write_header(file, layout, ids)
         # An encoded block takes several times its size on the way.
         for start, stop in _spans(reader, leading, memory, progress, copies=15):
             file.write(encoded(start, stop).tobytes())

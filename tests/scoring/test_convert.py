@@ -120,6 +120,11 @@ def test_a_zarr_may_be_named_as_the_folder_that_it_is(tmp_path):
         ("a.npy", "b.kld", {"tokens": "t.npy", "cut": 12}, "cut must be 16 or 24 nats, got 12"),
         ("t1.npy", "b.kld", {"tokens": "t.npy"}, "logits need 2 axes"),
         ("nan.npy", "b.kld", {"tokens": "t.npy"}, "nan.npy: row 4 has the largest logit nan"),
+        (
+            "six.npy", "b.kld", {"tokens": "high.npy"},
+            r"^high\.npy: token 3 at position 5 of chunk 1 is not in the vocabulary \(0 to 2\)$",
+        ),
+        ("six.npy", "b.kld", {"tokens": "low.npy"}, "token -1 at position 0 of chunk 0 is not"),
         ("a.npy", "b.npy", {"tokens": "t.npy"}, r"tokens belongs to \.kld files, not to b\.npy"),
         ("a.npy", "b.npy", {"cut": 17}, r"cut belongs to \.kld files, not to b\.npy"),
         ("a.npy", "s3://b/b.npy", {}, r"^s3://b/b\.npy: output goes to local files only"),
@@ -138,11 +143,15 @@ def test_a_zarr_may_be_named_as_the_folder_that_it_is(tmp_path):
         ("shards", "shards/3.zarr", {}, "would become a part of the input shards"),
         ("a.npy", "old.zarr", {}, r"old\.zarr: exists already; klce replaces files"),
     ],
-)
+)  # fmt: skip
 def test_refused(tmp_path, monkeypatch, source, out, options, message):
     monkeypatch.chdir(tmp_path)
     np.save("a.npy", np.ones((4, 3), np.float32))
     np.save("t.npy", np.ones((2, 8), int))
+    np.save("six.npy", np.ones((6, 3), np.float32))
+    tokens = np.arange(16).reshape(2, 8)
+    np.save("high.npy", np.where(tokens == 13, 3, 2).astype(np.uint64))
+    np.save("low.npy", np.where(tokens == 0, -1, 0))
     np.save("t1.npy", np.ones(6))
     np.save("one.npy", 1.0)
     np.save("text.npy", np.array(["a", "b"]))
