@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import klce
+from klce._arrays import computed
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
 from klce.scoring.columns import computed_and_written, names_of
@@ -425,6 +426,8 @@ class _Exact(_Files):
         )
         # The results twice, as they come and in a table; a flag for each class that is cut off.
         self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._cut_off * p.classes
+        if p.dtype != q.dtype:  # and one of the two in the other's dtype
+            self.working_row_bytes += p.classes * self.dtype.itemsize
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
@@ -472,12 +475,18 @@ def compare_block(
     for name, column in compared.items():
         table[name] = column
     # What the two do not have together, but each for itself: nothing, unless it is asked for or
-    # there are labels.
+    # there are labels. It is computed as the rest, in the dtype of both, or the NLLs would not
+    # differ by the change of the label's log-probability.
+    dtype = np.promote_types(computed(p.dtype), computed(q.dtype))
     for logits, suffix in ((p, "_p"), (q, "_q")):
         own = own_of(names, suffix)
         if own:
             scored = klce.score(
-                logits, target, want=own, temperature=temperature, ignore_index=ignore_index
+                logits if computed(logits.dtype) == dtype else logits.astype(dtype),
+                target,
+                want=own,
+                temperature=temperature,
+                ignore_index=ignore_index,
             )
             for name, column in scored.items():
                 table[name + suffix] = column

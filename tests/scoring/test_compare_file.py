@@ -109,6 +109,21 @@ def test_rows_are_those_of_a_float64_computation(files, tmp_path, labelled, dtyp
         )
 
 
+@pytest.mark.parametrize("kinds", [(np.float64, np.float32), (np.float16, np.float64)])
+def test_two_dtypes_are_computed_in_that_of_both(files, tmp_path, kinds):
+    p, q, target = make(50, 300)
+    paths = files(p.astype(kinds[0]), q.astype(kinds[1]), target)
+    comparison = compare_file(*paths, out=tmp_path / "out.npy")
+    assert comparison.computed_in == "float64"
+    table = np.load(tmp_path / "out.npy")
+    expected = specification(*map(np.load, paths))
+    for name in ("nll_p", "nll_q", "max_log_prob_p", "max_log_prob_q"):
+        np.testing.assert_allclose(table[name], expected[name], rtol=1e-12)
+    summary = comparison.summary
+    difference = summary.perplexity_q.mean - summary.perplexity_p.mean
+    assert summary.perplexity_difference.mean == pytest.approx(difference, rel=1e-12)
+
+
 def delta_method(nll_p, nll_q):
     """Return what follows from mean NLLs, and its errors, by the covariance of the means."""
     (var_p, cov), (_, var_q) = np.cov(nll_p, nll_q, bias=True) / (len(nll_p) - 1)
