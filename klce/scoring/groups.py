@@ -170,7 +170,9 @@ def clustered_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sequences:
-    """What the tokens of each sequence add up to; sequences without counted tokens have 0 of them.
+    """What the tokens of each sequence add up to.
+
+    Sequences none of whose tokens count are there with 0 of them, and are left out of the means.
 
     Attributes
     ----------
@@ -206,10 +208,11 @@ class Sequences:
                 "greedy": self.correct == self.tokens,
                 "perplexity": np.exp(self.nll / self.tokens),
             }
+            bits = np.where(self.tokens > 0, self.nll, np.nan) / math.log(2)
             if self.bytes is not None:
-                columns["bits_per_byte"] = self.nll / math.log(2) / self.bytes
+                columns["bits_per_byte"] = bits / self.bytes
             if self.words is not None:
-                columns["bits_per_word"] = self.nll / math.log(2) / self.words
+                columns["bits_per_word"] = bits / self.words
         table = np.empty(len(self.labels), [(name, c.dtype) for name, c in columns.items()])
         for name, column in columns.items():
             table[name] = column
@@ -217,8 +220,9 @@ class Sequences:
 
     @property
     def mean_log_likelihood(self) -> float:
-        """Mean over sequences of the sum of log-probabilities, in nats."""
-        return float(0 - self.nll.mean()) if len(self.nll) else math.nan
+        """Mean over sequences with tokens of the sum of log-probabilities, in nats."""
+        count = int(np.count_nonzero(self.tokens))
+        return (0 - float(self.nll.sum())) / count if count else math.nan
 
     @property
     def token_error(self) -> float:
@@ -236,9 +240,8 @@ class Sequences:
         return clustered_error(self.nll, self.tokens)
 
     def bits_per(self, lengths: NDArray[np.float64] | None) -> float | None:
-        """Return the bits per byte or word of all sequences together."""
+        """Return the bits per byte or word of all sequences with tokens together."""
         if lengths is None:
             return None
-        return (
-            float(self.nll.sum()) / math.log(2) / float(lengths.sum()) if len(lengths) else math.nan
-        )
+        length = float(lengths[self.tokens > 0].sum())
+        return float(self.nll.sum()) / math.log(2) / length if length else math.nan

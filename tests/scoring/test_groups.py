@@ -48,10 +48,9 @@ def test_sequences(files):
     assert table["greedy"].tolist() == [True, True, False, False]
     sums = np.array([part.sum() for part in parts])
     np.testing.assert_allclose(table["log_likelihood"], -sums, rtol=1e-6)
-    np.testing.assert_allclose(
-        table["bits_per_byte"], sums / np.log(2) / [30, 5, 50, 70], rtol=1e-6
-    )
-    np.testing.assert_allclose(table["bits_per_word"], sums / np.log(2) / [6, 1, 12, 11], rtol=1e-6)
+    bits = np.where(table["tokens"] > 0, sums, np.nan) / np.log(2)
+    np.testing.assert_allclose(table["bits_per_byte"], bits / [30, 5, 50, 70], rtol=1e-6)
+    np.testing.assert_allclose(table["bits_per_word"], bits / [6, 1, 12, 11], rtol=1e-6)
     assert math.isnan(table["perplexity"][1])
     np.testing.assert_allclose(
         table["perplexity"][[0, 2, 3]], [np.exp(parts[i].mean()) for i in (0, 2, 3)], rtol=1e-6
@@ -60,7 +59,7 @@ def test_sequences(files):
     nll = np.concatenate(parts)
     values = report.to_dict()
     assert values["sequences"] == 4
-    assert values["mean_log_likelihood_nats"] == pytest.approx(-sums.mean(), rel=1e-6)
+    assert values["mean_log_likelihood_nats"] == pytest.approx(-sums.sum() / 3, rel=1e-6)
     assert values["standard_error_tokens_nats"] == pytest.approx(
         nll.std() / np.sqrt(len(nll) - 1), rel=1e-6
     )
@@ -68,8 +67,47 @@ def test_sequences(files):
     assert values["standard_error_sequences_nats"] == pytest.approx(
         np.sqrt(3 / 2 * np.sum(np.square(residuals))) / len(nll), rel=1e-6
     )
-    assert values["bits_per_byte"] == pytest.approx(nll.sum() / np.log(2) / 155, rel=1e-6)
-    assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 30, rel=1e-6)
+    assert values["bits_per_byte"] == pytest.approx(nll.sum() / np.log(2) / 150, rel=1e-6)
+    assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 29, rel=1e-6)
+
+
+@pytest.mark.parametrize("skipped", ["ignored", "nan"])
+def test_sequences_without_tokens_are_left_out(files, skipped):
+    logits, targets = files
+    lengths = {"bytes_file": "bytes.npy", "words_file": "words.npy"}
+    np.save("offsets.npy", [0, 10, 25, 40])
+    np.save("bytes.npy", [30, 50, 70])
+    np.save("words.npy", [6, 12, 11])
+    if skipped == "ignored":
+        targets[10:25] = -100
+    else:
+        logits[10:25] = np.nan
+    np.save("logits.npy", logits)
+    np.save("targets.npy", targets)
+    some = score_file("logits.npy", "targets.npy", groups="offsets.npy", **lengths).to_dict()
+    np.save("logits.npy", np.delete(logits, np.s_[10:25], 0))
+    np.save("targets.npy", np.delete(targets, np.s_[10:25]))
+    np.save("offsets.npy", [0, 10, 25])
+    np.save("bytes.npy", [30, 70])
+    np.save("words.npy", [6, 11])
+    others = score_file("logits.npy", "targets.npy", groups="offsets.npy", **lengths).to_dict()
+    assert (some["sequences"], others["sequences"]) == (3, 2)
+    for name in (
+        "mean_log_likelihood_nats", "standard_error_tokens_nats", "standard_error_sequences_nats",
+        "bits_per_byte", "bits_per_word",
+    ):  # fmt: skip
+        assert some[name] == pytest.approx(others[name], rel=1e-12)
+
+
+def test_no_sequence_has_tokens(files):
+    np.save("targets.npy", np.full(40, -100))
+    report = score_file(
+        "logits.npy", "targets.npy", groups="offsets.npy", bytes_file="bytes.npy",
+        sequences_out="sequences.npy",
+    )  # fmt: skip
+    values = report.to_dict()
+    assert (values["mean_log_likelihood_nats"], values["bits_per_byte"]) == (None, None)
+    assert np.isnan(np.load("sequences.npy")["bits_per_byte"]).all()
 
 
 def test_ids_are_sequences_in_the_order_of_their_first_rows(files):
