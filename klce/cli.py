@@ -27,7 +27,7 @@ from rich.progress import (
 from typer.core import TyperGroup
 
 import klce
-from klce._ufuncs import STATISTICS
+from klce._ufuncs import MAX_TOP, STATISTICS
 from klce.scoring import (
     InputError,
     Interrupted,
@@ -194,7 +194,10 @@ _Report = Annotated[
     ),
 ]
 _Temperature = Annotated[
-    float, typer.Option(parser=_number, metavar="T", help="Divide the logits by it first.")
+    float,
+    typer.Option(
+        parser=_number, metavar="T", help="Divide the logits by it first; from 1e-6 to 1e6."
+    ),
 ]
 _IgnoreIndex = Annotated[
     int,
@@ -203,6 +206,7 @@ _IgnoreIndex = Annotated[
 _Groups = Annotated[
     str | None,
     typer.Option(
+        parser=_place,
         metavar="FILE",
         help="The sequence of each row, for results by sequence: an id per row, or the offsets "
         "of all sequences.",
@@ -244,6 +248,7 @@ def score(
     logits: Annotated[
         str,
         typer.Argument(
+            parser=_place,
             metavar="LOGITS",
             help=f"Array of logits, its last axis the classes: a file ({', '.join(READERS)}), a "
             "folder or a 'pattern' of files, or a URL; FILE::NAME in a file of several arrays.",
@@ -252,6 +257,7 @@ def score(
     targets: Annotated[
         str | None,
         typer.Argument(
+            parser=_place,
             metavar="TARGETS",
             help="Array of class indices, one per row of logits; without it, the array 'targets' "
             "beside the logits, if there is one.",
@@ -271,12 +277,14 @@ def score(
         typer.Option(
             parser=_integer,
             metavar="K",
-            help="Write the K largest classes of each row too: top_ids, top_log_probs.",
+            help=f"Write the K largest classes of each row too, up to {MAX_TOP}: top_ids, "
+            "top_log_probs.",
         ),
     ] = 0,
     candidates: Annotated[
         str | None,
         typer.Option(
+            parser=_place,
             metavar="IDS|FILE",
             help="Write the log-probabilities of these classes too, candidate_log_probs: indices "
             "such as 3,17, or a file of them, for all rows or some for each.",
@@ -290,6 +298,7 @@ def score(
         str | None,
         typer.Option(
             "--bytes",
+            parser=_place,
             metavar="FILE",
             help="Bytes of each of --groups, in the order of their first rows, for bits per byte.",
         ),
@@ -297,7 +306,10 @@ def score(
     words_file: Annotated[
         str | None,
         typer.Option(
-            "--words", metavar="FILE", help="Words of each of --groups likewise, for bits per word."
+            "--words",
+            parser=_place,
+            metavar="FILE",
+            help="Words of each of --groups likewise, for bits per word.",
         ),
     ] = None,
     sequences: Annotated[
@@ -368,12 +380,19 @@ def _ids(text: str) -> str | list[int]:
 @app.command()
 def compare(
     p: Annotated[
-        str, typer.Argument(metavar="P", help="Logits to measure by, as klce score reads them.")
+        str,
+        typer.Argument(
+            parser=_place, metavar="P", help="Logits to measure by, as klce score reads them."
+        ),
     ],
-    q: Annotated[str, typer.Argument(metavar="Q", help="Logits of the same rows to compare.")],
+    q: Annotated[
+        str,
+        typer.Argument(parser=_place, metavar="Q", help="Logits of the same rows to compare."),
+    ],
     targets: Annotated[
         str | None,
         typer.Argument(
+            parser=_place,
             metavar="TARGETS",
             help="Array of class indices, one per row; without it, the array 'targets' beside P, "
             "if there is one, as in llama.cpp's base file.",
@@ -394,7 +413,8 @@ def compare(
         typer.Option(
             parser=_integer,
             metavar="K",
-            help="Count the classes that are among the K largest of both: top_overlap.",
+            help=f"Count the classes that are among the K largest of both, up to {MAX_TOP}: "
+            "top_overlap.",
         ),
     ] = 0,
     temperature: _Temperature = 1.0,
@@ -454,7 +474,10 @@ def compare(
 @app.command()
 def convert(
     source: Annotated[
-        str, typer.Argument(metavar="IN", help="Array to read, as klce score reads logits.")
+        str,
+        typer.Argument(
+            parser=_place, metavar="IN", help="Array to read, as klce score reads logits."
+        ),
     ],
     out: Annotated[
         str,
@@ -467,7 +490,9 @@ def convert(
     tokens: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE", help="For .kld: the tokens of all chunks, of shape (n_chunk, n_ctx)."
+            parser=_place,
+            metavar="FILE",
+            help="For .kld: the tokens of all chunks, of shape (n_chunk, n_ctx).",
         ),
     ] = None,
     cut: Annotated[
@@ -490,7 +515,10 @@ def convert(
 @app.command()
 def info(
     file: Annotated[
-        str, typer.Argument(metavar="FILE", help="A file, a folder, a 'pattern' of files or a URL.")
+        str,
+        typer.Argument(
+            parser=_place, metavar="FILE", help="A file, a folder, a 'pattern' of files or a URL."
+        ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -544,7 +572,7 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
 def _as_typed(message: str) -> str:
     """Return what `klce.scoring` says of a parameter by the name that the option has here."""
     return re.sub(
-        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )",
+        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )|(?<= without )top_k$",
         lambda found: "--" + found[0].replace("_", "-"),
         message,
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.engines import Computation, Engine
 from klce.scoring.errors import InputError
-from klce.scoring.inputs import Rows
+from klce.scoring.inputs import Rows, check_integer
 from klce.scoring.journal import RowFile
 from klce.scoring.readers.base import DECODED_BYTES, Chunks
 
@@ -75,8 +75,11 @@ def plan_blocks(
     more where all of it are views.
     """
     row_bytes = sum(rows.row_bytes for rows in inputs)
+    check_integer("memory", memory)
     if memory < 1:
         raise InputError(f"memory must be at least 1 byte, got {memory}")
+    if block_rows is not None:
+        check_integer("block_rows", block_rows)
     if block_rows is not None and block_rows < 1:
         raise InputError(f"block_rows must be at least 1, got {block_rows}")
     if block_bytes is None:

@@ -36,6 +36,7 @@ from klce.scoring.inputs import (
     Labels,
     Logits,
     check_ignore_index,
+    check_places,
     local_inputs,
     open_beside,
     open_targets,
@@ -231,6 +232,7 @@ def compare_file(
     if compat is not None and compat not in COMPATIBLE:
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
+    check_places({**inputs, "out": out, "report": report})
     check_outputs(out, resume, inputs, (report,))
     if want is not None and out is None:
         raise InputError(f"want needs a file for the results (--out), got {want}")

@@ -40,9 +40,14 @@ OWN = tuple(
 """What `klce.score` tells of P and of Q."""
 
 _OF_LABELS = (
-    "target_log_prob_change", "target_prob_change", "nll_p", "nll_q", "greedy_match_p",
-    "greedy_match_q",
-)  # fmt: skip
+    "target_log_prob_change",
+    "target_prob_change",
+    *(
+        name + suffix
+        for name in ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
+        for suffix in ("_p", "_q")
+    ),
+)
 
 
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
@@ -82,6 +87,8 @@ def row_dtype(
         if name not in STATISTICS["compare"] and name not in OWN:
             known = ", ".join((*STATISTICS["compare"], *OWN))
             raise InputError(f"want must name statistics of {known}, got {name!r}")
+        if not labelled and name in _OF_LABELS:
+            raise InputError(f"want must not name {name!r} without a target")
     none = np.empty((0, classes), dtype)
     target = np.empty(0, np.int64) if labelled else None
     with in_one_sentence():

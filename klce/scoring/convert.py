@@ -20,7 +20,7 @@ from klce._arrays import element_dtype
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
-from klce.scoring.inputs import Rows, local_inputs, out_of_range
+from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.kld import KldReader
@@ -131,6 +131,8 @@ def convert_file(
     array([[1., 0., 0.],
            [0., 1., 0.]])
     """
+    check_places({"source": source, "out": out, "tokens": tokens})
+    check_integer("memory", memory)
     reader, path = open_reader(source), Path(out)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:

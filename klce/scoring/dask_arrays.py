@@ -144,7 +144,7 @@ class Operands:
             raise InputError(f"candidates must be integers, got {candidates.dtype}")
         if candidates.ndim == 1:
             given = candidates.compute()
-            check_candidates(given, self.classes, "candidates")
+            check_candidates(given, self.classes)
             self._all = given.astype(np.int64)
         elif candidates.shape[:-1] == self._shape:
             self._each = candidates.rechunk({-1: -1})
@@ -266,8 +266,8 @@ class _Block:
             at = out_of_range(each.reshape(-1), classes)
             if at is not None:
                 row = at // each.shape[1]
-                place = f" in {self._place(row, leading, rest)}"
-                check_candidates(each[row], classes, "candidates", place)
+                place = f" in {self._place(row, leading, rest)}".rstrip(",")
+                check_candidates(each[row], classes, place=place)
             options = options | {"candidates": each.astype(np.int64, copy=False)}
         table = np.empty(rows, self.columns)
         with klce.threads(1):  # Dask's threads have a chunk each

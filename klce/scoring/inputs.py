@@ -4,13 +4,15 @@ Everything that can be wrong with them is found here, before a row is scored.
 """
 
 import math
+import os
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klce._arrays import computed, element_dtype
-from klce.scoring.errors import InputError, LabelError
+from klce._validate import integer
+from klce.scoring.errors import InputError, LabelError, in_one_sentence
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.base import Chunks
 
@@ -144,21 +146,23 @@ class Candidates:
     def __init__(self, given: Reader | tuple[int, ...], logits: Logits) -> None:
         self._logits = logits
         self._reader: Reader | None = None
+        self._file: str | None = None
         if isinstance(given, tuple):
-            self.path, self.count, self._all = "candidates", len(given), np.array(given)
+            self.count, self._all = len(given), np.array(given)
         else:
-            self.path, shape = given.path, given.shape
+            self._file, shape = given.path, given.shape
             if given.dtype.kind not in "iu":
-                raise InputError(f"{self.path}: candidates must be integers, got {given.dtype}")
+                raise InputError(f"{self._file}: candidates must be integers, got {given.dtype}")
             if len(shape) == 1:
                 self._all = given.read(0, shape[0], 1)
             elif shape[:-1] == logits.leading_shape:
                 self._reader = given
             else:
-                raise InputError(f"{self.path}: {no_candidates(shape, logits.leading_shape)}")
+                raise InputError(f"{self._file}: {no_candidates(shape, logits.leading_shape)}")
             self.count = shape[-1]
         if not self.count:
-            raise InputError(f"{self.path}: there must be at least one candidate")
+            named = "candidates" if self._file is None else self._file
+            raise InputError(f"{named}: there must be at least one candidate")
 
     def check(self) -> None:
         """Refuse a candidate that is no class. It reads them all."""
@@ -175,7 +179,7 @@ class Candidates:
                 self._check(rows[row], f" in {place}")
 
     def _check(self, candidates: NDArray[Any], place: str) -> None:
-        check_candidates(candidates, self._logits.classes, self.path, place)
+        check_candidates(candidates, self._logits.classes, self._file, place)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same."""
@@ -204,13 +208,21 @@ def no_label(path: str, label: Any, place: str, classes: int, ignore_index: int)
     )
 
 
-def check_candidates(candidates: NDArray[Any], classes: int, path: str, place: str = "") -> None:
-    """Refuse a candidate that is no class."""
+def check_candidates(
+    candidates: NDArray[Any], classes: int, file: str | None = None, place: str = ""
+) -> None:
+    """Refuse a candidate that is no class, of a file or of the argument."""
     at = out_of_range(candidates, classes)
-    if at is not None:
+    if at is None:
+        return
+    if file is None:
         raise LabelError(
-            f"{path}: candidate {candidates[at]}{place} is not a class (0 to {classes - 1})"
+            f"candidates must be classes (0 to {classes - 1}), got {candidates[at]}{place}"
         )
+    raise LabelError(
+        f"{file}: candidate {candidates[at]} at position {at}{place} is not a class "
+        f"(0 to {classes - 1})"
+    )
 
 
 def no_candidates(shape: tuple[int, ...], leading_shape: tuple[int, ...]) -> str:
@@ -221,8 +233,24 @@ def no_candidates(shape: tuple[int, ...], leading_shape: tuple[int, ...]) -> str
     )
 
 
+def check_integer(name: str, value: object) -> None:
+    """Refuse an option that is no integer."""
+    with in_one_sentence():
+        integer(value, name)
+
+
+def check_places(places: dict[str, StrPath | None]) -> None:
+    """Refuse what names no file, by the names of the arguments."""
+    for name, place in places.items():
+        if place is not None and not isinstance(place, (str, os.PathLike)):
+            raise InputError(f"{name} must be a path or a URL, got a {type(place).__name__}")
+        if place is not None and not os.fspath(place):
+            raise InputError(f"{name} must name a file, got ''")
+
+
 def check_ignore_index(ignore_index: int) -> None:
     """Refuse a label that no file of labels can hold."""
+    check_integer("ignore_index", ignore_index)
     if not -(2**63) <= ignore_index < 2**63:
         raise InputError(f"ignore_index must be a 64-bit integer, got {ignore_index}")
 

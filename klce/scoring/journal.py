@@ -258,7 +258,8 @@ def check_outputs(
     if is_folder(out):
         check_folder(out, local_inputs(inputs))
     else:
-        check_results_path(out, local_inputs(inputs))
+        folder = "; an --out that ends in a slash is a folder of Parquet parts"
+        check_results_path(out, local_inputs(inputs), folder)
     for other in others:
         if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
             raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")

@@ -221,16 +221,16 @@ def is_folder(place: StrPath) -> bool:
     return os.fspath(place).endswith(("/", os.sep))
 
 
-def check_results_path(place: StrPath, inputs: list[Location]) -> None:
-    """Refuse, before any work, a path that results cannot or should not be written to."""
+def check_results_path(place: StrPath, inputs: list[Location], advice: str = "") -> None:
+    """Refuse, before any work, a path that results cannot or should not be written to.
+
+    What is no type of file is told with some advice.
+    """
     path = Path(place)
     suffix = path.suffix.lower()
-    if suffix not in WRITERS:
+    if suffix not in WRITERS and not is_folder(place):
         known = ", ".join(WRITERS)
-        raise InputError(
-            f"{path}: not a file type that klce writes results to ({known}); "
-            "an --out that ends in a slash is a folder of Parquet parts"
-        )
+        raise InputError(f"{path}: not a file type that klce writes results to ({known}){advice}")
     check_library(path)
     check_output_path(place, inputs)
 

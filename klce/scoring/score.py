@@ -33,6 +33,7 @@ from klce.scoring.inputs import (
     Labels,
     Logits,
     check_ignore_index,
+    check_places,
     local_inputs,
     open_targets,
 )
@@ -143,10 +144,16 @@ def score_file(
     >>> round(scores.summary.perplexity, 6), scores.summary.accuracy
     (2.828427, 0.5)
     """
+    place, ids = _place_or_ids(candidates)
+    inputs = {
+        "logits": logits, "targets": targets, "groups": groups,
+        "bytes": bytes_file, "words": words_file, "candidates": place,
+    }  # fmt: skip
+    outputs = {"out": out, "report": report, "sequences_out": sequences_out}
+    check_places({**inputs, **outputs})
     for name, value in (("want", want), ("top_k", top_k or None), ("candidates", candidates)):
         if value is not None and out is None:
             raise InputError(f"{name} needs a file for the results (--out), got {value}")
-    place, ids = _place_or_ids(candidates)
     scorer = Scoring(
         logits,
         targets,
@@ -159,10 +166,6 @@ def score_file(
         temperature=temperature,
     ).open()
     rows, labels = scorer.logits, scorer.labels
-    inputs = {
-        "logits": logits, "targets": targets, "groups": groups,
-        "bytes": bytes_file, "words": words_file, "candidates": place,
-    }  # fmt: skip
     check_outputs(out, resume, inputs, (report, sequences_out))
     if report is not None:
         check_page(report, local_inputs(inputs))

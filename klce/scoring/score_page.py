@@ -126,7 +126,7 @@ def gather(
     position = DensitySums(position_edges(last), edges[measure])
     calibration = CalibrationSums()
     k = np.unique(np.rint(np.geomspace(1, shape[-1], BINS)).astype(np.int64))
-    k = np.union1d(k, [top for top in TOP if top < shape[-1]])
+    k = np.union1d(k, np.array([top for top in TOP if top < shape[-1]], np.int64))
     by_rank = np.zeros(len(k), np.int64)
     positions = Positions(shape[:-1], groups)
     for start, table, counts in pieces(rows, counting):

@@ -102,7 +102,8 @@ def test_candidates_of_each_row(tmp_path, numbers):
         scores = score_dask(lazy, candidates=candidates, **options)
         assert scores.rows.compute().tobytes() == rows.tobytes()
     each[13, 4, 2] = CLASSES
-    message = rf"candidates: candidate {CLASSES} in row {13 * 30 + 4}, at \(13, 4\), is not a class"
+    place = rf"row {13 * 30 + 4}, at \(13, 4\)"
+    message = rf"candidates must be classes \(0 to {CLASSES - 1}\), got {CLASSES} in {place}$"
     with pytest.raises(LabelError, match=message):
         score_dask(lazy, candidates=each).rows.compute()
 
@@ -132,8 +133,8 @@ def test_rows_and_summary_share_what_is_persisted(numbers):
         ({"want": ["rank"]}, "want must not name 'rank' without a target"),
         ({"top_k": 7}, "top_k must be from 0 to the 6 classes"),
         ({"temperature": 0}, "temperature must be from 1e-6 to 1e6, got 0"),
-        ({"candidates": [2, 6]}, r"candidates: candidate 6 is not a class \(0 to 5\)"),
-        ({"candidates": [-1]}, "candidate -1 is not a class"),
+        ({"candidates": [2, 6]}, r"candidates must be classes \(0 to 5\), got 6$"),
+        ({"candidates": [-1]}, r"candidates must be classes \(0 to 5\), got -1$"),
         ({"candidates": [0.5]}, "candidates must be integers, got float64"),
         ({"candidates": []}, "at least one candidate"),
         ({"candidates": np.zeros((4, 0), int)}, "at least one candidate"),

@@ -1,6 +1,7 @@
 """The report page, as it is written and as a browser shows it."""
 
 import html.parser
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -212,6 +213,16 @@ def test_pictures_of_scores_count_the_rows_that_count(tmp_path, one_theme, monke
     assert right == pytest.approx(summary.correct)
     sure = np.nansum(found.calibration.confidence * found.calibration.counts)
     assert sure == pytest.approx(np.exp(counted["max_log_prob"]).sum())
+
+
+def test_the_top_of_a_single_class(tmp_path, one_theme):
+    np.save(tmp_path / "logits.npy", np.zeros((3, 1)))
+    np.save(tmp_path / "targets.npy", np.zeros(3, int))
+    page = tmp_path / "r.html"
+    score_file(tmp_path / "logits.npy", tmp_path / "targets.npy", report=page)
+    cells = re.findall(r"<t[dh][^>]*>([^<]*)</t[dh]>", page.read_text(encoding="utf-8"))
+    at = cells.index("accuracy, %")
+    assert cells[at + 1 : at + 3] == ["1", "100.00"]
 
 
 def test_pictures_count_all_rows(tmp_path):

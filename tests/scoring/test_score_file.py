@@ -1,11 +1,12 @@
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from klce import reference
-from klce.scoring import InputError, LabelError, score_file
+from klce.scoring import InputError, LabelError, compare_file, convert_file, score_file
 from klce.scoring.columns import SHOWN
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -263,3 +264,32 @@ def test_digits():
     summary = score_file(folder / "logits.npy", folder / "targets.npy").summary
     assert summary.accuracy == np.mean(logits.argmax(-1) == targets)
     assert summary.mean_nll == pytest.approx(specification(logits, targets)["nll"].mean(), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"memory": "1MB"}, "memory must be an integer, got '1MB'"),
+        ({"block_rows": 1.5}, "block_rows must be an integer, got 1.5"),
+        ({"ignore_index": None}, "ignore_index must be an integer, got None"),
+        ({"logits": np.zeros((2, 3))}, "logits must be a path or a URL, got a ndarray"),
+        ({"targets": [1, 2]}, "targets must be a path or a URL, got a list"),
+        ({"groups": ""}, "groups must name a file, got ''"),
+        ({"out": 3}, "out must be a path or a URL, got a int"),
+        ({"sequences_out": ""}, "sequences_out must name a file, got ''"),
+    ],
+)
+def test_arguments_of_another_type_are_named(tmp_path, options, message):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        score_file(**{"logits": tmp_path / "x.npy"} | options)
+
+
+def test_arguments_of_the_other_functions_are_named(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"^q must be a path or a URL, got a ndarray$"):
+        compare_file(tmp_path / "x.npy", np.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"^source must be a path or a URL, got a ndarray$"):
+        convert_file(np.zeros((2, 3)), tmp_path / "y.zarr")
+    with pytest.raises(InputError, match=r"^memory must be an integer, got '1MB'$"):
+        convert_file(tmp_path / "x.npy", tmp_path / "y.zarr", memory="1MB")

@@ -24,14 +24,18 @@ class NpzFile:
                 for info in archive.infolist()
                 if info.filename.endswith(".npy")
             }
+        if any(info.header_offset < 0 for info in self._members.values()):
+            raise InputError(f"{location.file}: damaged: arrays begin before the archive does")
         self.names = tuple(self._members)
 
     def _archive(self) -> zipfile.ZipFile:
         location = self._location
         try:
             return zipfile.ZipFile(location.open() if location.remote else location.path)
-        except zipfile.BadZipFile:
-            raise InputError(f"{location.file}: not a .npz file, or a truncated one") from None
+        except (zipfile.BadZipFile, NotImplementedError):  # of a version that there is not yet
+            raise InputError(
+                f"{location.file}: not a .npz file, or a truncated or damaged one"
+            ) from None
 
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""

@@ -111,6 +111,26 @@ def test_npz(tmp_path):
         read(path)
 
 
+def test_directory_of_npz(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=logits(5, 40))
+    data = bytearray(path.read_bytes())
+    data[-4] ^= 0x40  # of the place of the directory: zipfile takes what is amiss for a prefix
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"^{path}: damaged: arrays begin before the archive"):
+        read(path)
+
+
+def test_npz_of_another_version(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=logits(5, 40))
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 6] = 99
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"^{path}: not a \.npz file, or a truncated or damaged"):
+        read(path)
+
+
 @pytest.mark.parametrize("name", ["x.npy", "x.parquet", "x.npz", "x.kld"])
 def test_nothing_behind_a_url(name):
     with pytest.raises(FileNotFoundError, match=re.escape(f"'memory://{name}'")) as caught:
