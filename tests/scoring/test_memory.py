@@ -5,6 +5,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zarr
 
@@ -93,3 +95,18 @@ def test_memory_of_chunks_is_bounded(tmp_path, monkeypatch, chunks):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     _, begin, peak = map(float, done.stdout.split())
     assert peak - begin < 256
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_memory_of_parquet_is_bounded(tmp_path, monkeypatch, compression):
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(40_000, 2000)).astype(np.float32)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), 2000)
+    table = pa.table({"logits": column})
+    pq.write_table(table, "p.parquet", row_group_size=10_000, compression=compression)
+    job = "score_file('p.parquet', memory=32_000_000)"
+    command = [sys.executable, "-c", MEASURED, job]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    _, begin, peak = map(float, done.stdout.split())
+    assert peak - begin < 115  # pyarrow has 40 of them, and what it decodes some 20
