@@ -15,8 +15,8 @@ from klce.scoring.inputs import Rows, check_integer
 from klce.scoring.journal import RowFile
 from klce.scoring.readers.base import DECODED_BYTES, Chunks
 
-# Enough rows to keep every thread busy while Python's share of a block, a third of a millisecond,
-# does not count, few enough that Ctrl-C acts at once. What is no view, but read or converted, is
+# Enough rows to keep every thread busy, while Python's share of a block, a third of a millisecond,
+# does not count; few enough that Ctrl-C acts at once. What is no view, but read or converted, is
 # less, since it takes memory. Rows are limited too: with two classes, their results are larger than
 # the logits.
 _VIEW_BYTES = 128 << 20
