@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 
+import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -319,6 +320,66 @@ def test_z_loss_adds_the_squared_logsumexp(rng):
     expected = plain + 0.1 * reference.logsumexp(x) ** 2 * (target != -100)
     result = reference.cross_entropy(x, target, z_loss=0.1, reduction="none")
     assert_allclose(result, expected, rtol=1e-15)
+
+
+def divergences(p, q):
+    """KL, the reverse and JS divergence and the total variation of probabilities up to scale."""
+    p, q = ([value / mpmath.fsum(row) for value in row] for row in (p, q))
+    m = [(a + b) / 2 for a, b in zip(p, q, strict=True)]
+
+    def kl(p, q):
+        pairs = zip(p, q, strict=True)
+        return mpmath.fsum(a * mpmath.log(a / b) for a, b in pairs if a)
+
+    variation = mpmath.fsum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+    return [float(x) for x in (kl(p, q), kl(q, p), (kl(p, m) + kl(q, m)) / 2, variation)]
+
+
+DIVERGENCES = ("kl_divergence", "reverse_kl_divergence", "js_divergence", "total_variation")
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("apart", [0, 300, 1e10, -1e15, 1e25, -3.39e38, 1e300])
+def test_logits_of_any_offset(rng, apart, temperature):
+    """Each row is right from its own maximum, be it far from that of the other."""
+    for scale in (1.0, 10.0):
+        x, y = rng.normal(size=(2, 5)) * scale
+        # Near each other, equal, and apart by what is left of y beside the offset.
+        for row in (y, x + 1e-3 * y, x):
+            other = row + apart
+            with mpmath.workdps(400):
+                rows = [[mpmath.mpf(v) / temperature for v in one] for one in (x, other)]
+                below = [[v - max(one) for v in one] for one in rows]
+                with mpmath.workdps(60):
+                    want = divergences(*([mpmath.exp(v) for v in one] for one in below))
+            found = reference.compare(x, other, temperature=temperature)
+            close = {"rtol": 2e-14, "atol": 1e-19}
+            assert_allclose([found[name] for name in DIVERGENCES], want, **close)
+            for name, value in (("kl_divergence", want[0]), ("js_divergence", want[2])):
+                function = getattr(reference, name)
+                result = function(x, other, form="logits", temperature=temperature)
+                assert_allclose(result, value, **close)
+
+
+def test_changes_at_the_target_of_any_offset():
+    found = reference.compare([-11.0, 9.5], [-3.39e38, -3.39e38], 0)
+    assert_allclose(found["target_log_prob_change"], 20.5 - math.log(2), rtol=1e-9)
+    assert_allclose(found["target_prob_change"], 0.5, rtol=1e-8)
+    masked = reference.compare([-INF, 1.0, 0.0], [-INF, 1e20, 1e20], 1)
+    expected = -math.log(2) + math.log1p(math.exp(-1))
+    assert_allclose(masked["target_log_prob_change"], expected, rtol=1e-15)
+    assert_array_equal(reference.kl_divergence([0.0, 1.0], [-INF, 1e20], form="logits"), INF)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-10, 1e-19, 1e-300, 1e20, 1e300])
+def test_probabilities_of_any_sum(rng, size):
+    for near in (False, True):
+        p, noise = rng.random((2, 5)) + 0.01
+        q = (p * (1 + 1e-2 * noise) if near else noise) * size
+        with mpmath.workdps(60):
+            want = divergences(*([mpmath.mpf(v) for v in row] for row in (p, q)))
+        assert_allclose(reference.kl_divergence(p, q), want[0], rtol=1e-14)
+        assert_allclose(reference.js_divergence(p, q), want[2], rtol=1e-14)
 
 
 # --- axes, bases, reductions ----------------------------------------------------------------------
