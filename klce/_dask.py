@@ -87,7 +87,7 @@ def applied(
         axis = options["axis"]
         axes |= {name: (_validate.class_axis(axis, a, name),) for name, a in floats.items()}
         options["axis"] = -1
-    keepdims = options.pop("keepdims", False)
+    keepdims = _validate.flag(options.pop("keepdims", False), "keepdims")
     dtype = _validate.option_dtype(
         options.get("dtype"), *(a for name, a in floats.items() if name not in _OF_FIRST)
     )

@@ -59,7 +59,7 @@ def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
         if len(set(axes)) < len(axes):
             raise ValueError(f"axis must name each axis once, got {axis}")
         return tuple(axes)
-    if array.ndim == 0 and axis in (0, -1):
+    if array.ndim == 0 and integer(axis, "axis") in (0, -1):
         return ()
     return (class_axis(axis, array, name),)
 
@@ -114,15 +114,23 @@ def temperature(value: float, form: Any = "logits") -> float:
 
 def normalize(value: bool, form: Any) -> bool:
     """Check ``normalize=``: logits are unnormalised by nature; `form` may be a pair."""
-    if not value and "logits" in (form if isinstance(form, tuple) else (form,)):
+    normalize = flag(value, "normalize")
+    if not normalize and "logits" in (form if isinstance(form, tuple) else (form,)):
         raise ValueError('normalize=False belongs to form="probs" and form="log_probs"')
-    return bool(value)
+    return normalize
 
 
 def keeps_rows(keepdims: bool, how: Any) -> None:
     """Check ``keepdims=``, for which there have to be rows."""
-    if keepdims and how != "none":
+    if flag(keepdims, "keepdims") and how != "none":
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
+
+
+def flag(value: Any, name: str) -> bool:
+    """Check a bool, Python's or NumPy's: of other values, truth is often not what was meant."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def real(value: Any, name: str, what: str = "a number") -> float:
@@ -142,8 +150,10 @@ def real(value: Any, name: str, what: str = "a number") -> float:
 
 
 def integer(value: Any, name: str) -> int:
-    """Check an integer."""
+    """Check an integer, which a bool is not meant as."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {value!r}") from None

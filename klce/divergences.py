@@ -253,6 +253,7 @@ def entropy(
     normalize = _validate.normalize(normalize, form)
     nats = _reduce.unit(base)
     mask = _validate.mask(where, array.shape, "p")
+    keepdims = _validate.flag(keepdims, "keepdims")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _arrays.row_dtype(array))
     parameters: tuple[float, ...]

@@ -61,7 +61,8 @@ def logsumexp(
     Raises
     ------
     TypeError
-        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
+        For another dtype, an `axis` that is not an integer, or a `where`, `keepdims` or
+        `return_sign` that is not bool.
     ValueError
         For an `axis` out of bounds, a `b` or `where` that does not broadcast, or an `out` of
         another shape.
@@ -99,6 +100,8 @@ def logsumexp(
     taken = _validate.option_dtype(dtype, *arrays)
     axes = _validate.class_axes(axis, array, "x")
     mask = _validate.mask(where, array.shape, "x")
+    keepdims = _validate.flag(keepdims, "keepdims")
+    return_sign = _validate.flag(return_sign, "return_sign")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     out = _validate.output(out, rows, _arrays.computed(taken))
     if b is not None:

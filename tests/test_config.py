@@ -169,7 +169,7 @@ def test_wrong_numbers_of_threads(set_threads, number_of_threads):
     for wrong in (0, -1, 257, 4097, 10**30):
         with pytest.raises(ValueError, match=rf"^n must be from 1 to 256, got {wrong}$"):
             set_threads(wrong)
-    for wrong in (2.0, "2", None):
+    for wrong in (2.0, "2", None, True):
         with pytest.raises(TypeError, match=rf"^n must be an integer, got {wrong!r}$"):
             set_threads(wrong)
     assert klce.get_num_threads() == number_of_threads

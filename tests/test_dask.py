@@ -239,6 +239,8 @@ class TestRefusals:
             klce.cross_entropy(self.X, LABELS, reduction="batchmean")
         with pytest.raises(ValueError, match=r"^keepdims belongs to .*='mean'$"):
             klce.kl_divergence(self.X, self.X, reduction="mean", keepdims=True)
+        with pytest.raises(TypeError, match=r"^keepdims must be True or False, got 'no'$"):
+            klce.logsumexp(self.X, keepdims="no")
         with pytest.raises(ValueError, match=r"^base must be positive, finite and not 1, got 1$"):
             klce.kl_divergence(self.X, self.X, reduction="mean", base=1)
 

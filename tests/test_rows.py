@@ -499,6 +499,7 @@ X = np.zeros((3, 4))
         (lambda: klce.score(np.zeros(2000), top_k=1025), ValueError, "at most 1024, got 1025"),
         (lambda: klce.score(X, top_k=-1), ValueError, "top_k must be from 0"),
         (lambda: klce.score(X, top_k=1.5), TypeError, "top_k must be an integer, got 1.5"),
+        (lambda: klce.score(X, top_k=True), TypeError, "top_k must be an integer, got True"),
         (lambda: klce.score(X, candidates=[0, 4]), IndexError, "from 0 to 3, got 4 at 1$"),
         (
             lambda: klce.score(X, candidates=[[0], [1], [-1]]),

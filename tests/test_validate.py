@@ -101,7 +101,7 @@ def test_axis(name):
         refuses(ValueError, r"^axis must name each axis once, got \(0, -2\)$", name, axis=(0, -2))
         refuses(ValueError, r"^axis 2 is out of bounds", name, axis=(0, 2))
         refuses(TypeError, r"^axis must be an integer, got 1.0", name, axis=(0, 1.0))
-    for axis in (1.0, "1", [1], *([] if name in SEVERAL_AXES else [None, (0, 1)])):
+    for axis in (1.0, "1", [1], True, *([] if name in SEVERAL_AXES else [None, (0, 1)])):
         refuses(
             TypeError, r"^axis must be an integer, got " + re.escape(repr(axis)), name, axis=axis
         )
@@ -215,6 +215,28 @@ def test_normalize(name):
     if name in PAIRS:
         pair = ("probs", "logits")
         refuses(ValueError, r"^normalize=False belongs to", name, form=pair, normalize=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        *(("logsumexp", option) for option in ("keepdims", "return_sign")),
+        *((name, option) for name in ("entropy", *PAIRS) for option in ("keepdims", "normalize")),
+    ],
+)
+def test_flags(name, option):
+    for wrong in ("no", 1, 0.0, None, [], np.array([True, False])):
+        message = rf"^{option} must be True or False, got {re.escape(repr(wrong))}$"
+        refuses(TypeError, message, name, **{option: wrong})
+    for value in (True, False):
+        a, b = (call(name, **{option: kind(value)}) for kind in (bool, np.bool_))
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", SEVERAL_AXES)
+def test_a_bool_is_no_axis(name):
+    refuses(TypeError, r"^axis must be an integer, got False$", name, axis=(0, False))
+    refuses(TypeError, r"^axis must be an integer, got False$", name, 1.0, axis=False)
 
 
 @pytest.mark.parametrize("name", [n for n in CALLS if n not in ("logsumexp", *MAPS)])

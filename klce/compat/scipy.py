@@ -110,7 +110,9 @@ def logsumexp(
     given = {"a": a} if b is None else {"a": a, "b": b}
     x, *rest = np.broadcast_arrays(*map(np.atleast_1d, _common(given)))
     factors = rest[0] if rest else None
-    result = klce.logsumexp(x, axis, b=factors, keepdims=keepdims, return_sign=return_sign)
+    result = klce.logsumexp(
+        x, axis, b=factors, keepdims=bool(keepdims), return_sign=bool(return_sign)
+    )
     if x.dtype != np.float16:
         return result
     with np.errstate(over="ignore"):  # a sum may be beyond float16
