@@ -445,8 +445,8 @@ def _kl_probs(p: Array, q: Array, normalize: bool = True) -> Float64:
         term = np.where((p == 0) & ~np.isnan(q), 0, p * log_ratio)
         return _float64(np.where(negative, np.nan, term.sum(axis=-1)))
     p_sum, q_sum = p.sum(axis=-1, keepdims=True), q.sum(axis=-1, keepdims=True)
-    # To sums of about one size, by a power of 2: that rounds nothing.
-    twos = np.frexp(p_sum)[1] - np.frexp(q_sum)[1]
+    # To sums within a third of each other, by a power of 2: that rounds nothing.
+    twos = np.frexp(0.75 * p_sum / q_sum)[1]
     q, q_sum = np.ldexp(q, twos), np.ldexp(q_sum, twos)
     v = (q - p) / p
     # q_sum/p_sum - 1 from the differences, since those are exact where p and q are near.
