@@ -409,9 +409,9 @@ def kl_divergence(
     :math:`0 \log 0` is 0, also where q is 0; a class with p > 0 and q = 0 gives +inf.  A row with
     a negative probability, one that sums to 0 and one that holds nan give nan.
 
-    A divergence of logits from 1e18 on (float64: 1e148) may be inf, and that of float32 logits at
-    a temperature T other than 1 is good to no more than 1e-4 of itself where x/T exceeds 1e9.  Both
-    of float64 probabilities have to sum to a finite float64.
+    A divergence of logits from 1e18 on (float64: 1e148) may be inf, and that of float32 logits
+    loses digits where two rows are 1e8 or more apart, and at a temperature T other than 1 where x/T
+    exceeds 1e9.  Both of float64 probabilities have to sum to a finite float64.
 
     Examples
     --------
@@ -527,9 +527,9 @@ def js_divergence(
     :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
     nan give nan.
 
-    That of float32 logits at a temperature T other than 1 is good to no more than 1e-4 of itself
-    where x/T exceeds 1e9.  Rows of float64 probabilities have to sum to 2e-307 or more, and to a
-    finite float64.
+    That of float32 logits loses digits where two rows are 1e8 or more apart, and at a temperature T
+    other than 1 where x/T exceeds 1e9.  Rows of float64 probabilities have to sum to 2e-307 or
+    more, and to a finite float64.
 
     Examples
     --------

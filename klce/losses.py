@@ -340,7 +340,9 @@ def cross_entropy(
     :math:`m = x_k` the maximum: two terms that are never negative, so that the loss of a confident
     row is right to the last digits where ``logsumexp(x) - x[y]`` gives 0. Nor does the general
     formula subtract: it sums :math:`m - x_c` and adds the logarithm. Results are within 2 units
-    in the last place in float32 and 4 in float64, before a change of unit or a mean.
+    in the last place in float32 and 4 in float64, before a change of unit or a mean. Where the
+    logsumexp is near 0, the penalty of `z_loss` has the digits that the logsumexp has, which are
+    those of the row's maximum: its square may be off by a tenth of itself, or all of it.
 
     A target class of probability 0 gives +inf; a row that holds nan or +inf, or only -inf, gives
     nan, and so does a negative target. A class whose coefficient is 0 adds 0, also where q is 0.

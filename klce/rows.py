@@ -198,7 +198,8 @@ def score(
             The mean and the variance of :math:`-\log p` under p, in nats and their square.
         ``rank``
             How many logits are not less than the target's, so 1 is the best, and classes that tie
-            with the target count against it; 0 for a row without a target.
+            with the target count against it; 0 for a row without a target, and where the target's
+            logit is nan.
         ``argmax``
             The first index of the largest, or of a nan; -1 for no classes.
         ``greedy_match``
@@ -223,8 +224,12 @@ def score(
     -----
     Rows up to the size of the cache are read from memory once, whatever is asked for.  A row that
     holds nan or +inf, or only -inf, is no distribution: its probabilities are nan (its logsumexp is
-    what `logsumexp` gives).  Probabilities go through their logarithm, in float64 and block by
-    block, where float64 ones that differ by a rounding error may tie.
+    what `logsumexp` gives).  What is an integer or a bool still comes from comparing its logits: the
+    argmax is the first nan if there is one, and no rank counts a nan, so that a target which is
+    that nan has the rank 0 and ``greedy_match`` True.  Such rows are known by an ``nll`` of nan.
+
+    Probabilities go through their logarithm, in float64 and block by block, where float64 ones that
+    differ by a rounding error may tie.
 
     The rank is that of vLLM; varentropy is that of Kontoyiannis and Verdu, "Optimal lossless data
     compression: non-asymptotics and asymptotics", 2014.
@@ -340,8 +345,9 @@ def compare(
     `kl_divergence`); the total variation and the changes are good to the last place of the logits,
     their size.  What else is asked for decides by which sums they are found, and may change their
     last bit.  Probabilities go through their logarithm, in float64 and block by block: a
-    divergence of float64 ones is good to the square root of itself times 1e-15.  A pair with a row
-    that is no distribution gives nan.
+    divergence of float64 ones is good to the square root of itself times 1e-15.  What relates
+    a row that is no distribution to another one is nan; ``entropy_p`` and ``entropy_q`` are those
+    of their own row, and ``same_argmax`` and ``top_overlap`` come from comparing logits.
 
     The sources of the divergences are those of `kl_divergence` and `js_divergence`.  1 less the
     total variation is how often speculative decoding keeps what q drafts for p (Leviathan, Kalman

@@ -622,3 +622,37 @@ def test_margin_and_rank_over_segments(dtype, rng):
     found, expected = klce.score(x, target, want=want), reference.score(x, target, want=want)
     for name in want:
         assert_allclose(found[name], expected[name], rtol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 20])
+def test_rows_that_are_no_distribution_are_compared(dtype, count, isa):
+    """As the docstring says: nan counts as the largest, but in no rank."""
+    names = ["nll", "target_prob", "rank", "argmax", "greedy_match"]
+    for row, ranks, best in (
+        ([0.0, np.nan, 1.0], [2, 0, 1], 1),
+        ([np.nan, np.inf, 1.0], [0, 1, 2], 0),
+        ([0.0, np.inf, 1.0], [3, 1, 2], 1),
+        ([-np.inf] * 3, [3, 3, 3], 0),
+    ):
+        for target, rank in enumerate(ranks):
+            with on_isa(isa):
+                table = klce.score(np.array([row] * count, dtype), [target] * count, want=names)
+            assert np.isnan([table.nll, table.target_prob]).all()
+            assert (table["rank"] == rank).all()
+            assert (table.argmax == best).all()
+            assert (table.greedy_match == (target == best)).all()
+
+
+@pytest.mark.parametrize("wrong", [[np.inf, 0.0], [np.nan, 0.0], [-np.inf, -np.inf]])
+def test_the_entropy_of_a_row_is_its_own(wrong):
+    names = ["kl_divergence", "js_divergence", "total_variation", "cross_entropy"]
+    right = [0.0, 1.0]
+    entropy = klce.entropy(right, form="logits")
+    for want in ([*names, "entropy_p", "entropy_q"], ["entropy_p", "entropy_q"]):
+        table = klce.compare(right, wrong, want=want)
+        turned = klce.compare(wrong, right, want=want)
+        np.testing.assert_allclose([table.entropy_p, turned.entropy_q], entropy, rtol=1e-15)
+        assert np.isnan([table.entropy_q, turned.entropy_p]).all()
+        assert np.isnan([t[name] for t in (table, turned) for name in want[:-2]]).all()
