@@ -224,8 +224,8 @@ def score(
     -----
     Rows up to the size of the cache are read from memory once, whatever is asked for.  A row that
     holds nan or +inf, or only -inf, is no distribution: its probabilities are nan (its logsumexp is
-    what `logsumexp` gives).  What is an integer or a bool still comes from comparing its logits: the
-    argmax is the first nan if there is one, and no rank counts a nan, so that a target which is
+    what `logsumexp` gives).  What is an integer or a bool still comes from comparing its logits:
+    the argmax is the first nan if there is one, and no rank counts a nan, so that a target which is
     that nan has the rank 0 and ``greedy_match`` True.  Such rows are known by an ``nll`` of nan.
 
     Probabilities go through their logarithm, in float64 and block by block, where float64 ones that
