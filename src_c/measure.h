@@ -104,7 +104,7 @@ KLCE_INLINE double K(rescale)(const K(expsum_context) *c, double from_origin, do
 {
     double step = from_ref - to_ref;
     if (from_origin == to_origin)
-        return step < -1000 ? 0 : ldexp(1, (int)step);
+        return step < -1022 ? 0 : ldexp(1, (int)step); /* never a subnormal number */
     return K(exp_of)(c, fma(step, c->f.ln2_hi, from_origin - to_origin) + step * c->f.ln2_mid);
 }
 

@@ -617,3 +617,28 @@ def test_unlike_logits_without_some_classes(n, dtype, isa):
         with on_isa(isa):
             actual = klce.kl_divergence(*rows, form="logits")
         assert np.flatnonzero(np.isnan(actual)).tolist() == [1]
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("temperature", [1.0, 2.0])
+def test_long_rows_that_are_very_far_apart(dtype, temperature, isa):
+    """Sums of such distances may go beyond all numbers, -inf among them."""
+    rng = np.random.default_rng(78)
+    largest = 3e4 if dtype == np.float16 else 3e17
+    for n, scale in itertools.product((257, 1025), np.geomspace(1e3, largest, 12)):
+        x = rng.normal(size=(4, n)).astype(dtype)
+        y = np.where(rng.random((4, n)) < 0.5, -scale, scale).astype(dtype)
+        x[0, 2:] = y[0, 2:] = -np.inf
+        y[0, :2] = scale, -scale
+        with on_isa(isa):
+            found = klce.kl_divergence(x, y, form="logits", temperature=temperature)
+            of_pairs = klce.compare(
+                x, y, want=["cross_entropy", "entropy_p"], temperature=temperature
+            )
+        p, q = x.astype(np.float64), y.astype(np.float64)
+        expected = reference.kl_divergence(p, q, form="logits", temperature=temperature)
+        np.testing.assert_allclose(found, expected, rtol=RELATIVE[dtype == np.float64])
+        np.testing.assert_allclose(
+            of_pairs["cross_entropy"] - of_pairs["entropy_p"], found, rtol=RELATIVE[0]
+        )

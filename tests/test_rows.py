@@ -656,3 +656,10 @@ def test_the_entropy_of_a_row_is_its_own(wrong):
         np.testing.assert_allclose([table.entropy_p, turned.entropy_q], entropy, rtol=1e-15)
         assert np.isnan([table.entropy_q, turned.entropy_p]).all()
         assert np.isnan([t[name] for t in (table, turned) for name in want[:-2]]).all()
+
+
+def test_no_probability_of_a_target_exceeds_one(rng):
+    x = np.float32([7.238775253295898, -15.988688468933105])
+    assert klce.score(x, 0, want=["target_prob"]).target_prob == 1
+    rows = (rng.normal(size=(20000, 2)) * 20).astype(np.float32)
+    assert klce.score(rows, rows.argmax(1), want=["target_prob"]).target_prob.max() == 1

@@ -497,3 +497,44 @@ def test_the_table(function, arguments, result, dtype, isa):
             expected = np.array(b, a.dtype)
             # NumPy compares no nan of bfloat16.
             np.testing.assert_array_equal(a.astype(float), expected.astype(float))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("first", [5.5e-309, 1e-320, 2e-308])
+def test_entropy_after_a_block_of_next_to_nothing(first, isa):
+    """A later maximum over an earlier one may be beyond all numbers."""
+    p = np.zeros((2, 1025))
+    p[:, 0], p[:, -1] = first, 1.0
+    p[1, 5] = first
+    with on_isa(isa):
+        found = klce.entropy(p)
+    one = first * (1 - np.log(first))
+    np.testing.assert_allclose(found, [one, 2 * one], rtol=1e-3 if first < 1e-315 else 1e-12)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_a_later_maximum_far_above_takes_no_normal_number(isa):
+    x = np.full((4, 1025), -1e5)
+    x[:, 0] = -690, -694, -700, -708
+    x[:, -1] = 0
+    with on_isa(isa):
+        found = klce.cross_entropy(x, np.full(4, 1024), reduction="none")
+        table = klce.score(x, np.full(4, 1024))
+    np.testing.assert_allclose(found, np.exp(x[:, 0]), rtol=1e-12)
+    assert table["nll"].tolist() == found.tolist()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [2, 700])
+def test_what_terms_of_both_signs_leave_keeps_its_digits(n, isa):
+    """exp(a) (1 - b), and terms that are nothing beside it, before and behind the largest."""
+    for a, b in itertools.product((-1e4, 1e-3, 10.0, 1e4), (0.9, 0.999, 0.999999, -0.5)):
+        for first, second in ((1, -b), (-b, 1)):
+            x, factors = np.full(n, a - 2000), np.ones(n)
+            x[0] = x[-1] = a
+            factors[0], factors[-1] = first, second
+            with on_isa(isa):
+                found, sign = klce.logsumexp(x, b=factors, return_sign=True)
+            left = np.log1p(-np.longdouble(b))
+            np.testing.assert_allclose(found, float(a + left), rtol=0, atol=4 * np.spacing(abs(a)))
+            assert sign == 1

@@ -40,9 +40,13 @@ KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, const K(entropy_measure) *from
     return (K(term)){K(select)(small, zero, term), K(select)(small, term, zero)};
 }
 
-KLCE_INLINE double K(log_quotient)(double a, double b)
+/* log(a/b); the quotient of a number by a subnormal one may be beyond all. */
+static KLCE_NOINLINE double K(log_quotient)(double a, double b)
 {
-    return first_lane_f64(log_f64(set_f64(a / b)));
+    double quotient = a / b;
+    if (quotient < INFINITY)
+        return first_lane_f64(log_f64(set_f64(quotient)));
+    return first_lane_f64(log_f64(set_f64(a)) - log_f64(set_f64(b)));
 }
 
 /* Adds the other maxima to the sums; a negative probability makes the row nan. */

@@ -123,7 +123,7 @@ KLCE_INLINE int K(is_summed)(const K(mix) *mix, int sum)
     return sum == K(BY_TARGET) || sum == K(MASS_BY_TARGET) ? mix->soft : mix->smooth;
 }
 
-/* Whether all classes count, and weigh 1, as a rule: coefficients are then the target's, or scale. */
+/* Whether all classes count and weigh 1, as a rule: coefficients are the target's, or scale. */
 KLCE_INLINE int K(weighs_alike)(const klce_call *call, ptrdiff_t row)
 {
     return !call->mask && call->core[K(CLASS_WEIGHT)] == 0 &&

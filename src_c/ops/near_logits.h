@@ -337,11 +337,12 @@ KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const 
 }
 
 /* KL of the sums of the first sweep; nan where it has not the digits, or is no number: of a y of
- * -inf, of nan.  `size` is what its rounding is a share of, which is at most four times KL. */
+ * -inf, of nan, of boosted distances beyond all numbers, whose sum may be -inf.  `size` is what its
+ * rounding is a share of, which is at most four times KL. */
 KLCE_INLINE v_f64 K(with_digits)(v_f64 kl, v_f64 size)
 {
     v_f64 huge = set_f64(0x1p60); /* far from LEAST_APART */
-    m_f64 digits = le_f64(size, set_f64(4) * kl);
+    m_f64 digits = and_f64(le_f64(size, set_f64(4) * kl), le_f64(set_f64(0), kl));
     m_f64 number = and_f64(lt_f64(kl, huge), lt_f64(size, huge));
     return select_f64(and_f64(digits, number), kl, set_f64(NAN));
 }
