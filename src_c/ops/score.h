@@ -139,7 +139,7 @@ KLCE_INLINE double K(prob_of)(const K(expsum_context) *c, double x, double to_ma
     K(v) z = K(max)(from.floor, K(set)((real)x) - from.origin);
     double e = (double)K(first_lane)(K(exp_measured)(c, &from, z));
     double prob = (e * UNBOOST) * (1 + to_maximum) / mass;
-    prob = prob > 1 ? 1 : prob; /* whatever rounding says */
+    prob = prob > 1 ? 1 : prob;              /* whatever rounding says */
     return x == -INFINITY ? 0 * mass : prob; /* nan of a row that is no distribution */
 }
 
