@@ -87,7 +87,8 @@ static void K(logsumexp_scaled_sweep)(const klce_call *call, ptrdiff_t row, ptrd
         double top = hmax_f64(most);
         if (top > state[FIELD(TOP)]) {
             double before[KLCE_FIELDS * KLCE_TILE];
-            memcpy(before, state, sizeof before);
+            for (int f = K(TOP); f <= K(MINUS); f++)
+                before[f * KLCE_TILE] = state[f * KLCE_TILE];
             ptrdiff_t k = 0;
             while (z[k] != top)
                 k++;
