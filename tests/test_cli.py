@@ -588,7 +588,7 @@ def test_process_whose_stdout_has_few_characters(files, environment, options):
         assert done.stdout == expected.encode(encoding, "replace").decode(encoding)
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="whose names are UTF-8")
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes no such name")
 def test_names_that_are_no_utf_8(files):
     name = os.fsdecode(b"b\xff.npy")
     shutil.copy("logits.npy", name)

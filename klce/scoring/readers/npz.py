@@ -32,7 +32,7 @@ class NpzFile:
         location = self._location
         try:
             return zipfile.ZipFile(location.open() if location.remote else location.path)
-        except (zipfile.BadZipFile, NotImplementedError):  # of a version that there is not yet
+        except (zipfile.BadZipFile, NotImplementedError):  # the latter for a damaged version
             raise InputError(
                 f"{location.file}: not a .npz file, or a truncated or damaged one"
             ) from None
