@@ -109,10 +109,14 @@ def _script(name: str) -> Path:
     return Path(__file__).parent / "scripts" / f"{name}.py"
 
 
-def variables(threads: int) -> dict[str, str]:
-    """Return the environment of all processes."""
+def variables(threads: int, folder: Path) -> dict[str, str]:
+    """Return the environment of all processes, which keep compiled modules in the folder.
+
+    As all that is installed has them: a tree of sources may not.
+    """
+    compiled = {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": os.fspath(folder)}
     wanted = environment.variables(threads, None) | {"KLCE_NUM_THREADS": str(threads)}
-    return dict(os.environ) | wanted
+    return dict(os.environ) | compiled | wanted
 
 
 def run(program: Program, env: Mapping[str, str]) -> dict[str, Any]:
@@ -284,7 +288,7 @@ def measure(
     step: Callable[[str], object],
 ) -> dict[str, Any]:
     """Return all figures of a file of so many rows, written to a folder."""
-    env = variables(options.threads)
+    env = variables(options.threads, folder)
     present, missing = present_scripts(options.peer or SCRIPTS)
     step("writing the file ...")
     files = write_files(folder, rows, classes)

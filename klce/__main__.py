@@ -23,7 +23,7 @@ def main() -> None:
         app(prog_name="klce")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        if package not in ("click", "rich", "typer"):
+        if package not in ("click", "rich"):
             raise
         print(f"klce: the command line needs {package}: pip install 'klce[cli]'", file=sys.stderr)
         sys.exit(2)

@@ -9,22 +9,12 @@ import shlex
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
-from typer.core import TyperGroup
+import click
+import rich  # what it has for tables and bars is imported where one is shown
 
 import klce
 from klce._ufuncs import MAX_TOP, STATISTICS
@@ -43,7 +33,9 @@ from klce.scoring.engines import ENGINES
 from klce.scoring.readers import READERS, Location
 from klce.scoring.readers.location import EMPTY_PATH
 from klce.scoring.results import WRITERS
-from klce.scoring.tables import comparison_table, info_table, score_table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _PROGRESS_AFTER_SECONDS = 1.0
 
@@ -68,7 +60,7 @@ def _print_whatever_comes() -> None:
         reconfigure(errors="replace")
 
 
-class _Commands(TyperGroup):
+class _Commands(click.Group):
     """Reports mistakes in the arguments in one line, as `_errors_in_one_line` does the others."""
 
     def main(self, *args: Any, **options: Any) -> Any:
@@ -80,14 +72,12 @@ class _Commands(TyperGroup):
                 sys.stdout.flush()
         except OSError as error:  # of printing, since commands report their own
             status = _stop_printing(error)
-        except SystemExit:  # how Click and Rich end where the reader of stdout has gone
+        except SystemExit:  # how Click ends where the reader of stdout has gone
             status = _stop_printing(BrokenPipeError())
-        except Exception as error:
-            # Their class lives in Click or in Typer, depending on Typer's release.
-            message = getattr(error, "format_message", None)
-            if message is None or not standalone_mode:
+        except click.ClickException as error:
+            if not standalone_mode:
                 raise
-            text = " ".join(message().split())
+            text = " ".join(error.format_message().split())
             if "unexpected extra argument" in text:  # a shell may have put files for a pattern
                 text += "; a pattern of files stands in quotes, as in 'part-*.npy'"
             context = getattr(error, "ctx", None)
@@ -95,6 +85,10 @@ class _Commands(TyperGroup):
             _complain(f"{text.rstrip('.')} (see {command} --help)")
             status = 2
         return sys.exit(status) if standalone_mode else status
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return the commands in the order in which they stand here."""
+        return list(self.commands)
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Parse the arguments."""
@@ -107,50 +101,19 @@ class _Commands(TyperGroup):
             return super().invoke(*args)
 
 
-app = typer.Typer(
-    cls=_Commands,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"klce {klce.__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _klce(
-    context: typer.Context,
-    show_version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
-        ),
-    ] = False,
-) -> None:
+@click.group(cls=_Commands, invoke_without_command=True, context_settings=_SETTINGS)
+@click.version_option(klce.__version__, prog_name="klce", message="%(prog)s %(version)s")
+@click.pass_context
+def app(context: click.Context) -> None:
     """Scores and comparisons of files of logits, of any size: perplexity, entropy, KL divergence.
 
     klce COMMAND --help says what a command reads and writes; docs/scoring.md has examples of all.
     """
     if context.invoked_subcommand is None:
-        print(context.get_help())
-
-
-def _integer(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not an integer") from None
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a number") from None
+        click.echo(context.get_help())
 
 
 _UNITS = {
@@ -163,208 +126,169 @@ def _bytes(text: str) -> int:
     """Return the number of bytes that a text such as 256MB means."""
     parts = re.fullmatch(r"(-?\d+(?:\.\d+)?) ?([kmgt]i?)?b?", text.strip().lower())
     if parts is None:
-        raise typer.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
+        raise click.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
     return int(float(parts[1]) * _UNITS[parts[2] or ""])
 
 
 def _place(text: str) -> str:
     if not text:
-        raise typer.BadParameter(EMPTY_PATH)
+        raise click.BadParameter(EMPTY_PATH)
     return text
 
 
-_Out = Annotated[
-    str | None,
-    typer.Option(
-        "--out",
-        "-o",
-        parser=_place,
-        metavar="FILE|FOLDER/",
-        help=f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}), or to "
-        "Parquet parts in a folder, which is named with a slash at the end.",
-    ),
-]
-_Report = Annotated[
-    str | None,
-    typer.Option(
-        "--report",
-        parser=_place,
-        metavar="FILE",
-        help="Write a page of pictures to FILE (.html).",
-    ),
-]
-_Temperature = Annotated[
-    float,
-    typer.Option(
-        parser=_number, metavar="T", help="Divide the logits by it first; from 1e-6 to 1e6."
-    ),
-]
-_IgnoreIndex = Annotated[
-    int,
-    typer.Option(parser=_integer, metavar="LABEL", help="Skip the rows with this label."),
-]
-_Groups = Annotated[
-    str | None,
-    typer.Option(
-        parser=_place,
-        metavar="FILE",
-        help="The sequence of each row, for results by sequence: an id per row, or the offsets "
-        "of all sequences.",
-    ),
-]
-_Memory = Annotated[
-    int,
-    typer.Option(
-        parser=_bytes, metavar="SIZE", help="Stay within this, beyond the maps of the files."
-    ),
-]
-_Resume = Annotated[
-    bool, typer.Option("--resume", help="Go on with an interrupted run to the same --out.")
-]
-_Engine = Annotated[
-    str,
-    typer.Option(
-        metavar="ENGINE",
-        help=f"Where to compute ({', '.join(ENGINES)}): in this process, or on Dask distributed, "
-        "whose workers read the files by the same paths.",
-    ),
-]
-_Scheduler = Annotated[
-    str | None,
-    typer.Option(
-        metavar="ADDRESS",
-        help="Dask's scheduler, as in tcp://host:8786; without it, a cluster on this machine.",
-    ),
-]
-_AsJson = Annotated[
-    bool, typer.Option("--json", help="Print the summary as JSON instead of a table.")
-]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no table and no progress.")]
-_MEMORY: Any = "256MB"
+def _names(context: click.Context, option: click.Parameter, texts: tuple[str, ...]) -> Any:
+    """Return the names that options of comma-separated ones give together, None without one."""
+    if not texts:
+        return None
+    return [name for text in texts for name in map(str.strip, text.split(",")) if name]
 
 
-@app.command()
+_Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _argument(name: str, **options: Any) -> _Decorator:
+    return click.argument(name, type=_place, **options)
+
+
+def _file(name: str, help_text: str, metavar: str = "FILE") -> _Decorator:
+    return click.option(*name.split(), metavar=metavar, type=_place, help=help_text)
+
+
+def _flag(name: str, help_text: str) -> _Decorator:
+    return click.option(*name.split(), is_flag=True, help=help_text)
+
+
+def _want(help_text: str) -> _Decorator:
+    return click.option(
+        "--want", metavar="NAME,...", multiple=True, callback=_names, help=help_text
+    )
+
+
+def _top_k(help_text: str) -> _Decorator:
+    return click.option(
+        "--top-k", metavar="K", type=int, default=0, show_default=True, help=help_text
+    )
+
+
+_out = _file(
+    "--out -o",
+    f"Write the results of each row, in nats, to FILE ({', '.join(WRITERS)}), or to Parquet parts "
+    "in a folder, which is named with a slash at the end.",
+    "FILE|FOLDER/",
+)
+_report = _file("--report", "Write a page of pictures to FILE (.html).")
+_temperature = click.option(
+    "--temperature",
+    metavar="T",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Divide the logits by it first; from 1e-6 to 1e6.",
+)
+_ignore_index = click.option(
+    "--ignore-index",
+    metavar="LABEL",
+    type=int,
+    default=-100,
+    show_default=True,
+    help="Skip the rows with this label.",
+)
+_groups = _file(
+    "--groups",
+    "The sequence of each row, for results by sequence: an id per row, or the offsets of all "
+    "sequences.",
+)
+_memory = click.option(
+    "--memory",
+    metavar="SIZE",
+    type=_bytes,
+    default="256MB",
+    show_default=True,
+    help="Stay within this, beyond the maps of the files.",
+)
+_resume = _flag("--resume", "Go on with an interrupted run to the same --out.")
+_engine = click.option(
+    "--engine",
+    metavar="ENGINE",
+    default="local",
+    show_default=True,
+    help=f"Where to compute ({', '.join(ENGINES)}): in this process, or on Dask distributed, "
+    "whose workers read the files by the same paths.",
+)
+_scheduler = click.option(
+    "--scheduler",
+    metavar="ADDRESS",
+    help="Dask's scheduler, as in tcp://host:8786; without it, a cluster on this machine.",
+)
+_json = _flag("--json as_json", "Print the summary as JSON instead of a table.")
+_quiet = _flag("--quiet -q", "Print no table and no progress.")
+
+_SCORE_HELP = f"""Score logits: loss, perplexity, accuracy and entropy, in all, by row and by
+sequence.
+
+LOGITS is an array whose last axis is the classes: a file ({", ".join(READERS)}), a folder or a
+'pattern' of files, or a URL; FILE::NAME in a file of several arrays.
+
+TARGETS is an array of class indices, one per row of logits; without it, the array 'targets' beside
+the logits, if there is one. Without any, only what needs no labels: entropy, log-sum-exp and, with
+--out, argmax.
+"""
+
+
+@app.command(help=_SCORE_HELP, short_help="Score logits: perplexity, accuracy, entropy.")
+@_argument("logits")
+@_argument("targets", required=False)
+@_out
+@_want(
+    f"The statistics that --out has: {', '.join(STATISTICS['score'])}; without it, "
+    f"{', '.join(SHOWN)}."
+)
+@_top_k(f"Write the K largest classes of each row too, up to {MAX_TOP}: top_ids, top_log_probs.")
+@_file(
+    "--candidates",
+    "Write the log-probabilities of these classes too, candidate_log_probs: indices such as 3,17, "
+    "or a file of them, for all rows or some for each.",
+    "IDS|FILE",
+)
+@_temperature
+@_report
+@_ignore_index
+@_groups
+@_file(
+    "--bytes bytes_file",
+    "Bytes of each of --groups, in the order of their first rows, for bits per byte.",
+)
+@_file("--words words_file", "Words of each of --groups likewise, for bits per word.")
+@_file("--sequences sequences_out", "Write the results of each of --groups to FILE, as --out.")
+@_memory
+@_resume
+@_engine
+@_scheduler
+@_json
+@_quiet
 def score(
-    logits: Annotated[
-        str,
-        typer.Argument(
-            parser=_place,
-            metavar="LOGITS",
-            help=f"Array of logits, its last axis the classes: a file ({', '.join(READERS)}), a "
-            "folder or a 'pattern' of files, or a URL; FILE::NAME in a file of several arrays.",
-        ),
-    ],
-    targets: Annotated[
-        str | None,
-        typer.Argument(
-            parser=_place,
-            metavar="TARGETS",
-            help="Array of class indices, one per row of logits; without it, the array 'targets' "
-            "beside the logits, if there is one.",
-        ),
-    ] = None,
-    out: _Out = None,
-    want: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,...",
-            help=f"The statistics that --out has: {', '.join(STATISTICS['score'])}; without it, "
-            f"{', '.join(SHOWN)}.",
-        ),
-    ] = None,
-    top_k: Annotated[
-        int,
-        typer.Option(
-            parser=_integer,
-            metavar="K",
-            help=f"Write the K largest classes of each row too, up to {MAX_TOP}: top_ids, "
-            "top_log_probs.",
-        ),
-    ] = 0,
-    candidates: Annotated[
-        str | None,
-        typer.Option(
-            parser=_place,
-            metavar="IDS|FILE",
-            help="Write the log-probabilities of these classes too, candidate_log_probs: indices "
-            "such as 3,17, or a file of them, for all rows or some for each.",
-        ),
-    ] = None,
-    temperature: _Temperature = 1.0,
-    report: _Report = None,
-    ignore_index: _IgnoreIndex = -100,
-    groups: _Groups = None,
-    bytes_file: Annotated[
-        str | None,
-        typer.Option(
-            "--bytes",
-            parser=_place,
-            metavar="FILE",
-            help="Bytes of each of --groups, in the order of their first rows, for bits per byte.",
-        ),
-    ] = None,
-    words_file: Annotated[
-        str | None,
-        typer.Option(
-            "--words",
-            parser=_place,
-            metavar="FILE",
-            help="Words of each of --groups likewise, for bits per word.",
-        ),
-    ] = None,
-    sequences: Annotated[
-        str | None,
-        typer.Option(
-            parser=_place,
-            metavar="FILE",
-            help="Write the results of each of --groups to FILE, as --out.",
-        ),
-    ] = None,
-    memory: _Memory = _MEMORY,
-    resume: _Resume = False,
-    engine: _Engine = "local",
-    scheduler: _Scheduler = None,
-    as_json: _AsJson = False,
-    quiet: _Quiet = False,
+    logits: str,
+    targets: str | None,
+    *,
+    candidates: str | None,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
-    """Score logits: loss, perplexity, accuracy and entropy, in all, by row and by sequence.
-
-    Without TARGETS, only what needs no labels: entropy, log-sum-exp and, with --out, argmax.
-    """
+    """Print the summary of a file that is scored."""
     with (
-        _errors_in_one_line(kept=out is not None),
+        _errors_in_one_line(kept=options["out"] is not None),
         _ProgressBar("scoring", enabled=not quiet) as bar,
     ):
-        scored = score_file(
-            logits,
-            targets,
-            out=out,
-            want=None if want is None else _names(want),
-            top_k=top_k,
-            candidates=None if candidates is None else _ids(candidates),
-            temperature=temperature,
-            report=report,
-            ignore_index=ignore_index,
-            groups=groups,
-            bytes_file=bytes_file,
-            words_file=words_file,
-            sequences_out=sequences,
-            memory=memory,
-            resume=resume,
-            engine=engine,
-            scheduler=scheduler,
-            progress=bar.update,
-        )
+        ids = None if candidates is None else _ids(candidates)
+        scored = score_file(logits, targets, candidates=ids, progress=bar.update, **options)
     _warn(scored.summary.nan, scored.summary.first_nan)
     if as_json:
         print(json.dumps(scored.to_dict(), indent=2))
     elif not quiet:
-        Console().print(score_table(scored))
+        from klce.scoring.tables import score_table
 
-
-def _names(texts: list[str]) -> list[str]:
-    """Return the names that options of comma-separated ones give together."""
-    return [name for text in texts for name in map(str.strip, text.split(",")) if name]
+        rich.print(score_table(scored))
 
 
 def _ids(text: str) -> str | list[int]:
@@ -377,167 +301,118 @@ def _ids(text: str) -> str | list[int]:
     return text
 
 
-@app.command()
-def compare(
-    p: Annotated[
-        str,
-        typer.Argument(
-            parser=_place, metavar="P", help="Logits to measure by, as klce score reads them."
-        ),
-    ],
-    q: Annotated[
-        str,
-        typer.Argument(parser=_place, metavar="Q", help="Logits of the same rows to compare."),
-    ],
-    targets: Annotated[
-        str | None,
-        typer.Argument(
-            parser=_place,
-            metavar="TARGETS",
-            help="Array of class indices, one per row; without it, the array 'targets' beside P, "
-            "if there is one, as in llama.cpp's base file.",
-        ),
-    ] = None,
-    out: _Out = None,
-    report: _Report = None,
-    want: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME,...",
-            help=f"The statistics that --out has: {', '.join(STATISTICS['compare'])}; and of each "
-            "model, with _p and _q behind, those of klce score.",
-        ),
-    ] = None,
-    top_k: Annotated[
-        int,
-        typer.Option(
-            parser=_integer,
-            metavar="K",
-            help=f"Count the classes that are among the K largest of both, up to {MAX_TOP}: "
-            "top_overlap.",
-        ),
-    ] = 0,
-    temperature: _Temperature = 1.0,
-    compat: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TOOL",
-            help=f"Compute and print as another tool does ({', '.join(COMPATIBLE)}: what its "
-            "perplexity tool prints with --kl-divergence).",
-        ),
-    ] = None,
-    ignore_index: _IgnoreIndex = -100,
-    groups: _Groups = None,
-    memory: _Memory = _MEMORY,
-    resume: _Resume = False,
-    engine: _Engine = "local",
-    scheduler: _Scheduler = None,
-    as_json: _AsJson = False,
-    quiet: _Quiet = False,
-) -> None:
-    """Compare two models' logits of the same rows: KL divergence and more, in all and by row.
+_COMPARE_HELP = """Compare two models' logits of the same rows: KL divergence and more, in all and
+by row.
 
-    P may be llama.cpp's base file (.kld), as its perplexity tool writes it.
-    """
+P is the logits to measure by, read as klce score reads them, or llama.cpp's base file (.kld), as
+its perplexity tool writes it. Q is the logits of the same rows to compare.
+
+TARGETS is an array of class indices, one per row; without it, the array 'targets' beside P, if
+there is one, as in llama.cpp's base file.
+"""
+
+
+@app.command(help=_COMPARE_HELP, short_help="Compare two models' logits: KL divergence and more.")
+@_argument("p")
+@_argument("q")
+@_argument("targets", required=False)
+@_out
+@_report
+@_want(
+    f"The statistics that --out has: {', '.join(STATISTICS['compare'])}; and of each model, with "
+    "_p and _q behind, those of klce score."
+)
+@_top_k(f"Count the classes that are among the K largest of both, up to {MAX_TOP}: top_overlap.")
+@_temperature
+@click.option(
+    "--compat",
+    metavar="TOOL",
+    help=f"Compute and print as another tool does ({', '.join(COMPATIBLE)}: what its perplexity "
+    "tool prints with --kl-divergence).",
+)
+@_ignore_index
+@_groups
+@_memory
+@_resume
+@_engine
+@_scheduler
+@_json
+@_quiet
+def compare(
+    p: str, q: str, targets: str | None, *, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Print the summary of two files that are compared."""
     with (
-        _errors_in_one_line(kept=out is not None),
+        _errors_in_one_line(kept=options["out"] is not None),
         _ProgressBar("comparing", enabled=not quiet) as bar,
     ):
-        comparison = compare_file(
-            p,
-            q,
-            targets,
-            out=out,
-            want=None if want is None else _names(want),
-            top_k=top_k,
-            temperature=temperature,
-            report=report,
-            compat=compat,
-            ignore_index=ignore_index,
-            groups=groups,
-            memory=memory,
-            resume=resume,
-            engine=engine,
-            scheduler=scheduler,
-            progress=bar.update,
-        )
+        comparison = compare_file(p, q, targets, progress=bar.update, **options)
     if comparison.summary is not None:
         _warn(comparison.summary.nan, comparison.summary.first_nan)
     if as_json:
         print(json.dumps(comparison.to_dict(), indent=2))
-    elif not quiet and compat is not None:
+    elif not quiet and comparison.summary is None:  # --compat
         print("\n".join(comparison.lines))
     elif not quiet:
-        Console().print(comparison_table(comparison))
+        from klce.scoring.tables import comparison_table
+
+        rich.print(comparison_table(comparison))
 
 
-@app.command()
-def convert(
-    source: Annotated[
-        str,
-        typer.Argument(
-            parser=_place, metavar="IN", help="Array to read, as klce score reads logits."
-        ),
-    ],
-    out: Annotated[
-        str,
-        typer.Argument(
-            parser=_place,
-            metavar="OUT",
-            help=f"File to write, by its suffix: {', '.join(SUFFIXES)}.",
-        ),
-    ],
-    tokens: Annotated[
-        str | None,
-        typer.Option(
-            parser=_place,
-            metavar="FILE",
-            help="For .kld: the tokens of all chunks, of shape (n_chunk, n_ctx).",
-        ),
-    ] = None,
-    cut: Annotated[
-        int | None,
-        typer.Option(
-            parser=_integer,
-            metavar="NATS",
-            help="For .kld: where rows are cut off below the top, 16 (unless given) or 24; without "
-            "it, the rows of a .kld stay as they are.",
-        ),
-    ] = None,
-    memory: _Memory = _MEMORY,
-    quiet: _Quiet = False,
-) -> None:
-    """Write an array to a file of another format."""
+_CONVERT_HELP = f"""Write an array to a file of another format.
+
+IN is the array to read, as klce score reads logits. OUT is the file to write, by its suffix:
+{", ".join(SUFFIXES)}.
+"""
+
+
+@app.command(help=_CONVERT_HELP)
+@_argument("source", metavar="IN")
+@_argument("out")
+@_file("--tokens", "For .kld: the tokens of all chunks, of shape (n_chunk, n_ctx).")
+@click.option(
+    "--cut",
+    metavar="NATS",
+    type=int,
+    help="For .kld: where rows are cut off below the top, 16 (unless given) or 24; without it, the "
+    "rows of a .kld stay as they are.",
+)
+@_memory
+@_quiet
+def convert(source: str, out: str, *, quiet: bool, **options: Any) -> None:
+    """Write a file of another format."""
     with _errors_in_one_line(), _ProgressBar("converting", enabled=not quiet) as bar:
-        convert_file(source, out, tokens=tokens, cut=cut, memory=memory, progress=bar.update)
+        convert_file(source, out, progress=bar.update, **options)
 
 
-@app.command()
-def info(
-    file: Annotated[
-        str,
-        typer.Argument(
-            parser=_place, metavar="FILE", help="A file, a folder, a 'pattern' of files or a URL."
-        ),
-    ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Show what a file holds, and what would be scored of it."""
+_INFO_HELP = """Show what a file holds, and what would be scored of it.
+
+FILE is a file, a folder, a 'pattern' of files or a URL.
+"""
+
+
+@app.command(help=_INFO_HELP)
+@_argument("file")
+@_flag("--json as_json", "Print JSON instead of a table.")
+def info(file: str, *, as_json: bool) -> None:
+    """Print what a file holds."""
     with _errors_in_one_line():
         found = file_info(file)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
     else:
-        Console().print(info_table(found))
+        from klce.scoring.tables import info_table
+
+        rich.print(info_table(found))
 
 
 @contextlib.contextmanager
 def _interrupt_in_one_line() -> Iterator[None]:
     try:
         yield
-    except KeyboardInterrupt:  # of which Click and Typer say nothing, or an empty line
+    except KeyboardInterrupt:  # of which Click says nothing, or an empty line
         _complain("interrupted")
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(130) from None
 
 
 @contextlib.contextmanager
@@ -558,15 +433,15 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
         for finished in getattr(error, "__notes__", ()):
             message += f"; {finished}; {'free space and ' if full else ''}{_how_to_go_on()}"
         _complain(message)
-        raise typer.Exit(2) from None
+        raise click.exceptions.Exit(2) from None
     except Interrupted as stop:
         _complain(f"interrupted: {stop}; {_how_to_go_on()}")
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(130) from None
     except KeyboardInterrupt:
         if kept:
             raise
         _complain("interrupted: no rows are kept; a run with --out can be resumed")
-        raise typer.Exit(130) from None
+        raise click.exceptions.Exit(130) from None
 
 
 def _as_typed(message: str) -> str:
@@ -596,6 +471,30 @@ def _warn(nan: int, first_nan: int | None) -> None:
         )
 
 
+def _make_bar() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
 class _ProgressBar:
     """A bar on stderr, if that is a terminal, once a run has taken a second."""
 
@@ -615,16 +514,7 @@ class _ProgressBar:
         if self._bar is None:
             if time.monotonic() - self._begin < _PROGRESS_AFTER_SECONDS:
                 return
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TaskProgressColumn(),
-                DownloadColumn(),
-                TransferSpeedColumn(),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
+            self._bar = _make_bar()
             self._bar.add_task(self._task, total=total)
             self._bar.start()
         task = "finishing" if done == total else self._task

@@ -26,7 +26,6 @@ from klce import _ufuncs
 from klce.scoring.compare_columns import COMPARED
 from klce.scoring.errors import InputError, one_line
 from klce.scoring.identity import Identity
-from klce.scoring.local_cluster import local_cluster
 from klce.scoring.optional import library
 from klce.scoring.readers import StrPath
 
@@ -298,6 +297,8 @@ def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator
 def _client(stack: contextlib.ExitStack, scheduler: str | None) -> Any:
     distributed = library("distributed", "engine dask")
     if scheduler is None:
+        from klce.scoring.local_cluster import local_cluster  # which loads multiprocessing
+
         scheduler = stack.enter_context(local_cluster(klce.get_num_threads()))
     try:
         distributed.comm.resolve_address(scheduler)  # a client of a bad one is slow to give up

@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 import klce
 from klce._ufuncs import STATISTICS
@@ -82,7 +81,7 @@ def test_every_extra_for_users_is_in_the_readme():
 def test_every_option_is_documented():
     options = {
         option
-        for command in get_command(app).commands.values()
+        for command in app.commands.values()
         for parameter in command.params
         for option in parameter.opts
         if option.startswith("--")

@@ -19,7 +19,7 @@ import distributed
 import numpy as np
 import psutil
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from klce import _ufuncs, cli
 from klce.scoring import InputError, Interrupted, engines, results, score_file
