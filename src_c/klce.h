@@ -70,8 +70,8 @@ typedef enum {
 enum {
     KLCE_MAX_ARGS = 16,
     KLCE_TILE = 16,            /* rows whose states are finished together, across vector lanes */
-    KLCE_FIELDS = 24,          /* doubles of state a row */
-    KLCE_PASSES = 3,           /* at most, over a row */
+    KLCE_FIELDS = 25,          /* doubles of state a row */
+    KLCE_PASSES = 4,           /* at most, over a row */
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
     KLCE_SEGMENT = 32768,      /* a long row is split at multiples of this, for any thread count */

@@ -462,6 +462,73 @@ def test_logits_about_a_third_of_a_nat_apart(n, dtype, isa):
         assert error[expected > 0.1].max() <= RELATIVE[dtype == np.float64]
 
 
+OF_UNLIKE_ROWS = [
+    "js_divergence",
+    "total_variation",
+    "expected_agreement",
+    "kl_divergence",
+    "reverse_kl_divergence",
+]
+
+
+def compared(x, y, temperature):
+    """OF_UNLIKE_ROWS in extended precision."""
+    p, q = (in_form(z.astype(np.longdouble) / temperature, "log_probs", np.longdouble)
+            for z in (x, y))  # fmt: skip
+    with np.errstate(invalid="ignore"):
+        middle = np.logaddexp(p, q) - np.log(np.longdouble(2))
+        of_p, of_q = (
+            [np.where(z == -np.inf, 0, np.exp(z) * (z - other)).sum(-1) for other in (middle, rest)]
+            for z, rest in ((p, q), (q, p))
+        )
+    return {
+        "js_divergence": (of_p[0] + of_q[0]) / 2,
+        "total_variation": np.abs(np.exp(p) - np.exp(q)).sum(-1) / 2,
+        "expected_agreement": np.exp(p + q).sum(-1),
+        "kl_divergence": of_p[1],
+        "reverse_kl_divergence": of_q[1],
+    }
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("hidden", ["", "p", "q", "pq"])
+@pytest.mark.parametrize("n", [257, 1000, 33000])
+def test_comparisons_of_logits_near_and_unlike(n, hidden, dtype, isa):
+    """Rows that seem unlike have a sweep of their own; whose divergence is then small, another."""
+    rng = np.random.default_rng(n)
+    each = 4 if n < 33000 else 1
+    spread = np.repeat([0.3, 0.6, 0.7, 0.8, 0.9, 1.1, 3, 12], each)[:, np.newaxis]
+    offset = np.resize([0, 0.5, -20, 40], 8 * each)[:, np.newaxis]
+    x = 3 * rng.normal(size=(8 * each, n))
+    x[:, 64:] += 4 * (x[:, 64:] > 3)  # the first classes are not those that count
+    y = x + spread * rng.normal(size=x.shape)
+    y[::3, 64:] += 0.97 * (x - y)[::3, 64:]  # and say nothing of the others
+    for rows, name in ((x, "p"), (y, "q")):
+        rows[:, (np.arange(n) % 7 == 2) & (name in hidden)] = -np.inf
+    x, y = x.astype(dtype), (y + offset).astype(dtype)
+    label = np.zeros(8 * each, np.int64)
+    for temperature in (1, 0.8):
+        expected = compared(x, y, temperature)
+        with on_isa(isa):
+            alone = klce.js_divergence(x, y, form="logits", temperature=temperature)
+            whole = klce.compare(x, y, label, want=OF_UNLIKE_ROWS, temperature=temperature)
+            for name in OF_UNLIKE_ROWS:
+                one = klce.compare(x, y, label, want=[name], temperature=temperature)[name]
+                found = [whole[name], one] + [alone] * (name == "js_divergence")
+                for actual in found:
+                    assert_relative(actual, expected[name], dtype)
+
+
+def assert_relative(actual, expected, dtype):
+    """Within the bound; of small ones extended precision itself has too few digits in float64."""
+    infinite = np.isinf(expected)
+    np.testing.assert_array_equal(np.isinf(actual), infinite)
+    counts = ~infinite & (expected > (1e-4 if dtype == np.float64 else 1e-12))
+    error = np.abs(actual[counts] - expected[counts]) / expected[counts]
+    assert not counts.any() or error.max() <= RELATIVE[dtype == np.float64]
+
+
 @ISA
 @DTYPE
 @pytest.mark.parametrize("n", [2, 3, 4, 10, 33, 100])

@@ -2,9 +2,10 @@
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
  * The first sweep takes both rows' sums and their maxima, and KL(p||q) of rows that are near
- * (near_logits.h) or unlike (kl_logits.h); the second, over the rows in cache, adds up each class's
- * terms where more is asked for, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h has
- * them:
+ * (near_logits.h) or unlike (kl_logits.h), of those KL(q||p) too; a second, over the rows in cache,
+ * takes what else is asked for of unlike rows (unlike_logits.h).  What is not had by then, the
+ * third adds up by each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h
+ * has them:
  *     KL(p||q)    as kl_logits.h
  *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
  *     JS          as js_logits.h
@@ -13,13 +14,13 @@
  * is taken out of the divergences at the end, and of the offset.
  *
  * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
- * a third sweep does what the second did, from the offset that is right. */
+ * a fourth sweep does what the third did, from the offset that is right. */
 
 /* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 5 are x's of expsum.h, and
  * y's, which stand beside no row, the next five. */
 enum {
     K(COMPARE_Q) = K(APART) + 1,
-    K(BEST_P) = K(COMPARE_Q) + K(WEIGHTED) + 1,
+    K(BEST_P) = K(COMPARE_Q) + K(APART) + 1,
     K(BEST_Q),
     K(ENTROPY_P),
     K(ENTROPY_Q),
@@ -30,11 +31,12 @@ enum {
     K(AGREEMENT),
     K(COMPARE_DRIFT),
     /* In places that are free by then: */
+    K(KNOWN_REVERSE_KL) = K(COMPARE_Q) + K(APART),
     K(KNOWN_KL) = K(NEAR_TERMS),
-    K(AGAIN) = K(NEAR_DRIFT) /* whether there is a third sweep */
+    K(AGAIN) = K(NEAR_DRIFT) /* whether there is a fourth sweep */
 };
 _Static_assert(FIELD(COMPARE_DRIFT) < FIELD(NEAR_TERMS), "what near_logits.h leaves stays");
-_Static_assert(FIELD(Q_REF) < FIELD(BEST_P), "and behind what relates them");
+_Static_assert(FIELD(Q_REF) < FIELD(KNOWN_REVERSE_KL), "and behind what relates them");
 
 enum {
     K(COMPARE_TARGET) = 2,
@@ -46,26 +48,33 @@ enum {
     K(COMPARE_INTEGERS)
 };
 
-/* Of the total variation, what the drift may be without a third sweep. */
+/* Of the total variation, what the drift may be without a fourth sweep. */
 #define DRIFT_SHOWN (KLCE_REAL_IS_F64 ? 0x1p-45 : 0x1p-22)
 
-/* Whether a sum is asked for beside that of KL(p||q). */
-KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
+/* Whether KL(q||p) is asked for. */
+KLCE_INLINE int K(needs_reverse_kl)(int64_t want)
 {
-    return WANTS(want, compare_reverse_kl_divergence) ||
-           WANTS(want, compare_reverse_cross_entropy) || WANTS(want, compare_js_divergence) ||
-           WANTS(want, compare_total_variation) || WANTS(want, compare_expected_agreement);
+    return WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy);
 }
 
-/* Whether KL(p||q) is asked for, or the drift, which comes with it; and nothing else that takes the
- * second sweep. */
+/* Whether what no first sweep has is. */
+KLCE_INLINE int K(needs_more_than_kl)(int64_t want)
+{
+    return WANTS(want, compare_js_divergence) || WANTS(want, compare_total_variation) ||
+           WANTS(want, compare_expected_agreement);
+}
+
+/* Whether KL(p||q) is asked for, or the drift, which comes with it. */
+KLCE_INLINE int K(needs_kl)(int64_t want)
+{
+    return WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change) ||
+           WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy);
+}
+
+/* Whether nothing else is that takes another sweep of near rows. */
 KLCE_INLINE int K(needs_kl_alone)(int64_t want)
 {
-    int needs_drift =
-        WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change);
-    return (needs_drift || WANTS(want, compare_kl_divergence) ||
-            WANTS(want, compare_cross_entropy)) &&
-           !K(needs_more_than_kl)(want);
+    return K(needs_kl)(want) && !K(needs_reverse_kl)(want) && !K(needs_more_than_kl)(want);
 }
 
 static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -74,26 +83,23 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
-    int one_sweep = K(needs_kl_alone)(want) && call->n > FEW;
-    int unlike = one_sweep && K(seem_unlike)(c, p, q);
+    int long_row = call->n > FEW, unlike = long_row && K(seem_unlike)(c, p, q);
     state[FIELD(BEST_P)] = state[FIELD(BEST_Q)] = (double)low;
-    state[FIELD(APART)] = NAN;
-    if (one_sweep && !unlike &&
+    state[FIELD(APART)] = state[FIELD(COMPARE_Q) + FIELD(APART)] = NAN;
+    if (long_row && !unlike && K(needs_kl_alone)(want) &&
         K(sum_exp_and_weighted_near)(c, p + low, q + low, high - low, state, K(COMPARE_Q)))
         return;
     state[FIELD(NEAR_TERMS)] = NAN;
-    if (unlike) {
-        K(sum_exp_and_weighted)(c, q + low, high - low, state + FIELD(COMPARE_Q));
-        K(sum_exp_weighted_and_apart)(c, p + low, q + low, high - low, state); /* q is in cache */
-        return;
-    }
-    for (int side = 0; side < 2; side++) {
-        const elem *x = (side ? q : p) + low;
+    for (int side = 0; side < 2; side++) { /* the second time, both are in cache */
+        const elem *x = (side ? q : p) + low, *y = (side ? p : q) + low;
         double *own = state + side * FIELD(COMPARE_Q);
+        int apart = unlike && (side ? K(needs_reverse_kl)(want) : K(needs_kl)(want));
         int weighs =
             side ? WANTS(want, compare_entropy_q) || WANTS(want, compare_reverse_cross_entropy)
                  : WANTS(want, compare_entropy_p) || WANTS(want, compare_cross_entropy);
-        if (weighs) {
+        if (apart) {
+            K(sum_exp_weighted_and_apart)(c, x, y, high - low, own);
+        } else if (weighs) {
             K(sum_exp_and_weighted)(c, x, high - low, own);
         } else {
             K(sum_exp)(c, x, high - low, own);
@@ -111,11 +117,11 @@ static void K(compare_merge)(const klce_call *call, double *into, const double *
     K(argmax_join)(into, from, K(BEST_P));
     K(argmax_join)(into_q, from_q, K(BEST_Q) - K(COMPARE_Q));
     K(apart_join)(c, into, from, 1);
-    K(expsum_join)(c, into_q, from_q, 1);
+    K(apart_join)(c, into_q, from_q, 1);
 }
 
-/* The entropies, what logit_pairs.h relates the rows by, and KL where the first sweep has it
- * (KNOWN_KL; else nan). */
+/* The entropies, what logit_pairs.h relates the rows by, and both KL where the first sweep has them
+ * (KNOWN_KL, KNOWN_REVERSE_KL; else nan). */
 static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_t count,
                                             double *state)
 {
@@ -125,18 +131,20 @@ static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
         v_f64 near = K(near_kl)(c, state, i), drift = K(near_drift)(c, state, i);
-        v_f64 mean = K(mean_apart)(c, state, i);
+        v_f64 mean = K(mean_apart)(c, state, i), reverse = K(mean_apart)(c, other, i);
         m_f64 is_near = eq_f64(near, near);
         K(relate_logits)(c, state, other, i);
-        v_f64 plain = K(plain_kl)(c, state, mean, i);
+        v_f64 offset_high = K(state)(state, K(OFFSET), i);
+        v_f64 offset_low = K(state)(state, K(OFFSET_LOW), i);
+        v_f64 plain = K(plain_kl)(c, mean, offset_high, offset_low);
         store_f64(state + FIELD(KNOWN_KL) + i, select_f64(is_near, near, plain));
+        store_f64(state + FIELD(KNOWN_REVERSE_KL) + i,
+                  K(plain_kl)(c, reverse, -offset_high, -offset_low));
         /* The guess and the drift hold more digits than the rows' sums. */
         twofold offset =
             two_sum(K(state)(state, K(NEAR_GUESS), i), set_f64(c->t) * log1p_f64(drift));
-        v_f64 high = select_f64(is_near, offset.high, K(state)(state, K(OFFSET), i));
-        v_f64 low = select_f64(is_near, offset.low, K(state)(state, K(OFFSET_LOW), i));
-        store_f64(state + FIELD(OFFSET) + i, high);
-        store_f64(state + FIELD(OFFSET_LOW) + i, low);
+        store_f64(state + FIELD(OFFSET) + i, select_f64(is_near, offset.high, offset_high));
+        store_f64(state + FIELD(OFFSET_LOW) + i, select_f64(is_near, offset.low, offset_low));
     }
 }
 
@@ -153,9 +161,47 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
             state[FIELD(BEST_Q) + i] = (double)best_q;
         }
     K(compare_relate)(K(context)(call), count, state);
+    K(find_unlike)(call, row, count, state);
 }
 
-/* The sums of the second sweep, in the order of their fields. */
+/* Of unlike rows; of all, sets to 0 what the next sweep may leave as it is. */
+static void K(compare_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                    ptrdiff_t high, double *state)
+{
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    const int wanted[K(UNLIKE_SUMS)] = {WANTS(want, compare_js_divergence),
+                                        WANTS(want, compare_total_variation),
+                                        WANTS(want, compare_expected_agreement)};
+    double sums[K(UNLIKE_SUMS)] = {0};
+    if (state[FIELD(UNLIKE)] != 0 && K(needs_more_than_kl)(want))
+        K(sum_unlike)(call, row, low, high, state, wanted, sums);
+    for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
+        state[k * KLCE_TILE] = 0;
+    state[FIELD(JS)] = sums[0];
+    state[FIELD(VARIATION)] = sums[1];
+    state[FIELD(AGREEMENT)] = sums[2];
+}
+
+/* Whether a row has all that is wanted by now: then UNLIKE stays, or is set. */
+static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    int more = K(needs_more_than_kl)(want), js = WANTS(want, compare_js_divergence);
+    double scale[KLCE_TILE], *unlike = state + FIELD(UNLIKE);
+    (void)row;
+    EACH_STATE(i, count)
+    store_f64(scale + i, K(of_probabilities)(K(context)(call), state, i) * set_f64(0.5));
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double least = js ? UNLIKE_JS : UNLIKE_VARIATION;
+        double size = state[(js ? FIELD(JS) : FIELD(VARIATION)) + i] * scale[i];
+        int lacks = more && (unlike[i] == 0 || !(size >= least));
+        lacks |= K(needs_kl)(want) && isnan(state[FIELD(KNOWN_KL) + i]);
+        lacks |= K(needs_reverse_kl)(want) && isnan(state[FIELD(KNOWN_REVERSE_KL) + i]);
+        unlike[i] = !lacks;
+    }
+}
+
+/* The sums of the third sweep, in the order of their fields. */
 enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 
 /* Of a class whose parts are known. */
@@ -240,20 +286,25 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
                              double *state)
 {
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
-    if (K(needs_more_than_kl)(want))
-        K(sum_all_terms)(call, row, low, high, state, want);
-    else if (K(needs_kl_alone)(want) && isnan(state[FIELD(KNOWN_KL)]))
+    if (state[FIELD(UNLIKE)] != 0)
+        return;
+    if (K(needs_kl_alone)(want))
         K(sum_kl_terms)(call, row, low, high, state);
     else
-        for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
-            state[k * KLCE_TILE] = 0;
+        K(sum_all_terms)(call, row, low, high, state, want);
 }
 
-static void K(compare_add)(const klce_call *call, double *into, const double *from)
+static void K(compare_add_unlike)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
     for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
         into[k * KLCE_TILE] += from[k * KLCE_TILE];
+}
+
+static void K(compare_add)(const klce_call *call, double *into, const double *from)
+{
+    if (into[FIELD(UNLIKE)] == 0) /* else both hold what the sweep before left */
+        K(compare_add_unlike)(call, into, from);
 }
 
 /* Takes the drift out of the offset, and finds the rows whose total variation it shows in. */
@@ -286,8 +337,8 @@ static void K(compare_sweep_again)(const klce_call *call, ptrdiff_t row, ptrdiff
 
 static void K(compare_add_again)(const klce_call *call, double *into, const double *from)
 {
-    if (into[FIELD(AGAIN)] != 0) /* else both hold what the second sweep left */
-        K(compare_add)(call, into, from);
+    if (into[FIELD(AGAIN)] != 0) /* likewise */
+        K(compare_add_unlike)(call, into, from);
 }
 
 /* How many classes are in the top of both rows. */
@@ -377,6 +428,8 @@ static KLCE_NOINLINE void K(put_comparisons)(const klce_call *call, ptrdiff_t ro
         /* sum q log(q/p) over a mass of 1 + s, and p of 1. */
         v_f64 reverse = K(state)(state, K(REVERSE_KL), i) * scale / (one + s);
         reverse = reverse - log1p_gap_f64(-s / (one + s));
+        v_f64 known_reverse = K(state)(state, K(KNOWN_REVERSE_KL), i);
+        reverse = select_f64(eq_f64(known_reverse, known_reverse), known_reverse, reverse);
         v_f64 js = K(state)(state, K(JS), i) * scale * set_f64(0.5) - s * s * set_f64(0.125);
         v_f64 variation = K(state)(state, K(VARIATION), i) * scale * set_f64(0.5);
         v_f64 agreement = K(state)(state, K(AGREEMENT), i) * scale * at_reference;
@@ -488,15 +541,15 @@ static void K(compare_few)(const klce_call *call, ptrdiff_t row)
         K(argmax_few)(&x, call->n, state, state + FIELD(BEST_P));
         K(argmax_few)(&y, call->n, other, state + FIELD(BEST_Q));
     }
-    for (int i = 0; i < KLCE_TILE; i++)
-        state[FIELD(APART) + i] = state[FIELD(NEAR_TERMS) + i] = NAN; /* no sweep for those */
+    for (int i = 0; i < KLCE_TILE; i++) /* no sweep for those */
+        state[FIELD(APART) + i] = other[FIELD(APART) + i] = state[FIELD(NEAR_TERMS) + i] = NAN;
     if (WANTS(want, compare_top_overlap))
         K(overlap_few)(call, row, &x, &y, state, overlaps);
     K(compare_relate)(K(context)(call), KLCE_TILE, state);
-    if (K(needs_more_than_kl)(want))
-        K(sum_all_terms_few)(call, &x, &y, state, want);
-    else if (K(needs_kl_alone)(want))
+    if (K(needs_kl_alone)(want))
         K(sum_kl_terms_few)(call, &x, &y, state);
+    else if (K(needs_reverse_kl)(want) || K(needs_more_than_kl)(want))
+        K(sum_all_terms_few)(call, &x, &y, state, want);
     K(compare_settle)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         any_again |= state[FIELD(AGAIN) + i] != 0;
@@ -520,6 +573,7 @@ static void K(compare_prepare)(klce_call *call)
 static const klce_kernel K(compare_kernel) = {
     .prepare = K(compare_prepare),
     .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
+             {K(compare_sweep_unlike), SHARED(compare_add_unlike), SHARED(compare_look)},
              {K(compare_sweep), SHARED(compare_add), SHARED(compare_settle)},
              {K(compare_sweep_again), SHARED(compare_add_again), K(compare_finish)}},
     .few = TILE_OF(compare_few),

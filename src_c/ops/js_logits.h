@@ -113,19 +113,59 @@ KLCE_INLINE int K(js_logits_plain)(const klce_call *call)
 static void K(js_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                 double *state)
 {
-    if (K(js_logits_plain)(call))
+    if (K(js_logits_plain)(call)) {
         K(logits_relate)(call, row, count, state);
-    else
+        K(find_unlike)(call, row, count, state);
+    } else {
         K(js_logits_logits_sides)(call, row, count, state);
+        for (ptrdiff_t i = 0; i < count; i++)
+            state[FIELD(UNLIKE) + i] = 0;
+    }
 }
 
+/* Of rows that seem unlike. */
+static void K(js_logits_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                      ptrdiff_t high, double *state)
+{
+    static const int wanted[K(UNLIKE_SUMS)] = {1};
+    double sums[K(UNLIKE_SUMS)] = {0};
+    if (state[FIELD(UNLIKE)] != 0)
+        K(sum_unlike)(call, row, low, high, state, wanted, sums);
+    state[FIELD(TERMS)] = sums[0];
+    state[FIELD(DRIFT)] = 0;
+}
+
+static void K(js_logits_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    double js[KLCE_TILE];
+    (void)row;
+    if (!K(js_logits_plain)(call))
+        return;
+    EACH_STATE(i, count)
+    {
+        v_f64 scale = K(of_probabilities)(K(context)(call), state, i);
+        store_f64(js + i, K(state)(state, K(TERMS), i) * scale * set_f64(0.5));
+    }
+    for (ptrdiff_t i = 0; i < count; i++)
+        state[FIELD(UNLIKE) + i] = state[FIELD(UNLIKE) + i] != 0 && js[i] >= UNLIKE_JS;
+}
+
+/* Of all others. */
 static void K(js_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                double *state)
 {
+    if (state[FIELD(UNLIKE)] != 0)
+        return;
     if (K(js_logits_plain)(call))
         K(logits_second)(call, K(js_logits_term), row, low, high, state);
     else
         K(js_logits_logits_sweep)(call, row, low, high, state);
+}
+
+static void K(js_logits_add)(const klce_call *call, double *into, const double *from)
+{
+    if (into[FIELD(UNLIKE)] == 0) /* else both hold what the sweep before left */
+        K(divergence_add)(call, into, from);
 }
 
 static void K(js_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
@@ -154,9 +194,9 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
 
 static const klce_kernel K(js_logits_logits_kernel) = {
     .prepare = K(pairs_prepare),
-    .pass = {{K(js_logits_logits_normalizers), SHARED(js_logits_logits_merge),
-              SHARED(js_logits_relate)},
-             {K(js_logits_sweep), SHARED(divergence_add), SHARED(js_logits_finish)}},
+    .pass = {{K(js_logits_logits_normalizers), SHARED(js_logits_logits_merge), K(js_logits_relate)},
+             {K(js_logits_sweep_unlike), SHARED(divergence_add), SHARED(js_logits_look)},
+             {K(js_logits_sweep), SHARED(js_logits_add), SHARED(js_logits_finish)}},
     .few = TILE_OF(js_logits_few),
 };
 

@@ -80,10 +80,9 @@ KLCE_INLINE v_f64 K(mean_apart)(const K(expsum_context) *c, const double *state,
 }
 
 /* KL from that, once they are; nan where its size, bounded as said above, leaves it few digits. */
-KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, const double *state, v_f64 mean, int i)
+KLCE_INLINE v_f64 K(plain_kl)(const K(expsum_context) *c, v_f64 mean, v_f64 offset, v_f64 low)
 {
-    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), offset = K(state)(state, K(OFFSET), i);
-    v_f64 kl = ((mean + offset) + K(state)(state, K(OFFSET_LOW), i)) * inverse;
+    v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), kl = ((mean + offset) + low) * inverse;
     return K(with_digits)(kl, kl + (one + max_f64(offset, -offset) * inverse));
 }
 
@@ -118,7 +117,8 @@ static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
         v_f64 mean = K(mean_apart)(c, state, i);
         v_f64 of_few = K(plain_kl_of_few)(c, state, i), near = K(near_kl)(c, state, i);
         K(relate_logits)(c, state, state + FIELD(KL_Q), i);
-        v_f64 plain = K(plain_kl)(c, state, mean, i);
+        v_f64 plain =
+            K(plain_kl)(c, mean, K(state)(state, K(OFFSET), i), K(state)(state, K(OFFSET_LOW), i));
         plain = select_f64(eq_f64(near, near), near, plain);
         store_f64(state + FIELD(PLAIN_KL) + i, call->n <= FEW ? of_few : plain);
     }

@@ -18,7 +18,7 @@
  */
 
 /* Fields, behind all that later sweeps write; TERMS is nan where KL is not to be had so. */
-enum { K(NEAR_TERMS) = 21, K(NEAR_DRIFT), K(NEAR_GUESS) };
+enum { K(NEAR_TERMS) = 22, K(NEAR_DRIFT), K(NEAR_GUESS) };
 LAST_FIELD(NEAR_GUESS);
 _Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind logit_pairs.h's");
 
@@ -314,26 +314,6 @@ static KLCE_NOINLINE int K(sum_exp_and_weighted_near)(const K(expsum_context) *c
                                                       int q)
 {
     return K(sum_near)(c, x, y, n, 1, state, q);
-}
-
-/* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
- * is a third of a nat, ranges over 3 or more in 64 of them.  A guess: if it is wrong, a sum was for
- * nothing, or a sweep. */
-KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const elem *y)
-{
-    K(v) x_group[VECTORS], y_group[VECTORS];
-    K(v) most = K(set)((real)-INFINITY), least = K(set)((real)INFINITY);
-    for (int j = 0; j < 64; j += LANES) {
-        K(load_group)(x + j, LANES, 0, x_group);
-        K(load_group)(y + j, LANES, 0, y_group);
-        EACH_VECTOR(v)
-        {
-            K(v) apart = x_group[v] - y_group[v]; /* nan is passed over */
-            most = K(max)(apart, most);
-            least = K(min)(apart, least);
-        }
-    }
-    return (double)K(hmax)(most) + (double)K(hmax)(-least) > 3 * c->t;
 }
 
 /* KL of the sums of the first sweep; nan where it has not the digits, or is no number: of a y of
