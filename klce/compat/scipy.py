@@ -11,10 +11,10 @@ import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_tuple
 
 import klce
 from klce import _arrays, _validate
-from klce.compat._rows import join
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -427,8 +427,8 @@ def entropy(
     TypeError
         For complex input.
     ValueError
-        For shapes that do not broadcast, a `base` or an axis that is none, or nan that is not
-        wanted.
+        For shapes that do not broadcast, a `base` that is not positive, an axis out of bounds, or
+        nan where `nan_policy` is ``"raise"``.
 
     See Also
     --------
@@ -447,8 +447,7 @@ def entropy(
     >>> entropy([0.5, 0.5], [1.0, 0.0]).item()
     inf
     """
-    if base is not None and base <= 0:
-        raise ValueError("`base` must be a positive number or `None`.")
+    _check_base(base)
     if nan_policy not in ("propagate", "omit", "raise"):
         raise ValueError(
             f'nan_policy must be one of "propagate", "omit" and "raise", got {nan_policy!r}'
@@ -497,8 +496,8 @@ def jensenshannon(
     Raises
     ------
     TypeError, ValueError
-        For complex input, an axis out of bounds, a `base` that is none, or shapes that do not
-        broadcast.
+        For complex input, an axis out of bounds, a `base` that is not positive, or shapes that do
+        not broadcast.
 
     See Also
     --------
@@ -510,6 +509,7 @@ def jensenshannon(
     >>> jensenshannon([1.0, 0.0], [0.0, 1.0], base=2).item()
     1.0
     """
+    _check_base(base)
     # Integers are float64 before the dtypes meet, as SciPy's quotients are.
     arrays = [_common({name: each})[0] for name, each in (("p", p), ("q", q))]
     divergence = _over_distributions(
@@ -518,9 +518,24 @@ def jensenshannon(
     return np.sqrt(divergence)
 
 
+def _check_base(base: float | None) -> None:
+    if base is not None and base <= 0:
+        raise ValueError("`base` must be a positive number or `None`.")
+
+
 def _js_terms(p: Array, q: Array) -> Any:
     middle = (p + q) / 2
     return (klce.rel_entr(p, middle) + klce.rel_entr(q, middle)) / 2
+
+
+def _joined(x: Array, axis: int | tuple[int, ...]) -> tuple[Array, tuple[int, ...]]:
+    """Return `x` with the named axes last and joined to one, and which they were."""
+    axes = normalize_axis_tuple(axis, x.ndim)
+    if axes == (x.ndim - 1,):
+        return x, axes
+    moved = np.moveaxis(x, axes, range(-len(axes), 0))
+    kept = moved.shape[: x.ndim - len(axes)]
+    return moved.reshape(*kept, math.prod(moved.shape[len(kept) :])), axes
 
 
 def _over_distributions(
@@ -549,9 +564,9 @@ def _over_distributions(
         where = ~np.logical_or.reduce([np.broadcast_to(m, arrays[0].shape) for m in ignored])
     if axis is not None:
         shape = arrays[0].shape
-        joined = [join(array, axis) for array in arrays]
+        joined = [_joined(array, axis) for array in arrays]
         arrays, axes = [array for array, _ in joined], joined[0][1]
-        where = where if where is None else join(where, axis)[0]
+        where = where if where is None else _joined(where, axis)[0]
     result = np.asarray(measure(*arrays, where=where))
     result = _by_terms_where_nan(result, terms, where, arrays)
     if base is not None:

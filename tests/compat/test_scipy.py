@@ -321,8 +321,11 @@ def test_measures_of_float16_are_those_of_its_numbers():
 def test_base():
     assert ours.entropy([1, 1], base=2) == 1.0
     assert ours.jensenshannon([1.0, 0.0], [0.0, 1.0], 2) == 1.0
-    with pytest.raises(ValueError, match="`base` must be a positive number"):
-        ours.entropy([1, 1], base=-2)
+    for wrong in (0, -2):
+        with pytest.raises(ValueError, match="`base` must be a positive number"):
+            ours.entropy([1, 1], base=wrong)
+        with pytest.raises(ValueError, match="`base` must be a positive number"):
+            ours.jensenshannon([1.0, 0.0], [0.0, 1.0], wrong)
 
 
 def test_jensenshannon_against_the_definition():

@@ -77,6 +77,14 @@ def test_probabilities_are_clipped(dtype):
     assert_allclose(result, (-math.log(eps) + 2 * one) / 3, rtol=1e-6)
 
 
+def test_integers_and_text_are_numbers():
+    """Probabilities of 0 and 1 as integers, and weights as NumPy reads them."""
+    certain = [[1, 0], [0, 1]]
+    assert log_loss([0, 1], certain) == log_loss([0, 1], np.array(certain, float)) > 0
+    weighted = log_loss([0, 1], [0.25, 0.5], sample_weight=["1", "3"])
+    assert weighted == log_loss([0, 1], [0.25, 0.5], sample_weight=[1.0, 3.0])
+
+
 def test_d2():
     frequencies = np.full(PROBA.shape, 0.2)
     expected = 1 - log_loss(TARGET, PROBA) / log_loss(TARGET, frequencies)
@@ -182,6 +190,7 @@ HALF = [[0.5, 0.5], [0.5, 0.5]]
         (ValueError, "Multioutput target data", ([[1, 2], [3, 4]], HALF)),
         (ValueError, "labels must not be given where", (np.eye(2), HALF, None, [0, 1])),
         (TypeError, "got bytes", ([b"a", b"b"], HALF)),
+        (ValueError, "y_true must have one or two dimensions", (np.zeros((2, 1, 1)), HALF)),
         (ValueError, "at least one row", ([], [])),
         (ValueError, "1D array or scalar, got 2D", ([0, 1], HALF, [[1.0], [1.0]])),
         (TypeError, "got the scalar", (np.float64(1.0), HALF)),
