@@ -263,6 +263,26 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"^axis 3 is out of bounds for x of 3 dimensions"):
             klce.softmax(self.X, axis=3)
 
+    def test_several_axes(self):
+        for axis in (None, (0, 2)):
+            with pytest.raises(TypeError, match=r"^axis must be an integer, got "):
+                klce.logsumexp(self.X, axis)
+
+    @pytest.mark.parametrize("name", ["score", "compare", "compare_top_k"])
+    def test_functions_of_arrays_in_memory(self, name):
+        first = {
+            "score": (self.X,),
+            "compare": (X, self.X),
+            "compare_top_k": (
+                np.zeros((*X.shape[:-1], 1), int),
+                np.zeros((*X.shape[:-1], 1)),
+                self.X,
+            ),
+        }[name]
+        message = r"^(logits|q) must be an array in memory, got a lazy Array$"
+        with pytest.raises(TypeError, match=message):
+            getattr(klce, name)(*first)
+
     def test_lazy_data_under_names(self):
         named = xr.DataArray(self.X)
         with pytest.raises(

@@ -59,10 +59,13 @@ def refuses(error, message, name, *changed, **kwargs):
 
 
 @EACH
-@pytest.mark.parametrize("dtype", ["complex64", "longdouble", "U3", "S2", "datetime64[s]", "O"])
+@pytest.mark.parametrize(
+    "dtype",
+    ["complex64", "longdouble", "U3", "S2", "datetime64[s]", "O", "int4", "float6_e2m3fn"],
+)
 def test_dtypes(name, dtype):
     argument = CALLS[name][1]
-    wrong = np.ones((2, 3)).astype(dtype)
+    wrong = np.ones((2, 3)).astype(getattr(ml_dtypes, dtype, dtype))
     got = re.escape(str(wrong.dtype))
     refuses(
         TypeError, rf"^{argument} must be float16, bfloat16, .* or bool, got {got}$", name, wrong
