@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FLOAT16 = np.dtype(np.float16)
 FLOAT32 = np.dtype(np.float32)
 FLOAT64 = np.dtype(np.float64)
-#: In native byte order: another is unequal.
+#: In native byte order; a dtype of the other order is not in here, since it compares unequal.
 NATIVE: frozenset[DType] = frozenset({FLOAT16, FLOAT32, FLOAT64})
 
 #: DLPack's device types whose memory the CPU reads: its own, and what CUDA and ROCm pin in it.

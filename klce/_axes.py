@@ -1,4 +1,4 @@
-"""Several axes of classes as one: a view where strides allow, else copies of blocks of rows."""
+"""Several axes of classes as one: a view where strides allow it, else copies of blocks of rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from klce._typing import Array, Axes, DType, Mask
 
 
-# Elements of a block: its copy stays in cache.
+# Elements of a block, whose copy stays in cache.
 BLOCK = 1 << 16
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from klce._typing import Array, Axes, DType
 
 
-#: Bytes of an operand once converted, about: a block is some rows, or one that is longer.
+#: About how many bytes of an operand are converted at a time: some rows, or one that is longer.
 BLOCK_BYTES = 1 << 22
 
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 da: Any = importlib.import_module("dask.array")  # whose functions have no types
 
-#: What a function gives: a number for each row, a row for each, an element for each, or likewise
-#: but of the dtype of a number for a row.
+#: What a function gives: "rows", a number for each row; "map", a row for each row, in the dtype of
+#: maps; "elements", a number for each element, likewise; "losses", the same in the dtype of "rows".
 Result = Literal["rows", "map", "elements", "losses"]
 
 #: Operands that are taken in the dtype of the first.

@@ -1,7 +1,7 @@
-"""What stands before the public functions: plain calls, which have nothing to validate, and Dask.
+"""What wraps the public functions: a short way for plain calls, and the one of Dask arrays.
 
-A call of a small array costs what Python does around the kernel.  So one whose options are the
-defaults, on arrays that the kernel takes as they are, goes to it at once.
+On a small array, a call costs what Python does around the kernel.  So a plain call, whose options
+are the defaults and whose arrays the kernel takes as they are, goes to the kernel at once.
 """
 
 from __future__ import annotations

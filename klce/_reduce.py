@@ -26,9 +26,9 @@ def unit(base: float | None) -> float:
 
 
 class Sums:
-    """Stands as ``reduction=`` for the two sums of a part of the rows, in float64.
+    """As ``reduction=``, asks for two numbers of a part of the rows, in float64.
 
-    That of the values, in nats, and what their mean divides it by.
+    They are the sum of the values, in nats, and what their mean divides it by.
     """
 
 

@@ -17,7 +17,7 @@ __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
 _IGNORED = -100
 
-#: Elements of binary cross-entropy that are taken at a time, where they are but summed.
+#: How many elements binary cross-entropy computes at a time where it returns only a sum or mean.
 _BLOCK = 1 << 18
 
 # Of each form: the kernel of an index alone, of an index and weights, and of every option.
@@ -317,7 +317,7 @@ def cross_entropy(
     See Also
     --------
     nll_loss : the same from log-probabilities, against class indices.
-    binary_cross_entropy : a yes or no for each element.
+    binary_cross_entropy : a yes or a no for each element.
     kl_divergence : cross-entropy less the entropy of the target.
 
     Notes
@@ -442,7 +442,7 @@ def binary_cross_entropy(
     reduction: str = "mean",
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Binary cross-entropy, elementwise: the predicted chance of a yes against what came.
+    r"""Binary cross-entropy, element by element: predicted probabilities of a yes against outcomes.
 
     Parameters
     ----------
@@ -484,7 +484,7 @@ def binary_cross_entropy(
     -----
     .. math:: -w \bigl( v\, y \log q + (1 - y) \log(1 - q) \bigr)
 
-    Without factors it is the logarithmic score of Good, "Rational decisions", 1952.
+    Without weights it is the logarithmic score of Good, "Rational decisions", 1952.
 
     With logits, :math:`-\log q = \max(-x, 0) + \log(1 + e^{-|x|})` and
     :math:`-\log(1 - q) = \max(x, 0) + \log(1 + e^{-|x|})`: neither cancels, so a confident logit
@@ -521,7 +521,7 @@ def binary_cross_entropy(
     out = _validate.output(out, shape if how == "none" else (), dtype)
     if how == "none":
         return _call.called(_BINARY[form], *operands, dtype=dtype, out=out)
-    # The losses stand for no longer than it takes to add them up.
+    # Block by block: the losses are kept only until they are added up.
     sums = [
         _reduce.total(
             _call.called(_BINARY[form], *(x[block] if x.ndim else x for x in operands), dtype=dtype)

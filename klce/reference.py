@@ -1,4 +1,4 @@
-"""The specification of every klce function, in readable NumPy, and the oracle of its tests.
+"""The specification of what klce computes, in readable NumPy, and the oracle of its tests.
 
 The first part holds one function per kernel: it works on the last axis of an array and returns
 float64 (``KERNELS`` maps kernel names to them). The second part holds the public functions, which
@@ -147,14 +147,14 @@ _JS = 1 / np.array([k * (2 * k - 1) for k in range(1, 31)], np.longdouble)
 
 
 def _minus_log1p(u: Array) -> Array:
-    """Without cancellation u - log1p(u): t*u - 2*(t^3/3 + t^5/5 + ...) with t = u/(2 + u)."""
+    """Give u - log1p(u) without cancellation: t*u - 2*(t^3/3 + t^5/5 + ...) with t = u/(2 + u)."""
     near = np.abs(u) < 0.5
     t = u / (2 + u)
     return np.where(near, t * (u - t * t * _series(t * t, near, _LOG1P)), u - np.log1p(u))
 
 
 def _expm1_minus(d: Array) -> Array:
-    """Without cancellation expm1(d) - d: the series d^2/2! + d^3/3! + ... where abs(d) < 1."""
+    """Give expm1(d) - d without cancellation: the series d^2/2! + d^3/3! + ... where abs(d) < 1."""
     near = np.abs(d) < 1
     return np.where(near, d * d * _series(d, near, _EXPM1), np.expm1(d) - d)
 

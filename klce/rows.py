@@ -1,4 +1,4 @@
-"""Statistics of rows: everything that scoring or comparing models asks of a row, from one read."""
+"""Statistics of rows: all that scoring or comparing models needs of a row, from one read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["RowTable", "compare", "compare_top_k", "score"]
 
 
-#: What is told without ``want=``: of every row, and of rows with a target.
+#: The statistics without ``want=``: of every row, and of rows with a target.
 _SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
 _SCORE_OF_TARGET = ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
 _COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax")
@@ -103,7 +103,7 @@ class RowTable(Mapping[str, "Array"]):
         return arrow.table(arrays)
 
     def to_pandas(self) -> Any:
-        """Return a ``pandas.DataFrame``: rows in C order, of several values a row a column each.
+        """Return a ``pandas.DataFrame``: rows in C order, several values a row as a column each.
 
         Such columns are named ``top_ids_0``, ``top_ids_1`` and so on.
 
@@ -163,10 +163,10 @@ def score(
         ``entropy`` and ``argmax``, and with a target ``nll``, ``target_log_prob``,
         ``target_prob``, ``rank`` and ``greedy_match`` too.
     top_k : int, default 0
-        How many of the largest classes to tell, as ``top_ids`` and ``top_log_probs``: up to the
+        How many of the largest classes to give, as ``top_ids`` and ``top_log_probs``: at most the
         number of classes, and 1024.
     candidates : array_like of int, optional
-        Classes whose log-probabilities to tell, as ``candidate_log_probs``: one-dimensional, for
+        Classes whose log-probabilities to give, as ``candidate_log_probs``: one-dimensional, for
         all rows, or of the rows' shape and one axis more, the last.
     form : {"logits", "log_probs", "probs"}
         What `logits` holds.  Log-probabilities and probabilities are distributions up to scale.
@@ -190,7 +190,7 @@ def score(
         ``max_log_prob``
             :math:`\max_i \log p_i`.
         ``margin``
-            What the largest log-probability is ahead of the second: 0 for a tie, +inf for a row
+            How far the largest log-probability is ahead of the second: 0 for a tie, +inf for a row
             whose second is impossible.
         ``logsumexp``
             :math:`\log \sum_i e^{x_i/T}`.
@@ -291,8 +291,8 @@ def compare(
         The statistics to compute, see below; nothing else is.  Without it ``kl_divergence``,
         ``entropy_p``, ``entropy_q`` and ``same_argmax``, and with a target both changes.
     top_k : int, default 0
-        How many of the largest classes to hold against each other, as ``top_overlap``: up to the
-        number of classes, and 1024.
+        How many of the largest classes of each to compare, as ``top_overlap``: at most the number
+        of classes, and 1024.
     form : {"logits", "log_probs", "probs"}
         What `p` and `q` hold.  Log-probabilities and probabilities are distributions up to scale.
     temperature : float, default 1.0
@@ -326,7 +326,7 @@ def compare(
         ``same_argmax``
             Whether both have the first maximum at the same class (bool).
         ``top_overlap``
-            How many classes are in the `top_k` of both; of equal ones the lower index comes first.
+            How many classes are in the top k of both; of equal ones the lower index comes first.
 
         Numbers are float64 where p or q is float64, an integer or bool, else float32; the overlap
         is int64.
@@ -402,7 +402,8 @@ def compare_top_k(
     Returns
     -------
     RowTable
-        ``kl_divergence`` is KL(p || q) in nats, all classes that p does not tell taken as one:
+        ``kl_divergence`` is KL(p || q) in nats, with all classes that `p_ids` does not name taken
+        as one:
 
         .. math:: \sum_{i \in K} p_i \log \frac{p_i}{q_i} + p_* \log \frac{p_*}{q_*}
 

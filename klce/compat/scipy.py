@@ -40,8 +40,8 @@ _silent = np.errstate(all="ignore")
 def _common(arrays: dict[str, Any], *, least: Any = None) -> list[Array]:
     """Return arrays, given by name, in the floating dtype that holds all of them.
 
-    Python's numbers take the dtype of the arrays beside them, as in NumPy.  ``least`` is one more
-    dtype to hold.
+    Python's numbers take the dtype of the arrays beside them, as in NumPy.  `least` is one more
+    dtype that has to fit in.
     """
     for name, array in arrays.items():
         _arrays.floats(array, name)  # refuses what is not real
