@@ -99,7 +99,7 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
 }
 
 # The numerics contract's bounds for (float32, float64), in ULP of each output; 4 if not named here.
-ULP: dict[str, list[tuple[int, int]]] = {
+ULP: dict[str, list[tuple[Any, Any]]] = {
     "logsumexp": [(2, 4)],
     "logsumexp_scaled": [(2, 4), (0, 0)],
     "softmax": [(2, 4)],
@@ -124,6 +124,8 @@ ULP: dict[str, list[tuple[int, int]]] = {
 }
 # How many values a row the outputs S and L have.
 EXTENTS = {"score": (8, 3, 3, 4, 4), "compare": (11, 2)}
+# What numbers stand for in the first golden data of score.
+FORMER = ("nll", "entropy", "logsumexp", "argmax")
 # Divergences are bounded relatively: float32 (in which 16-bit elements are computed), float64.
 RELATIVE = (1e-6, 1e-13)
 
@@ -268,7 +270,7 @@ def outputs_of(kernel: str, args: tuple[Any, ...], axes: Any = None) -> tuple[Ar
 def by_output(kernel: str, result: Any) -> Any:
     """Return what golden data call the outputs of a kernel by: of score and compare, statistics.
 
-    The first data of score have numbers for four of them.
+    The first data of score have numbers for four of them, FORMER.
     """
     if kernel not in EXTENTS:
         return result
@@ -276,8 +278,22 @@ def by_output(kernel: str, result: Any) -> Any:
     for letter, columns in zip("SL", result[:2], strict=True):
         names = [k for k, own in _ufuncs.STATISTICS[kernel].items() if own == letter]
         found |= zip(names, np.moveaxis(columns, -1, 0), strict=True)
-    former = ("nll", "entropy", "logsumexp", "argmax") if kernel == "score" else ()
+    former = FORMER if kernel == "score" else ()
     return found | {i: found[name] for i, name in enumerate(former)}
+
+
+def bounds_of_output(kernel: str, output: int | str | None) -> tuple[int, int]:
+    """Return the bounds, in ULP for (float32, float64), of an output as golden data call it."""
+    if kernel not in ULP:
+        return 4, 4
+    if kernel != "score":
+        return ULP[kernel][int(output or 0)]
+    name = FORMER[output] if isinstance(output, int) else output
+    numbers = [own for own, letter in _ufuncs.STATISTICS["score"].items() if letter == "S"]
+    if name not in numbers:
+        return 0, 0  # an index or a count
+    float32, float64 = ULP["score"][0]
+    return float32[numbers.index(name)], float64[numbers.index(name)]
 
 
 def specified(kernel: str, args: tuple[Any, ...]) -> tuple[Array, ...]:
