@@ -241,6 +241,11 @@ def _check_lengths(*arrays: Any) -> None:
         raise ValueError(f"Found input variables with inconsistent numbers of samples: {lengths!r}")
 
 
+def _check_real(x: Array, name: str, error: type[Exception] = ValueError) -> None:
+    if x.dtype.kind == "c":
+        raise error(f"Complex data not supported: {name} holds {x.dtype}")
+
+
 def _check_finite(x: Array, name: str) -> None:
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         what = "NaN" if np.isnan(x).any() else f"infinity or a value too large for {x.dtype!r}"
@@ -252,6 +257,7 @@ def _checked(
 ) -> tuple[Array, Array, Array | None]:
     """Return class indices (or rows of 0 and 1), probabilities with two dimensions, and weights."""
     probabilities = np.asarray(y_proba)
+    _check_real(probabilities, "y_proba", TypeError)
     if probabilities.dtype.kind != "f":
         probabilities = probabilities.astype(np.float64)
     if probabilities.ndim not in (1, 2) or not probabilities.size:
@@ -296,6 +302,7 @@ def _checked(
 
 def _weights(sample_weight: Any) -> Array:
     weights = np.asarray(sample_weight)
+    _check_real(weights, "sample_weight")
     if weights.dtype.kind not in "fiub":
         weights = weights.astype(np.float64)
     if weights.ndim != 1:
@@ -353,6 +360,7 @@ def _labels(values: Any, name: str) -> Array:
     y = np.asarray(values)
     if not y.size or y.ndim not in (1, 2):
         raise ValueError(f"{name} must have one or two dimensions, got shape {y.shape}")
+    _check_real(y, name)
     if y.dtype.kind == "S" or isinstance(y.flat[0], bytes):
         raise TypeError(f"{name} must hold strings or numbers, got bytes")
     if y.dtype == object and not isinstance(y.flat[0], str):

@@ -51,6 +51,13 @@ def _array(x: Any, name: str) -> Array:
     return _arrays.array(x, name)
 
 
+def _real(x: Any, name: str) -> Array:
+    """Return a tensor or array of real numbers, integers too, as an array."""
+    array = _array(x, name)
+    _arrays.check_dtype(array.dtype, name)
+    return array
+
+
 def _numpy_dtype(dtype: Any) -> DType:
     """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
     name = str(dtype).removeprefix("torch.")
@@ -110,7 +117,7 @@ def _mapped(
     if dtype is None:
         x = _floating(input, "input")
     else:
-        x = _array(input, "input").astype(_numpy_dtype(dtype), copy=False)
+        x = _real(input, "input").astype(_numpy_dtype(dtype), copy=False)
     if dim is None:
         dim = 0 if x.ndim in (0, 1, 3) else 1
         warnings.warn(
@@ -294,7 +301,7 @@ def logsumexp(
     >>> logsumexp(np.array([[0.0, -40.0]]), dim=(0, 1)).item()
     4.248354255291589e-18
     """
-    x = _array(input, "input")
+    x = _real(input, "input")
     if not _is_floating(x):
         x = x.astype(np.float32)
     axes = (dim,) if isinstance(dim, int) else tuple(dim)
@@ -332,7 +339,7 @@ def _weighted(
             x, target, axis=axis, weight=w, ignore_index=ignore_index, reduction=how, **options
         )
 
-    w = None if weight is None else _array(weight, "weight")
+    w = None if weight is None else _real(weight, "weight")
     if w is None or not _negative(w):
         return loss(w, how)
     parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
@@ -677,7 +684,7 @@ def _outcomes(input: Any, target: Any, weight: Any) -> tuple[Array, Array, Array
         raise ValueError(f"target must have the shape of input, {x.shape}, got {t.shape}")
     if weight is None:
         return x, t, None
-    w = _array(weight, "weight")
+    w = _real(weight, "weight")
     try:
         return x, t, np.broadcast_to(w, x.shape)
     except ValueError:

@@ -307,3 +307,18 @@ def test_errors_of_binary_losses():
             function(np.full(2, 0.5), np.zeros(3))
         with pytest.raises(ValueError, match=r"weight must have a shape that broadcasts to \(2,\)"):
             function(np.full(2, 0.5), np.zeros(2), np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda z: ours.logsumexp(z, 0),
+        lambda z: ours.softmax(z, 0, dtype=np.float32),
+        lambda z: ours.nll_loss(np.zeros((1, 2)), np.array([0]), z),
+        lambda z: ours.binary_cross_entropy(np.full(2, 0.5), np.ones(2), z),
+    ],
+    ids=["logsumexp", "softmax", "nll_loss", "binary_cross_entropy"],
+)
+def test_complex_numbers_are_refused(call):
+    with pytest.raises(TypeError, match=r"^(input|weight) must be .*, got complex128$"):
+        call(np.array([1.0, -1.0 + 1.0j]))
