@@ -79,8 +79,8 @@ class Layout:
         return max(others, key=lambda axis: self.shape[axis])
 
 
-# The small table, and the grid.  Its last but three is out of cache; 8192 rows of 1000 classes
-# stand on the last axis, the first and the middle one.
+# The small table, and the grid.  In the grid, 1024x128256 is out of cache, and 8192 rows of 1000
+# classes come with their classes on the last axis, the first and the middle one.
 SHAPES = tuple(map(Layout.parse, ("65536x10", "8192x1000", "64x128256")))
 GRID = tuple(
     map(

@@ -48,7 +48,10 @@ def test_an_unknown_instruction_set_stops_the_import(name):
 
 
 def test_an_instruction_set_that_the_machine_lacks_stops_the_import():
-    for isa in set(_ufuncs.ISAS) - set(ISAS):
+    lacking = set(_ufuncs.ISAS) - set(ISAS)
+    if not lacking:
+        pytest.skip("this machine has every instruction set")
+    for isa in lacking:
         error = imported(KLCE_ISA=isa)
         assert error == (
             "ImportError: KLCE_ISA: name must be one that this machine supports "
