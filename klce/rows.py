@@ -424,7 +424,10 @@ def compare_top_k(
     "Elements of information theory", 2006, theorem 2.7.1).
 
     A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where
-    the tails are larger.  One below 8 roundings counts as 0; beside a larger one of p, as those 8.
+    the tails are larger.  A tail below 8 roundings counts as 0.  Where only q's is that small, it
+    counts as 8 roundings in the divergence, which so stays finite.
+
+    A class that is known of p and impossible in q gives +inf; nan of p or q gives nan.
 
     Examples
     --------

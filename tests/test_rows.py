@@ -423,6 +423,62 @@ def test_compare_top_k_with_fewer_known(rng):
         assert_allclose(padded.kl_divergence[row], alone.kl_divergence, rtol=1e-13)
 
 
+def test_compare_top_k_along_an_axis(rng):
+    p, q = rows(rng, (2, 3, 7)), rows(rng, (2, 3, 7))
+    top = klce.score(p, want=(), top_k=3)
+    expected = klce.compare_top_k(top.top_ids, top.top_log_probs, q)
+    for axis in (0, 1, -3):
+        moved = np.moveaxis(q, -1, axis)
+        found = klce.compare_top_k(top.top_ids, top.top_log_probs, moved, axis=axis)
+        for name, column in expected.items():
+            assert_array_equal(found[name], column)
+
+
+def test_compare_top_k_at_a_temperature(rng):
+    p, q = rows(rng, (4, 9)), rows(rng, (4, 9))
+    top = klce.score(p, want=(), top_k=4)
+    found = klce.compare_top_k(top.top_ids, top.top_log_probs, q, temperature=2.5)
+    expected = klce.compare_top_k(top.top_ids, top.top_log_probs, q / 2.5)
+    for name, column in expected.items():
+        assert_allclose(found[name], column, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("ids", "p", "q", "divergence", "tails"),
+    [
+        # A known class that p, or q, has not.
+        ([0, 1], [0.0, 1.0], [0.5, 0.5], np.log(2), (0, 0)),
+        ([0], [0.5], [0.0, 0.5, 0.5], np.inf, (0.5, 1)),
+        # Nothing is known, and all of both is in one class.
+        ([-1], [1.0], [0.5, 0.5], 0, (1, 1)),
+        ([0], [1.0], [1.0, 0.0], 0, (0, 0)),
+        ([0], [np.nan], [0.5, 0.5], np.nan, (np.nan, 0.5)),
+        ([0], [0.5], [np.nan, 0.5], np.nan, (0.5, np.nan)),
+    ],
+)
+def test_compare_top_k_of_special_values(ids, p, q, divergence, tails):
+    with np.errstate(divide="ignore"):
+        log_p, log_q = np.log(p), np.log(q)
+    with np.errstate(all="raise"):
+        table = klce.compare_top_k(ids, log_p, log_q)
+    assert_allclose(table.kl_divergence, divergence, rtol=1e-15)
+    assert_allclose((table.tail_p, table.tail_q), tails, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_tail_of_q_that_may_be_rounding_is_no_infinity(dtype):
+    """It counts as 8 roundings; where p has none either, as nothing."""
+    q = np.array([0.0, -np.inf], dtype)
+    table = klce.compare_top_k([0], np.log(np.array([0.75], dtype)), q)
+    least = 8 * np.finfo(dtype).eps
+    # Terms q - p + p log(p/q) of the class and of the tail: what is not in the logarithms cancels.
+    expected = 0.75 * np.log(0.75) + 0.25 * np.log(0.25 / least)
+    assert table.tail_q == 0
+    assert_allclose(table.kl_divergence, expected, rtol=1e-6)
+    rounded = np.array([-np.finfo(dtype).eps], dtype)
+    assert klce.compare_top_k([0], rounded, q).kl_divergence < 2 * np.finfo(dtype).eps
+
+
 # --- the table ------------------------------------------------------------------------------------
 
 
