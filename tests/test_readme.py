@@ -1,11 +1,18 @@
-"""The example that the README walks through: to the digits it prints, and to the last ones."""
+"""The README: its example, to the digits it prints and to the last ones, its calls and links."""
 
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.testing import assert_allclose
 
 import klce
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+DOCS = sorted((ROOT / "docs").glob("*.md"))
 
 P = np.array([1.0, 0.0, 0.0])
 Q = np.array([0.7, 0.2, 0.1])
@@ -87,3 +94,34 @@ def test_binary_entropy():
     assert coin == exactly(-0.7 * math.log(0.7) - 0.3 * math.log(0.3))
     assert coin == exactly(klce.entropy([0.7, 0.3]))
     assert coin == exactly(klce.binary_entropy(0.3))
+
+
+# --- the rest of the page -------------------------------------------------------------------------
+
+
+def test_the_calls_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    found = {}
+    exec(code, found)
+    assert found["logits"].shape == (105, 3001)
+    assert_allclose(found["logits"].sum(axis=-1), 1, rtol=1e-5)  # softmax, in place
+
+
+def test_every_name_is_there():
+    for name in klce.__all__:
+        assert f"`{name}`" in README, name
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in DOCS)]
+)
+def test_links_lead_somewhere(page):
+    place = ROOT / page
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)[^)]*\)", place.read_text()):
+        assert (place.parent / link).exists(), link
+
+
+def test_every_page_is_linked():
+    for path in DOCS:
+        assert f"](docs/{path.name})" in README, path.name
