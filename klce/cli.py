@@ -191,7 +191,7 @@ _ignore_index = click.option(
     type=int,
     default=-100,
     show_default=True,
-    help="Skip the rows with this label.",
+    help="Ignore the rows with this label.",
 )
 _groups = _file(
     "--groups",
@@ -204,9 +204,9 @@ _memory = click.option(
     type=_bytes,
     default="256MB",
     show_default=True,
-    help="Stay within this, beyond the maps of the files.",
+    help="Keep memory within this, not counting mapped files.",
 )
-_resume = _flag("--resume", "Go on with an interrupted run to the same --out.")
+_resume = _flag("--resume", "Continue an interrupted run to the same --out.")
 _engine = click.option(
     "--engine",
     metavar="ENGINE",
@@ -223,7 +223,7 @@ _scheduler = click.option(
 _json = _flag("--json as_json", "Print the summary as JSON instead of a table.")
 _quiet = _flag("--quiet -q", "Print no table and no progress.")
 
-_SCORE_HELP = f"""Score logits: loss, perplexity, accuracy and entropy, in all, by row and by
+_SCORE_HELP = f"""Score logits: loss, perplexity, accuracy and entropy, overall, by row and by
 sequence.
 
 LOGITS is an array whose last axis is the classes: a file ({", ".join(READERS)}), a folder or a
@@ -256,10 +256,17 @@ the logits, if there is one. Without any, only what needs no labels: entropy, lo
 @_groups
 @_file(
     "--bytes bytes_file",
-    "Bytes of each of --groups, in the order of their first rows, for bits per byte.",
+    "Number of bytes of each sequence of --groups, in the order of their first rows, for bits per "
+    "byte.",
 )
-@_file("--words words_file", "Words of each of --groups likewise, for bits per word.")
-@_file("--sequences sequences_out", "Write the results of each of --groups to FILE, as --out.")
+@_file(
+    "--words words_file",
+    "Number of words of each sequence of --groups likewise, for bits per word.",
+)
+@_file(
+    "--sequences sequences_out",
+    "Write the results of each sequence of --groups to FILE, in the formats of --out.",
+)
 @_memory
 @_resume
 @_engine
@@ -301,11 +308,12 @@ def _ids(text: str) -> str | list[int]:
     return text
 
 
-_COMPARE_HELP = """Compare two models' logits of the same rows: KL divergence and more, in all and
+_COMPARE_HELP = """Compare two models' logits of the same rows: KL divergence and more, overall and
 by row.
 
-P is the logits to measure by, read as klce score reads them, or llama.cpp's base file (.kld), as
-its perplexity tool writes it. Q is the logits of the same rows to compare.
+P is the logits of the reference model, read as klce score reads them, or llama.cpp's base file
+(.kld), as its perplexity tool writes it. Q is the logits of the model to compare with it, of the
+same rows.
 
 TARGETS is an array of class indices, one per row; without it, the array 'targets' beside P, if
 there is one, as in llama.cpp's base file.
@@ -320,7 +328,7 @@ there is one, as in llama.cpp's base file.
 @_report
 @_want(
     f"The statistics that --out has: {', '.join(STATISTICS['compare'])}; and of each model, with "
-    "_p and _q behind, those of klce score."
+    "the endings _p and _q, those of klce score."
 )
 @_top_k(f"Count the classes that are among the K largest of both, up to {MAX_TOP}: top_overlap.")
 @_temperature
@@ -385,7 +393,7 @@ def convert(source: str, out: str, *, quiet: bool, **options: Any) -> None:
         convert_file(source, out, progress=bar.update, **options)
 
 
-_INFO_HELP = """Show what a file holds, and what would be scored of it.
+_INFO_HELP = """Show which arrays a file holds, and what would be scored.
 
 FILE is a file, a folder, a 'pattern' of files or a URL.
 """
