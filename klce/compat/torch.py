@@ -92,6 +92,16 @@ def _floating(x: Any, name: str) -> Array:
     return array
 
 
+def _promoted(*arrays: Array) -> DType:
+    """Return the dtype of a result of several arrays, in which that of a scalar does not count."""
+    return _arrays.map_dtype(*([array for array in arrays if array.ndim] or arrays))
+
+
+def _at_least(x: Array, dtype: DType) -> Array:
+    """Return an array in float64 if a result is, which klce computes in what the array has."""
+    return x.astype(dtype, copy=False) if dtype == np.float64 else x
+
+
 # --- maps and logsumexp ---------------------------------------------------------------------------
 
 
@@ -459,8 +469,8 @@ def cross_entropy(
     Returns
     -------
     ndarray or Tensor
-        :math:`-\sum_c w_c t_c \log \mathrm{softmax}(x)_c`, in nats and in the dtype of `input`; a
-        scalar unless `reduction` is ``"none"``.
+        :math:`-\sum_c w_c t_c \log \mathrm{softmax}(x)_c`, in nats and in the dtype of `input`, or
+        of it, probabilities and weights together; a scalar unless `reduction` is ``"none"``.
 
     Raises
     ------
@@ -487,7 +497,7 @@ def cross_entropy(
     """
     how = _how(size_average, reduce, reduction)
     x, t = _floating(input, "input"), _array(target, "target")
-    ignored = ignore_index
+    dtype, ignored = x.dtype, ignore_index
     if t.shape == x.shape:
         if not _is_floating(t):
             raise RuntimeError(
@@ -499,10 +509,13 @@ def cross_entropy(
                 "probabilities"
             )
         ignored = -100
+        w = t if weight is None else _array(weight, "weight")
+        dtype = _promoted(x, t, w if _is_floating(w) else t)
+        x = _at_least(x, dtype)
     loss = _weighted(
         klce.cross_entropy, x, t, weight, ignored, how, label_smoothing=label_smoothing
     )
-    return _like(loss, input, x.dtype)
+    return _like(loss, input, dtype)
 
 
 def kl_div(
@@ -532,8 +545,8 @@ def kl_div(
     Returns
     -------
     ndarray or Tensor
-        :math:`p_i (\log p_i - \log q_i)`, in nats and in the dtype of `input`; a scalar unless
-        `reduction` is ``"none"``.
+        :math:`p_i (\log p_i - \log q_i)`, in nats and in the dtype of `input` and `target`
+        together; a scalar unless `reduction` is ``"none"``.
 
     Raises
     ------
@@ -571,7 +584,7 @@ def kl_div(
     _reduce.reduction(how, batchmean=True)
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
-    dtype = log_q.dtype
+    dtype = _promoted(log_q, given)
     log_q, p = np.broadcast_arrays(log_q, given)
     form: tuple[Form, Form] = ("log_probs" if log_target else "probs", "log_probs")
     undefined = p == -np.inf if log_target else (p == 0) & (log_q == -np.inf)
@@ -723,7 +736,7 @@ def binary_cross_entropy_with_logits(
     -------
     ndarray or Tensor
         :math:`w ((1 - t) x + (1 + (u - 1) t) \log(1 + e^{-x}))`, u being `pos_weight`, in nats and
-        in the dtype of `input`; a scalar unless `reduction` is ``"none"``.
+        in the dtype of `target`; a scalar unless `reduction` is ``"none"``.
 
     Raises
     ------
@@ -748,11 +761,19 @@ def binary_cross_entropy_with_logits(
     """
     how = _reduce.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
+    x = _at_least(x, t.dtype)
     positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
-    if not _negative(w):
+    if not (_negative(w) or _negative(positive)):
         loss = klce.binary_cross_entropy(
             x, t, form="logits", weight=w, pos_weight=positive, reduction=how
         )
-        return _like(loss, input, x.dtype)
-    terms = klce.binary_cross_entropy(x, t, form="logits", pos_weight=positive, reduction="none")
-    return _like(_reduced(terms, w, how), input, x.dtype)
+        return _like(loss, input, t.dtype)
+    least = None if positive is None else np.maximum(positive, 0)
+    terms = klce.binary_cross_entropy(x, t, form="logits", pos_weight=least, reduction="none")
+    if positive is not None and _negative(positive):
+        # klce takes no negative weights; but the loss is linear in them.
+        losses = klce.binary_cross_entropy(x, np.ones_like(t), form="logits", reduction="none")
+        with np.errstate(all="ignore"):
+            factors = np.minimum(positive, 0).astype(losses.dtype) * t.astype(losses.dtype)
+            terms = terms + np.where(factors == 0, 0, factors * losses)
+    return _like(_reduced(terms, w, how), input, t.dtype)

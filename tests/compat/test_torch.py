@@ -161,6 +161,31 @@ def test_dtypes_of_losses():
         assert ours.binary_cross_entropy_with_logits(x, p).dtype == dtype
 
 
+def test_dtypes_of_losses_of_two_dtypes():
+    """As torch's: that of both together, but of logits of binary outcomes the target's."""
+    half, single, double = (SOFT.astype(dtype) for dtype in (np.float16, np.float32, np.float64))
+    brain = SOFT.astype(ml_dtypes.bfloat16)
+    for x, p, dtype in [
+        (half, single, np.float32),
+        (single, half, np.float32),
+        (brain, half, np.float32),
+        (single, double, np.float64),
+        (double, half, np.float64),
+    ]:
+        assert ours.kl_div(x, p, reduction="sum").dtype == dtype
+        assert ours.cross_entropy(x, p).dtype == dtype
+        assert ours.cross_entropy(x, p, WEIGHT).dtype == np.float64
+        assert ours.binary_cross_entropy_with_logits(x, p).dtype == p.dtype
+    assert ours.kl_div(single, np.float64(0.5), reduction="none").dtype == np.float32
+    # The digits are those of the dtype, too.
+    x = X.astype(np.float32)
+    assert ours.cross_entropy(x, double) == ours.cross_entropy(x.astype(np.float64), double)
+    assert_array_equal(
+        ours.binary_cross_entropy_with_logits(x, double),
+        ours.binary_cross_entropy_with_logits(x.astype(np.float64), double),
+    )
+
+
 def test_a_sum_beyond_float16_is_infinite():
     x = np.full((3, 2), [0, 60000], np.float16)
     assert ours.cross_entropy(x, np.zeros(3, int), reduction="sum") == INF
@@ -265,6 +290,25 @@ def test_binary_losses(weight):
             X, y, weight, reduction=reduction, pos_weight=positive
         )
         assert_allclose(result, reduce(logits), rtol=1e-12)
+
+
+@pytest.mark.parametrize("weight", [None, np.array([-1.0, 0.0, 2.0])])
+def test_negative_weights_of_yes(weight):
+    y = RNG.uniform(size=X.shape)
+    positive = np.array([1.0, -2.0, -0.25])
+    w = 1.0 if weight is None else weight
+    sigmoid = 1 / (1 + np.exp(-X))
+    terms = -w * (positive * y * np.log(sigmoid) + (1 - y) * np.log1p(-sigmoid))
+    for reduction, reduce in {"none": np.asarray, "sum": np.sum, "mean": np.mean}.items():
+        result = ours.binary_cross_entropy_with_logits(
+            X, y, weight, reduction=reduction, pos_weight=positive
+        )
+        assert_allclose(result, reduce(terms), rtol=1e-12)
+    x, y = np.array([-INF, -INF, INF]), np.array([0.0, 1.0, 1.0])
+    result = ours.binary_cross_entropy_with_logits(
+        x, y, pos_weight=np.array(-2.0), reduction="none"
+    )
+    assert_array_equal(result, [0.0, -INF, 0.0])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
