@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import klce
-from klce import _arrays, _reduce
+from klce import _arrays, _reduce, _validate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,14 +80,14 @@ def _like(result: Any, given: Any, dtype: DType) -> Any:
     return torch.from_numpy(array)
 
 
-def _is_floating(x: Array) -> bool:
-    return x.dtype.kind == "f" or x.dtype.name == "bfloat16"
+def _is_floating(dtype: DType) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _floating(x: Any, name: str) -> Array:
     """Return a tensor or array of floating numbers as an array."""
     array = _array(x, name)
-    if not _is_floating(array):
+    if not _is_floating(array.dtype):
         raise RuntimeError(f"{name} must be of a floating dtype, got {array.dtype}")
     return array
 
@@ -113,6 +113,8 @@ def _rows(x: Array, dims: tuple[int, ...]) -> Array:
             raise IndexError(
                 f"dim must be from {-rows.ndim} to {rows.ndim - 1} for shape {x.shape}, got {dim}"
             )
+    if len({dim % rows.ndim for dim in dims}) < len(dims):
+        raise RuntimeError(f"dim must name each dimension once, got {dims}")
     return rows
 
 
@@ -127,7 +129,10 @@ def _mapped(
     if dtype is None:
         x = _floating(input, "input")
     else:
-        x = _real(input, "input").astype(_numpy_dtype(dtype), copy=False)
+        wanted = _numpy_dtype(dtype)
+        if not _is_floating(wanted):
+            raise RuntimeError(f"dtype must be a floating one, got {dtype}")
+        x = _real(input, "input").astype(wanted, copy=False)
     if dim is None:
         dim = 0 if x.ndim in (0, 1, 3) else 1
         warnings.warn(
@@ -135,7 +140,7 @@ def _mapped(
             "Change the call to include dim=X as an argument.",
             stacklevel=stacklevel,
         )
-    rows = _rows(x, (dim,))
+    rows = _rows(x, (_validate.integer(dim, "dim"),))
     result = function(rows, dim) if rows.size else rows.copy()
     return _like(result.reshape(x.shape), input, x.dtype)
 
@@ -163,7 +168,7 @@ def softmax(input: Any, dim: int | None = None, _stacklevel: int = 3, dtype: Any
     Raises
     ------
     RuntimeError
-        For an input that is not floating, without `dtype`.
+        For an input that is not floating, without `dtype`, or a `dtype` that is not.
     IndexError
         For a `dim` out of bounds.
 
@@ -299,6 +304,13 @@ def logsumexp(
     ------
     IndexError
         For a `dim` out of bounds.
+    RuntimeError, TypeError, ValueError
+        For a `dim` that is named twice, or an `out` of integers or, an array, of another shape.
+
+    Warns
+    -----
+    UserWarning
+        Where a tensor `out` that is not empty is resized.
 
     See Also
     --------
@@ -312,16 +324,35 @@ def logsumexp(
     4.248354255291589e-18
     """
     x = _real(input, "input")
-    if not _is_floating(x):
+    if not _is_floating(x.dtype):
         x = x.astype(np.float32)
-    axes = (dim,) if isinstance(dim, int) else tuple(dim)
+    dims = tuple(dim) if isinstance(dim, tuple | list) else (dim,)
+    axes = tuple(_validate.integer(one, "dim") for one in dims)
     rows = _rows(x, axes)
     result = np.asarray(klce.logsumexp(rows, axes or None, keepdims=keepdim))
     if keepdim:
         result = result.reshape(result.shape if x.ndim else ())
     result = _like(result, input, x.dtype)
-    if out is None:
-        return result
+    return result if out is None else _put(result, out)
+
+
+def _put(result: Any, out: Any) -> Any:
+    """Fill `out`, as torch does: a tensor may be of another shape, and loses it."""
+    if not (_is_tensor(out) if _is_tensor(result) else isinstance(out, np.ndarray)):
+        raise TypeError(f"out must be as input, an array or a tensor, got {type(out).__name__}")
+    floating = out.is_floating_point() if _is_tensor(out) else _is_floating(out.dtype)
+    if not floating:
+        raise RuntimeError(f"out must be of a floating dtype, got {out.dtype}")
+    if out.shape != result.shape:
+        if not _is_tensor(out):
+            raise ValueError(f"out must have the shape {result.shape}, got {out.shape}")
+        if out.numel():
+            warnings.warn(
+                f"out was resized from the shape {tuple(out.shape)} to {tuple(result.shape)}, "
+                "which torch has deprecated",
+                stacklevel=3,
+            )
+        out.resize_(result.shape)
     out[...] = result
     return out
 
@@ -343,6 +374,8 @@ def _weighted(
     torch takes negative weights, and klce does not; but the loss is linear in them.
     """
     axis = 0 if x.ndim == 1 else 1
+    if target.shape != x.shape and target.size and target.dtype.kind not in "iu":
+        raise RuntimeError(f"target must hold integers, class indices, got {target.dtype}")
 
     def loss(w: Array | None, how: str) -> Any:
         return function(
@@ -350,6 +383,10 @@ def _weighted(
         )
 
     w = None if weight is None else _real(weight, "weight")
+    if w is not None and x.ndim and w.shape != x.shape[axis : axis + 1]:
+        raise RuntimeError(
+            f"weight must have one number a class, {x.shape[axis : axis + 1]}, got {w.shape}"
+        )
     if w is None or not _negative(w):
         return loss(w, how)
     parts = [loss(np.maximum(part, 0), "sum" if how == "mean" else how) for part in (w, -w)]
@@ -497,9 +534,11 @@ def cross_entropy(
     """
     how = _how(size_average, reduce, reduction)
     x, t = _floating(input, "input"), _array(target, "target")
+    if not 0 <= label_smoothing <= 1:
+        raise RuntimeError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
     dtype, ignored = x.dtype, ignore_index
     if t.shape == x.shape:
-        if not _is_floating(t):
+        if not _is_floating(t.dtype):
             raise RuntimeError(
                 f"target must be of a floating dtype where it has the shape of input, got {t.dtype}"
             )
@@ -510,7 +549,7 @@ def cross_entropy(
             )
         ignored = -100
         w = t if weight is None else _array(weight, "weight")
-        dtype = _promoted(x, t, w if _is_floating(w) else t)
+        dtype = _promoted(x, t, w if _is_floating(w.dtype) else t)
         x = _at_least(x, dtype)
     loss = _weighted(
         klce.cross_entropy, x, t, weight, ignored, how, label_smoothing=label_smoothing
@@ -585,7 +624,13 @@ def kl_div(
     log_q, given = _floating(input, "input"), _floating(target, "target")
     batch = log_q.shape[0] if log_q.ndim else 1
     dtype = _promoted(log_q, given)
-    log_q, p = np.broadcast_arrays(log_q, given)
+    try:
+        log_q, p = np.broadcast_arrays(log_q, given)
+    except ValueError:
+        raise RuntimeError(
+            f"target must have a shape that broadcasts with {log_q.shape}, that of input, "
+            f"got {given.shape}"
+        ) from None
     form: tuple[Form, Form] = ("log_probs" if log_target else "probs", "log_probs")
     undefined = p == -np.inf if log_target else (p == 0) & (log_q == -np.inf)
     if how == "none":
@@ -695,14 +740,17 @@ def _outcomes(input: Any, target: Any, weight: Any) -> tuple[Array, Array, Array
     x, t = _floating(input, "input"), _floating(target, "target")
     if x.shape != t.shape:
         raise ValueError(f"target must have the shape of input, {x.shape}, got {t.shape}")
-    if weight is None:
-        return x, t, None
-    w = _real(weight, "weight")
+    return x, t, None if weight is None else _spread(weight, "weight", x.shape)
+
+
+def _spread(weight: Any, name: str, shape: tuple[int, ...]) -> Array:
+    """Return weights broadcast to what they weigh."""
+    w = _real(weight, name)
     try:
-        return x, t, np.broadcast_to(w, x.shape)
+        return np.broadcast_to(w, shape)
     except ValueError:
-        raise ValueError(
-            f"weight must have a shape that broadcasts to {x.shape}, got {w.shape}"
+        raise RuntimeError(
+            f"{name} must have a shape that broadcasts to {shape}, got {w.shape}"
         ) from None
 
 
@@ -762,7 +810,7 @@ def binary_cross_entropy_with_logits(
     how = _reduce.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
     x = _at_least(x, t.dtype)
-    positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
+    positive = None if pos_weight is None else _spread(pos_weight, "pos_weight", x.shape)
     if not (_negative(w) or _negative(positive)):
         loss = klce.binary_cross_entropy(
             x, t, form="logits", weight=w, pos_weight=positive, reduction=how

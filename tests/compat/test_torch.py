@@ -67,8 +67,12 @@ def test_dtypes_of_maps(name):
     for dtype in (np.float16, np.float32, np.float64, "float32"):
         assert function(integers, 0, dtype=dtype).dtype == np.dtype(dtype)
         assert function(integers.astype(dtype), 0).dtype == np.dtype(dtype)
+    with pytest.raises(RuntimeError, match="dtype must be a floating one, got <class 'int'>"):
+        function(integers, 0, dtype=int)
     with pytest.raises(IndexError, match="dim must be from -1 to 0"):
         function(integers.astype(float), 1)
+    with pytest.raises(TypeError, match=r"dim must be an integer, got 0\.0"):
+        function(integers.astype(float), 0.0)
 
 
 @pytest.mark.parametrize("keepdim", [False, True])
@@ -90,8 +94,28 @@ def test_logsumexp_of_odd_inputs():
     assert ours.logsumexp(np.arange(3), 0).dtype == np.float32
     assert ours.logsumexp(np.ones(3, np.float16), 0).dtype == np.float16
     assert_array_equal(ours.logsumexp(np.zeros((2, 0)), 1), [-INF, -INF])
+    assert_array_equal(ours.logsumexp(X, np.int64(0)), ours.logsumexp(X, 0))
     with pytest.raises(IndexError, match="dim must be from -4 to 3"):
         ours.logsumexp(X, 4)
+    with pytest.raises(RuntimeError, match=r"dim must name each dimension once, got \(0, -4\)"):
+        ours.logsumexp(X, (0, -4))
+    with pytest.raises(TypeError, match="dim must be an integer, got None"):
+        ours.logsumexp(X, None)
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "match"),
+    [
+        (np.full((4, 2), 7), RuntimeError, "out must be of a floating dtype, got int64"),
+        (np.full((3, 4, 2), 7.0), ValueError, r"out must have the shape \(4, 2\), got \(3, 4, 2\)"),
+        ([7], TypeError, "out must be as input, an array or a tensor, got list"),
+    ],
+)
+def test_an_out_that_does_not_hold_the_result(out, error, match):
+    """Which was filled with truncated numbers, or with several copies."""
+    with pytest.raises(error, match=match):
+        ours.logsumexp(X, (1, 3), out=out)
+    assert np.all(np.asarray(out) == 7)
 
 
 # --- losses ---------------------------------------------------------------------------------------
@@ -228,7 +252,13 @@ def test_errors_of_losses():
         ours.cross_entropy(X, SOFT, ignore_index=3)
     with pytest.raises(RuntimeError, match="input must be of a floating dtype, got int64"):
         ours.nll_loss(np.zeros((2, 3), int), np.zeros(2, int))
+    with pytest.raises(RuntimeError, match=r"label_smoothing must be from 0 to 1, got 1\.5"):
+        ours.cross_entropy(X, TARGET, label_smoothing=1.5)
     for name in ("nll_loss", "cross_entropy"):
+        with pytest.raises(RuntimeError, match=r"target must hold integers, .* got float64"):
+            getattr(ours, name)(X, TARGET.astype(float))
+        with pytest.raises(RuntimeError, match=r"weight must have one number a class, \(5,\)"):
+            getattr(ours, name)(X, TARGET, np.ones(4))
         with pytest.raises(ValueError, match=r"reduction must be .* got 'middle'"):
             getattr(ours, name)(X, TARGET, reduction="middle")
     for name in ("kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits"):
@@ -261,6 +291,11 @@ def test_kl_div_broadcasts():
     )
     assert ours.kl_div(X, one, reduction="none").shape == X.shape
     assert ours.kl_div(np.float64(-1.0), np.float64(1.0), reduction="batchmean") == 1
+
+
+def test_kl_div_of_shapes_that_do_not_broadcast():
+    with pytest.raises(RuntimeError, match=r"target must .* with \(4, 5, 2, 3\), .* got \(2,\)"):
+        ours.kl_div(X, np.ones(2), reduction="sum")
 
 
 def test_kl_div_special_values():
@@ -349,8 +384,10 @@ def test_errors_of_binary_losses():
     for function in (ours.binary_cross_entropy, ours.binary_cross_entropy_with_logits):
         with pytest.raises(ValueError, match=r"target must have the shape of input, \(2,\)"):
             function(np.full(2, 0.5), np.zeros(3))
-        with pytest.raises(ValueError, match=r"weight must have a shape that broadcasts to \(2,\)"):
+        with pytest.raises(RuntimeError, match=r"weight must .* that broadcasts to \(2,\)"):
             function(np.full(2, 0.5), np.zeros(2), np.ones(3))
+    with pytest.raises(RuntimeError, match=r"pos_weight must .* broadcasts to \(2,\)"):
+        ours.binary_cross_entropy_with_logits(np.zeros(2), np.zeros(2), pos_weight=np.ones(3))
 
 
 @pytest.mark.parametrize(
