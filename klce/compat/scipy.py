@@ -255,7 +255,7 @@ def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) 
     array([0., 0., 0.])
     """
     # SciPy's prefers float64 to what has to be converted to float32.
-    narrow = all(np.asarray(each).dtype == np.float32 for each in (x, y))
+    narrow = all(np.asarray(each).dtype.type is np.float32 for each in (x, y))
     least = np.float32 if narrow else np.float64
     return _elementwise(_xlogy, {"x": x, "y": y}, out, where, least)
 
@@ -390,6 +390,11 @@ def _kl_div(x: Array, y: Array) -> Any:
 # --- scipy.stats and scipy.spatial.distance -------------------------------------------------------
 
 
+def _check_base(base: Any) -> None:
+    if base is not None and _validate.real(base, "base", "a number or None") <= 0:
+        raise ValueError(f"`base` must be a positive number or `None`. Got {base!r}")
+
+
 @_silent
 def entropy(
     pk: ArrayLike,
@@ -483,7 +488,7 @@ def jensenshannon(
     base : float, optional
         Base of the logarithm; nats without it.
     axis : int, tuple of int or None, default 0
-        The axes of the classes.
+        The axes of the classes, of `p` and of `q`, each in its own shape.
     keepdims : bool, default False
         Keep the axes, with length one.
 
@@ -503,6 +508,11 @@ def jensenshannon(
     --------
     klce.js_divergence : the divergence itself, over the last axis by default.
 
+    Notes
+    -----
+    Each is normalised as it was given, and then broadcast, so that what is repeated along an axis
+    of classes is no distribution any more.
+
     Examples
     --------
     >>> from klce.compat.scipy import jensenshannon
@@ -511,16 +521,30 @@ def jensenshannon(
     """
     _check_base(base)
     # Integers are float64 before the dtypes meet, as SciPy's quotients are.
-    arrays = [_common({name: each})[0] for name, each in (("p", p), ("q", q))]
-    divergence = _over_distributions(
-        klce.js_divergence, _js_terms, arrays, [], base, axis, keepdims
-    )
+    arrays = [np.atleast_1d(_common({name: each})[0]) for name, each in (("p", p), ("q", q))]
+    if _classes(arrays[0], axis) == _classes(arrays[1], axis):
+        divergence = _over_distributions(
+            klce.js_divergence, _js_terms, arrays, [], None, axis, keepdims
+        )
+    else:
+        sums = [array.sum(axis=axis, keepdims=True) for array in arrays]
+        try:
+            terms = _js_terms(*map(np.divide, arrays, sums))
+        except ValueError:
+            raise ValueError(
+                f"p and q must have shapes that broadcast, got {arrays[0].shape} and "
+                f"{arrays[1].shape}"
+            ) from None
+        divergence = np.maximum(terms.sum(axis=axis, keepdims=keepdims), 0)
+    if base is not None:
+        divergence = divergence / divergence.dtype.type(math.log(base))
     return np.sqrt(divergence)
 
 
-def _check_base(base: float | None) -> None:
-    if base is not None and base <= 0:
-        raise ValueError("`base` must be a positive number or `None`.")
+def _classes(array: Array, axis: Axis) -> dict[int, int]:
+    """Return the axes of the classes, counted from the end, and their lengths."""
+    axes = range(array.ndim) if axis is None else normalize_axis_tuple(axis, array.ndim)
+    return {k - array.ndim: array.shape[k] for k in axes}
 
 
 def _js_terms(p: Array, q: Array) -> Any:

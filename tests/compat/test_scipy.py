@@ -180,6 +180,12 @@ def test_elementwise_dtypes(given, expected):
     assert ours.xlogy(x, x).dtype == (np.float32 if given == np.float32 else np.float64)
 
 
+def test_byte_order_is_no_dtype():
+    x, swapped = np.ones(3, np.float32), np.ones(3, ">f4")
+    for name in ("xlogy", "rel_entr", "kl_div"):
+        assert getattr(ours, name)(x, swapped).dtype == np.float32
+
+
 def test_out_and_where():
     x, y = np.array([1.0, 2.0, 3.0]), np.array([[1.0], [2.0]])
     for name in ("xlogy", "rel_entr", "kl_div"):
@@ -321,11 +327,13 @@ def test_measures_of_float16_are_those_of_its_numbers():
 def test_base():
     assert ours.entropy([1, 1], base=2) == 1.0
     assert ours.jensenshannon([1.0, 0.0], [0.0, 1.0], 2) == 1.0
-    for wrong in (0, -2):
+    for function in (ours.entropy, ours.jensenshannon):
         with pytest.raises(ValueError, match="`base` must be a positive number"):
-            ours.entropy([1, 1], base=wrong)
-        with pytest.raises(ValueError, match="`base` must be a positive number"):
-            ours.jensenshannon([1.0, 0.0], [0.0, 1.0], wrong)
+            function([1, 1], [1, 1], base=0)
+        with pytest.raises(ValueError, match=r"`base` must be a positive number .* Got -2"):
+            function([1, 1], [1, 1], base=-2)
+        with pytest.raises(TypeError, match="base must be a number or None, got '2'"):
+            function([1, 1], [1, 1], base="2")
 
 
 def test_jensenshannon_against_the_definition():
@@ -335,6 +343,22 @@ def test_jensenshannon_against_the_definition():
     assert_allclose(ours.jensenshannon(P, 3 * Q, axis=1), np.sqrt(expected), rtol=1e-13)
     assert ours.jensenshannon([1.0, -1.0, 1.0], [1.0, 1.0, 1.0]) == INF
     assert np.isnan(ours.jensenshannon([0.0, 0.0], [1.0, 1.0]))
+
+
+@pytest.mark.parametrize("axis", [None, 0, 1, (0, 1)])
+def test_jensenshannon_normalises_before_it_broadcasts(axis):
+    for q in (Q[:1], Q[:, :1], Q[:1, :1]):
+        quotients = [x / x.sum(axis=axis, keepdims=True) for x in (P, q)]
+        middle = sum(quotients) / 2
+        terms = sum(klce.rel_entr(x, middle) for x in quotients) / 2
+        for keepdims in (False, True):
+            result = ours.jensenshannon(P, q, 2, axis=axis, keepdims=keepdims)
+            expected = np.sqrt(terms.sum(axis=axis, keepdims=keepdims) / np.log(2))
+            assert_allclose(result, expected, rtol=1e-13)
+    with pytest.raises(ValueError, match="axis 1 is out of bounds"):
+        ours.jensenshannon(P, Q[0], axis=1)
+    with pytest.raises(ValueError, match=r"p and q must have shapes that broadcast, got"):
+        ours.jensenshannon(P, np.ones(P.shape[1] + 1), axis=-1)
 
 
 # --- what is refused ------------------------------------------------------------------------------
