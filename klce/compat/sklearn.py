@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import klce
+from klce import _arrays
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike
+    from collections.abc import Collection
+
+    from klce._typing import Array, ArrayLike, DType
 
 __all__ = ["d2_log_loss_score", "log_loss"]
 
@@ -241,11 +244,6 @@ def _check_lengths(*arrays: Any) -> None:
         raise ValueError(f"Found input variables with inconsistent numbers of samples: {lengths!r}")
 
 
-def _check_real(x: Array, name: str, error: type[Exception] = ValueError) -> None:
-    if x.dtype.kind == "c":
-        raise error(f"Complex data not supported: {name} holds {x.dtype}")
-
-
 def _check_finite(x: Array, name: str) -> None:
     if x.dtype.kind == "f" and not np.isfinite(x).all():
         what = "NaN" if np.isnan(x).any() else f"infinity or a value too large for {x.dtype!r}"
@@ -256,10 +254,7 @@ def _checked(
     y_true: Any, y_proba: Any, sample_weight: Any, labels: Any
 ) -> tuple[Array, Array, Array | None]:
     """Return class indices (or rows of 0 and 1), probabilities with two dimensions, and weights."""
-    probabilities = np.asarray(y_proba)
-    _check_real(probabilities, "y_proba", TypeError)
-    if probabilities.dtype.kind != "f":
-        probabilities = probabilities.astype(np.float64)
+    probabilities = _numbers(y_proba, "y_proba", _arrays.NATIVE)
     if probabilities.ndim not in (1, 2) or not probabilities.size:
         raise ValueError(
             "y_proba must have one or two dimensions and at least one row, "
@@ -279,7 +274,7 @@ def _checked(
     if probabilities.shape[1] == 1:
         probabilities = np.concatenate([1 - probabilities, probabilities], axis=1)
     sums = probabilities.sum(axis=1)
-    if not np.allclose(sums, 1, rtol=np.sqrt(np.finfo(sums.dtype).eps), atol=0):
+    if not np.allclose(sums, 1, rtol=np.sqrt(np.finfo(sums.dtype).eps)):
         warnings.warn(
             "The y_prob values do not sum to one. Make sure to pass probabilities.",
             UserWarning,
@@ -300,11 +295,28 @@ def _checked(
     return target, probabilities, weights
 
 
+def _numbers(values: Any, name: str, native: Collection[DType] | None = None) -> Array:
+    """Return real numbers, in float64 unless they are of a dtype that is taken as it is."""
+    array = _array(values, name)
+    taken = array.dtype.kind in "fiub" if native is None else array.dtype in native
+    try:
+        return array if taken else array.astype(np.float64)
+    except ValueError:
+        raise ValueError(f"{name} must hold numbers, got {array.dtype}") from None
+
+
+def _array(values: Any, name: str) -> Array:
+    """Return an array that is real, and has no mask, which would be lost without a word."""
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name} must have no masked elements")
+    array = np.asarray(values)
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name} must be real, got {array.dtype}")
+    return array
+
+
 def _weights(sample_weight: Any) -> Array:
-    weights = np.asarray(sample_weight)
-    _check_real(weights, "sample_weight")
-    if weights.dtype.kind not in "fiub":
-        weights = weights.astype(np.float64)
+    weights = _numbers(sample_weight, "sample_weight")
     if weights.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {weights.ndim}D array.")
     _check_finite(weights, "sample_weight")
@@ -320,7 +332,7 @@ def _indices(y_true: Any, labels: Any) -> tuple[Array, Array]:
     """
     y = _labels(y_true, "y_true")
     if y.ndim == 2 and y.shape[1] > 1:
-        if len(np.unique(y)) > 2:
+        if y.dtype.kind not in "biuf" or len(np.unique(y)) > 2:
             raise ValueError("Multioutput target data is not supported with label binarization")
         if labels is not None:
             raise ValueError(
@@ -357,10 +369,9 @@ def _indices(y_true: Any, labels: Any) -> tuple[Array, Array]:
 
 
 def _labels(values: Any, name: str) -> Array:
-    y = np.asarray(values)
+    y = _array(values, name)
     if not y.size or y.ndim not in (1, 2):
         raise ValueError(f"{name} must have one or two dimensions, got shape {y.shape}")
-    _check_real(y, name)
     if y.dtype.kind == "S" or isinstance(y.flat[0], bytes):
         raise TypeError(f"{name} must hold strings or numbers, got bytes")
     if y.dtype == object and not isinstance(y.flat[0], str):

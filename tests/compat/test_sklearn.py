@@ -85,6 +85,12 @@ def test_integers_and_text_are_numbers():
     assert weighted == log_loss([0, 1], [0.25, 0.5], sample_weight=[1.0, 3.0])
 
 
+@pytest.mark.parametrize("dtype", [">f2", ">f4", ">f8", np.longdouble])
+def test_other_floats_are_float64(dtype):
+    proba = np.array([[1, 0], [0.25, 0.75]], dtype)
+    assert log_loss([1, 0], proba) == log_loss([1, 0], proba.astype(np.float64))
+
+
 def test_d2():
     frequencies = np.full(PROBA.shape, 0.2)
     expected = 1 - log_loss(TARGET, PROBA) / log_loss(TARGET, frequencies)
@@ -168,6 +174,13 @@ def test_warnings():
         log_loss(["a", "b"], [[0.5, 0.5], [0.1, 0.9]], labels=["b", "a"])
 
 
+def test_sums_within_the_tolerance():
+    """Of the root of eps and 1e-8 together."""
+    assert log_loss([0, 1], [[1.0 - 2.3e-8, 0.0], [0.5, 0.5]]) > 0
+    with pytest.warns(UserWarning, match="do not sum to one"):
+        log_loss([0, 1], [[1.0 - 2.6e-8, 0.0], [0.5, 0.5]])
+
+
 HALF = [[0.5, 0.5], [0.5, 0.5]]
 
 
@@ -190,14 +203,20 @@ HALF = [[0.5, 0.5], [0.5, 0.5]]
         (ValueError, "Multioutput target data", ([[1, 2], [3, 4]], HALF)),
         (ValueError, "labels must not be given where", (np.eye(2), HALF, None, [0, 1])),
         (TypeError, "got bytes", ([b"a", b"b"], HALF)),
-        (TypeError, "Complex .*: y_proba holds complex128", ([0, 1], [0.5, 0.5 + 0j])),
-        (ValueError, "Complex .*: y_true holds complex128", ([0, 1j], HALF)),
-        (ValueError, "Complex .*: sample_weight holds complex128", ([0, 1], HALF, [1, 1j])),
         (ValueError, "y_true must have one or two dimensions", (np.zeros((2, 1, 1)), HALF)),
         (ValueError, "at least one row", ([], [])),
         (ValueError, "1D array or scalar, got 2D", ([0, 1], HALF, [[1.0], [1.0]])),
         (TypeError, "got the scalar", (np.float64(1.0), HALF)),
         (TypeError, "Expected sequence or array-like", (3, HALF)),
+        (ValueError, "y_true must be real, got complex128", ([0, 1j], HALF)),
+        (ValueError, "y_proba must be real, got complex64", ([0, 1], np.array(HALF, "F"))),
+        (ValueError, "sample_weight must be real, got complex128", ([0, 1], HALF, [1, 1j])),
+        (ValueError, "y_proba must hold numbers, got <U1", ([0, 1], [["a", "b"], ["c", "d"]])),
+        (ValueError, "sample_weight must hold numbers, got <U1", ([0, 1], HALF, ["a", "b"])),
+        (ValueError, "Multioutput target data", ([["a", "b"], ["b", "a"]], HALF)),
+        (ValueError, "y_true must have no masked", (np.ma.array([0, 1], mask=[0, 1]), HALF)),
+        (ValueError, "y_proba must have no masked", ([0, 1], np.ma.masked_less(HALF, 1))),
+        (ValueError, "sample_weight must have no", ([0, 1], HALF, np.ma.masked_less([0, 1], 1))),
     ],
 )
 def test_errors(error, match, arguments):
