@@ -59,6 +59,13 @@ def array(x: ArrayLike, name: str) -> Array:
         raise ValueError(
             f"{name} must be rectangular, got a {what} whose rows differ in length"
         ) from None
+    except (RuntimeError, TypeError) as error:
+        raise _unreadable(what, name, error) from error
+
+
+def _unreadable(what: str, name: str, error: Exception) -> TypeError:
+    """Return what to raise for what NumPy does not make an array of."""
+    return TypeError(f"{name} must be what NumPy takes as an array, got a {what}: {error}")
 
 
 def is_lazy(x: Any) -> bool:
@@ -101,7 +108,10 @@ def _from_dlpack(x: Any, name: str) -> Array:
         numbers = np.from_dlpack(exporter)
     except (BufferError, RuntimeError, TypeError, ValueError):
         # Not what DLPack describes (strings, missing values): maybe what NumPy can copy.
-        return np.asarray(x)
+        try:
+            return np.asarray(x)
+        except (RuntimeError, TypeError, ValueError) as error:
+            raise _unreadable(what, name, error) from error
     if not exporter.dtype:
         return numbers
     try:

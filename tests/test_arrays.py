@@ -209,6 +209,22 @@ def test_what_dlpack_does_not_describe_goes_the_usual_way():
     assert np.isnan(klce.logsumexp(Nulls(None)))
 
 
+@pytest.mark.parametrize("error", [RuntimeError, TypeError])
+def test_what_numpy_does_not_read_is_told_by_name(error):
+    class Sparse:
+        def __array__(self, dtype=None, copy=None):
+            raise error("to_dense() first")
+
+    class SparseTensor(Sparse, Tensor):
+        def __dlpack__(self, **options):
+            raise BufferError("not strided")
+
+    for x in (Sparse(), SparseTensor(None), [Sparse()]):
+        message = f"x must be what NumPy takes as an array, got a {type(x).__name__}: to_dense"
+        with pytest.raises(TypeError, match=f"^{message}"):
+            klce.logsumexp(x)
+
+
 def test_other_sequences(tmp_path):
     expected = klce.logsumexp(X.astype(np.float64))
     assert same_bits(klce.logsumexp(X.astype(float).tolist()), expected)
@@ -254,3 +270,6 @@ class TestTorch:
             klce.logsumexp(torch.tensor(X, requires_grad=True))
         with pytest.raises(TypeError, match=r"^x must be in CPU memory, got a Tensor"):
             klce.logsumexp(torch.empty(3, 3, device="meta"))
+        for tensor in (torch.eye(3).to_sparse(), torch.ones(3, dtype=torch.complex64).conj()):
+            with pytest.raises(TypeError, match=r"^x must be what NumPy takes as an array"):
+                klce.logsumexp(tensor)
