@@ -10,6 +10,7 @@ too; ``baseline`` of x86-64, which has no fused multiply-add, differs from them 
 from __future__ import annotations
 
 import os
+from _thread import get_ident  # threading is more to import
 from typing import TYPE_CHECKING, TypedDict
 
 from klce import _ufuncs, _validate
@@ -159,10 +160,12 @@ class threads:
 
     def __init__(self, n: int) -> None:
         self._n = _thread_count(n, "n")
-        self._previous: list[int] = []
+        # Of each thread that is in the block: what it goes back to.
+        self._previous: dict[int, list[int]] = {}
 
     def __enter__(self) -> threads:
-        self._previous.append(_ufuncs.set_thread_override(self._n))
+        previous = _ufuncs.set_thread_override(self._n)
+        self._previous.setdefault(get_ident(), []).append(previous)
         return self
 
     def __exit__(
@@ -171,7 +174,10 @@ class threads:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _ufuncs.set_thread_override(self._previous.pop())
+        previous = self._previous[get_ident()]
+        _ufuncs.set_thread_override(previous.pop())
+        if not previous:
+            del self._previous[get_ident()]
 
 
 def _read_environment() -> None:

@@ -160,6 +160,29 @@ def test_blocks_nest_and_end_with_an_error(number_of_threads):
     assert klce.get_num_threads() == number_of_threads
 
 
+def test_one_block_in_two_threads():
+    """Each goes back to what it had itself."""
+    klce.set_num_threads(5)
+    block, entered, left = klce.threads(2), threading.Event(), threading.Event()
+    found = []
+
+    def first():
+        with block:
+            entered.set()
+            left.wait()
+        found.append(klce.get_num_threads())
+
+    other = threading.Thread(target=first)
+    other.start()
+    entered.wait()
+    with klce.threads(3):
+        with block:
+            left.set()
+            other.join()
+        found.append(klce.get_num_threads())
+    assert found == [5, 3]
+
+
 def test_the_most_threads_are_those_of_the_pool():
     header = (Path(__file__).parents[1] / "src_c" / "cpus.h").read_text()
     assert f"#define KLCE_MAX_THREADS {config.MAX_THREADS}\n" in header
