@@ -438,7 +438,7 @@ def compare_top_k(
     """
     rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
     ids = _arrays.array(p_ids, "p_ids")
-    if ids.dtype.kind not in "iu":
+    if ids.size and ids.dtype.kind not in "iu":  # an empty list is of floats
         raise TypeError(f"p_ids must hold integers, class indices, got {ids.dtype}")
     if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
         raise ValueError(

@@ -421,6 +421,9 @@ def test_compare_top_k_with_fewer_known(rng):
     for row, count in ((0, 2), (1, 1)):
         alone = klce.compare_top_k(ids[row, :count], log_probs[row, :count], q[row])
         assert_allclose(padded.kl_divergence[row], alone.kl_divergence, rtol=1e-13)
+    nothing = klce.compare_top_k([[], []], [[], []], q)  # lists of floats to NumPy
+    assert_array_equal(nothing.kl_divergence, [0, 0])
+    assert_array_equal(nothing.tail_q, [1, 1])
 
 
 def test_compare_top_k_along_an_axis(rng):
