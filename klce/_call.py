@@ -45,6 +45,10 @@ def called(
         kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
     if not fits:
         result = _blocks.call(kernel, args, dtype, axis, out)
+    elif out is not None and kernel.signature is None:
+        # NumPy leaves elements that lie ahead of those of `out`; but threads take parts of them.
+        apart = _blocks.apart(args, out if isinstance(out, tuple) else (out,))
+        result = kernel(*apart, out=out)
     elif axis == -1:
         result = kernel(*args, out=out)
     else:

@@ -115,6 +115,29 @@ def test_sums_do_not_depend_on_threads(count, dtype):
         assert len(results) == 1
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_output_a_little_behind_its_input(dtype):
+    """One thread reads where another writes: 20 times, since it is a race."""
+    size = 400_000
+    numbers = np.random.default_rng(0).uniform(0.01, 0.99, size + 1).astype(dtype)
+    q = numbers[::-1][:size].copy()
+    functions = {
+        "information": klce.information,
+        "binary_entropy": klce.binary_entropy,
+        "rel_entr": lambda x, out=None: klce.rel_entr(x, q, out=out),
+        "binary_cross_entropy": lambda x, out=None: klce.binary_cross_entropy(
+            x, q, reduction="none", out=out
+        ),
+    }
+    with klce.threads(4):
+        for name, function in functions.items():
+            expected = function(numbers[1:])
+            for _ in range(20):
+                memory = numbers.copy()
+                result = function(memory[1:], out=memory[:-1])
+                assert same_bits(result, expected), name
+
+
 def test_calls_from_many_python_threads():
     """Some find the pool busy and compute by themselves."""
     rng = np.random.default_rng(1)
