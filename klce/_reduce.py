@@ -40,12 +40,18 @@ def reduction(value: Any, *, batchmean: bool = False) -> Any:
     return value
 
 
-def in_unit(values: Any, nats: float) -> Any:
-    """Divide fresh values, an array in place, by the unit that they are wanted in."""
+def in_unit(values: Any, nats: float, dtype: DType) -> Any:
+    """Divide fresh values, an array in place, by the unit that they are wanted in.
+
+    They are of `dtype`, be it in an output of another one.
+    """
     if nats == 1:
         return values
     with np.errstate(all="ignore"):
-        return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
+        if values.dtype == dtype:
+            return np.divide(values, nats, out=values if isinstance(values, np.ndarray) else None)
+        values[...] = np.divide(values.real.astype(dtype), nats)
+        return values
 
 
 def total(values: Any) -> float:
@@ -65,17 +71,15 @@ def reduced(
     counted: float,
     nats: float,
     out: Array | None,
+    dtype: DType,
     batch: int = 1,
-    dtype: DType | None = None,
 ) -> Any:
     """Reduce per-row values and change their unit; ``"none"`` came with its `out` filled.
 
-    `counted` is what the mean divides by, `dtype` that of the result if it is not the values'.
+    `counted` is what the mean divides by, `dtype` that of the result.
     """
     if how == "none":
-        return in_unit(losses, nats)
-    if dtype is None:
-        dtype = losses.dtype
+        return in_unit(losses, nats, dtype)
     return of_total(total(losses), how, counted, nats, out, dtype, batch)
 
 

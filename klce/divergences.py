@@ -36,7 +36,7 @@ def _elementwise(
     # Rounded once: a half is divided before it is one.
     wide = _call.called(kernel, *arrays, dtype=_arrays.row_dtype(*arrays))
     with np.errstate(all="ignore"):  # it may be beyond a half
-        result = _reduce.in_unit(wide, nats).astype(dtype, copy=False)
+        result = _reduce.in_unit(wide, nats, wide.dtype).astype(dtype, copy=False)
     if out is None:
         return result
     out[...] = result
@@ -255,7 +255,8 @@ def entropy(
     mask = _validate.mask(where, array.shape, "p")
     keepdims = _validate.flag(keepdims, "keepdims")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
-    out = _validate.output(out, rows, _arrays.row_dtype(array))
+    dtype = _arrays.row_dtype(array)
+    out = _validate.output(out, rows, dtype)
     parameters: tuple[float, ...]
     if form == "probs":
         kernel, parameters = _ufuncs.entropy_probs, (int(normalize),)
@@ -267,7 +268,7 @@ def entropy(
     (result,) = _axes.over_rows(
         kernel, (array,), parameters, axes, where=mask, keepdims=keepdims, outs=(out,)
     )
-    return _reduce.in_unit(result, nats)
+    return _reduce.in_unit(result, nats, dtype)
 
 
 def _pair_of_forms(
@@ -320,7 +321,8 @@ def _divergence(
     mask = _validate.mask(where, shape, "p and q")
     rows = _axes.without(shape, (axis,))
     of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
-    out = _validate.output(out, of_result, _arrays.row_dtype(a, b))
+    dtype = _arrays.row_dtype(a, b)
+    out = _validate.output(out, of_result, dtype)
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -332,7 +334,7 @@ def _divergence(
         kernel, (a, b), parameters, (axis,), where=mask, keepdims=keepdims, outs=outs
     )
     batch = rows[0] if rows else 1
-    return _reduce.reduced(terms, how, np.size(terms), nats, out, batch)
+    return _reduce.reduced(terms, how, np.size(terms), nats, out, dtype, batch)
 
 
 @entry(

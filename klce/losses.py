@@ -97,7 +97,7 @@ def _loss(
             if sums is not None:
                 return _reduce.of_total(sums[0], how, counted, nats, out, dtype)
             losses = _call.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
-            return _reduce.reduced(losses, how, counted, nats, out)
+            return _reduce.reduced(losses, how, counted, nats, out, dtype)
         distribution = _validate.repeated(0, classes, dtype)
 
     class_weight = _validate.class_weights(weight, classes, dtype)
@@ -115,7 +115,7 @@ def _loss(
     _call.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
     total = _reduce.total(results[1]) if weighted else counted
     losses = results[0][()] if single is None else single
-    return _reduce.reduced(losses, how, total, nats, out)
+    return _reduce.reduced(losses, how, total, nats, out, dtype)
 
 
 def _totals(
@@ -528,4 +528,4 @@ def binary_cross_entropy(
         )
         for block in _axes.blocks(shape, 1, _BLOCK)
     ]
-    return _reduce.reduced(np.array(sums), how, values.size, 1.0, out, dtype=dtype)
+    return _reduce.reduced(np.array(sums), how, values.size, 1.0, out, dtype)

@@ -155,6 +155,22 @@ class TestHalves:
         assert same_bits(wide, klce.information(abs(x), base=2).astype(np.float32))
 
 
+@pytest.mark.parametrize("wider", [np.float64, ">f4", np.longdouble, np.complex128])
+def test_a_wider_out_holds_the_same_numbers_in_another_unit(wider):
+    x = np.random.default_rng(4).normal(size=(50, 7)).astype(np.float32)
+    labels = np.arange(50) % 7
+    for f in (
+        lambda **out: klce.cross_entropy(x, labels, reduction="none", base=10, **out),
+        lambda **out: klce.nll_loss(-(x**2), labels, reduction="none", base=10, **out),
+        lambda **out: klce.entropy(x, form="logits", base=10, **out),
+        lambda **out: klce.kl_divergence(x, x[::-1], form="logits", base=10, **out),
+        lambda **out: klce.js_divergence(x, x[::-1], form="logits", base=10, **out),
+    ):
+        out = np.zeros(50, wider)
+        assert f(out=out) is out
+        np.testing.assert_array_equal(out, f())
+
+
 def test_a_map_beyond_float16():
     """In another unit it is infinite, without a warning."""
     with np.errstate(all="raise"):
