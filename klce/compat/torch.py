@@ -374,7 +374,8 @@ def _weighted(
     torch takes negative weights, and klce does not; but the loss is linear in them.
     """
     axis = 0 if x.ndim == 1 else 1
-    if target.shape != x.shape and target.size and target.dtype.kind not in "iu":
+    soft = function is klce.cross_entropy and target.shape == x.shape
+    if not soft and target.size and target.dtype.kind not in "iu":
         raise RuntimeError(f"target must hold integers, class indices, got {target.dtype}")
 
     def loss(w: Array | None, how: str) -> Any:
@@ -394,7 +395,7 @@ def _weighted(
         difference = parts[0] - parts[1]
         if how != "mean":
             return difference
-        if target.shape == x.shape:
+        if soft:
             return difference * (x.shape[axis] / np.float64(x.size))
         return difference / w[target[target != ignore_index]].sum(dtype=np.float64)
 
@@ -534,7 +535,7 @@ def cross_entropy(
     """
     how = _how(size_average, reduce, reduction)
     x, t = _floating(input, "input"), _array(target, "target")
-    if not 0 <= label_smoothing <= 1:
+    if not 0 <= _validate.real(label_smoothing, "label_smoothing") <= 1:
         raise RuntimeError(f"label_smoothing must be from 0 to 1, got {label_smoothing!r}")
     dtype, ignored = x.dtype, ignore_index
     if t.shape == x.shape:
@@ -542,7 +543,7 @@ def cross_entropy(
             raise RuntimeError(
                 f"target must be of a floating dtype where it has the shape of input, got {t.dtype}"
             )
-        if ignore_index >= 0:
+        if _validate.integer(ignore_index, "ignore_index") >= 0:
             raise RuntimeError(
                 f"ignore_index belongs to class indices, got {ignore_index} with a target of "
                 "probabilities"

@@ -252,6 +252,12 @@ def test_errors_of_losses():
         ours.cross_entropy(X, SOFT, ignore_index=3)
     with pytest.raises(RuntimeError, match="input must be of a floating dtype, got int64"):
         ours.nll_loss(np.zeros((2, 3), int), np.zeros(2, int))
+    with pytest.raises(RuntimeError, match="target must hold integers, class indices, got float64"):
+        ours.nll_loss(X, X)
+    with pytest.raises(TypeError, match="ignore_index must be an integer, got None"):
+        ours.cross_entropy(X, SOFT, ignore_index=None)
+    with pytest.raises(TypeError, match="label_smoothing must be a number, got 'a'"):
+        ours.cross_entropy(X, TARGET, label_smoothing="a")
     with pytest.raises(RuntimeError, match=r"label_smoothing must be from 0 to 1, got 1\.5"):
         ours.cross_entropy(X, TARGET, label_smoothing=1.5)
     for name in ("nll_loss", "cross_entropy"):
