@@ -81,7 +81,8 @@ def _like(result: Any, given: Any, dtype: DType) -> Any:
 
 
 def _is_floating(dtype: DType) -> bool:
-    return dtype.kind == "f" or dtype.name == "bfloat16"
+    """Whether torch computes in a dtype; not in float8."""
+    return dtype.name in ("float16", "bfloat16", "float32", "float64")
 
 
 def _floating(x: Any, name: str) -> Array:

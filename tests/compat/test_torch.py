@@ -64,6 +64,8 @@ def test_dtypes_of_maps(name):
     integers = np.arange(4)
     with pytest.raises(RuntimeError, match="input must be of a floating dtype, got int64"):
         function(integers, 0)
+    with pytest.raises(RuntimeError, match="input must be of a floating dtype, got float8_e5m2"):
+        function(integers.astype(ml_dtypes.float8_e5m2), 0)
     for dtype in (np.float16, np.float32, np.float64, "float32"):
         assert function(integers, 0, dtype=dtype).dtype == np.dtype(dtype)
         assert function(integers.astype(dtype), 0).dtype == np.dtype(dtype)
