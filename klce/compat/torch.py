@@ -635,21 +635,36 @@ def kl_div(
         ) from None
     form: tuple[Form, Form] = ("log_probs" if log_target else "probs", "log_probs")
     undefined = p == -np.inf if log_target else (p == 0) & (log_q == -np.inf)
-    if how == "none":
-        # One class a row: its term alone.
-        terms = klce.kl_divergence(
-            p[..., np.newaxis], log_q[..., np.newaxis], form=form, normalize=False
-        )
-        result = np.where(undefined, np.nan, terms)
-    elif undefined.any():
-        result = np.asarray(math.nan)
-    else:
+    count = {"none": 1, "sum": 1, "mean": log_q.size, "batchmean": batch}[how]
+    total = math.nan
+    if how != "none" and not undefined.any():
         # One row of all elements: their sum.
         total = klce.kl_divergence(p.ravel(), log_q.ravel(), form=form, normalize=False)
-        count = {"sum": 1, "mean": log_q.size, "batchmean": batch}[how]
-        with np.errstate(all="ignore"):
-            result = np.asarray(total / np.float64(count))
+    if how == "none" or (log_target and not (undefined.any() or math.isfinite(total))):
+        # One class a row: its term alone.
+        terms = np.asarray(
+            klce.kl_divergence(
+                p[..., np.newaxis], log_q[..., np.newaxis], form=form, normalize=False
+            )
+        )
+        if log_target:
+            terms = _finite_terms(terms, p, log_q)
+        if how == "none":
+            return _like(np.where(undefined, np.nan, terms), input, dtype)
+        total = terms.sum(dtype=np.float64)
+    with np.errstate(all="ignore"):
+        result = np.asarray(total / np.float64(count))
     return _like(result, input, dtype)
+
+
+def _finite_terms(terms: Array, log_p: Array, log_q: Array) -> Array:
+    """Compute again what is not finite though the logarithms are: of 1e19 or more."""
+    far = ~np.isfinite(terms) & np.isfinite(log_p) & np.isfinite(log_q)
+    if far.any():
+        a, b = log_p[far].astype(terms.dtype), log_q[far].astype(terms.dtype)
+        with np.errstate(all="ignore"):
+            terms[far] = np.exp(a) * (a - b)
+    return terms
 
 
 def binary_cross_entropy(

@@ -315,6 +315,24 @@ def test_kl_div_special_values():
     assert np.isnan(ours.kl_div(log_q[:1], np.array([-INF]), reduction="sum", log_target=True))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kl_div_of_classes_masked_with_large_numbers(dtype):
+    least = float(np.finfo(dtype).min)
+    log_p = np.array([0.0, least, least, 0.0], dtype)
+    log_q = np.array([-1.0, -2.0, least, least / 2], dtype)
+    expected = np.array([1.0, 0.0, 0.0, -least / 2], dtype)
+
+    def call(low, high, reduction):
+        a, b = log_q[low:high], log_p[low:high]
+        return ours.kl_div(a, b, reduction=reduction, log_target=True)
+
+    assert_array_equal(call(0, 4, "none"), expected)
+    for high in (2, 3, 4):
+        assert call(1, high, "sum") == expected[1:high].sum()
+        assert call(1, high, "batchmean") == expected[1:high].sum() / (high - 1)
+    assert ours.kl_div(log_q[1], log_p[1], reduction="none", log_target=True) == 0
+
+
 # --- binary cross-entropy -------------------------------------------------------------------------
 
 
