@@ -827,7 +827,9 @@ def binary_cross_entropy_with_logits(
     how = _reduce.reduction(_how(size_average, reduce, reduction))
     x, t, w = _outcomes(input, target, weight)
     x = _at_least(x, t.dtype)
-    positive = None if pos_weight is None else _spread(pos_weight, "pos_weight", x.shape)
+    positive = None if pos_weight is None else _array(pos_weight, "pos_weight")
+    if positive is not None:
+        _spread(positive, "pos_weight", x.shape)  # it may; it is looked at as it is
     if not (_negative(w) or _negative(positive)):
         loss = klce.binary_cross_entropy(
             x, t, form="logits", weight=w, pos_weight=positive, reduction=how
