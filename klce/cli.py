@@ -357,6 +357,12 @@ def compare(
         comparison = compare_file(p, q, targets, progress=bar.update, **options)
     if comparison.summary is not None:
         _warn(comparison.summary.nan, comparison.summary.first_nan)
+    if comparison.output is not None:
+        _warn(
+            comparison.output.nan,
+            comparison.output.first_nan,
+            "the means are nan then, and percentiles leave such rows out",
+        )
     if as_json:
         print(json.dumps(comparison.to_dict(), indent=2))
     elif not quiet and comparison.summary is None:  # --compat
@@ -470,12 +476,12 @@ def _complain(message: str) -> None:
     print(f"klce: {message}", file=sys.stderr)
 
 
-def _warn(nan: int, first_nan: int | None) -> None:
+def _warn(nan: int, first_nan: int | None, then: str = "the means leave such rows out") -> None:
     if nan:
         rows = "1 row gives" if nan == 1 else f"{nan:,} rows give"
         _complain(
             f"warning: {rows} nan, first row {first_nan}; "
-            "the means leave such rows out (logits with nan or +inf, or all -inf)"
+            f"{then} (logits with nan or +inf, or all -inf)"
         )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring import kld
-from klce.scoring.distribution import ROWS_AT_ONCE, in_order
+from klce.scoring.distribution import ROWS_AT_ONCE, in_order, pieces
 from klce.scoring.scores import finite_or_none
 
 FLOOR = -16.0
@@ -40,7 +40,13 @@ def compare_rows(
     log_p: NDArray[np.float32], q: NDArray[Any], target: NDArray[np.int64]
 ) -> NDArray[Any]:
     """Compare rows of the base's decoded log-probabilities with logits, as the tool does."""
-    x = q.astype(np.float32, copy=False)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite makes its row nan
+        return _compare_rows(log_p, q.astype(np.float32, copy=False), target)
+
+
+def _compare_rows(
+    log_p: NDArray[np.float32], x: NDArray[np.float32], target: NDArray[np.int64]
+) -> NDArray[Any]:
     rows = np.arange(len(x))
     largest = x.max(axis=1)
     total = kld.exponential(x - largest[:, None]).sum(axis=1, dtype=np.float64)
@@ -53,10 +59,9 @@ def compare_rows(
     table["nll_p"] = -log_p[rows, target]
     probability = kld.exponential(log_p)
     probability[log_p <= FLOOR] = 0
-    with np.errstate(invalid="ignore"):
-        terms = log_p - x
-        terms += normalizer[:, None]
-        terms *= probability
+    terms = log_p - x
+    terms += normalizer[:, None]
+    terms *= probability
     terms[probability == 0] = 0
     table["kl_divergence"] = terms.sum(axis=1, dtype=np.float64)
     table["target_prob_change"] = kld.exponential(-table["nll_q"]) - kld.exponential(
@@ -176,10 +181,16 @@ class Output:
         As it stands on a terminal.
     values : dict
         The same numbers by name, for JSON; ``chunks`` has those up to the end of each.
+    nan : int
+        Rows of nan, as where Q has nan, +inf or nothing but -inf. The means are nan then, too.
+    first_nan : int or None
+        The first of them.
     """
 
     lines: tuple[str, ...]
     values: dict[str, Any]
+    nan: int
+    first_nan: int | None
 
 
 def output(table: NDArray[Any], ends: NDArray[np.int64] | None) -> Output:
@@ -193,7 +204,8 @@ def output(table: NDArray[Any], ends: NDArray[np.int64] | None) -> Output:
         change_quantiles = dict(_quantiles(changes, quartiles=True))
     lines = [] if ends is None else [*_chunk_lines(found), ""]
     lines += [*_statistics_lines(found[-1], kl_quantiles, change_quantiles), ""]
-    values = found[-1].values()
+    nan, first_nan = _nan_rows(table)
+    values = {"nan_rows": nan, "first_nan_row": first_nan} | found[-1].values()
     for name, quantiles in (
         ("kl_divergence_quantiles", kl_quantiles),
         ("target_prob_change_quantiles", change_quantiles),
@@ -201,7 +213,16 @@ def output(table: NDArray[Any], ends: NDArray[np.int64] | None) -> Output:
         values[name] = {f"{at:g}": finite_or_none(quantiles[at]) for at in sorted(quantiles)}
     if ends is not None:
         values["chunks"] = [statistics.values() for statistics in found]
-    return Output(tuple(lines), values)
+    return Output(tuple(lines), values, nan, first_nan)
+
+
+def _nan_rows(table: NDArray[Any]) -> tuple[int, int | None]:
+    nan, first = 0, None
+    for start, _, found in pieces(table, lambda rows: np.isnan(rows["kl_divergence"])):
+        if first is None and found.any():
+            first = start + int(found.argmax())
+        nan += int(found.sum())
+    return nan, first
 
 
 _CHUNK_HEADING = (
@@ -252,6 +273,8 @@ def _statistics_lines(
 def _quantiles(
     ordered: NDArray[np.float32], *, quartiles: bool = False
 ) -> Iterator[tuple[float, float]]:
+    if not len(ordered):  # all were nan
+        ordered = np.full(1, np.nan, ordered.dtype)
     yield 1.0, float(ordered[-1])
     for fraction in (0.999, 0.99, 0.95, 0.9, *([0.75] if quartiles else [])):
         yield fraction, _quantile(ordered, fraction)
@@ -271,7 +294,8 @@ def _quantile(ordered: NDArray[np.float32], fraction: float) -> float:
     below = int(position)
     above = min(below + 1, len(ordered) - 1)
     weight = position - np.float32(below)
-    return float((np.float32(1) - weight) * ordered[below] + weight * ordered[above])
+    with np.errstate(invalid="ignore"):  # the tool's formula, also beside an infinite value
+        return float((np.float32(1) - weight) * ordered[below] + weight * ordered[above])
 
 
 def _median(ordered: NDArray[np.float32]) -> float:
@@ -301,6 +325,8 @@ def _root(value: float) -> float:
 def _divide(a: float, b: float) -> float:
     if b:
         return a / b
+    if math.isnan(a):
+        return a
     return -math.nan if a == 0 else math.copysign(math.inf, a)
 
 

@@ -552,3 +552,28 @@ def test_llama_cpp_few_rows_have_no_errors(files):
     lines = compare_file(*files(*make(9, 5)), compat="llama.cpp").lines
     assert "Cor(ln(PPL(Q)), ln(PPL(base))):   -nan%" in lines
     assert any(re.fullmatch(r"Mean PPL\(Q\) +: +\d+\.\d{6} ±   0\.000000", line) for line in lines)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_llama_cpp_rows_of_nan(files, bad):
+    p, q, target = make(40, 5)
+    q[[7, 20], 2] = bad
+    comparison = compare_file(*files(p, q, target), compat="llama.cpp")
+    assert (comparison.output.nan, comparison.output.first_nan) == (2, 7)
+    values = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
+    assert (values["nan_rows"], values["first_nan_row"]) == (2, 7)
+    assert values["kl_divergence"]["mean"] is values["nll_correlation"] is None
+    assert values["kl_divergence_quantiles"]["1"] > 0
+    assert not any("inf" in line for line in comparison.lines)
+
+    q[:, 2] = bad
+    lines = compare_file(*files(p, q, target), compat="llama.cpp").lines
+    assert any(re.fullmatch(r"Maximum KLD: +nan", line) for line in lines)
+
+
+def test_llama_cpp_quantile_beside_an_infinite_one(files):
+    p, q, target = make(11, 5)
+    q[3, target[3] - 1] = -np.inf  # 0.9 of 10 intervals is the ninth value, just below it
+    lines = compare_file(*files(p, q, target), compat="llama.cpp").lines
+    assert any(re.fullmatch(r"Maximum KLD: +inf", line) for line in lines)
+    assert any(re.fullmatch(r"90\.0%   KLD: +-?nan", line) for line in lines)
