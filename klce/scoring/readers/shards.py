@@ -28,7 +28,7 @@ def natural_order(name: str) -> tuple[tuple[int, str], ...]:
     ['x9.npy', 'x10.npy']
     """
     parts = re.split(r"(\d+)", name)
-    return tuple((int(part), part) if part.isdigit() else (-1, part) for part in parts)
+    return tuple((int(part), part) if part.isdecimal() else (-1, part) for part in parts)
 
 
 def find_shards(location: Location, suffixes: tuple[str, ...]) -> list[Location] | None:

@@ -357,6 +357,13 @@ def test_shards_in_natural_order(tmp_path, shape):
     check_slices(open_reader(f"{tmp_path}/part-*.npy"), values)
 
 
+def test_digits_that_are_no_decimals_in_names(tmp_path):
+    names = ("1²2.npy", "1²10.npy", "1²³10.npy")
+    for i, name in enumerate(names):
+        np.save(tmp_path / name, np.full((2, 3), float(i)))
+    check_slices(open_reader(tmp_path), np.repeat([0.0, 1, 2], 6).reshape(6, 3))
+
+
 def test_all_signs_of_patterns(tmp_path):
     for i in range(3):
         np.save(tmp_path / f"part-{i}.npy", np.full((2, 3), float(i)))
