@@ -67,6 +67,10 @@ def would_read(location: Location, path: Path) -> bool:
 def _open_single(location: Location) -> ArrayFile:
     if not location.remote:
         Path(location.file).stat()  # a missing file is reported as missing, whatever its suffix
+    elif location.suffix not in READERS:
+        system, path = location.filesystem()
+        with location.remote_errors():
+            system.info(path)
     try:
         reader = READERS[location.suffix]
     except KeyError:

@@ -198,6 +198,8 @@ class Column:
             return 1
         if self._size is not None:
             return int(self._size)
+        if first is not None and first.null_count:
+            raise InputError(f"{self.path}: row 0 is null")
         return 0 if first is None else len(first.flatten())
 
     def numbers(self, part: Any, row: int, width: int) -> NDArray[Any]:

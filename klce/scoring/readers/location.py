@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -66,7 +67,10 @@ class Location:
     @property
     def suffix(self) -> str:
         """The suffix that names the format, in lower case."""
-        return PurePosixPath(self.file).suffix.lower()
+        file = self.file
+        if "http://" in file or "https://" in file:  # a query may sign it
+            file = re.split("[?#]", file, maxsplit=1)[0]
+        return PurePosixPath(file).suffix.lower()
 
     def open(self) -> BinaryIO:
         """Open the file to read bytes anywhere in it."""

@@ -234,6 +234,7 @@ def test_columns_that_are_not_rows(tmp_path):
         (pa.array(["a", "b"]), "a column of string, not of numbers"),
         (pa.array([[1.0, 2.0], [3.0]]), "row 1 has 1 numbers, row 0 has 2"),
         (pa.array([[1.0, 2.0], None]), "row 1 is null"),
+        (pa.array([None, [1.0, 2.0]]), "row 0 is null"),
         (pa.array([[1.0, 2.0], [3.0, None]]), "row 1 has a null in it"),
     ]:
         pa.parquet.write_table(pa.table({"x": column}), path)
@@ -339,8 +340,15 @@ def test_formats_of_local_files_only(tmp_path):
         open_reader("memory://x/a.safetensors")
     with pytest.raises(InputError, match=r"nosuch://a\.npy: Protocol not known"):
         open_reader("nosuch://a.npy")
-    with pytest.raises(FileNotFoundError):
-        open_reader("memory://none/a.npy")
+    for url in ("memory://none/a.npy", "memory://none"):
+        with pytest.raises(FileNotFoundError):
+            open_reader(url)
+
+
+def test_queries_of_urls_are_no_part_of_the_suffix(tmp_path):
+    for url in ("https://host/a.b/x.NPY?sign=a/b.c&x=1", "simplecache::http://host/x.npy#1.2"):
+        assert Location.parse(url).suffix == ".npy"
+    assert Location.parse("a?b#c.npy").suffix == Location.parse("s3://a/b#c.npy").suffix == ".npy"
 
 
 # --- shards --------------------------------------------------------------------------------------
