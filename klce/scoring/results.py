@@ -145,9 +145,11 @@ class ArrowWriter:
 
     def close(self) -> None:
         """Write the last group and the footer."""
-        if self._pending_rows:
-            self._flush()
-        self._writer.close()
+        try:
+            if self._pending_rows:
+                self._flush()
+        finally:  # it lets go of the file, or it would try to at some later time
+            self._writer.close()
 
     def _flush(self) -> None:
         rows = np.concatenate(self._pending)

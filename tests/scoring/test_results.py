@@ -1,4 +1,5 @@
 import errno
+import gc
 import json
 import re
 from pathlib import Path
@@ -175,6 +176,23 @@ def test_a_file_appears_only_when_whole(tmp_path, name, error):
         write()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow"])
+def test_an_interrupt_while_the_last_rows_are_written(tmp_path, monkeypatch, suffix):
+    def interrupt(writer):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("klce.scoring.results.ArrowWriter._flush", interrupt)
+    path, table = tmp_path / f"a{suffix}", np.zeros(3, [("x", np.float32)])
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_results(path, table.shape, table.dtype) as writer,
+    ):
+        writer.write(table)
+    assert list(tmp_path.iterdir()) == []
+    del writer
+    gc.collect()  # whose complaints are errors here
 
 
 def test_a_full_disk_is_reported_by_the_name_of_the_results(tmp_path):
