@@ -425,7 +425,7 @@ def _interrupt_in_one_line() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:  # of which Click says nothing, or an empty line
-        _complain("interrupted")
+        _end_at_interrupt("")
         raise click.exceptions.Exit(130) from None
 
 
@@ -449,13 +449,22 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
         _complain(message)
         raise click.exceptions.Exit(2) from None
     except Interrupted as stop:
-        _complain(f"interrupted: {stop}; {_how_to_go_on()}")
+        _end_at_interrupt(f": {stop}; {_how_to_go_on()}")
         raise click.exceptions.Exit(130) from None
     except KeyboardInterrupt:
         if kept:
             raise
-        _complain("interrupted: no rows are kept; a run with --out can be resumed")
+        _end_at_interrupt(": no rows are kept; a run with --out can be resumed")
         raise click.exceptions.Exit(130) from None
+
+
+def _end_at_interrupt(what: str) -> None:
+    """Say it in one line: libraries that are stopped midway, as Zarr, would complain of that."""
+    import logging
+
+    _complain(f"interrupted{what}")
+    warnings.simplefilter("ignore")  # as of a coroutine that was never awaited
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # or of a task still pending
 
 
 def _as_typed(message: str) -> str:

@@ -759,6 +759,29 @@ def test_process_interrupted_without_results(files, command, engine):
     expect_error(done, "^klce: interrupted: no rows are kept; a run with --out can be resumed$")
 
 
+INTERRUPTED_COROUTINES = """
+import asyncio, gc
+from klce import cli
+
+async def work():
+    await asyncio.sleep(9)
+
+def stop(*arguments, **options):
+    loop = asyncio.new_event_loop()
+    task, coroutine = loop.create_task(work()), work()
+    loop.run_until_complete(asyncio.sleep(0))
+    raise KeyboardInterrupt
+
+cli.convert_file = stop
+cli.app(prog_name="klce")
+"""
+
+
+def test_process_interrupted_with_coroutines(files):
+    done = run_process("convert", "logits.npy", "a.zarr", code=INTERRUPTED_COROUTINES)
+    assert (done.returncode, done.stderr) == (130, "klce: interrupted\n")
+
+
 def test_process_terminated(files):
     code = INTERRUPTED.replace("SIGINT", "SIGTERM").replace(
         'cli.app(prog_name="klce")', "from klce.__main__ import main; main()"
