@@ -34,8 +34,8 @@ from klce.scoring.page import (
     Colours,
     Figure,
     Table,
+    calibration_figure,
     draw,
-    draw_calibration,
     draw_density,
     draw_histogram,
     left_out,
@@ -183,7 +183,10 @@ def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[
         counts.append(("rows of infinite KL", f"{summary.infinite:,}"))
     if summary.saturated is not None:
         counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
-    if "nll_p" in summary.estimates:
+    found = summary.estimates
+    counts.append(("mean KL(P||Q), nats", number(found["kl_divergence"].mean)))
+    counts.append(("same argmax, %", number(100 * found["same_argmax"].mean, ".2f")))
+    if "nll_p" in found:
         counts.append(("perplexity of P", number(summary.perplexity_p.mean)))
         counts.append(("perplexity of Q", number(summary.perplexity_q.mean)))
     return counts
@@ -286,15 +289,7 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
         )
     if pictures.calibration is not None:
         p, q = pictures.calibration
-        found.append(
-            draw(
-                "Calibration",
-                "How often the most probable class is the label, by its probability; below the "
-                "line a model is too sure. The expected calibration error is "
-                f"{100 * p.error:.2f} % for P and {100 * q.error:.2f} % for Q.",
-                lambda axes, colours: draw_calibration(axes, colours, {"P": p, "Q": q}),
-            )
-        )
+        found.append(calibration_figure({"P": p, "Q": q}))
     return found
 
 

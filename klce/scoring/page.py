@@ -220,8 +220,25 @@ def draw_density(axes: Any, colours: Colours, density: Density, x_label: str, y_
     bar.outline.set_visible(False)
 
 
-def draw_calibration(axes: Any, colours: Colours, models: dict[str, Calibration]) -> None:
-    """Draw accuracy against confidence, of one model or of two by their names."""
+def calibration_figure(models: dict[str, Calibration]) -> Figure:
+    """Draw the calibration of one model, or of two by their names."""
+    caption = (
+        "How often the most probable class is the label, by its probability; below the line "
+        f"{'a' if len(models) > 1 else 'the'} model is too sure."
+    )
+    errors = [
+        f"{100 * found.error:.2f} %{f' for {name}' if name else ''}"
+        for name, found in models.items()
+        if not math.isnan(found.error)
+    ]
+    if errors:
+        caption += f" The expected calibration error is {' and '.join(errors)}."
+    return draw(
+        "Calibration", caption, lambda axes, colours: _draw_calibration(axes, colours, models)
+    )
+
+
+def _draw_calibration(axes: Any, colours: Colours, models: dict[str, Calibration]) -> None:
     axes.plot([0, 100], [0, 100], color=colours["faint"], linewidth=1)
     for (name, found), colour, marker in zip(models.items(), ("p", "q"), ("o", "s"), strict=False):
         some = found.counts > 0
@@ -245,8 +262,8 @@ def left_out(infinite: int, measure: str) -> str:
 
 
 def number(value: float, form: str = "#.5g") -> str:
-    """Return a number as pages show it; nothing for nan."""
-    return "" if math.isnan(value) else format(value, form)
+    """Return a number as pages show it, and a dash for nan."""
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def top_class(values: Any, suffix: str = "") -> str:

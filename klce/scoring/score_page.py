@@ -26,8 +26,8 @@ from klce.scoring.page import (
     Colours,
     Figure,
     Table,
+    calibration_figure,
     draw,
-    draw_calibration,
     draw_density,
     draw_histogram,
     left_out,
@@ -281,15 +281,7 @@ def _figures(pictures: Pictures, found: dict[str, list[float]], infinite: int) -
             )
         )
     if calibration is not None:
-        figures.append(
-            draw(
-                "Calibration",
-                "How often the most probable class is the label, by its probability; below the "
-                "line the model is too sure. The expected calibration error is "
-                f"{100 * calibration.error:.2f} %.",
-                lambda axes, colours: draw_calibration(axes, colours, {"": calibration}),
-            )
-        )
+        figures.append(calibration_figure({"": calibration}))
     return figures
 
 
@@ -308,6 +300,8 @@ def _draw_ranks(axes: Any, colours: Colours, ranks: Ranks) -> None:
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter("")
+    if ranks.k[-1] <= TOP[-1]:  # a scale of few powers of ten, or of one
+        axes.set_xticks([k for k in TOP if k <= ranks.k[-1]])
     axes.set_ylim(0, 102)
     axes.set_xlabel("k")
     axes.set_ylabel("accuracy (%)")

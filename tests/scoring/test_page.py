@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 import klce
-from klce.scoring import InputError, Interrupted, compare_file, page, score_file
+from klce.scoring import InputError, Interrupted, compare_file, page, score_file, score_page
 from klce.scoring.compare_page import gather
 from klce.scoring.distribution import QUANTILES
 from klce.scoring.histograms import Calibration, Histogram
 from klce.scoring.readers import open_reader
+from klce.scoring.score_page import TOP, Ranks
 from klce.scoring.score_page import gather as gather_scores
 
 pytestmark = pytest.mark.slow
@@ -76,7 +77,16 @@ def parse(path):
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("compare", ("KL(P||Q)", "Calibration", "The worst rows", "base.kld", "q4_logits.npy")),
+        (
+            "compare",
+            (
+                "mean KL(P||Q), nats 0.00685",
+                "Calibration",
+                "The worst rows",
+                "base.kld",
+                "q4_logits.npy",
+            ),
+        ),
         ("score", ("NLL", "Calibration", "Accuracy of the top k", "The worst rows", "base.kld")),
     ],
 )
@@ -136,7 +146,9 @@ def test_rows_that_are_hard_to_draw(tmp_path, one_theme, case):
     scored = tmp_path / ("p.npy" if case == "nan" else "q.npy")
     score_file(scored, tmp_path / "t.npy", report=tmp_path / "s.html")
     for name in ("c.html", "s.html"):
-        assert parse(tmp_path / name).tags.count("picture") == 5
+        parser = parse(tmp_path / name)
+        assert parser.tags.count("picture") == 5
+        assert not any(re.search(r"(?<!rows of )\bnan\b", text) for text in parser.text)
 
 
 def test_a_score_page_is_refused_before_any_work(tmp_path):
@@ -306,6 +318,21 @@ def test_names_of_percentiles_do_not_overprint(values, names):
     histogram = Histogram(np.linspace(0, 1, 61), np.ones(60, int))
     page.draw_histogram(axes, page._THEMES["light"], histogram, "x", quantiles, shown)
     assert [text.get_text() for text in axes.texts] == names
+
+
+@pytest.mark.parametrize(
+    ("classes", "ticks"), [(2, [1, 2]), (7, [1, 2, 3, 5]), (100, TOP), (3001, [1, 10, 100, 1000])]
+)
+def test_ranks_have_a_scale(classes, ticks):
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    axes = figure.subplots()
+    k = np.arange(1, classes + 1)
+    score_page._draw_ranks(axes, page._THEMES["light"], Ranks(k, k / classes))
+    figure.draw_without_rendering()
+    low, high = axes.get_xlim()
+    shown = axes.get_xticks(), axes.get_xticklabels()
+    texts = [text.get_text() for at, text in zip(*shown, strict=True) if low <= at <= high]
+    assert texts == [f"{tick:,}" for tick in ticks]
 
 
 def test_expected_calibration_error():
