@@ -865,6 +865,21 @@ def test_ctrl_c_stops_within_a_second(files):
     assert re.fullmatch(r"klce: interrupted: \d+ of 60 rows .* -o out\.csv --resume\n", stderr)
 
 
+@pytest.mark.parametrize(
+    "command", [("score", "logits.npy", "targets.npy"), ("info", "logits.npy")]
+)
+def test_narrow_tables_lose_nothing(files, command):
+    wide, narrow = (
+        run_process(*command, env=os.environ | {"COLUMNS": str(columns)}).stdout
+        for columns in (80, 30)
+    )
+    assert max(map(len, narrow.splitlines())) <= 30
+    assert "…" not in narrow
+    if command[0] == "score":  # but for the speed, which is of the run
+        for number in re.findall(r"[\d.,]{4,}(?=  )", wide.partition("speed")[0]):
+            assert number in narrow
+
+
 def run_on_terminal(seconds, *arguments):
     """Run with a terminal as stderr and a bar after `seconds`; return stdout and stderr."""
     code = (

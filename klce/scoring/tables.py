@@ -137,10 +137,10 @@ def info_table(found: FileInfo) -> Table:
         title_style="bold",
         box=box.HORIZONTALS,
     )
-    table.add_column("array")
-    table.add_column("shape", justify="right")
-    table.add_column("dtype")
-    table.add_column("bytes", justify="right")
+    table.add_column("array", overflow="fold")
+    table.add_column("shape", justify="right", overflow="fold")
+    table.add_column("dtype", overflow="fold")
+    table.add_column("bytes", justify="right", overflow="fold")
     for array in found.arrays:
         if array.shape is None or array.bytes is None:
             table.add_row(Text(array.name), "", "not read", "")
@@ -172,9 +172,10 @@ def _empty(title: str) -> Table:
         box=box.HORIZONTALS,
         show_header=False,
     )
-    table.add_column()
-    table.add_column(justify="right", style="bold")
-    table.add_column(style="dim")
+    # Where a terminal is narrow, words are broken, and no number loses its digits.
+    table.add_column(overflow="fold")
+    table.add_column(justify="right", style="bold", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
     return table
 
 
