@@ -47,6 +47,7 @@ class _ArrowArray:
         column = value if self._width is None else pa.list_(value, self._width)
         name = "values" if self._width is None else "logits"
         self._schema = pa.schema([(name, column)])
+        self._floats = dtype.kind == "f"
         self._writer = self._open(file)
 
     def _open(self, file: BinaryIO) -> Any:
@@ -63,10 +64,10 @@ class _ArrowArray:
 
 
 class _ParquetArray(_ArrowArray):
-    """The same column."""
+    """The same column. Floats seldom come again: a dictionary of them would be larger than they."""
 
     def _open(self, file: BinaryIO) -> Any:
-        return open_parquet(file, self._schema)
+        return open_parquet(file, self._schema, dictionary=not self._floats)
 
 
 ARRAY_WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {

@@ -191,8 +191,8 @@ def rows_in_group(columns: np.dtype[Any]) -> int:
     return max(1, min(_ROWS_IN_GROUP, _BYTES_IN_GROUP // columns.itemsize))
 
 
-def open_parquet(file: BinaryIO, schema: Any) -> Any:
-    """Open pyarrow's writer of Parquet files.
+def open_parquet(file: BinaryIO, schema: Any, *, dictionary: bool = True) -> Any:
+    """Open pyarrow's writer of Parquet files, which may look for values that come again.
 
     When it could not write the end of the file, it would try again at some later time, and complain
     on stderr that the file is closed.
@@ -206,7 +206,7 @@ def open_parquet(file: BinaryIO, schema: Any) -> Any:
             finally:
                 self.is_open = False
 
-    return Writer(file, schema)
+    return Writer(file, schema, use_dictionary=dictionary)
 
 
 WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {

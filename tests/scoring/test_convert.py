@@ -49,6 +49,21 @@ def test_there_and_back(tmp_path, suffix, dtype, shape):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.npy", f"b{suffix}"])
 
 
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8"])
+def test_parquet_of_logits_is_no_larger_than_they_are(tmp_path, dtype):
+    values = np.random.default_rng(0).normal(size=(3, 100_000)).astype(dtype)
+    np.save(tmp_path / "a.npy", values)
+    convert_file(tmp_path / "a.npy", tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 1.02 * values.nbytes
+
+
+def test_parquet_of_labels_has_a_dictionary_of_them(tmp_path):
+    values = np.random.default_rng(0).integers(0, 100, 100_000)
+    np.save(tmp_path / "a.npy", values)
+    convert_file(tmp_path / "a.npy", tmp_path / "a.parquet")
+    assert (tmp_path / "a.parquet").stat().st_size < 0.25 * values.nbytes
+
+
 def test_bfloat16_becomes_float32(tmp_path):
     values = np.random.default_rng(0).normal(size=(8, 3)).astype(ml_dtypes.bfloat16)
     safetensors.numpy.save_file({"x": values}, tmp_path / "a.safetensors")
