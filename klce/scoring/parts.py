@@ -6,6 +6,7 @@ rows come in, to a hidden folder beside, which takes the name once it has all.
 """
 
 import contextlib
+import errno
 import functools
 import os
 import re
@@ -51,6 +52,8 @@ def check_folder(out: StrPath, inputs: list[Location]) -> None:
             "name a folder there"
         )
     check_place(path, inputs)
+    if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):  # it could not be emptied
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
     for location in inputs:
         if would_read(location, path / _name(0)):  # by the next run of the same command
             raise InputError(f"{out}: results would become a part of the input {location}")

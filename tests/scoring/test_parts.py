@@ -394,6 +394,15 @@ def test_refused(files, out, source, message):
     assert names() == before
 
 
+def test_a_folder_that_cannot_be_emptied(files, monkeypatch):
+    run("score", "old/")
+    before = names()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # which root always may
+    with pytest.raises(PermissionError, match="Permission denied: 'old/'"):
+        run("score", "old/")
+    assert names() == before
+
+
 @pytest.mark.parametrize(
     ("out", "source"),
     [("new/", "o*/part-*"), ("new/", "old"), ("deep/new/", "*/*.parquet"), ("new/", "deep/**")],
