@@ -22,7 +22,8 @@ _ARGUMENTS = {"logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q"}
 def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
     """Return what tells whether an input is still the same: path, size and time of its files.
 
-    Of numbers in the place of a file, they themselves.
+    Of a URL, it with the `Identity` of what is there; of numbers in the place of a file, they
+    themselves.
     """
     if place is None:
         return None
@@ -30,7 +31,8 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
         return ",".join(map(str, place))
     location = Location.parse(place)
     if location.remote:
-        return str(location)
+        found = Identity.of(place)
+        return {"url": str(location), "size": found.size, "digest": found.digest}
     stats = [(os.fspath(file.resolve()), file.stat()) for file in files_of(location)]
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
 
@@ -64,10 +66,13 @@ def _how_it_changed(before: Any, now: Any) -> str:
         return "was not given"
     if now is None:
         return "was given"
-    if isinstance(before, str):  # a URL, or numbers
+    if isinstance(before, dict):
+        same = isinstance(now, dict) and now["url"] == before["url"]
+        return f"has changed since ({before['url']})" if same else f"was {before['url']}"
+    if isinstance(before, str):  # numbers
         return f"was {before}"
     array, files = before
-    array_now, files_now = (None, []) if isinstance(now, str) else now
+    array_now, files_now = now if isinstance(now, list) else (None, [])
     then, here = ({path: state for path, *state in listed} for listed in (files, files_now))
     if array != array_now or not then.keys() & here.keys():
         path, name = files[0][0], "" if array is None else f"::{array}"

@@ -248,5 +248,24 @@ def test_fingerprints_see_every_shard(files):
         assert fingerprint(place) != before
     assert fingerprint("shards")[1] == fingerprint("shards/*.npy")[1]
     assert len(fingerprint("shards")[1]) == 3
-    assert fingerprint("s3://bucket/x.npy::a") == "s3://bucket/x.npy::a"
     assert fingerprint(None) is None
+
+
+def test_a_file_behind_a_url_that_has_changed(files):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory.put("logits.npy", "/journal/a.npy")
+    memory.put("logits.npy", "/journal/b.npy")
+
+    def score(url, **options):
+        return score_file(url, "targets.npy", out="out.npy", block_rows=100, **options)
+
+    with pytest.raises(Interrupted):
+        score("memory://journal/a.npy", progress=stop_after(400))
+    with pytest.raises(InputError, match=r"LOGITS was memory://journal/a\.npy; start anew"):
+        score("memory://journal/b.npy", resume=True)
+    with memory.open("/journal/a.npy", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(InputError, match=r"LOGITS has changed since \(memory://journal/a\.npy\)"):
+        score("memory://journal/a.npy", resume=True)
+    memory.put("logits.npy", "/journal/a.npy")
+    assert score("memory://journal/a.npy", resume=True).resumed_rows > 0
