@@ -4,6 +4,7 @@ A column of numbers is an array of one axis, one of lists (of a fixed size, or a
 first) an array of two.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import accumulate
@@ -31,7 +32,7 @@ class ArrowFile:
         library("pyarrow.ipc", "")
         self._path = location.file
         with damage_named(self._path, "not a whole Arrow file"):
-            self._file = pa.ipc.open_file(pa.memory_map(str(location.path)))
+            self._file = pa.ipc.open_file(pa.memory_map(os.fsencode(location.path)))
         self._ends: list[int] = []
         rows = 0
         for i in range(self._file.num_record_batches):
@@ -96,7 +97,7 @@ class ArrowStream:
         return self._pa.ipc.open_stream(self._source())
 
     def _source(self) -> Any:
-        return self._pa.memory_map(self._path)
+        return self._pa.memory_map(os.fsencode(self._path))
 
 
 def open_arrow(location: Location) -> ArrowFile | ArrowStream:
@@ -110,16 +111,15 @@ class ParquetFile:
     """A Parquet file, read as a stream of batches; to go back starts at an earlier row group."""
 
     def __init__(self, location: Location) -> None:
-        library("pyarrow", f"{location.file}: reading .parquet files")
+        pa = library("pyarrow", f"{location.file}: reading .parquet files")
         parquet = library("pyarrow.parquet", "")
         self._path = location.file
-        file = location.open()  # for an error that names the file
+        file: Any = location.open()  # for an error that names the file
         if not location.remote:
             file.close()
+            file = pa.OSFile(os.fsencode(location.file))
         with damage_named(self._path, "not a whole Parquet file"):
-            self._file = parquet.ParquetFile(
-                file if location.remote else location.file, buffer_size=1 << 20, pre_buffer=False
-            )
+            self._file = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
         meta = self._file.metadata
         self._ends = list(
             accumulate(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 import zipfile
@@ -119,6 +120,16 @@ def test_slices(tmp_path, suffix, save, dtype, shape):
     values = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
     path = tmp_path / f"a{suffix}"
     save(path, values)
+    check_slices(open_reader(path), values)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS takes no such name")
+@pytest.mark.parametrize(("suffix", "save"), SAVERS)
+def test_names_that_are_no_utf_8(tmp_path, suffix, save):
+    values = np.random.default_rng(0).normal(size=(40, 6))
+    save(tmp_path / f"a{suffix}", values)
+    path = tmp_path / os.fsdecode(b"b\xff" + suffix.encode())
+    (tmp_path / f"a{suffix}").rename(path)
     check_slices(open_reader(path), values)
 
 
