@@ -137,6 +137,7 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
     return values
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite, the summary tells
 def compare_file(
     p: StrPath,
     q: StrPath,

@@ -20,6 +20,7 @@ from klce.scoring.distribution import QUANTILES, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
+    MOST,
     Calibration,
     CalibrationSums,
     Density,
@@ -114,7 +115,7 @@ def gather(
         smallest_kl = min(smallest_kl, float(divergences.min(initial=math.inf)))
         largest_kl = max(largest_kl, float(divergences.max(initial=0)))
 
-    top = largest_kl if largest_kl > LEAST_KL else 1.0
+    top = min(largest_kl, MOST) if largest_kl > LEAST_KL else 1.0
     least = smallest_kl if LEAST_KL < smallest_kl < top / 10 else min(LEAST_KL, top / 10)
     kl_edges = np.geomspace(least, top, BINS + 1)
     change_top = change_top or 1.0

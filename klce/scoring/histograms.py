@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from klce.scoring.groups import Groups
 
 BINS = 60
+MOST = 1e100
+"""Larger values are shown at it: where float64 ends, axes do before."""
+
 _POSITIONS = 60
 _CONFIDENCES = 15
 _WORST = 20
@@ -154,7 +157,7 @@ class DensitySums:
         shown = np.clip(y, self._y[0], self._y[-1])
         self._counts += np.histogram2d(x, shown, (self._x, self._y))[0].astype(np.int64)
         cells = np.clip(np.searchsorted(self._x, x, side="right") - 1, 0, len(self._sums) - 1)
-        np.add.at(self._sums, cells, y)
+        np.add.at(self._sums, cells, np.minimum(y, self._y[-1]))
 
     def finish(self) -> Density:
         """Return it."""

@@ -46,6 +46,7 @@ from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite, the summary tells
 def score_file(
     logits: StrPath,
     targets: StrPath | None = None,

@@ -12,6 +12,7 @@ from klce.scoring.distribution import QUANTILES, in_order, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
+    MOST,
     Calibration,
     CalibrationSums,
     Density,
@@ -121,7 +122,7 @@ def gather(
             tops[name] = max(tops[name], float(values[np.isfinite(values)].max(initial=0)))
         worst.add(start + np.flatnonzero(counts), table[measure][counts])
 
-    edges = {name: np.linspace(0, top or 1.0, BINS + 1) for name, top in tops.items()}
+    edges = {name: np.linspace(0, min(top, MOST) or 1.0, BINS + 1) for name, top in tops.items()}
     histograms = {name: HistogramSums(edges[name]) for name in edges}
     position = DensitySums(position_edges(last), edges[measure])
     calibration = CalibrationSums()

@@ -128,7 +128,7 @@ def test_without_targets(tmp_path, one_theme, command, pictures):
     assert "position along the last axis of rows" in text
 
 
-@pytest.mark.parametrize("case", ["equal", "infinite", "nan", "none", "one"])
+@pytest.mark.parametrize("case", ["equal", "infinite", "nan", "none", "one", "huge"])
 def test_rows_that_are_hard_to_draw(tmp_path, one_theme, case):
     rng = np.random.default_rng(0)
     p = rng.normal(size=(0 if case == "none" else 1 if case == "one" else 20, 7))
@@ -137,6 +137,8 @@ def test_rows_that_are_hard_to_draw(tmp_path, one_theme, case):
         q[:, 0] = -np.inf
     if case == "nan":
         p[:] = np.nan
+    if case == "huge":
+        q[:, 0] = np.finfo(float).min
     np.save(tmp_path / "p.npy", p)
     np.save(tmp_path / "q.npy", q)
     np.save(tmp_path / "t.npy", np.ones(len(p), int))
