@@ -123,7 +123,8 @@ def encode(
     InputError
         For a row without a finite maximum, which has no log-probabilities to write.
     """
-    x = logits.astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):
+        x = logits.astype(np.float32, copy=False)
     largest = x.max(axis=1)
     if not np.isfinite(largest).all():
         row = int(np.isfinite(largest).argmin())

@@ -129,3 +129,5 @@ def test_rows_within_the_cut_have_no_floor():
 def test_rows_that_cannot_be_encoded():
     with pytest.raises(InputError, match="x: row 12 has the largest logit nan"):
         kld.encode(np.array([[0, 1], [0, np.nan]], np.float32), 16, path="x", first_row=11)
+    with pytest.raises(InputError, match="x: row 0 has the largest logit inf"):
+        kld.encode(np.full((1, 3), 1e300), 16, path="x")
