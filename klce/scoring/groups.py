@@ -59,6 +59,14 @@ class Groups:
         """Return the number of sequences."""
         return len(self.labels)
 
+    @property
+    def empty(self) -> NDArray[np.bool_]:
+        """Which of them have no rows: of ids none."""
+        if self._offsets is None:
+            return np.zeros(len(self), np.bool_)
+        empty: NDArray[np.bool_] = np.diff(self._offsets) == 0
+        return empty
+
     def block(self, start: int, stop: int) -> NDArray[np.intp]:
         """Return the place in `labels` of the sequence of rows `start` to `stop`."""
         if self._offsets is not None:
@@ -111,8 +119,9 @@ def read_lengths(reader: Reader, groups: Groups) -> NDArray[np.float64]:
             f"for each of the {len(groups):,} sequences"
         )
     lengths = reader.read(0, len(groups), 1)
-    if (lengths <= 0).any():
-        at = int((lengths <= 0).argmax())
+    no_length = (lengths < 0) | ((lengths == 0) & ~groups.empty)
+    if no_length.any():
+        at = int(no_length.argmax())
         raise InputError(
             f"{reader.path}: the length of sequence {at} is {lengths[at]}, not positive"
         )

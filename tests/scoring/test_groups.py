@@ -110,6 +110,20 @@ def test_no_sequence_has_tokens(files):
     assert np.isnan(np.load("sequences.npy")["bits_per_byte"]).all()
 
 
+def test_a_sequence_without_rows_may_have_no_bytes(files):
+    found = []
+    for length in (5, 0):
+        np.save("bytes.npy", [30, length, 50, 70])
+        report = score_file(
+            "logits.npy", "targets.npy", groups="offsets.npy", bytes_file="bytes.npy",
+            sequences_out="sequences.npy",
+        )  # fmt: skip
+        bits = np.load("sequences.npy")["bits_per_byte"]
+        assert np.isnan(bits).tolist() == [False, True, False, False]
+        found.append((report.to_dict()["bits_per_byte"], *bits[[0, 2, 3]]))
+    assert found[0] == found[1]
+
+
 def test_ids_are_sequences_in_the_order_of_their_first_rows(files):
     options = {"words_file": "words.npy", "sequences_out": "a.npy"}
     score_file("logits.npy", "targets.npy", groups="offsets.npy", **options)
