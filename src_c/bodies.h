@@ -45,6 +45,7 @@
 #include "ops/kl_log_probs.h"
 #include "ops/logit_pairs.h"
 #include "ops/near_logits.h"
+#include "ops/unlike.h"
 #include "ops/unlike_logits.h"
 #include "ops/kl_logits.h"
 #include "ops/pairs.h"
@@ -83,6 +84,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef STEEPEST
 #undef UNLIKE_JS
 #undef UNLIKE_VARIATION
+#undef LOG_2
 #undef PAIR_PASSES
 #undef PAIR_FEW
 #undef PAIR_TABLE

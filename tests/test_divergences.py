@@ -520,6 +520,36 @@ def test_comparisons_of_logits_near_and_unlike(n, hidden, dtype, isa):
                     assert_relative(actual, expected[name], dtype)
 
 
+@ISA
+@DTYPE
+@pytest.mark.parametrize("n", [257, 1000, 33000])
+def test_js_of_probabilities_near_and_unlike(n, dtype, isa):
+    """As of logits; zeros, tiny probabilities and sums that are not 1 make no difference."""
+    rng = np.random.default_rng(n)
+    spread = np.repeat([0.3, 0.6, 0.9, 1.2, 2, 3, 5], 4)[:, np.newaxis]
+    x = spread * rng.normal(size=(28, n))
+    y = spread * rng.normal(size=x.shape)
+    y[::3, 64:] += 0.97 * (x - y)[::3, 64:]  # the first classes say nothing of the others
+    p, q = (in_form(z, "probs", np.float64) for z in (x, y))
+    p[1::4, ::3] = q[2::4, 1::2] = 0
+    p[3::4] *= 3
+    q[3::4] /= 5
+    p, q = p.astype(dtype), q.astype(dtype)
+    wide = [z.astype(np.longdouble) / z.astype(np.longdouble).sum(-1, keepdims=True)
+            for z in (p, q)]  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(z == 0, 0, z * np.log(2 * z / (wide[0] + wide[1]))) for z in wide]
+    with on_isa(isa):
+        found = klce.js_divergence(p, q)
+        assert_relative(found, (terms[0] + terms[1]).sum(-1) / 2, dtype)
+        for side, bad in itertools.product((0, 1), (-1e-6, np.nan, np.inf)):
+            rows = p.copy(), q.copy()
+            rows[side][5, n - 3] = bad
+            spoilt = klce.js_divergence(*rows)
+            assert np.flatnonzero(np.isnan(spoilt)).tolist() == [5]
+            np.testing.assert_array_equal(np.delete(spoilt, 5), np.delete(found, 5))
+
+
 def assert_relative(actual, expected, dtype):
     """Within the bound; of small ones extended precision itself has too few digits in float64."""
     infinite = np.isinf(expected)

@@ -1,7 +1,7 @@
 """Print the polynomial coefficients of src_c/ (needs mpmath).
 
-Of ``vmath.h``, and of the ops that have their own: ``js_probs.h``, ``js_logits.h`` and
-``logit_pairs.h``.
+Of ``vmath.h``, and of the ops that have their own: ``js_probs.h``, ``js_logits.h``,
+``logit_pairs.h`` and ``unlike.h``.
 
 Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
 serves, not of the polynomial alone.  Run ``python tools/minimax.py``; the output holds the
@@ -136,6 +136,18 @@ def main() -> None:
             report(f"{f.__name__} {dtype}", fit, digits)
         fit = remez(log, one, served, degrees[2], mp.mpf(0), mp.exp(-most) * mp.mpf("1.00001"))
         report(f"log {dtype}", fit, digits)
+
+    # ((1 + t) log(2/(1 + t)) - log 2)/t of unlike.h; the error of t times it, absolute.
+    for dtype, digits, degree in (("f32", 10, 7), ("f64", 18, 17)):
+        fit = remez(
+            lambda t: (1 + t) * log(t) - mp.log(2),
+            lambda t: t,
+            one,
+            degree,
+            mp.mpf(0),
+            mp.mpf("1.00001"),
+        )
+        report(f"unlike {dtype}", fit, digits)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
  *     p log(2p/(p + q)) + q log(2q/(p + q)) = w (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2)),
  * a polynomial for |d| < JS_LOGITS_NEAR; beyond, with t the smaller over the larger of w and q,
  *     (w + q) log(2/(1 + t)) - |d| t max(w, q),
- * which cancels.  Log-probabilities that are not to be normalised, and logits at two
- * temperatures, take the passes of pairs.h.
+ * which cancels.  Unlike rows are swept as unlike.h says, before others are so.  Log-probabilities
+ * that are not to be normalised, and logits at two temperatures, take the passes of pairs.h.
  */
 
 /* In float32 what cancels beyond is a third, and would be a sixth from 1 on.  A slight ratio shows
@@ -162,12 +162,6 @@ static void K(js_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
         K(js_logits_logits_sweep)(call, row, low, high, state);
 }
 
-static void K(js_logits_add)(const klce_call *call, double *into, const double *from)
-{
-    if (into[FIELD(UNLIKE)] == 0) /* else both hold what the sweep before left */
-        K(divergence_add)(call, into, from);
-}
-
 static void K(js_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                 double *state)
 {
@@ -196,7 +190,7 @@ static const klce_kernel K(js_logits_logits_kernel) = {
     .prepare = K(pairs_prepare),
     .pass = {{K(js_logits_logits_normalizers), SHARED(js_logits_logits_merge), K(js_logits_relate)},
              {K(js_logits_sweep_unlike), SHARED(divergence_add), SHARED(js_logits_look)},
-             {K(js_logits_sweep), SHARED(js_logits_add), SHARED(js_logits_finish)}},
+             {K(js_logits_sweep), SHARED(add_of_others), SHARED(js_logits_finish)}},
     .few = TILE_OF(js_logits_few),
 };
 

@@ -1,10 +1,136 @@
-/* js_probs_probs: JS divergence of probabilities.  Those of float32 and of 16 bits need no doubles
- * for a class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two
- * pieces, so that q ratio - p keeps its digits where the two are near, and the term is that of
- * js_pairs.h, a few units of float32 off.  Rows that are not normalised, or whose sums are far from
- * 1, take the passes of pairs.h, as float64 does.
+/* js_probs_probs: JS divergence of probabilities.  Of unlike rows as unlike.h says, t being the
+ * quotient of the smaller and the larger of both.  Of others, those of float32 and of 16 bits need
+ * no doubles for a class where there is a fused multiply-add: q is brought to the scale of p by a
+ * ratio in two pieces, so that q ratio - p keeps its digits where the two are near, and the term is
+ * that of js_pairs.h, a few units of float32 off.  Rows that are not normalised, or whose sums are
+ * far from 1, take the passes of pairs.h, as near ones of float64 do.
  */
 PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
+
+/* Whether a row's sums leave room in `real` for all that is done with its classes. */
+KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
+{
+    double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
+    return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
+}
+
+/* The larger and the smaller of p and q, q at the scale of p. */
+typedef struct {
+    K(v) high, low;
+} K(js_sides);
+
+/* Below 2^-110 (2^-900) of 1 a class is taken for 0: products and quotients of it would be
+ * subnormal numbers, which cost a hundred cycles. */
+KLCE_INLINE K(js_sides) K(js_sides_of)(K(v) p, K(v) q, K(v) ratio)
+{
+    K(v) zero = K(set)(0), slight = K(set)((real)(KLCE_REAL_IS_F64 ? 0x1p-900 : 0x1p-110));
+    p = K(select)(K(lt)(p, slight), zero, p);
+    q = K(select)(K(lt)(q, slight), zero, q) * ratio;
+    return (K(js_sides)){K(max)(p, q), K(min)(p, q)};
+}
+
+/* The ratio in one piece: what rounding makes of it, all classes of q share, and the JS feels it to
+ * second order. */
+KLCE_INLINE K(v) K(js_plain_ratio)(const double *state)
+{
+    return K(set)((real)(state[FIELD(OTHER) + FIELD(SIDE_SCALE)] / state[FIELD(SIDE_SCALE)]));
+}
+
+/* Whether a row may be that unlike, by its first classes: a total variation of 3/8, beside which
+ * the JS is at least half its square (Pinsker).  A guess, as seem_unlike. */
+KLCE_INLINE int K(seem_unlike_probs)(const elem *p, const elem *q, const double *state)
+{
+    K(v) p_group[VECTORS], q_group[VECTORS], high[VECTORS], low[VECTORS];
+    K(v) ratio = K(js_plain_ratio)(state);
+    K(lanes) highs = K(no_lanes)(), lows = K(no_lanes)();
+    EACH_VECTOR(v) high[v] = low[v] = K(set)(0);
+    for (int j = 0; j < 64; j += LANES) {
+        K(load_group)(p + j, LANES, 0, p_group);
+        K(load_group)(q + j, LANES, 0, q_group);
+        EACH_VECTOR(v)
+        {
+            K(js_sides) sides = K(js_sides_of)(p_group[v], q_group[v], ratio);
+            high[v] = high[v] + sides.high;
+            low[v] = low[v] + sides.low;
+        }
+    }
+    K(add_lanes)(&highs, high);
+    K(add_lanes)(&lows, low);
+    double most = K(total)(&highs), least = K(total)(&lows);
+    return most - least > 0.375 * (most + least);
+}
+
+static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    K(js_probs_probs_sides)(call, row, count, state);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
+        state[FIELD(UNLIKE) + i] = call->n > FEW && K(js_is_plain)(call, state + i) &&
+                                   K(seem_unlike_probs)(p, q, state + i);
+    }
+}
+
+/* t, of two zeros 0. */
+KLCE_INLINE K(v) K(js_quotient)(const K(js_sides) *sides)
+{
+    K(v) least = K(set)((real)(KLCE_REAL_IS_F64 ? 0x1p-1000 : 0x1p-120));
+    return sides->low / K(max)(sides->high, least);
+}
+
+/* Twice a class's JS. */
+KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
+{
+    K(v) t = K(max)(quotient, K(set)((real)0x1p-60)); /* whose square is a normal number */
+    K(v) s = K(unlike_series)(t) + K(log_normal)(t);
+    return high * K(fma)(t, s, K(set)((real)LOG_2));
+}
+
+/* Some 50 instructions a vector in float32, a division among them. */
+static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                     ptrdiff_t high, double *state)
+{
+    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    K(v) p_group[VECTORS], q_group[VECTORS], sum[VECTORS], least = K(set)(0);
+    K(v) larger[FLUSH / WIDTH], quotient[FLUSH / WIDTH];
+    K(lanes) terms = K(no_lanes)();
+    state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
+    if (state[FIELD(UNLIKE)] == 0)
+        return;
+    K(v) ratio = K(js_plain_ratio)(state);
+    for (ptrdiff_t i = low; i < high; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        int vectors = 0;
+        for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
+            K(prefetch_later_pair)(p + j, q + j, call->n);
+            K(load_group)(p + j, end - j, 0, p_group);
+            K(load_group)(q + j, end - j, 0, q_group);
+            EACH_VECTOR(v)
+            {
+                K(js_sides) sides = K(js_sides_of)(p_group[v], q_group[v], ratio);
+                least = K(min)(K(min)(p_group[v], q_group[v]), least); /* nan is passed over */
+                larger[vectors + v] = sides.high;
+                quotient[vectors + v] = K(js_quotient)(&sides);
+            }
+        }
+        EACH_VECTOR(v) sum[v] = K(set)(0);
+        for (int k = 0; k < vectors; k += VECTORS)
+            EACH_VECTOR(v)
+        sum[v] = sum[v] + K(js_of_unlike_probs)(larger[k + v], quotient[k + v]);
+        K(add_lanes)(&terms, sum);
+    }
+    /* Four times the JS, as a sweep of the others has it; below 0 there is no probability. */
+    double negative = K(hmax)(-least);
+    state[FIELD(TERMS)] =
+        negative > 0 ? (double)NAN : 2 * K(total)(&terms) * state[FIELD(SIDE_SCALE)];
+}
+
+static void K(js_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    (void)call, (void)row;
+    for (ptrdiff_t i = 0; i < count; i++)
+        state[FIELD(UNLIKE) + i] =
+            state[FIELD(UNLIKE) + i] != 0 && state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS;
+}
 
 #if KLCE_FMA && !KLCE_REAL_IS_F64
 
@@ -28,13 +154,6 @@ KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
     KLCE_UNROLL for (int h = 0; h < HALVES; h++) q[h] = q[h] / p[h];
     K(split_halves)(q, NULL, &ratio.high, &ratio.low);
     return ratio;
-}
-
-/* Whether a row's sums leave room in float32 for all that is done with its classes. */
-KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
-{
-    double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
-    return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
 /* Whether those of all of a tile's rows do, whose sums make room for the scales and nothing else;
@@ -127,6 +246,8 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
+    if (state[FIELD(UNLIKE)] != 0)
+        return;
     if (K(js_is_plain)(call, state))
         K(js_plain_sweep)(call, row, low, high, state);
     else
@@ -142,6 +263,7 @@ static KLCE_NOINLINE void K(js_gathered_sweep)(const klce_call *call, ptrdiff_t 
         own.arg[k] = (char *)K(gathered)(call, k, row, room[k]);
         own.core[k] = sizeof(elem);
     }
+    state[FIELD(UNLIKE)] = 0;
     K(js_probs_sweep)(&own, 0, 0, call->n, state);
 }
 
@@ -178,8 +300,23 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     K(js_pair_finish)(call, row, KLCE_TILE, state);
 }
 
-PAIR_TABLE(js_probs_probs, js_probs_sweep, js_probs_few, js_pair_finish)
 #else
-PAIR_FEW(js_probs_probs, 0, 0, js_pair_term, js_pair_finish)
-PAIR_TABLE(js_probs_probs, js_probs_probs_sweep, js_probs_probs_few, js_pair_finish)
+
+static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state)
+{
+    if (state[FIELD(UNLIKE)] == 0)
+        K(js_probs_probs_sweep)(call, row, low, high, state);
+}
+
+PAIR_FEW(js_probs, 0, 0, js_pair_term, js_pair_finish)
+
 #endif
+
+static const klce_kernel K(js_probs_probs_kernel) = {
+    .prepare = K(pairs_prepare),
+    .pass = {{K(js_probs_probs_normalizers), SHARED(js_probs_probs_merge), K(js_probs_relate)},
+             {K(js_probs_sweep_unlike), SHARED(divergence_add), SHARED(js_probs_look)},
+             {K(js_probs_sweep), SHARED(add_of_others), SHARED(js_pair_finish)}},
+    .few = TILE_OF(js_probs_few),
+};

@@ -1,23 +1,8 @@
-/* Pairs of rows of logits that are unlike, x (of p) and y (of q): a second sweep without what small
- * divergences need, for JS, the total variation and the expected agreement.
+/* Pairs of rows of logits that are unlike, as unlike.h says, x (of p) and y (of q): JS, the total
+ * variation and the expected agreement.
  *
- * With d = log(q/p), high = max(p, q) and t = exp(-|d|), a class gives
- *     twice the JS    high ((1 + t) log(2/(1 + t)) - |d| t),
- *     |q - p|         high (1 - t),
- *     p q             of both as they are.
  * One exponential is of the larger of both and the other of their distance, so that no class needs
- * another way.  The first two are wrong by some 2^-24 high (2^-53), where those of logit_pairs.h
- * are right to that share of themselves; and as the sum of high is 2 at most, that is enough of a
- * JS of a sixteenth and a total variation of an eighth, which is the least that goes with such a
- * JS, or nearly (Lin, 1991: JS <= TV log 2).  Rows of which there is less are swept once more, as
- * those that do not seem unlike. */
-
-/* Whether a row is swept so; and then, whether that is all. */
-enum { K(UNLIKE) = K(NEAR_GUESS) };
-_Static_assert(FIELD(PLAIN_KL) < FIELD(UNLIKE), "what relates rows stays");
-
-#define UNLIKE_JS 0x1p-4
-#define UNLIKE_VARIATION 0x1p-3
+ * another way. */
 
 /* The least -|d|/T, whose exponential is nothing beside 1 and its square still a normal number. */
 #define UNLIKE_FARTHEST (KLCE_REAL_IS_F64 ? -100 : -40)
@@ -57,10 +42,9 @@ KLCE_INLINE void K(find_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-/* high and, if asked for, low = min(p, q), both to the scale of w as logit_pairs.h has it; t and
- * -|d|. */
+/* high and, if asked for, low = min(p, q), both to the scale of w as logit_pairs.h has it; -|d|. */
 typedef struct {
-    K(v) high, low, t, away;
+    K(v) high, low, away;
 } K(unlike_pair);
 
 /* The exponential of y or of x, whichever is told, to the scale of w. */
@@ -74,7 +58,7 @@ KLCE_INLINE K(v) K(exp_of_either)(const K(expsum_context) *c, const K(pair_measu
     return K(select)(of_y, e * by->ratio, e);
 }
 
-/* 42 instructions a vector in float32, and 17 for low.  Both -inf is a class far from one another
+/* 29 instructions a vector in float32, and 17 for low.  Both -inf is a class far from one another
  * at the floor. */
 KLCE_INLINE K(unlike_pair) K(unlike_pair_of)(const K(expsum_context) *c, const K(pair_measure) *by,
                                              K(v) x, K(v) y, int low)
@@ -84,33 +68,22 @@ KLCE_INLINE K(unlike_pair) K(unlike_pair_of)(const K(expsum_context) *c, const K
     K(m) q_leads = K(lt)(zero, d);
     pair.high = K(exp_of_either)(c, by, q_leads, x, y);
     pair.low = low ? K(exp_of_either)(c, by, K(not)(q_leads), x, y) : zero;
-    K(measure) plain = {zero, zero, K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS))};
     pair.away = K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t))); /* of nan, that */
-    pair.t = K(exp_measured)(c, &plain, pair.away);
     return pair;
 }
 
-/* Twice a class's part of JS over high: log 2 + t (series(t) + away/T), the series being that of
- * ((1 + t) log(2/(1 + t)) - log 2)/t from 0 to 1, to 2^-27 (2^-55) of 1 (tools/minimax.py). */
-KLCE_INLINE K(v) K(js_of_unlike)(const K(expsum_context) *c, const K(unlike_pair) *pair)
+/* t = exp(-|d|/T): 12 instructions. */
+KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, const K(unlike_pair) *pair)
 {
-#if KLCE_REAL_IS_F64
-    static const double series[] = {
-        -0.306852819440066757,    -0.499999999998170592,    0.166666666568872603,
-        -0.0833333306615432241,   0.0499999560111751831,    -0.0333328539869682497,
-        0.0238058528280659585,    -0.0178365552046342424,   0.0138018011266373435,
-        -0.0108270366849684956,   0.00836379420913397372,   -0.00609314052658673959,
-        0.00396475856059114999,   -0.00216931246380165191,  0.000934089712294072972,
-        -0.000291572474704307759, 0.0000580016377123413899, -5.47977298369985242e-6};
-#else
-    static const float series[] = {-0.3068534444f,  -0.4999782145f,  0.1664043342f,
-                                   -0.08177358995f, 0.04467230562f,  -0.02195993609f,
-                                   0.007642414466f, -0.001301055588f};
-#endif
-    K(v) t = pair->t;
-    K(v) s = K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, t * t);
-    s = K(fma)(pair->away, K(set)(c->e.c1), s);
-    return K(fma)(t, s, K(set)((real)0x1.62e42fefa39efp-1));
+    K(measure) plain = {K(set)(0), K(set)(0), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS))};
+    return K(exp_measured)(c, &plain, pair->away);
+}
+
+/* Twice a class's part of JS over high: 11 instructions. */
+KLCE_INLINE K(v) K(js_of_unlike)(const K(expsum_context) *c, const K(unlike_pair) *pair, K(v) t)
+{
+    K(v) s = K(fma)(pair->away, K(set)(c->e.c1), K(unlike_series)(t));
+    return K(fma)(t, s, K(set)((real)LOG_2));
 }
 
 /* The sums of a row's classes from `low` to `high`, at the scale of w, in the order of UNLIKE_SUMS:
@@ -125,25 +98,31 @@ KLCE_INLINE void K(sum_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     const K(pair_measure) by = K(pair_measure_of)(c, state);
     K(lanes) sums[K(UNLIKE_SUMS)];
     K(v) x_group[VECTORS], y_group[VECTORS], sum[K(UNLIKE_SUMS)][VECTORS];
+    K(unlike_pair) pairs[FLUSH / WIDTH];
     KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) sums[k] = K(no_lanes)();
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
-        KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) EACH_VECTOR(v) sum[k][v] = K(set)(0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
+        int vectors = 0;
+        for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
             K(prefetch_later_pair)(x + j, y + j, call->n);
             K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
             K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
             EACH_VECTOR(v)
-            {
-                K(unlike_pair) pair = K(unlike_pair_of)(c, &by, x_group[v], y_group[v], wanted[2]);
-                if (wanted[0])
-                    sum[0][v] = K(fma)(pair.high, K(js_of_unlike)(c, &pair), sum[0][v]);
-                if (wanted[1])
-                    sum[1][v] = sum[1][v] + K(fma)(-pair.high, pair.t, pair.high);
-                if (wanted[2])
-                    sum[2][v] = K(fma)(pair.high * K(set)((real)PAIR_UNBOOST), pair.low, sum[2][v]);
-            }
+            pairs[vectors + v] = K(unlike_pair_of)(c, &by, x_group[v], y_group[v], wanted[2]);
         }
+        KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) EACH_VECTOR(v) sum[k][v] = K(set)(0);
+        for (int m = 0; m < vectors; m += VECTORS)
+            EACH_VECTOR(v)
+            {
+                const K(unlike_pair) *pair = &pairs[m + v];
+                K(v) high = pair->high, t = K(exp_of_away)(c, pair);
+                if (wanted[0])
+                    sum[0][v] = K(fma)(high, K(js_of_unlike)(c, pair, t), sum[0][v]);
+                if (wanted[1])
+                    sum[1][v] = sum[1][v] + K(fma)(-high, t, high);
+                if (wanted[2])
+                    sum[2][v] = K(fma)(high * K(set)((real)PAIR_UNBOOST), pair->low, sum[2][v]);
+            }
         KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) if (wanted[k])
             K(add_lanes)(&sums[k], sum[k]);
     }
