@@ -90,7 +90,8 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
         K(sum_exp_and_weighted_near)(c, p + low, q + low, high - low, state, K(COMPARE_Q)))
         return;
     state[FIELD(NEAR_TERMS)] = NAN;
-    for (int side = 0; side < 2; side++) { /* the second time, both are in cache */
+    for (int side = 1; side >= 0;
+         side--) { /* the sweep of p, as a rule of both, finds q in cache */
         const elem *x = (side ? q : p) + low, *y = (side ? p : q) + low;
         double *own = state + side * FIELD(COMPARE_Q);
         int apart = unlike && (side ? K(needs_reverse_kl)(want) : K(needs_kl)(want));
