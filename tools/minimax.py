@@ -1,7 +1,7 @@
 """Print the polynomial coefficients of src_c/ (needs mpmath).
 
-Of ``vmath.h``, and of the ops that have their own: ``js_probs.h``, ``js_logits.h``,
-``logit_pairs.h`` and ``unlike.h``.
+Of ``vmath.h``, and of the ops that have their own: ``js_pairs.h``, ``js_probs.h``,
+``js_logits.h``, ``logit_pairs.h`` and ``unlike.h``.
 
 Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
 serves, not of the polynomial alone.  Run ``python tools/minimax.py``; the output holds the
@@ -101,20 +101,31 @@ def main() -> None:
     )
     report("log1p s-form f64", fit, 18)
 
-    # (1 - v) log(1 - v) + (1 + v) log(1 + v) = w q(w), w = v^2: js_probs.h
+    def one(_: mp.mpf) -> mp.mpf:
+        return mp.mpf(1)
+
+    # (1 - v) log(1 - v) + (1 + v) log(1 + v) = w q(w), w = v^2; beyond, u log(u) + of_larger(u),
+    # u = 1 - |v|: js_probs.h and js_pairs.h
     def even(w: mp.mpf) -> mp.mpf:
         v = mp.sqrt(w)
         series = 1 + w / 6 + w * w / 15
         return series if w < 1e-9 else ((1 - v) * mp.log(1 - v) + (1 + v) * mp.log(1 + v)) / w
 
-    fit = remez(even, lambda w: mp.mpf(1), lambda w: 1 / even(w), 5, mp.mpf(0), mp.mpf(1) / 4)
-    report("js f32", fit, 10)
+    def of_larger(u: mp.mpf) -> mp.mpf:
+        return (2 - u) * mp.log(2 - u)
 
-    # The terms of logit_pairs.h and js_logits.h: of a slope up to 1, or JS_NEAR, and of a ratio
-    # beyond.
-    def one(_: mp.mpf) -> mp.mpf:
-        return mp.mpf(1)
+    def of_both(u: mp.mpf) -> mp.mpf:
+        return of_larger(u) + (u * mp.log(u) if u > 0 else 0)
 
+    for dtype, digits, degrees in (("f32", 10, (5, 6)), ("f64", 18, (12, 13))):
+        fit = remez(even, one, lambda w: 1 / even(w), degrees[0], mp.mpf(0), mp.mpf(1) / 4)
+        report(f"even {dtype}", fit, digits)
+        half = mp.mpf("0.50001")
+        fit = remez(of_larger, one, lambda u: 1 / of_both(u), degrees[1], mp.mpf(0), half)
+        report(f"of the larger {dtype}", fit, digits)
+
+    # The terms of logit_pairs.h and js_logits.h: of a slope up to 1, or JS_LOGITS_NEAR, and of a
+    # ratio beyond.
     def bend(d: mp.mpf) -> mp.mpf:  # (exp(d) - 1 - d)/d^2
         return (mp.expm1(d) - d) / d**2 if abs(d) > 1e-9 else mp.mpf(1) / 2 + d / 6
 
@@ -123,30 +134,24 @@ def main() -> None:
         far = (d * e - (1 + e) * mp.log((1 + e) / 2)) / d**2 if d else mp.mpf(0)
         return far if abs(d) > 1e-9 else mp.mpf(1) / 4 + d / 8
 
-    def log(t: mp.mpf) -> mp.mpf:  # log(2/(1 + t))
-        return mp.log(2 / (1 + t))
+    def mixed(t: mp.mpf) -> mp.mpf:
+        return (1 + t) * mp.log(2 / (1 + t)) - mp.log(2)
 
-    def served(t: mp.mpf) -> mp.mpf:  # what log(t) serves, relative to it
-        return (1 + t) / ((1 + t) * log(t) + (t * mp.log(t) if t > 0 else 0))
+    def js(t: mp.mpf) -> mp.mpf:  # twice a class's JS, over the larger of p and q
+        return mp.log(2) + mixed(t) + (t * mp.log(t) if t > 0 else 0)
 
-    kinds = (("f32", 10, (7, 10, 6), 1.5), ("f64", 18, (14, 18, 14), 1))
+    kinds = (("f32", 10, (7, 10, 4), 1.5), ("f64", 18, (14, 18, 13), 1))
     for dtype, digits, degrees, most in kinds:
         for f, degree, end in zip((bend, near), degrees[:2], (1, most), strict=True):
             fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-end), mp.mpf(end))
             report(f"{f.__name__} {dtype}", fit, digits)
-        fit = remez(log, one, served, degrees[2], mp.mpf(0), mp.exp(-most) * mp.mpf("1.00001"))
-        report(f"log {dtype}", fit, digits)
+        end = mp.exp(-most) * mp.mpf("1.00001")
+        fit = remez(mixed, lambda t: t, lambda t: 1 / js(t), degrees[2], mp.mpf(0), end)
+        report(f"far {dtype}", fit, digits)
 
     # ((1 + t) log(2/(1 + t)) - log 2)/t of unlike.h; the error of t times it, absolute.
     for dtype, digits, degree in (("f32", 10, 7), ("f64", 18, 17)):
-        fit = remez(
-            lambda t: (1 + t) * log(t) - mp.log(2),
-            lambda t: t,
-            one,
-            degree,
-            mp.mpf(0),
-            mp.mpf("1.00001"),
-        )
+        fit = remez(mixed, lambda t: t, one, degree, mp.mpf(0), mp.mpf("1.00001"))
         report(f"unlike {dtype}", fit, digits)
 
 

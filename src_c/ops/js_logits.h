@@ -1,27 +1,23 @@
 /* js_logits_logits: JS divergence of logits, which at one temperature come down to w ~ p, q and
  * d = log(q/p) as logit_pairs.h has them.  Twice a class's part is
  *     p log(2p/(p + q)) + q log(2q/(p + q)) = w (d exp(d) - (1 + exp(d)) log((1 + exp(d))/2)),
- * a polynomial for |d| < JS_LOGITS_NEAR; beyond, with t the smaller over the larger of w and q,
- *     (w + q) log(2/(1 + t)) - |d| t max(w, q),
- * which cancels.  Unlike rows are swept as unlike.h says, before others are so.  Log-probabilities
- * that are not to be normalised, and logits at two temperatures, take the passes of pairs.h.
+ * w d^2 times a polynomial for |d| < JS_LOGITS_NEAR; beyond, with a = -|d| and t = exp(a), it is
+ *     (log 2 + ((1 + t) log(2/(1 + t)) - log 2) + t a) max(w, q),
+ * which cancels to a third at most (float64: a fifth).  Unlike rows are swept as unlike.h says,
+ * before others are so.  Log-probabilities that are not to be normalised, and logits at two
+ * temperatures, take the passes of pairs.h.
  */
 
-/* In float32 what cancels beyond is a third, and would be a sixth from 1 on.  A slight ratio shows
- * nowhere, while its square is a normal number. */
-#if KLCE_REAL_IS_F64
-#define JS_LOGITS_NEAR 1
-#define JS_LOGITS_SLIGHT 0x1p-60
-#else
-#define JS_LOGITS_NEAR 1.5f
-#define JS_LOGITS_SLIGHT 0x1p-36f
-#endif
+#define JS_LOGITS_NEAR (KLCE_REAL_IS_F64 ? 1 : 1.5f)
+
+/* A ratio that shows nowhere, while its square is a normal number. */
+#define JS_LOGITS_SLIGHT (KLCE_REAL_IS_F64 ? (real)0x1p-60 : (real)0x1p-36)
 
 PAIR_PASSES(js_logits_logits, 1, 1, js_pair_term)
 PAIR_FEW(js_logits_logits, 1, 1, js_pair_term, js_pair_finish)
 
 /* Twice a class's part where |d| < JS_LOGITS_NEAR, over w d^2, to 2^-28 (2^-57) of itself but for
- * the rounding of the coefficients. */
+ * the rounding of the coefficients (tools/minimax.py). */
 KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
 {
 #if KLCE_REAL_IS_F64
@@ -42,56 +38,72 @@ KLCE_INLINE K(v) K(js_near)(K(v) d, K(v) square)
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, d, square);
 }
 
-/* log(2/(1 + t)) for t from 0 to exp(-JS_LOGITS_NEAR), to 2^-30 (2^-56)
- * of what it serves, likewise. */
-KLCE_INLINE K(v) K(js_log)(K(v) t, K(v) square)
+/* Twice a class's part beyond, over high: t up to exp(-JS_LOGITS_NEAR), to 2^-28 (2^-60) of it
+ * (tools/minimax.py). */
+KLCE_INLINE K(v) K(js_far)(K(v) a, K(v) t)
 {
 #if KLCE_REAL_IS_F64
     static const double series[] = {
-        0.693147180559945301, -0.999999999999990978,  0.499999999998352694,  -0.333333333211511924,
-        0.249999995200591267, -0.199999884541908641,  0.166664830865112999,  -0.142836874532205745,
-        0.124839677543432711, -0.110185028663857549,  0.0960539671292892212, -0.0784666361635836017,
-        0.054337247073884271, -0.0269903590671882582, 0.00688752186779601308};
+        -0.306852819440055119,  -0.499999999999901938,   0.166666666658672721,
+        -0.0833333329998539719, 0.0499999916611346694,   -0.0333331969552670511,
+        0.0238079857179554114,  -0.0178447778993135492,  0.0138166070545327601,
+        -0.0108007070666270945, 0.00810914710978064377,  -0.00529550043923293182,
+        0.0025356944697097985,  -0.000633602295199072928};
 #else
-    static const float series[] = {0.6931471801f, -0.9999998415f, 0.499989671f,  -0.3330709265f,
-                                   0.2467178607f, -0.1780282472f, 0.08770288915f};
+    static const float series[] = {-0.3068531982f, -0.4999777014f, 0.1662244512f, -0.07936394119f,
+                                   0.03281822822f};
 #endif
-    return K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, square);
+    K(v) s = K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, t * t);
+    return K(fma)(t, a + s, K(set)((real)LOG_2));
 }
 
 /* Twice the part of a class whose parts are known. */
 KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
 {
-    K(v) slope = pair->slope;
-    K(v) term = pair->w * (pair->square * K(js_near)(slope, pair->square));
+    K(v) term = pair->w * (pair->square * K(js_near)(pair->slope, pair->square));
     if (pair->any_far) {
-        K(v) size = K(min)(K(max)(slope, -slope), K(set)(STEEPEST)); /* of nan, the steepest */
         K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
+        K(v) a = K(max)(K(min)(pair->slope, -pair->slope), K(set)(-STEEPEST)); /* of nan, that */
         K(v) t = K(max)(low, high * K(set)(JS_LOGITS_SLIGHT)) / high;
-        K(v) far = K(fma)(-size, low, (high + low) * K(js_log)(t, t * t));
-        term = K(select)(K(lt)(size, K(set)(JS_LOGITS_NEAR)), term, far);
+        K(m) is_near = K(lt)(K(set)(-JS_LOGITS_NEAR), a);
+        term = K(select)(is_near, term, high * K(js_far)(a, t));
     }
     return term;
 }
 
+/* Twice a class's part and, for the drift, w d of near classes: some 45 instructions a vector in
+ * float32, and 55 more where a class is far. */
 KLCE_INLINE void K(js_logits_term)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
                                    K(v) y, K(v) *term, K(v) *moved)
 {
-    K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    *term = K(js_of_pair)(&pair);
-    /* In float32 the drift serves only where all is near, see below. */
-    K(v) line = pair.w * pair.slope;
-    *moved = KLCE_REAL_IS_F64 ? pair.moved : K(select)(pair.far, pair.q - pair.w, line);
+    K(v) d = K(log_ratio)(by, x, y), slope = d * K(set)(c->e.c1), square = slope * slope;
+    K(v) zero = K(set)(0), least = K(set)(-JS_LOGITS_NEAR), a = K(min)(slope, -slope);
+    K(m) far = K(not)(K(lt)(least, a));
+    int any_far = K(any)(far);
+    K(v) w, x_from = x - by->p.origin;
+    if (any_far)
+        w = K(exp_of_either)(c, by, K (and)(far, K(lt)(zero, d)), x_from, y - by->q.origin);
+    else
+        w = K(exp_measured)(c, &by->p, K(max)(by->p.floor, x_from));
+    *term = w * (square * K(js_near)(slope, square));
+    *moved = w * slope;
+    if (any_far) {
+        K(v) away = K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t)));
+        K(v) js = w * K(js_far)(away * K(set)(c->e.c1), K(exp_of_away)(c, away));
+        js = K(select)(K(eq)(d, d), js, zero); /* both are -inf */
+        *term = K(select)(far, js, *term);
+        *moved = K(select)(far, zero, *moved);
+    }
 }
 
-/* A drift s has added s^2/8.  In float32 s is at most 1e-7 and shows below 2^-27 alone; there the
- * sum of w d, which falls short of q - w by 4 JS or so, is good enough: 2 JS of itself. */
+/* A drift s has added s^2/8.  It is at most 1e-7 (1e-16) and shows below 2^-27 (2^-56) alone; there
+ * the sum of w d over near classes, within some 10 JS of that of q - w, is good enough. */
 static void K(js_logits_plain_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                       double *state)
 {
     double result[KLCE_TILE];
     v_f64 most = set_f64(0x1.62e42fefa39efp-1), zero = set_f64(0); /* log 2 */
-    v_f64 small = set_f64(KLCE_REAL_IS_F64 ? 1 : 0x1p-27);
+    v_f64 small = set_f64(KLCE_REAL_IS_F64 ? 0x1p-56 : 0x1p-27);
     EACH_STATE(i, count)
     {
         v_f64 scale = K(of_probabilities)(K(context)(call), state, i);
@@ -196,3 +208,4 @@ static const klce_kernel K(js_logits_logits_kernel) = {
 
 #undef JS_LOGITS_NEAR
 #undef JS_LOGITS_SLIGHT
+#undef UNLIKE_FARTHEST

@@ -47,7 +47,7 @@ typedef struct {
     K(v) high, low, away;
 } K(unlike_pair);
 
-/* The exponential of y or of x, whichever is told, to the scale of w. */
+/* The exponential of y or of x, each from its origin, whichever is told, to the scale of w. */
 KLCE_INLINE K(v) K(exp_of_either)(const K(expsum_context) *c, const K(pair_measure) *by, K(m) of_y,
                                   K(v) x, K(v) y)
 {
@@ -73,10 +73,10 @@ KLCE_INLINE K(unlike_pair) K(unlike_pair_of)(const K(expsum_context) *c, const K
 }
 
 /* t = exp(-|d|/T): 12 instructions. */
-KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, const K(unlike_pair) *pair)
+KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, K(v) away)
 {
     K(measure) plain = {K(set)(0), K(set)(0), K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS))};
-    return K(exp_measured)(c, &plain, pair->away);
+    return K(exp_measured)(c, &plain, away);
 }
 
 /* Twice a class's part of JS over high: 11 instructions. */
@@ -115,7 +115,7 @@ KLCE_INLINE void K(sum_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
             EACH_VECTOR(v)
             {
                 const K(unlike_pair) *pair = &pairs[m + v];
-                K(v) high = pair->high, t = K(exp_of_away)(c, pair);
+                K(v) high = pair->high, t = K(exp_of_away)(c, pair->away);
                 if (wanted[0])
                     sum[0][v] = K(fma)(high, K(js_of_unlike)(c, pair, t), sum[0][v]);
                 if (wanted[1])
@@ -128,5 +128,3 @@ KLCE_INLINE void K(sum_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     }
     KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) total[k] = K(total)(&sums[k]);
 }
-
-#undef UNLIKE_FARTHEST
