@@ -54,11 +54,12 @@ static int is_side_by_side(const klce_call *call, const klce_operands *o, int k)
     return klce_is_strided(call, o, k) && call->step[k] == klce_size_of(call, o, k);
 }
 
-static int takes_side_by_side(const klce_call *call, const klce_kernel *kernel)
+static int takes_side_by_side(const klce_call *call, const klce_isa *isa)
 {
     int widened = klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype];
     return klce_has_few_classes(call) && !call->few_together &&
-           (widened ? klce_widens(call->op) : kernel->few != NULL);
+           (widened ? klce_widens(call->op, isa)
+                    : isa->kernels[call->dtype][call->op]->few != NULL);
 }
 
 int klce_lie_together(const klce_call *call, const klce_operands *o)
@@ -70,7 +71,7 @@ int klce_lie_together(const klce_call *call, const klce_operands *o)
 }
 
 /* Of a call that the kernel has prepared. */
-klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const klce_kernel *kernel)
+klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const klce_isa *isa)
 {
     int strided = 0, side_by_side = 0, masked = 0;
     if (klce_lie_together(call, o))
@@ -80,7 +81,7 @@ klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const 
         side_by_side += is_side_by_side(call, o, k);
         masked += is_masked(call, o, k);
     }
-    if (!side_by_side || !takes_side_by_side(call, kernel))
+    if (!side_by_side || !takes_side_by_side(call, isa))
         return KLCE_PACKED_TOGETHER;
     return strided == side_by_side && !masked && call->n <= STREAMS ? KLCE_SIDE_BY_SIDE
                                                                     : KLCE_PACKED_SIDE_BY_SIDE;

@@ -32,8 +32,7 @@ typedef enum {
 } klce_layout;
 
 /* Of a call that the kernel has prepared; of any, whether it is KLCE_TOGETHER. */
-klce_layout klce_layout_of(const klce_call *call, const klce_operands *o,
-                           const klce_kernel *kernel);
+klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const klce_isa *isa);
 int klce_lie_together(const klce_call *call, const klce_operands *o);
 
 /* Where some rows' operands are packed, in one piece of scratch memory. */

@@ -28,6 +28,7 @@ enum {
 
 typedef struct {
     const klce_call *call;
+    const klce_isa *isa; /* the active one, as the call began */
     const klce_kernel *kernel;
     klce_operands operands;
     ptrdiff_t chunk;    /* rows a task takes */
@@ -96,11 +97,11 @@ static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, 
 }
 
 /* The whole tiles of rows [low, high) of few classes; returns where the rest begins. */
-static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
-                         ptrdiff_t high)
+static ptrdiff_t run_few(const klce_call *call, const klce_isa *isa, ptrdiff_t low, ptrdiff_t high)
 {
+    const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
     if (klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
-        return klce_run_few_widened(call, low, high);
+        return klce_run_few_widened(call, isa, low, high);
     if (!kernel->few)
         return low;
     klce_call own = *call;
@@ -112,28 +113,28 @@ static ptrdiff_t run_few(const klce_call *call, const klce_kernel *kernel, ptrdi
 }
 
 /* Within the environment of kernels. */
-static void run_rows_within(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
+static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_t low,
                             ptrdiff_t high)
 {
+    const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
-    ptrdiff_t tile = TILE_BYTES / size / (call->n + 1);
+    ptrdiff_t tile = TILE_BYTES / size / (call->n + 1); /* of no classes, too */
 
     if (kernel->rows) {
         kernel->rows(call, low, high);
         low = high;
     }
     if (klce_has_few_classes(call))
-        low = run_few(call, kernel, low, high);
+        low = run_few(call, isa, low, high);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
         (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
 }
 
-static void run_rows_of_kernel(const klce_call *call, const klce_kernel *kernel, ptrdiff_t low,
-                               ptrdiff_t high)
+static void run_rows_of(const klce_call *call, const klce_isa *isa, ptrdiff_t low, ptrdiff_t high)
 {
     klce_environment saved = klce_enter();
-    run_rows_within(call, kernel, low, high);
+    run_rows_within(call, isa, low, high);
     klce_leave(saved);
 }
 
@@ -162,7 +163,7 @@ static void run_chunk(void *context, ptrdiff_t index)
     job *j = context;
     chunk c;
     find_chunk(j, index, &c);
-    run_rows_of_kernel(c.call, j->kernel, c.low, c.high);
+    run_rows_of(c.call, j->isa, c.low, c.high);
 }
 
 /* What results are in. */
@@ -192,7 +193,7 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     klce_environment saved = klce_enter(); /* once: a switch takes as long as a hundred rows */
     for (; low < high; low += ROWS) {
         call.rows = ROWS < high - low ? ROWS : high - low;
-        run_rows_within(&call, j->kernel, 0, call.rows);
+        run_rows_within(&call, j->isa, 0, call.rows);
         for (int k = out; k < count; k++)
             klce_sum_chunks(dtype_of_results(&call), call.arg[k], call.rows, size,
                             j->sums[k - out] + low / KLCE_SUM_CHUNK);
@@ -283,7 +284,7 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
     if (into == KLCE_PACKED_SIDE_BY_SIDE)
         run_side_by_side(j, &call, 0, rows);
     else
-        run_rows_of_kernel(&call, j->kernel, 0, rows);
+        run_rows_of(&call, j->isa, 0, rows);
     for (int k = o->outputs_from; k < o->count; k++) {
         char *to = array->arg[k] + low * array->step[k];
         ptrdiff_t size = klce_size_of(array, o, k);
@@ -300,7 +301,7 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
 static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
     klce_environment saved = klce_enter();
-    low = run_few(call, j->kernel, low, high);
+    low = run_few(call, j->isa, low, high);
     klce_leave(saved);
     if (low < high)
         run_packed(j, call, low, high, KLCE_PACKED_TOGETHER);
@@ -397,7 +398,8 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
 static klce_status run_rows(klce_call *call, double **sums)
 {
     job j = {.call = call, .operands = klce_operands_of(call->op), .sums = sums};
-    j.kernel = klce_active_isa()->kernels[call->dtype][call->op];
+    j.isa = klce_active_isa();
+    j.kernel = j.isa->kernels[call->dtype][call->op];
     ptrdiff_t n = call->n ? call->n : 1;
     int gathers = 0;
 
@@ -413,7 +415,7 @@ static klce_status run_rows(klce_call *call, double **sums)
         klce_leave(saved);
     }
 
-    j.layout = klce_layout_of(call, &j.operands, j.kernel);
+    j.layout = klce_layout_of(call, &j.operands, j.isa);
     ptrdiff_t all_rows = call->rows * call->slabs;
     int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;

@@ -6,7 +6,7 @@
 #include "layout.h"
 
 enum {
-    VECTORS = 2, /* operands with classes; an op with more of them is left to its passes */
+    WIDENED = 2, /* operands with classes; an op with more of them is left to its passes */
     ROOM = KLCE_TILE * KLCE_FEW_BYTES
 };
 
@@ -40,9 +40,8 @@ static tile widened(klce_call *call, int k, ptrdiff_t size, float *wide)
     return t;
 }
 
-static void convert(const klce_call *call, const tile *t, int widening)
+static void convert(const klce_call *call, const klce_isa *isa, const tile *t, int widening)
 {
-    const klce_isa *isa = klce_active_isa();
     ptrdiff_t step = t->from_piece_to_piece;
     if (widening)
         isa->widen[call->dtype](t->elems, step, t->wide, t->pieces, t->length);
@@ -50,27 +49,28 @@ static void convert(const klce_call *call, const tile *t, int widening)
         isa->narrow[call->dtype](t->wide, t->elems, step, t->pieces, t->length);
 }
 
-int klce_widens(klce_op op)
+int klce_widens(klce_op op, const klce_isa *isa)
 {
     const klce_operands o = klce_operands_of(op);
     int count = 0;
     for (int k = 0; k < o.count; k++)
         count += o.letter[k] == 'v';
-    return count <= VECTORS && klce_active_isa()->kernels[KLCE_DTYPE_f32][op]->few != NULL;
+    return count <= WIDENED && isa->kernels[KLCE_DTYPE_f32][op]->few != NULL;
 }
 
-ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+ptrdiff_t klce_run_few_widened(const klce_call *call, const klce_isa *isa, ptrdiff_t low,
+                               ptrdiff_t high)
 {
-    const klce_kernel *kernel = klce_active_isa()->kernels[KLCE_DTYPE_f32][call->op];
+    const klce_kernel *kernel = isa->kernels[KLCE_DTYPE_f32][call->op];
     klce_call wide = *call;
-    float room[VECTORS][ROOM / sizeof(float)];
-    tile tiles[VECTORS];
+    float room[WIDENED][ROOM / sizeof(float)];
+    tile tiles[WIDENED];
     ptrdiff_t from_tile_to_tile[KLCE_MAX_ARGS];
     const klce_operands o = klce_operands_of(call->op);
     int count = 0, inputs = 0;
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
 
-    if (!klce_widens(call->op))
+    if (!klce_widens(call->op, isa))
         return low;
     wide.dtype = KLCE_DTYPE_f32;
     for (int k = 0; k < o.count; k++) {
@@ -91,10 +91,10 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, ptrdiff_t low, ptrdiff_t h
     wide.rows = high - low;
     for (; low + KLCE_TILE <= high; low += KLCE_TILE) {
         for (int i = 0; i < inputs; i++)
-            convert(call, &tiles[i], 1);
+            convert(call, isa, &tiles[i], 1);
         kernel->few(&wide, 0);
         for (int i = inputs; i < count; i++)
-            convert(call, &tiles[i], 0);
+            convert(call, isa, &tiles[i], 0);
         for (int i = 0; i < count; i++)
             tiles[i].elems += tiles[i].from_tile_to_tile;
         for (int k = 0; k < o.count; k++)

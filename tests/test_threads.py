@@ -172,6 +172,34 @@ def test_calls_from_many_python_threads():
     assert not wrong
 
 
+def test_an_instruction_set_selected_meanwhile_waits_for_the_next_call():
+    """A call's constants are made for the kernels that it began with, of few 16-bit classes too."""
+    x = np.random.default_rng(2).normal(scale=8, size=(40_000, 10)).astype(np.float16)
+    pair, expected, wrong = (ISAS[0], ISAS[-1]), [], 0
+    for isa in pair:
+        with on_isa(isa):
+            expected.append(_ufuncs.logsumexp(x))
+    done = threading.Event()
+
+    def alternate():
+        while not done.wait(1e-4):
+            _ufuncs.select_isa(pair[0])
+            time.sleep(1e-4)
+            _ufuncs.select_isa(pair[1])
+
+    with on_isa(pair[1]):
+        thread = threading.Thread(target=alternate)
+        thread.start()
+        try:
+            for _ in range(200):
+                result = _ufuncs.logsumexp(x)
+                wrong += not any(same_bits(result, bits) for bits in expected)
+        finally:
+            done.set()
+            thread.join()
+    assert wrong == 0
+
+
 @pytest.fixture
 def counter():
     """A thread that counts, and gets the interpreter only from a thread that lets go of it."""
