@@ -1,6 +1,22 @@
-/* The bodies of all ops for one dtype.  kernels.h includes this once per dtype, so it has no
- * guard.  A new op is a line here and a row in ops.def. */
+/* The bodies of all ops for one dtype.  kernels.h includes this once per dtype, so it has no guard;
+ * it defines the dtype's suffix R, `elem`, what memory holds of it, and the bits of that.  A new op
+ * is a line here and a row in ops.def. */
+
+/* What elements are computed in, and its suffix. */
+#if KLCE_ELEM_BITS == 64
+#define KLCE_REAL_IS_F64 1
+#define C f64
+#define real double
+#else
+#define KLCE_REAL_IS_F64 0
+#define C f32
+#define real float
+#endif
+enum { K(ELEM_BYTES) = sizeof(elem), K(REAL_BYTES) = sizeof(real) };
+_Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of elem");
+
 #include "operands.h"
+#include "conversions.h"
 #include "chunk_sums.h"
 #include "labels.h"
 #include "sums.h"
@@ -72,6 +88,8 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef EACH_STATE
 #undef WANTS
 #undef TOP_FEW
+#undef SQUARE_BITS
+#undef LEAST_APART
 #undef BOOST
 #undef UNBOOST
 #undef FLOOR
@@ -89,3 +107,11 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef PAIR_FEW
 #undef PAIR_TABLE
 #undef PAIR_KERNEL
+
+/* The dtype, which is the next one after this. */
+#undef KLCE_REAL_IS_F64
+#undef C
+#undef real
+#undef R
+#undef elem
+#undef KLCE_ELEM_BITS

@@ -44,60 +44,30 @@
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
 #define R f32
-#define KLCE_ELEM_BITS 32
-#define C f32
-#define KLCE_REAL_IS_F64 0
 #define elem float
-#define real float
+#define KLCE_ELEM_BITS 32
 #include "bodies.h"
-#undef R
-#undef C
-#undef elem
-#undef real
-#undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_BITS
 
 #define R f64
-#define KLCE_ELEM_BITS 64
-#define C f64
-#define KLCE_REAL_IS_F64 1
 #define elem double
-#define real double
+#define KLCE_ELEM_BITS 64
 #include "bodies.h"
-#undef R
-#undef C
-#undef elem
-#undef real
-#undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_BITS
 
 #define R f16
-#define KLCE_ELEM_BITS 16
-#define C f32
-#define KLCE_REAL_IS_F64 0
 #define elem klce_f16
-#define real float
+#define KLCE_ELEM_BITS 16
 #include "bodies.h"
-#undef R
-#undef C
-#undef elem
-#undef real
-#undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_BITS
 
 #define R bf16
-#define KLCE_ELEM_BITS 16
-#define C f32
-#define KLCE_REAL_IS_F64 0
 #define elem klce_bf16
-#define real float
+#define KLCE_ELEM_BITS 16
 #include "bodies.h"
-#undef R
-#undef C
-#undef elem
-#undef real
-#undef KLCE_REAL_IS_F64
-#undef KLCE_ELEM_BITS
+
+#define KLCE_DTYPE(name, elem, real)                                                               \
+    _Static_assert(ELEM_BYTES_##name == sizeof(elem) && REAL_BYTES_##name == sizeof(real),         \
+                   "bodies.h and dtypes.def agree on a dtype");
+#include "dtypes.def"
+#undef KLCE_DTYPE
 
 const klce_isa KLCE_PASTE(klce_isa, KLCE_THIS_ISA) = {
     .name = KLCE_STRING(KLCE_THIS_ISA),
