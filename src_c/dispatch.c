@@ -9,6 +9,12 @@ const char *const klce_op_names[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
+/* Beside its operands a signature has one `>`, and the end of a string. */
+#define KLCE_OP(name, signature, fills)                                                            \
+    _Static_assert(sizeof(signature) - 2 <= KLCE_MAX_ARGS, "a call has room for the operands");
+#include "ops.def"
+#undef KLCE_OP
+
 const char *const klce_op_signatures[KLCE_OP_COUNT] = {
 #define KLCE_OP(name, signature, fills) signature,
 #include "ops.def"

@@ -17,13 +17,18 @@ enum {
     SHORT = 1024, /* bytes of a class that are all asked for */
 };
 
+/* An odd number of cache lines, so that one place of many rows, or of many classes, does not fall
+ * into the same few places of a cache. */
+static ptrdiff_t odd_lines(ptrdiff_t bytes) { return ((bytes + LINE - 1) / LINE | 1) * LINE; }
+
+/* Short rows follow one another. */
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
 {
     ptrdiff_t bytes = n * (ptrdiff_t)size;
-    /* An odd number of cache lines, where there are several:
-     * the lines of one class are then spread. */
-    return bytes <= 16 * LINE ? bytes : ((bytes + LINE - 1) / LINE | 1) * LINE;
+    return bytes <= 16 * LINE ? bytes : odd_lines(bytes);
 }
+
+ptrdiff_t klce_panel_core(ptrdiff_t bytes) { return odd_lines(bytes); }
 
 /* Asks for memory to be read or written, which may lie beyond the array. */
 static inline void ask_for(const char *array, ptrdiff_t offset, ptrdiff_t bytes)
@@ -110,6 +115,12 @@ MOVE_ELEMENTS(16)
 MOVE_ELEMENTS(32)
 MOVE_ELEMENTS(64)
 
+/* The sizes that are moved and filled. */
+#define KLCE_DTYPE(name, elem, real)                                                               \
+    _Static_assert(sizeof(elem) == 2 || sizeof(elem) == 4 || sizeof(elem) == 8, "see MOVE_BY");
+#include "dtypes.def"
+#undef KLCE_DTYPE
+
 static void move(char *packed, ptrdiff_t row_step, char *array, ptrdiff_t step, ptrdiff_t core,
                  ptrdiff_t rows, ptrdiff_t n, size_t size, int packing)
 {
@@ -150,10 +161,7 @@ void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed
     move((char *)packed, row_step, array, step, core, rows, n, size, 0);
 }
 
-/* An odd number of cache lines, so that not all classes fall into the same places of a cache. */
-ptrdiff_t klce_panel_core(ptrdiff_t bytes) { return ((bytes + LINE - 1) / LINE | 1) * LINE; }
-
-/* The hardware follows a long piece by itself. */
+/* Of a long piece one line is asked for: the hardware follows it by itself then. */
 void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
                      ptrdiff_t n, ptrdiff_t bytes)
 {
@@ -179,6 +187,7 @@ static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
     [KLCE_DTYPE_f16] = 0xfc00,
     [KLCE_DTYPE_bf16] = 0xff80,
 };
+_Static_assert(KLCE_DTYPE_COUNT == 4, "each dtype has its minus infinity");
 
 /* The inner loop follows the mask's smaller step. */
 void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const char *mask,

@@ -5,8 +5,7 @@
 
 #include "klce.h"
 
-/* The bytes from one packed row to the next, such that long rows do not all fall into the same
- * places of a cache. */
+/* The bytes from one packed row to the next. */
 ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size);
 
 /* Row i stands at packed + i*row_step; element k of row i of the array at
@@ -16,7 +15,8 @@ void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t st
 void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed,
                  ptrdiff_t row_step, ptrdiff_t rows, ptrdiff_t n, size_t size);
 
-/* `bytes` of each of n classes, from or to panel + k*panel_core and array + k*core. */
+/* `bytes` of each of n classes, from or to panel + k*panel_core and array + k*core; and what is to
+ * be the panel's core. */
 ptrdiff_t klce_panel_core(ptrdiff_t bytes);
 void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
                      ptrdiff_t n, ptrdiff_t bytes);
