@@ -7,8 +7,9 @@
  * the block before, so that memory is asked for at an even pace.  Where a block's maximum exceeds
  * all before it, what was summed so far is closed and joins the rest as a row's next segment would.
  */
+
 /* Squares are of distances times 2^SQUARE_BITS, which leaves room above the boosted exponentials:
- * at a temperature of 1e6 a distance is up to 2^27. */
+ * at a temperature of 1e6, the highest, a float32 distance is up to 2^27, where the floor is. */
 #define SQUARE_BITS (-8)
 
 /* The partial sums of one group's lanes.  An exponential is (1 + t) 2^n and goes to two sums: that

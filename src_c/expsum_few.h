@@ -1,4 +1,5 @@
 /* The sums of exponentials of rows of few classes, side by side: to the bits of expsum.h. */
+
 /* Of rows of few classes, how far x is from another row y: (x - y) - centre, right to the last
  * place (Knuth's two-sum), and infinite where y is -inf and x is not.  10 instructions. */
 KLCE_INLINE K(v) K(apart_of)(K(v) x, K(v) y, K(v) centre)
@@ -200,6 +201,4 @@ static KLCE_NOINLINE void K(sum_exp_at_labels_few)(const klce_call *call, ptrdif
     K(expsum_few)(call, 0, row, tile, state, 0, labels, NULL, NULL);
 }
 
-#undef SQUARE_BITS
-#undef LEAST_APART
 #undef APART_NEAR

@@ -1,5 +1,6 @@
 /* The state of a row's exponentials: what a sweep leaves of them, how the states of two parts of a
  * row are joined, and what results take from it. */
+
 /* The fields of a row's state. */
 enum {
     K(MAX),      /* the maximum */

@@ -75,7 +75,7 @@ enum {
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
     KLCE_SEGMENT = 32768,      /* a long row is split at multiples of this, for any thread count */
-    KLCE_KEPT_BYTES = 1 << 20, /* half of what a core may have of the caches it shares */
+    KLCE_KEPT_BYTES = 1 << 20, /* a row's, between passes: half a core's share of the caches */
     KLCE_TOP = 1024,           /* the most that the top of a row may be asked for */
     KLCE_SUM_CHUNK = 256,      /* results summed at a time, by eight chains */
     KLCE_TOTALS = 2            /* outputs, at most, of which a call may give sums */
@@ -113,8 +113,9 @@ typedef struct {
     int keeps;
     char *kept;
     ptrdiff_t kept_from;
-    /* What kernels met among the labels: klce_label_kind, or-ed (of ignored ones, what losses met).
-     * The result of a bad one is nan; which it is, klce_check_labels tells. */
+    /* Where kernels tell what they met among the labels: klce_label_kind, or-ed (of ignored ones,
+     * what losses met); not NULL for an op that has labels.  The result of a bad one is nan; which
+     * it is, klce_check_labels tells. */
     atomic_int *labels_met;
     /* What the kernel works out once a call (the constants of exp at one temperature or two). */
     double context[2 * KLCE_CONTEXT];
@@ -155,7 +156,7 @@ typedef struct {
     int (*supported)(void);
     const klce_kernel *const *kernels[KLCE_DTYPE_COUNT]; /* [dtype][op] */
     /* Pieces of n elements, `step` bytes apart, as `real` one after another, and those rounded
-     * back; NULL where they are that. */
+     * back; NULL for a dtype whose elements are `real`. */
     void (*widen[KLCE_DTYPE_COUNT])(const char *elems, ptrdiff_t step, void *reals,
                                     ptrdiff_t pieces, ptrdiff_t n);
     void (*narrow[KLCE_DTYPE_COUNT])(const void *reals, char *elems, ptrdiff_t step,

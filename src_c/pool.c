@@ -66,11 +66,11 @@ enum { SMALL_TEAM = 7 };
 enum { WORKER_STACK = 1 << 20, LINE = 128 };
 
 static struct {
-    /* On lines of their own: polled by idle workers, and fought over by busy ones. */
+    /* On a line of its own: polled by idle workers, and fought over by busy ones. */
     _Alignas(LINE) atomic_uint gate;
-    _Alignas(LINE) atomic_bool busy; /* a caller holds the pool, and owns what follows */
-    atomic_uint caller_sleeps;
+    _Alignas(LINE) atomic_uint caller_sleeps;
     atomic_int sleepers; /* workers asleep, or about to be */
+    atomic_bool busy;    /* a caller holds the pool, and alone writes what follows */
     int workers;
     pthread_t team[SMALL_TEAM]; /* the first workers */
     size_t count, shares;

@@ -1,9 +1,9 @@
 /* The vector vocabulary in which every kernel is written.
  *
  * An ISA's stub defines KLCE_VECTOR_BYTES (64, 32, 16, or 0 for plain scalars) and includes this
- * file once.  It gives, for R in {f32, f64}, the vector type vR, its bits as an integer vector bR,
- * a mask type mR, and static inline functions named <verb>_<R>.  Arithmetic + - * / and, on bR,
- * & | ^ - + are the compiler's own.  Only what compilers lower badly is spelt in intrinsics.
+ * file once.  It gives, for R in {f32, f64}, the vector type v_R, its bits as an integer vector
+ * b_R, a mask type m_R, and static inline functions named <verb>_R.  Arithmetic + - * / and, on
+ * b_R, & | ^ - + are the compiler's own.  Only what compilers lower badly is spelt in intrinsics.
  *
  * min and max are the x86 instructions, everywhere: the second operand if either is nan or if they
  * are equal.  Kernels use that to keep nan out of (max(x, m)) or let it through (max(low, x)).
@@ -322,10 +322,9 @@ KLCE_INLINE v_f32 from_bits_f32(b_f32 b) { return (v_f32)b; }
 KLCE_INLINE v_f64 from_bits_f64(b_f64 b) { return (v_f64)b; }
 KLCE_INLINE b_f32 set_bits_f32(int32_t x) { return (uint32_t)x - (b_f32){0}; }
 KLCE_INLINE b_f64 set_bits_f64(int64_t x) { return (uint64_t)x - (b_f64){0}; }
-/* The mantissa's width is the distance to the exponent field. */
+/* By the width of the mantissa; from there, as signed numbers. */
 KLCE_INLINE b_f32 shift_to_exponent_f32(b_f32 b) { return b << 23; }
 KLCE_INLINE b_f64 shift_to_exponent_f64(b_f64 b) { return b << 52; }
-/* As signed numbers. */
 KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return (b_f32)((s_f32)b >> 23); }
 /* AVX2 has no arithmetic shift of 64-bit lanes: shift as unsigned, then carry the sign. */
 KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b)

@@ -59,8 +59,7 @@ static void run_task(void *context, ptrdiff_t index)
     klce_leave(saved);
 }
 
-/* By Neumaier's compensated sum:
- * the error stays below a few units of a float64 for any count. */
+/* Neumaier's compensated sum, whose own error does not grow with the count. */
 typedef struct {
     double sum, lost;
 } total;

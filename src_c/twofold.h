@@ -1,5 +1,6 @@
-/* Twofold arithmetic: a number as the sum of two doubles, good to about 2^-100.  For a difference
- * of exponentials and probabilities that is to keep the digits of a divergence of 1e-12. */
+/* Twofold arithmetic: a number as the sum of two doubles, sums and products of which are good to
+ * about 2^-100, exponentials to 2^-66.  For a difference of exponentials and probabilities that is
+ * to keep the digits of a divergence of 1e-12. */
 
 typedef struct {
     v_f64 high, low;
@@ -12,8 +13,8 @@ KLCE_INLINE twofold two_sum(v_f64 a, v_f64 b)
     return (twofold){s, (a - (s - c)) + (b - c)};
 }
 
-/* a * b without error; where there is no fused multiply-add,
- * by halves of 26 and 27 bits (Dekker). */
+/* a * b without error; where there is no fused multiply-add, by halves of 26 and 27 bits (Dekker),
+ * of which the product of the tails may round, by 2^-107 of all. */
 KLCE_INLINE twofold two_product(v_f64 a, v_f64 b)
 {
     v_f64 p = a * b;

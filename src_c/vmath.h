@@ -130,7 +130,7 @@ KLCE_INLINE exp_parts_f64 exp_reduce_f64(const exp_constants_f64 *e, v_f64 z, v_
     return (exp_parts_f64){r, from_bits_f64(shift_to_exponent_f64(to_bits_f64(t)))};
 }
 
-/* (exp(r/T) - 1 - r/T) / r^2, to 2^-28 (2^-57) of exp(r/T). */
+/* (exp(r/T) - 1 - r/T) / r^2, to 2^-27.8 (2^-56.5) of exp(r/T). */
 KLCE_INLINE v_f32 exp_poly_f32(const exp_constants_f32 *e, v_f32 r)
 {
     v_f32 q = fma_f32(set_f32(e->c6), r, set_f32(e->c5));

@@ -11,7 +11,7 @@ static int supported(void)
 {
     uint32_t need1 = KLCE_CPU_FMA | KLCE_CPU_F16C;
     uint32_t need7 = KLCE_CPU_AVX2 | KLCE_CPU_AVX512F | KLCE_CPU_AVX512DQ | KLCE_CPU_AVX512BW |
-                     (uint32_t)KLCE_CPU_AVX512VL;
+                     KLCE_CPU_AVX512VL;
     uint32_t need_saved = KLCE_XMM_YMM | KLCE_ZMM;
     return (klce_leaf1_ecx() & need1) == need1 && (klce_leaf7_ebx() & need7) == need7 &&
            (klce_saved_states() & need_saved) == need_saved;

@@ -2,19 +2,19 @@
 #include <cpuid.h>
 #include <stdint.h>
 
-/* Bits of leaf 7's ebx and leaf 1's ecx; of XCR0, the states that the system saves. */
-enum {
-    KLCE_CPU_FMA = 1 << 12,
-    KLCE_CPU_OSXSAVE = 1 << 27,
-    KLCE_CPU_F16C = 1 << 29,
-    KLCE_CPU_AVX2 = 1 << 5,
-    KLCE_CPU_AVX512F = 1 << 16,
-    KLCE_CPU_AVX512DQ = 1 << 17,
-    KLCE_CPU_AVX512BW = 1 << 30,
-    KLCE_CPU_AVX512VL = INT32_MIN, /* 1 << 31 */
-    KLCE_XMM_YMM = 0x6,
-    KLCE_ZMM = 0xe0
-};
+/* Bits of leaf 1's ecx, */
+#define KLCE_CPU_FMA (1u << 12)
+#define KLCE_CPU_OSXSAVE (1u << 27)
+#define KLCE_CPU_F16C (1u << 29)
+/* of leaf 7's ebx, */
+#define KLCE_CPU_AVX2 (1u << 5)
+#define KLCE_CPU_AVX512F (1u << 16)
+#define KLCE_CPU_AVX512DQ (1u << 17)
+#define KLCE_CPU_AVX512BW (1u << 30)
+#define KLCE_CPU_AVX512VL (1u << 31)
+/* and of XCR0: the states that the system saves. */
+#define KLCE_XMM_YMM 0x6u
+#define KLCE_ZMM 0xe0u
 
 static inline uint32_t klce_leaf1_ecx(void)
 {

@@ -16,11 +16,11 @@
  * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
  * a fourth sweep does what the third did, from the offset that is right. */
 
-/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 5 are x's of expsum.h, and
- * y's, which stand beside no row, the next five. */
+/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 5 are x's of expsum.h, beside
+ * y, and the next six y's, beside x. */
 enum {
     K(COMPARE_Q) = K(APART) + 1,
-    K(BEST_P) = K(COMPARE_Q) + K(APART) + 1,
+    K(BEST_P) = K(COMPARE_Q) + K(APART) + 1, /* as in score.h: where its segment begins, then it */
     K(BEST_Q),
     K(ENTROPY_P),
     K(ENTROPY_Q),
@@ -90,8 +90,8 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
         K(sum_exp_and_weighted_near)(c, p + low, q + low, high - low, state, K(COMPARE_Q)))
         return;
     state[FIELD(NEAR_TERMS)] = NAN;
-    for (int side = 1; side >= 0;
-         side--) { /* the sweep of p, as a rule of both, finds q in cache */
+    /* First q: the sweep of p, as a rule of both, finds it in cache. */
+    for (int side = 1; side >= 0; side--) {
         const elem *x = (side ? q : p) + low, *y = (side ? p : q) + low;
         double *own = state + side * FIELD(COMPARE_Q);
         int apart = unlike && (side ? K(needs_reverse_kl)(want) : K(needs_kl)(want));
@@ -222,15 +222,15 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measu
     K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
     term[0] = K(kl_of_pair)(&pair);
     term[K(COMPARE_DRIFT) - K(KL)] = pair.moved;
-    if (WANTS(want, compare_reverse_kl_divergence) || WANTS(want, compare_reverse_cross_entropy))
-        term[1] = K(reverse_kl_of_pair)(&pair);
+    if (K(needs_reverse_kl)(want))
+        term[K(REVERSE_KL) - K(KL)] = K(reverse_kl_of_pair)(&pair);
     if (WANTS(want, compare_js_divergence))
-        term[2] = K(js_of_pair)(&pair);
+        term[K(JS) - K(KL)] = K(js_of_pair)(&pair);
     if (WANTS(want, compare_total_variation))
-        term[3] = K(max)(pair.moved, -pair.moved);
+        term[K(VARIATION) - K(KL)] = K(max)(pair.moved, -pair.moved);
     if (WANTS(want, compare_expected_agreement)) {
         K(v) q = K(select)(pair.far, pair.q, pair.w + pair.moved);
-        term[4] = q * (pair.w * K(set)((real)PAIR_UNBOOST));
+        term[K(AGREEMENT) - K(KL)] = q * (pair.w * K(set)((real)PAIR_UNBOOST));
     }
 }
 
@@ -295,7 +295,7 @@ static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low
         K(sum_all_terms)(call, row, low, high, state, want);
 }
 
-static void K(compare_add_unlike)(const klce_call *call, double *into, const double *from)
+static void K(compare_add_all)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
     for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
@@ -305,7 +305,7 @@ static void K(compare_add_unlike)(const klce_call *call, double *into, const dou
 static void K(compare_add)(const klce_call *call, double *into, const double *from)
 {
     if (into[FIELD(UNLIKE)] == 0) /* else both hold what the sweep before left */
-        K(compare_add_unlike)(call, into, from);
+        K(compare_add_all)(call, into, from);
 }
 
 /* Takes the drift out of the offset, and finds the rows whose total variation it shows in. */
@@ -339,7 +339,7 @@ static void K(compare_sweep_again)(const klce_call *call, ptrdiff_t row, ptrdiff
 static void K(compare_add_again)(const klce_call *call, double *into, const double *from)
 {
     if (into[FIELD(AGAIN)] != 0) /* likewise */
-        K(compare_add_unlike)(call, into, from);
+        K(compare_add_all)(call, into, from);
 }
 
 /* How many classes are in the top of both rows. */
@@ -495,7 +495,7 @@ KLCE_INLINE void K(overlap_few)(const klce_call *call, ptrdiff_t row, const K(ti
     }
 }
 
-/* The second sweep of a tile, whose sums it writes in the place of those that are there. */
+/* The third sweep, or the fourth, of a tile, whose sums it writes in the place of those there. */
 KLCE_INLINE void K(sum_terms_few)(const klce_call *call, const K(tile) *x_tile,
                                   const K(tile) *y_tile, double *state, int64_t want)
 {
@@ -574,7 +574,7 @@ static void K(compare_prepare)(klce_call *call)
 static const klce_kernel K(compare_kernel) = {
     .prepare = K(compare_prepare),
     .pass = {{K(compare_normalizers), SHARED(compare_merge), K(compare_offset)},
-             {K(compare_sweep_unlike), SHARED(compare_add_unlike), SHARED(compare_look)},
+             {K(compare_sweep_unlike), SHARED(compare_add_all), SHARED(compare_look)},
              {K(compare_sweep), SHARED(compare_add), SHARED(compare_settle)},
              {K(compare_sweep_again), SHARED(compare_add_again), K(compare_finish)}},
     .few = TILE_OF(compare_few),

@@ -1,7 +1,7 @@
 /* KL divergence of log-probabilities as the plain sum of exp(x) (x - y). */
 
-/* Differences of any size are multiplied by what is boosted:
- * no more than w needs, which has no tail. */
+/* Less than BOOST in float32, since a boosted exponential meets a difference of any size: no more
+ * than keeps one at the floor a normal number. */
 #define PLAIN_BOOST (KLCE_REAL_IS_F64 ? 512 : 64)
 
 enum { K(PLAIN_MAX), K(PLAIN_SUM), K(PLAIN_ORIGIN), K(PLAIN_REF) };

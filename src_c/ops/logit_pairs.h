@@ -126,7 +126,7 @@ typedef struct {
     int any_far;
 } K(logit_pair);
 
-/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-28 (2^-61) of itself but for the rounding of the
+/* (exp(s) - 1 - s)/s^2 for |s| < 1, to 2^-27.7 (2^-60.5) of itself but for the rounding of the
  * coefficients (tools/minimax.py). */
 KLCE_INLINE K(v) K(bend_of)(K(v) s, K(v) square)
 {

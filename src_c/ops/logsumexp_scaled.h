@@ -67,7 +67,7 @@ static void K(logsumexp_scaled_sweep)(const klce_call *call, ptrdiff_t row, ptrd
     K(lanes) plus = K(no_lanes)(), minus = K(no_lanes)();
     K(v) group[VECTORS];
     v_f64 wide[DOUBLES], factor[DOUBLES], plus_sum[DOUBLES], minus_sum[DOUBLES], zero = set_f64(0);
-    double z[8 * LANES]; /* of FLUSH classes */
+    double z[FLUSH];
     K(no_top)(state);
     for (ptrdiff_t start = low; start < high; start += FLUSH) {
         ptrdiff_t length = KLCE_LESSER(FLUSH, high - start);

@@ -27,7 +27,8 @@ enum {
 /* What a call asks for: a sum over a distribution, one over all classes. */
 typedef struct {
     int soft, smooth;
-    double e, scale; /* about 1/n, a power of two, so that sums of huge terms stay in range */
+    double e;     /* the label smoothing */
+    double scale; /* about 1/n, a power of two, so that sums of huge terms stay in range */
 } K(mix);
 
 KLCE_INLINE K(mix) K(mix_of)(const klce_call *call)
@@ -258,7 +259,7 @@ KLCE_INLINE void K(sweep_loss)(const klce_call *call, K(form) form, real top, pt
             sums[f * KLCE_TILE] = 0;
     } else if (!alike || (mix.soft && mix.smooth)) {
         K(sum_losses_of)(call, form, top, row, low, high, sums);
-    } else if (mix.soft) {
+    } else if (mix.soft) { /* what is asked for is written out, for the compiler to know */
         mix.soft = 1, mix.smooth = 0;
         K(sum_losses)(call, form, mix, 1, top, row, low, high, sums);
     } else {
