@@ -63,7 +63,9 @@ ufuncs = Extension(
     "klce._ufuncs",
     sources=["klce/_ufuncs.pyx", *CORE],
     # Kernel bodies are headers and lists that the sources include.
-    depends=sorted(glob("src_c/**/*.h", recursive=True) + glob("src_c/*.def")),
+    depends=sorted(
+        [*glob("src_c/**/*.h", recursive=True), *glob("src_c/*.def"), "src_c/flags.txt"]
+    ),
     include_dirs=["src_c", numpy.get_include()],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
 )
