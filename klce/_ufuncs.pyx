@@ -227,6 +227,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
         elif (what.letter[k] == b"i" or what.letter[k] == b"d") and call.rows > 1:
             parameters_vary = parameters_vary or steps[k] != 0
         i += 1
+    # NumPy itself has let go of the GIL where a loop has more than 500 rows.
     if call.rows > GIL_THRESHOLD // (call.n + 1) and PyGILState_Check():
         state = PyEval_SaveThread()
     status = run(&call, parameters_vary)
@@ -395,7 +396,7 @@ def raise_trouble():
     """Raise what a loop of this thread could not raise itself, if anything."""
     cdef int what = klce_take_trouble()
     if what == NO_MEMORY:
-        raise MemoryError("not enough memory to pack rows whose classes are not contiguous")
+        raise MemoryError("not enough memory for the scratch space of a call")
     if what == BAD_LABEL:
         raise IndexError("target holds a label out of range that was not there when the call "
                          "checked it")
