@@ -89,9 +89,9 @@ KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
  * Eight independent chains, since a maximum takes four cycles and two start in each. */
 typedef struct {
     real max, min;
-} K(extent);
+} K(extremes);
 
-KLCE_INLINE K(extent) K(extent_of)(const elem *x, ptrdiff_t n, int want_min)
+KLCE_INLINE K(extremes) K(extremes_of)(const elem *x, ptrdiff_t n, int want_min)
 {
     K(v) most[8], least[8];
     ptrdiff_t i = 0;
@@ -119,8 +119,8 @@ KLCE_INLINE K(extent) K(extent_of)(const elem *x, ptrdiff_t n, int want_min)
             most[c] = K(max)(most[c], most[c + half]);
             least[c] = K(min)(least[c], least[c + half]);
         }
-    K(extent) extent = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
-    return extent;
+    K(extremes) both = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
+    return both;
 }
 
 /* The largest of n elements, of which a peak has seen the whole groups. */
@@ -129,7 +129,7 @@ KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
     real most = K(peak_value)(peak);
     ptrdiff_t seen = most == most ? n - n % LANES : 0;
     if (seen < n) {
-        real rest = K(extent_of)(x + seen, n - seen, 0).max;
+        real rest = K(extremes_of)(x + seen, n - seen, 0).max;
         most = seen && most > rest ? most : rest;
     }
     return most;
@@ -139,7 +139,7 @@ KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
 KLCE_INLINE real K(max_of)(const elem *x, ptrdiff_t n)
 {
     if (sizeof(elem) == sizeof(real))
-        return K(extent_of)(x, n, 0).max; /* in more chains */
+        return K(extremes_of)(x, n, 0).max; /* in more chains */
     K(peak) peak = K(no_peak)();
     for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)
         K(raise_peak)(&peak, x + i);

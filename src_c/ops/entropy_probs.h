@@ -72,15 +72,15 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     K(load_group)(p, n, 0, most);
     for (ptrdiff_t start = 0; start < n; start += BLOCK) {
         ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
-        K(extent) extent = K(extent_of)(p + start, length, 1);
-        min = KLCE_LESSER(extent.min, min);
-        if (extent.max > max) {
+        K(extremes) both = K(extremes_of)(p + start, length, 1);
+        min = KLCE_LESSER(both.min, min);
+        if (both.max > max) {
             if (normalize) {
                 if (max > 0)
-                    K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(extent.max, max));
-                from = K(entropy_measure_from)(K(set)(extent.max), 1);
+                    K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(both.max, max));
+                from = K(entropy_measure_from)(K(set)(both.max), 1);
             }
-            max = extent.max;
+            max = both.max;
         }
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
