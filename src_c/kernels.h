@@ -43,6 +43,10 @@
     _Static_assert(FIELD(name) < KLCE_TILE * KLCE_FIELDS, "a state has room for its fields")
 #define EACH_VECTOR(v) KLCE_UNROLL for (int v = 0; v < VECTORS; v++)
 
+/* Of a width beyond 64 bytes a tile would be less than a vector. */
+_Static_assert(KLCE_TILE % KLCE_WIDTH_f32 == 0, "a tile is whole vectors");
+_Static_assert(KLCE_SUM_CHUNK % 8 == 0, "a chunk of results is whole rounds of its chains");
+
 #define R f32
 #define elem float
 #define KLCE_ELEM_BITS 32

@@ -73,6 +73,7 @@ static KLCE_NOINLINE real K(second_of)(const elem *x, ptrdiff_t n)
 }
 
 /* How many of n elements, at most a segment, are not less than `value`; nan is not counted. */
+_Static_assert(KLCE_SEGMENT <= 1 << 24, "a float32 holds the number of a segment's elements");
 static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real value)
 {
     K(v) from = K(set)(value), one = K(set)(1), group[VECTORS], count[VECTORS];
