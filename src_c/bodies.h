@@ -100,6 +100,7 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef UNRAISED
 #undef PAIR_UNBOOST
 #undef STEEPEST
+#undef UNLIKE_SAMPLE
 #undef UNLIKE_JS
 #undef UNLIKE_VARIATION
 #undef LOG_2

@@ -44,7 +44,7 @@ KLCE_INLINE int K(seem_unlike_probs)(const elem *p, const elem *q, const double 
     K(v) ratio = K(js_plain_ratio)(state);
     K(lanes) highs = K(no_lanes)(), lows = K(no_lanes)();
     EACH_VECTOR(v) high[v] = low[v] = K(set)(0);
-    for (int j = 0; j < 64; j += LANES) {
+    for (int j = 0; j < UNLIKE_SAMPLE; j += LANES) {
         K(load_group)(p + j, LANES, 0, p_group);
         K(load_group)(q + j, LANES, 0, q_group);
         EACH_VECTOR(v)
@@ -206,7 +206,8 @@ KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v)
     K(v) sum = K(fma)(q, ratio->high, p);
     K(v) inverse = K(set)(1) / K(max)(K(set)(0x1p-126f), sum);
     K(v) v = *d * inverse, square = v * v;
-    /* As the series, to 2^-28 of it up to v^2 = 1/4 (tools/minimax.py). */
+    /* The even series up to v^2 = 1/4, to 2^-28 of it but for the rounding of the coefficients
+     * (tools/minimax.py). */
     K(v) even = K(fma)(K(set)(0.027629270f), square, K(set)(0.018234583f));
     even = K(fma)(even, square, K(set)(0.036266925f));
     even = K(fma)(even, square, K(set)(0.066632830f));

@@ -6,9 +6,9 @@
  *     p q             of both as they are.
  * The first two are wrong by some 2^-24 high (2^-53), where those of logit_pairs.h and js_probs.h
  * are right to that share of themselves; and as the sum of high is 2 at most, that is enough of a
- * JS of a sixteenth and a total variation of an eighth, which is the least that goes with such a
- * JS, or nearly (Lin, 1991: JS <= TV log 2).  Rows of which there is less are swept once more, as
- * those that do not seem unlike.
+ * JS of a sixteenth, and of a total variation of an eighth; beside such a JS it is 0.09 at least
+ * (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are swept once more,
+ * as those that do not seem unlike.
  *
  * A class takes a long chain of steps.  So what is summed at a time goes by two loops, each with a
  * half of the chain: instructions that wait leave the processor's scheduler room for others (1.16
@@ -20,6 +20,10 @@ _Static_assert(FIELD(PLAIN_KL) < FIELD(UNLIKE), "what relates rows stays");
 
 #define UNLIKE_JS 0x1p-4
 #define UNLIKE_VARIATION 0x1p-3
+/* The first classes of a row, by which it is guessed whether it is unlike. */
+#define UNLIKE_SAMPLE 64
+_Static_assert(UNLIKE_SAMPLE % LANES == 0 && UNLIKE_SAMPLE <= FEW, "longer rows have as many");
+
 #define LOG_2 0x1.62e42fefa39efp-1
 
 /* ((1 + t) log(2/(1 + t)) - log 2)/t from 0 to 1: times t, to 2^-27 (2^-55) of 1

@@ -8,13 +8,13 @@
 #define UNLIKE_FARTHEST (KLCE_REAL_IS_F64 ? -100 : -40)
 
 /* Whether rows may be that unlike, by their first classes: log(q/p) of a deviation of 0.8, whose KL
- * is a third of a nat and JS a fourteenth, ranges over 3 or more in 64 of them.  A guess: if it is
+ * is a third of a nat and JS a fourteenth, ranges over 3 or more in so many.  A guess: if it is
  * wrong, a sum was for nothing, or a sweep. */
 KLCE_INLINE int K(seem_unlike)(const K(expsum_context) *c, const elem *x, const elem *y)
 {
     K(v) x_group[VECTORS], y_group[VECTORS];
     K(v) most = K(set)((real)-INFINITY), least = K(set)((real)INFINITY);
-    for (int j = 0; j < 64; j += LANES) {
+    for (int j = 0; j < UNLIKE_SAMPLE; j += LANES) {
         K(load_group)(x + j, LANES, 0, x_group);
         K(load_group)(y + j, LANES, 0, y_group);
         EACH_VECTOR(v)
