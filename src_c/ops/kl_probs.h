@@ -55,16 +55,17 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
         other = high_q * up;
         d = K(select)(is_raised, K(raised)(q) - own, d);
     }
-    K(log_parts) parts = K(log_reduce)(high_q * inverse);
-    K(v) k = K(float_of)(parts.k) - lift;
+    K(b) exponent = K(log_reduce)(high_q * inverse).k;
+    K(v) k = K(float_of)(exponent) - lift;
     if (special == K(SMALL_ONES))
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
     /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
      * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and
-     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away. */
-    K(v) down = K(from_bits)(K(shift_to_exponent)(K(set_bits)(K(KLCE_BIAS)) - parts.k));
-    K(m) near = K(eq)(k, zero), nearby = K(lt)(k * k, K(set)(2));
-    K(v) f = K(select)(nearby, K(fma)(other, down, -own) * inverse, parts.f);
+     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away.  Where a quotient is
+     * infinite, what is found counts for nothing, but shall be a number. */
+    K(v) scaled = K(from_bits)(K(to_bits)(other) - K(shift_to_exponent)(exponent));
+    K(v) f = K(min)((scaled - own) * inverse, K(set)((real)0.5)); /* sqrt(2) - 1 at most */
+    K(m) near = K(eq)(k, zero);
     K(v) tail = K(log1p_tail)(f);
     K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
     K(term)
