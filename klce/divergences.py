@@ -10,7 +10,7 @@ from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike, Axis, Form
+    from klce._typing import Array, ArrayLike, Axis, DivergenceReduction, Form
 
 __all__ = [
     "binary_entropy",
@@ -304,7 +304,7 @@ def _divergence(
     temperature: float,
     where: ArrayLike | None,
     base: float | None,
-    reduction: str,
+    reduction: DivergenceReduction,
     keepdims: bool,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
@@ -357,7 +357,7 @@ def kl_divergence(
     temperature: float = 1.0,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: str = "none",
+    reduction: DivergenceReduction = "none",
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
@@ -471,7 +471,7 @@ def js_divergence(
     temperature: float = 1.0,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: str = "none",
+    reduction: DivergenceReduction = "none",
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:

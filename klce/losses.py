@@ -11,7 +11,7 @@ from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike, Form, Mask
+    from klce._typing import Array, ArrayLike, BinaryForm, Form, Mask, Reduction
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -62,7 +62,7 @@ def _loss(
     ignore_index: int,
     sample_weight: ArrayLike | None,
     base: float | None,
-    reduction: str,
+    reduction: Reduction,
     out: np.ndarray[Any, Any] | None,
     soft: bool = False,
     smoothing: float = 0.0,
@@ -138,7 +138,7 @@ def nll_loss(
     sample_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
     r"""Negative log-likelihood: minus the log-probability of each row's target class.
@@ -253,7 +253,7 @@ def cross_entropy(
     sample_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
     r"""Cross-entropy of predictions against class indices or distributions.
@@ -436,10 +436,10 @@ def binary_cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
     *,
-    form: Form = "probs",
+    form: BinaryForm = "probs",
     weight: ArrayLike | None = None,
     pos_weight: ArrayLike | None = None,
-    reduction: str = "mean",
+    reduction: Reduction = "mean",
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
     r"""Binary cross-entropy, element by element: predicted probabilities of a yes against outcomes.

@@ -30,7 +30,7 @@ IMA J. Numer. Anal. 41 (2021) (the shift and the ``log1p`` form).
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -40,9 +40,17 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from klce._typing import Array, ArrayLike, Axis, Form, Mask
+    from klce._typing import (
+        Array,
+        ArrayLike,
+        Axis,
+        BinaryForm,
+        DivergenceReduction,
+        Form,
+        Mask,
+        Reduction,
+    )
 
-    Reduction = Literal["none", "mean", "sum", "batchmean"]
     Wide = NDArray[np.longdouble]
     Float64 = NDArray[np.float64]
 
@@ -1337,7 +1345,7 @@ def binary_cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
     *,
-    form: Form = "probs",
+    form: BinaryForm = "probs",
     weight: ArrayLike | None = None,
     pos_weight: ArrayLike | None = None,
     reduction: Reduction = "mean",
@@ -1385,7 +1393,7 @@ def kl_divergence(
     temperature: float = 1.0,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: Reduction = "none",
+    reduction: DivergenceReduction = "none",
     keepdims: bool = False,
 ) -> Float64:
     r"""Kullback-Leibler divergence of q from p.
@@ -1437,7 +1445,7 @@ def js_divergence(
     temperature: float = 1.0,
     where: ArrayLike | None = None,
     base: float | None = None,
-    reduction: Reduction = "none",
+    reduction: DivergenceReduction = "none",
     keepdims: bool = False,
 ) -> Float64:
     r"""Jensen-Shannon divergence of p and q.
@@ -1537,7 +1545,7 @@ def _pair_measure(
     temperature: float,
     where: ArrayLike | None,
     base: float | None,
-    reduction: Reduction,
+    reduction: DivergenceReduction,
     keepdims: bool,
 ) -> Float64:
     forms = (form, form) if isinstance(form, str) else form

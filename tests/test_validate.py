@@ -1,12 +1,15 @@
 """What the public functions refuse, in which words, and that they write nothing then."""
 
+import inspect
 import re
+import typing
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import klce
+from klce import _typing
 
 X = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
 P = np.exp(X)
@@ -265,6 +268,22 @@ def test_reduction(name):
         named = re.search(r"must be (.*), got", str(caught.value))[1]
         assert sorted(re.findall(r'"\w+"', named)) == sorted(re.findall(r'"\w+"', allowed))
         assert str(caught.value).endswith(f"got {wrong!r}")
+
+
+@pytest.mark.parametrize("name", [*LOSSES, *PAIRS, "binary_cross_entropy", "entropy"])
+def test_annotations_name_the_words_that_are_taken(name):
+    """So that a type checker and an editor tell the choices."""
+    function, args = getattr(klce, name), CALLS.get(name, ((P, P), "q"))[0]
+    for option in ("form", "reduction"):
+        parameter = inspect.signature(function).parameters.get(option)
+        if parameter is None:
+            continue
+        named = typing.get_args(getattr(_typing, parameter.annotation.partition(" |")[0]))
+        assert parameter.default in named
+        with pytest.raises(ValueError, match=rf"^{option} must be ") as caught:
+            function(*args, **{option: "other"})
+        taken = re.findall(r'"(\w+)"', str(caught.value).partition(", got")[0])
+        assert sorted(taken) == sorted(named)
 
 
 @pytest.mark.parametrize("name", PAIRS)
