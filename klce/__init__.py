@@ -8,10 +8,11 @@ A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and `
 (unnormalised log-probabilities); every measure takes ``form=``.
 """
 
-from klce._refusal import end_at_interrupt, refuse
+from klce._refusal import end_at_interrupt, refuse, require_numpy_2
 
 try:
     end_at_interrupt()
+    require_numpy_2()
     from klce.config import (
         get_config,
         get_num_threads,

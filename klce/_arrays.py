@@ -124,6 +124,17 @@ def _from_dlpack(x: Any, name: str) -> Array:
     return numbers.view(getattr(package, exporter.dtype))
 
 
+def dtype_of(given: Any) -> DType:
+    """Return what ``dtype=`` names: as NumPy does, and bfloat16, which another package has."""
+    if isinstance(given, str) and given == "bfloat16":
+        try:
+            given = importlib.import_module("ml_dtypes").bfloat16
+        except ImportError:
+            raise ImportError("bfloat16 needs ml_dtypes, which is not installed") from None
+    wanted: DType = np.dtype(given)
+    return wanted
+
+
 def floats(x: ArrayLike, name: str) -> Array:
     """Return `x` as an array whose elements kernels take, or blocks of it once converted."""
     numbers = array(x, name)

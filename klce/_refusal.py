@@ -22,6 +22,14 @@ def refuse(error: ImportError) -> NoReturn:
     raise error from None
 
 
+def require_numpy_2() -> None:
+    """Refuse an older NumPy, with which much works, but not all."""
+    import numpy
+
+    if int(numpy.__version__.partition(".")[0]) < 2:
+        raise ImportError(f"klce needs NumPy 2 or newer, got {numpy.__version__}")
+
+
 def end_at_interrupt() -> None:
     """Let Ctrl-C end the command line at once while it is imported; for others, do nothing.
 

@@ -27,7 +27,7 @@ def option_dtype(dtype: Any, *operands: Array) -> DType:
         return _arrays.map_dtype(*operands)
     known = "dtype must be float16, bfloat16, float32 or float64"
     try:
-        wanted: DType = np.dtype(dtype)
+        wanted = _arrays.dtype_of(dtype)
     except (TypeError, ValueError):
         raise TypeError(f"{known}, got {dtype!r}") from None
     if _arrays.element_dtype(wanted) != wanted:

@@ -188,14 +188,19 @@ class TestRefusals:
             "try: _arrays.array(Other(), 'x')\n"
             "except TypeError as error: print(error)\n"
             "print(klce.logsumexp(np.zeros(1, np.float16)))\n"
+            "import klce.compat.torch\n"
+            "for f in (klce.softmax, klce.compat.torch.softmax):\n"
+            "    try: f(np.zeros(2), 0, dtype='bfloat16')\n"
+            "    except ImportError as error: print(error)\n"
         )
         process = run_script(code)
         assert process.returncode == 0, process.stderr
-        message, result = process.stdout.splitlines()
+        message, result, *asked_for = process.stdout.splitlines()
         assert message == (
             "x must be of a dtype that NumPy has unless ml_dtypes is installed, got bfloat16"
         )
         assert result == "0.0"
+        assert asked_for == ["bfloat16 needs ml_dtypes, which is not installed"] * 2
 
 
 def test_what_dlpack_does_not_describe_goes_the_usual_way():

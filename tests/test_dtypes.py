@@ -234,6 +234,15 @@ class TestWhenBfloat16ComesIn:
         process = run_script(before + PRINT)
         assert process.stdout.split() == ["bfloat16", "float32", "float32"], process.stderr
 
+    def test_it_is_asked_for_by_its_name(self):
+        code = (
+            "import numpy as np, klce, klce.compat.torch\n"
+            "for f in (klce.softmax, klce.log_softmax, klce.compat.torch.softmax):\n"
+            "    print(f(np.zeros((2, 3)), 0, dtype='bfloat16').dtype)\n"
+        )
+        process = run_script(code)
+        assert process.stdout.split() == ["bfloat16"] * 3, process.stderr
+
     def test_it_is_not_imported(self):
         code = (
             "import sys, klce, klce._arrays\n"

@@ -49,6 +49,14 @@ def test_import_brings_in_little():
     assert found <= MODULES | STANDARD, sorted(found - MODULES - STANDARD)
 
 
+def test_an_older_numpy_is_refused():
+    """With it, a conversion or an error would fail in its own words, long after the import."""
+    done = run_script("import numpy; numpy.__version__ = '1.26.4'; import klce")
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == "ImportError: klce needs NumPy 2 or newer, got 1.26.4"
+
+
 def test_names_for_annotations_are_for_type_checkers():
     """No module needs them at run time, in any of its calls with arrays in memory."""
     done = run_script(

@@ -6,7 +6,6 @@ are no gradients: a tensor that asks for one is refused.
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 import warnings
@@ -59,13 +58,9 @@ def _real(x: Any, name: str) -> Array:
 
 
 def _numpy_dtype(dtype: Any) -> DType:
-    """Return the NumPy dtype of the same name; ml_dtypes has bfloat16."""
+    """Return the NumPy dtype of the same name."""
     name = str(dtype).removeprefix("torch.")
-    known = dtype if name == str(dtype) else name
-    if name == "bfloat16":
-        known = importlib.import_module("ml_dtypes").bfloat16
-    result: DType = np.dtype(known)
-    return result
+    return _arrays.dtype_of(dtype if name == str(dtype) else name)
 
 
 def _like(result: Any, given: Any, dtype: DType) -> Any:

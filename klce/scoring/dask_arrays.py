@@ -71,7 +71,7 @@ class LazyRows:
 
 def merged(parts: list[Any], merge: Callable[[Any, Any], Any]) -> Any:
     """Return, delayed, what all parts make when neighbours are merged, a few at a time."""
-    delayed = library("dask", "Dask arrays").delayed
+    delayed = library("dask", "taking Dask arrays").delayed
     while len(parts) > 1:
         starts = range(0, len(parts), _PARTS_AT_ONCE)
         some = (parts[start : start + _PARTS_AT_ONCE] for start in starts)
@@ -106,7 +106,7 @@ class Operands:
         ignore_index: int,
         candidates: ArrayLike | None = None,
     ) -> None:
-        array = library("dask.array", "Dask arrays")
+        array = library("dask.array", "taking Dask arrays")
         check_ignore_index(ignore_index)
         self._taken = [_check_logits(x, name) for name, x in logits.items()]
         self._logits = [*logits.values()]
@@ -169,7 +169,7 @@ class Operands:
         `fill` is called for each block with a table to fill, its logits, the labels, the
         `ignore_index` and the options; with the candidates too, if there are any.
         """
-        array = library("dask.array", "Dask arrays")
+        array = library("dask.array", "taking Dask arrays")
         axes = tuple(range(len(self._shape)))
         classes, several = len(axes), len(axes) + 1
         operands: list[tuple[Any, tuple[int, ...]]] = [(x, (*axes, classes)) for x in self._logits]
@@ -202,7 +202,7 @@ class Operands:
 
 def _check_logits(logits: Any, name: str) -> np.dtype[Any]:
     """Refuse what are no logits; return the dtype that blocks of them are taken in."""
-    array = library("dask.array", "Dask arrays")
+    array = library("dask.array", "taking Dask arrays")
     if not isinstance(logits, array.Array):
         raise TypeError(f"{name} must be a Dask array, got a {type(logits).__name__}")
     if logits.ndim < 2 or logits.shape[-1] == 0:
