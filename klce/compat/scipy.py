@@ -459,7 +459,8 @@ def entropy(
         )
     given: list[Any] = [pk] if qk is None else [pk, qk]
     names = ("pk", "qk")[: len(given)]
-    arrays = _common({name: np.ma.getdata(x) for name, x in zip(names, given, strict=True)})
+    data = [np.ma.getdata(x) if isinstance(x, np.ma.MaskedArray) else x for x in given]
+    arrays = _common(dict(zip(names, data, strict=True)))
     ignored = [np.ma.getmaskarray(x) for x in given if np.ma.is_masked(x)]
     if nan_policy != "propagate":
         missing = [np.isnan(array) for array in arrays]

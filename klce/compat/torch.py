@@ -84,7 +84,8 @@ def _floating(x: Any, name: str) -> Array:
     """Return a tensor or array of floating numbers as an array."""
     array = _array(x, name)
     if not _is_floating(array.dtype):
-        raise RuntimeError(f"{name} must be of a floating dtype, got {array.dtype}")
+        # A RuntimeError, as most of the others are.
+        raise NotImplementedError(f"{name} must be of a floating dtype, got {array.dtype}")
     return array
 
 
@@ -371,8 +372,16 @@ def _weighted(
     """
     axis = 0 if x.ndim == 1 else 1
     soft = function is klce.cross_entropy and target.shape == x.shape
-    if not soft and target.size and target.dtype.kind not in "iu":
-        raise RuntimeError(f"target must hold integers, class indices, got {target.dtype}")
+    if not soft:
+        if target.size and target.dtype.kind not in "iu":
+            raise RuntimeError(f"target must hold integers, class indices, got {target.dtype}")
+        if x.ndim == 1 and target.shape == (1,):  # one row, with or without an axis
+            target = target.reshape(())
+        if x.ndim > 1 and target.shape[:1] == x.shape[:1] and target.shape[1:] != x.shape[2:]:
+            raise RuntimeError(
+                f"target must have the shape of input without the classes, "
+                f"{x.shape[:1] + x.shape[2:]}, got {target.shape}"
+            )
 
     def loss(w: Array | None, how: str) -> Any:
         return function(
@@ -423,7 +432,7 @@ def nll_loss(
     ----------
     input : ndarray or Tensor, shape (C,), (N, C) or (N, C, d1, ..., dK)
         Log-probabilities.
-    target : ndarray or Tensor of int, shape (), (N,) or (N, d1, ..., dK)
+    target : ndarray or Tensor of int, shape () or (1,), (N,) or (N, d1, ..., dK)
         Class indices.
     weight : ndarray or Tensor, shape (C,), optional
         A weight for each class.
@@ -486,8 +495,8 @@ def cross_entropy(
     input : ndarray or Tensor, shape (C,), (N, C) or (N, C, d1, ..., dK)
         Logits.
     target : ndarray or Tensor
-        Class indices, of shape (), (N,) or (N, d1, ..., dK); or probabilities of the classes, of
-        the shape of `input`.
+        Class indices, of shape () or (1,), (N,) or (N, d1, ..., dK); or probabilities of the
+        classes, of the shape of `input`.
     weight : ndarray or Tensor, shape (C,), optional
         A weight for each class.
     size_average, reduce : bool, optional
@@ -694,7 +703,7 @@ def binary_cross_entropy(
     Raises
     ------
     RuntimeError
-        For an input outside [0, 1].
+        For an input or a target outside [0, 1].
     TypeError, ValueError
         For a wrong dtype, shape or option.
 
@@ -719,6 +728,10 @@ def binary_cross_entropy(
     if p.size and not (p.min() >= 0 and p.max() <= 1):
         raise RuntimeError(
             f"all elements of input should be between 0 and 1, got {p.min()} to {p.max()}"
+        )
+    if t.size and not (t.min() >= 0 and t.max() <= 1):
+        raise RuntimeError(
+            f"all elements of target should be between 0 and 1, got {t.min()} to {t.max()}"
         )
     # Logarithms below -100: of p itself, and of 1 - p where that is 0.  In 16 bits e^-100 is 0.
     no_p, no_rest = (p == 0) | (p < math.exp(-100)), p == 1

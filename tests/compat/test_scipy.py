@@ -78,6 +78,9 @@ def test_a_number_takes_the_dtype_beside_it():
     assert ours.rel_entr(2, np.float32(3)).dtype == np.float32
     assert ours.rel_entr(2, 3).dtype == np.float64
     assert ours.xlogy(2, np.float32(3)).dtype == np.float64
+    row = np.ones(2, np.float32)
+    assert ours.entropy(row, 2.0).dtype == ours.entropy(2, row).dtype == np.float32
+    assert ours.entropy(2, 2.0).dtype == np.float64
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])

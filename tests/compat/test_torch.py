@@ -144,6 +144,10 @@ def test_one_row():
     x = X[0, :, 0, 0]
     assert ours.cross_entropy(x, np.int64(3)) == klce.cross_entropy(x, 3)
     assert ours.nll_loss(x, np.int64(3)) == -x[3]
+    for function in (ours.cross_entropy, ours.nll_loss):
+        for reduction in ("none", "mean", "sum"):
+            loss = function(x, np.array([3]), reduction=reduction)
+            assert (loss.shape, loss) == ((), function(x, np.int64(3)))
     assert ours.cross_entropy(x, SOFT[0, :, 0, 0]) == klce.cross_entropy(x, SOFT[0, :, 0, 0])
 
 
@@ -267,6 +271,17 @@ def test_errors_of_losses():
             getattr(ours, name)(X, TARGET.astype(float))
         with pytest.raises(RuntimeError, match=r"weight must have one number a class, \(5,\)"):
             getattr(ours, name)(X, TARGET, np.ones(4))
+        # Of another batch a ValueError, of other dimensions beside it a RuntimeError.
+        for wrong in (TARGET[:1], TARGET[0, 0, 0], TARGET[:, 0].T):
+            with pytest.raises(ValueError, match="target must have the shape of the rows"):
+                getattr(ours, name)(X, wrong)
+        for wrong in (TARGET[:, 0], TARGET[:, :1], TARGET[..., np.newaxis]):
+            with pytest.raises(RuntimeError, match=r"target must have the shape of input without"):
+                getattr(ours, name)(X, wrong)
+        with pytest.raises(ValueError, match="target must have the shape of the rows"):
+            getattr(ours, name)(X[0, :, 0, 0], np.zeros(2, int))
+        with pytest.raises(NotImplementedError, match="input must be of a floating dtype"):
+            getattr(ours, name)(X.astype(int), TARGET)
         with pytest.raises(ValueError, match=r"reduction must be .* got 'middle'"):
             getattr(ours, name)(X, TARGET, reduction="middle")
     for name in ("kl_div", "binary_cross_entropy", "binary_cross_entropy_with_logits"):
@@ -407,6 +422,8 @@ def test_errors_of_binary_losses():
     for p in (1.5, -0.5, NAN):
         with pytest.raises(RuntimeError, match="should be between 0 and 1"):
             ours.binary_cross_entropy(np.array([0.5, p]), np.zeros(2))
+        with pytest.raises(RuntimeError, match="all elements of target should be between 0 and 1"):
+            ours.binary_cross_entropy(np.full(2, 0.5), np.array([0.5, p]))
     for function in (ours.binary_cross_entropy, ours.binary_cross_entropy_with_logits):
         with pytest.raises(ValueError, match=r"target must have the shape of input, \(2,\)"):
             function(np.full(2, 0.5), np.zeros(3))
