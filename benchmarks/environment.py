@@ -6,10 +6,12 @@ started with runs itself again, in a child process that has them.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 ISAS = ("baseline", "avx2", "avx512")
 
@@ -65,3 +67,29 @@ def keep_to(threads: int) -> None:
     """Leave this process, and those that it starts, no more CPUs than threads."""
     if hasattr(os, "sched_setaffinity"):  # some count the CPUs they may use, and nothing else
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
+
+
+def add_counts(parser: argparse.ArgumentParser, rounds: int, whose: str, threads: int = 2) -> None:
+    """Add the options --threads and --rounds, with these defaults."""
+    parser.add_argument(
+        "--threads", type=_positive, default=threads, help=f"{whose} (default {threads})"
+    )
+    parser.add_argument(
+        "--rounds", type=_positive, default=rounds, help=f"turns of each (default {rounds})"
+    )
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"a number must be 1 or more, got {text!r}")
+    return int(text)
+
+
+def processor() -> str | None:
+    """Return the name of the processor, as far as Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, None)

@@ -328,8 +328,7 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--gigabytes", type=_positive, default=8.0, help="of the file (default 8)")
-    parser.add_argument("--threads", type=int, default=2, help="for each process (default 2)")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each (default 3)")
+    environment.add_counts(parser, 3, "for each process")
     parser.add_argument("--peer", action="append", choices=SCRIPTS, help="may be repeated")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures here")
     options = parser.parse_args()

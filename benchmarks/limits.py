@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import report
+from benchmarks import environment, report
 from benchmarks.turns import Runner, take_turns
 
 READ, COPY, COPY_CACHED = "read", "copy", "copy, cached"
@@ -164,9 +164,8 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     cpus = len(os.sched_getaffinity(0))
-    parser.add_argument("--threads", type=int, default=cpus, help="from 1 to this (default: CPUs)")
+    environment.add_counts(parser, 15, "from 1 to this", cpus)
     parser.add_argument("--size", type=_sizes, action="append", metavar="BYTES")
-    parser.add_argument("--rounds", type=int, default=15, help="turns of each (default 15)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the records here")
     options = parser.parse_args()
     if not available():

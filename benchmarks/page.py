@@ -55,11 +55,13 @@ def merged(races: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 raise SystemExit(f"races differ in {what}: {first[what]} and {race[what]}")
     cases = {(c["op"], c["shape"], c["dtype"]): c for race in races for c in race["cases"]}
     peers = {name: version for race in races for name, version in race["peers"].items()}
+    remarks = {name: words for race in races for name, words in race.get("remarks", {}).items()}
     lines = {(n["part"], n["subject"], n["unit"]): n for race in races for n in race["lines"]}
     return {
         **first,
         "cases": sorted(cases.values(), key=_place),
         "peers": peers,
+        "remarks": remarks,
         "lines": [*lines.values()],
         # What disturbs a clock makes it slower.
         "GHz": max((race["GHz"] for race in races if race.get("GHz")), default=None),
@@ -113,15 +115,27 @@ def _counted(key: Key) -> Key:
     return op, sample(Layout.parse(shape), 1).name, dtype
 
 
-def raced(told: Mapping[str, Any], dtype: str) -> str:
+def _asked(case: Mapping[str, Any], told: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the peers that were asked to race in a case, those that lack it included."""
+    return tuple(name for name in told["peers"] if name in case["seconds"] or name in case["lacks"])
+
+
+def asked(told: Mapping[str, Any], dtype: str) -> str:
     """Return who was asked to race in how many cases of a dtype, in words."""
-    asked = Counter(
-        tuple(name for name in told["peers"] if name in case["seconds"] or name in case["lacks"])
-        for case in told["cases"]
-        if case["dtype"] == dtype
+    peers = Counter(_asked(case, told) for case in told["cases"] if case["dtype"] == dtype)
+    words = (f"{', '.join(names)} in {count}" for names, count in peers.most_common())
+    return f"Cases by who was asked, be it without the operation: {'; '.join(words)}.\n"
+
+
+def asked_in_all(told: Mapping[str, Any]) -> str:
+    """Say in how many cases every peer was asked, unless it was in all of them."""
+    count = sum(_asked(case, told) == tuple(told["peers"]) for case in told["cases"])
+    if count == len(told["cases"]):
+        return ""
+    return (
+        f" Every peer was asked in {count} of the {len(told['cases'])} cases, of two cells each;"
+        " above each dtype stands who was in the others."
     )
-    words = (f"{', '.join(names)} in {count}" for names, count in asked.most_common())
-    return f"Cases by who raced: {'; '.join(words)}.\n"
 
 
 def cycles(cell: Cell, told: Mapping[str, Any]) -> float | None:
@@ -228,6 +242,8 @@ def page(told: Mapping[str, Any], counts: Mapping[Key, float]) -> str:
     ahead = sum(cell.ratio >= 1 for cell in judged if cell.ratio is not None)
     met = sum(cell.met is True for cell in cells)
     clock = f" at {told['GHz']:.1f} GHz" if told.get("GHz") else ""
+    if told.get("processor"):
+        clock += f" on {told['processor']}"
     peers = ", ".join(f"{name} {version}" for name, version in told["peers"].items())
     parts = [
         "# The race, cell by cell\n",
@@ -235,14 +251,15 @@ def page(told: Mapping[str, Any], counts: Mapping[Key, float]) -> str:
         f"klce {told['klce']['version']} with {told['isa']}, {told['threads']} threads{clock},"
         f" against {peers}, each with as many threads. `benchmarks/README.md` has the rules.\n",
         f"In {ahead} of {len(judged)} cells klce is ahead of all that raced, {met} meet their"
-        " target.\n",
+        f" target.{asked_in_all(told)}\n",
+        *(f"{name} {words}.\n" for name, words in told["remarks"].items()),
         HOW_TO_READ,
         "## Means\n",
         means(cells, told["isa"]),
     ]
     parts += ["## Missed\n", missed(cells, told, counts)]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):
-        parts += [f"## {dtype}\n", raced(told, dtype), overview(pairs, dtype)]
+        parts += [f"## {dtype}\n", asked(told, dtype), overview(pairs, dtype)]
     for dtype in dict.fromkeys(cell.dtype for cell in cells):
         parts += [f"## {dtype}, each cell\n", details(pairs, dtype, told, counts)]
     if told["lines"]:
@@ -271,6 +288,7 @@ def main() -> None:
     parser.add_argument("--instructions", type=Path, help="JSON of benchmarks.instructions")
     options = parser.parse_args()
     told = merged([json.loads(path.read_text()) for path in options.race])
+    report.exit_if_wrong(told)
     counts: dict[Key, float] = {}
     if options.instructions:
         counted = json.loads(options.instructions.read_text())

@@ -135,10 +135,7 @@ def layout(text: str) -> Layout:
 
 def add_options(parser: argparse.ArgumentParser, rounds: int) -> None:
     """Add the options that both commands have."""
-    parser.add_argument("--threads", type=int, default=2, help="for each contestant (default 2)")
-    parser.add_argument(
-        "--rounds", type=int, default=rounds, help=f"turns of each (default {rounds})"
-    )
+    environment.add_counts(parser, rounds, "for each contestant")
     parser.add_argument("--op", action="append", choices=OPS, help="only this; may be repeated")
     parser.add_argument(
         "--shape",

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 import klce
-from benchmarks import limits, targets
+from benchmarks import environment, limits, targets
 from benchmarks.cases import OPS, Layout
 
 KLCE = "klce"
@@ -102,6 +102,7 @@ def about(
         "remarks": {name: peer.remark for name, peer in rivals.items() if peer.remark},
         "missing": dict(missing),
         "machine": platform.machine(),
+        "processor": environment.processor(),
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "numpy": np.__version__,
@@ -158,8 +159,8 @@ def print_basics(told: Mapping[str, Any], rivals: Sequence[str]) -> None:
         ("op", "shape"),
         ("Gelem/s", *(f"/{name}" for name in rivals), "/read"),
         "Gelem/s: classes x rows of one input, per second of klce. /rival: its time over"
-        " klce's (below 1, in red, klce is slower). /read: the time of reading the input once over"
-        " klce's (a softmax also writes).",
+        " klce's (below 1, in red, klce is slower), in brackets if its result differs. /read: the"
+        " time of reading the input once over klce's (a softmax also writes).",
     )
     before = None
     for record in told["cases"]:
@@ -173,10 +174,12 @@ def print_basics(told: Mapping[str, Any], rivals: Sequence[str]) -> None:
                     cell.op,
                     cell.shape,
                     f"{cell.gelem:.2f}",
-                    *(_ratio(cell.ratios.get(name)) for name in rivals),
+                    *(_peer(cell, name) for name in rivals),
                     _percent(min(read) / cell.seconds if read else None),
                 )
-    console().print(table)
+    to = console()
+    to.print(table)
+    _print_absences(told["cases"], to)
 
 
 def print_race(told: Mapping[str, Any]) -> None:
@@ -375,6 +378,8 @@ def print_lines(lines: Iterable[Mapping[str, Any]], title: str = "Beside the gri
 def print_about(told: Mapping[str, Any]) -> None:
     """Print who took part, and who did not and why."""
     to = console()
+    if told["processor"]:
+        to.print(f"on {told['processor']}")
     if told["peers"]:
         to.print(
             "peers:", ", ".join(f"{name} {version}" for name, version in told["peers"].items())

@@ -189,8 +189,7 @@ def _parse() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--threads", type=int, default=2, help="of klce and of reading (default 2)")
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each (default 7)")
+    environment.add_counts(parser, 7, "of klce and of reading")
     parser.add_argument(
         "--op", action="append", choices=QUESTIONS, help="only this; may be repeated"
     )

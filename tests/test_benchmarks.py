@@ -336,6 +336,18 @@ def test_peers_that_lack_fail_or_differ_are_named() -> None:
     assert without.ratio == without.ratios["numpy"]
 
 
+def test_the_small_table_names_them_too(capsys: pytest.CaptureFixture[str]) -> None:
+    rivals = {"numpy": NumPy(2), "lacking": Broken(LacksError("has none")), "wrong": Broken(3.0)}
+    case = make_case("logsumexp", TINY, "float32")
+    told = report.about(rivals, {}, 2, 1) | {"cases": [race.contest(case, rivals, 2, 1)]}
+    report.print_basics(told, tuple(rivals))
+    text = capsys.readouterr().out
+    row = next(line for line in text.splitlines() if line.split()[:1] == ["logsumexp"])
+    assert [cell.startswith("(") for cell in row.split()[3:6]] == [False, False, True]
+    assert "lacking: has none: logsumexp at 6x10 float32" in text
+    assert "wrong: differs from klce beyond its tolerance" in text
+
+
 def test_the_verdict_of_a_cell() -> None:
     record = {
         "op": "logsumexp",
@@ -553,6 +565,27 @@ def test_races_become_a_page(tmp_path: Path) -> None:
     ]
     assert [row[6] for row in rows] == ["-", "-", "123.4"]
     assert all("numpy" in row[4] for row in rows)
+    assert "was asked in" not in done.stdout  # it was in all cases
+
+
+def test_a_page_says_who_was_asked(tmp_path: Path) -> None:
+    path, other = tmp_path / "1.json", tmp_path / "2.json"
+    race_of(path, "--shape 6x10 --op softmax --op logsumexp")
+    told = json.loads(path.read_text())
+    told["processor"], told["remarks"] = "a slow one", {"numkong": "loses digits"}
+    told["peers"]["numkong"] = "0"
+    told["cases"][0]["lacks"] = {"numkong": "has none"}
+    other.write_text(json.dumps(told))
+    done = run("benchmarks.page", os.fspath(other))
+    assert done.returncode == 0, done.stderr
+    assert " on a slow one, against " in done.stdout
+    assert "\nnumkong loses digits.\n" in done.stdout
+    assert "Every peer was asked in 1 of the 2 cases" in done.stdout
+    assert ": numpy in 1; numpy, numkong in 1." in done.stdout
+    told["cases"][1] |= {"wrong": "klce is wrong", "seconds": {}}
+    other.write_text(json.dumps(told))
+    done = run("benchmarks.page", os.fspath(other))
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "klce is wrong\n")
 
 
 @pytest.mark.parametrize(
@@ -718,6 +751,14 @@ def test_the_limits_are_printed_for_each_number_of_threads(tmp_path: Path) -> No
     records = json.loads(path.read_text())["limits"]
     assert [record["threads"] for record in records] == [1, 1, 1, 2, 2, 2]
     assert all(record["GB/s"] > 0 for record in records)
+
+
+@pytest.mark.parametrize("command", ["", ".race", ".rows", ".files", ".limits"])
+@pytest.mark.parametrize("option", ["--threads", "--rounds"])
+def test_no_threads_or_rounds_are_an_error(command: str, option: str) -> None:
+    done = run(f"benchmarks{command}", option, "0")
+    assert done.returncode == 2
+    assert f"argument {option}: a number must be 1 or more, got '0'" in done.stderr
 
 
 def test_an_unknown_part_is_an_error() -> None:
