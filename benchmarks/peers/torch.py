@@ -1,4 +1,9 @@
-"""PyTorch, eager and compiled: the same formulas, as its users write them."""
+"""PyTorch, eager and compiled: the same formulas, as its users write them.
+
+Of probabilities p log(p/q) is several times as fast as ``kl_div``, ``entr`` and ``xlogy``, which
+ask each element whether it is 0.  Steps write into memory that is at hand, for what runs kernel by
+kernel; the compiler does without it.
+"""
 
 from __future__ import annotations
 
@@ -55,26 +60,25 @@ class Torch(Peer):
     def _formula(self, case: Case) -> Callable[..., Any]:
         torch, axis, op = self._torch, case.layout.axis, case.op
         functional = torch.nn.functional
-        half = math.log(0.5)
 
-        def kl(log_q: Any, p: Any, log_target: bool = False) -> Any:
-            return functional.kl_div(log_q, p, reduction="none", log_target=log_target).sum(axis)
+        def kl_probs(p: Any, q: Any) -> Any:
+            return p.div(q).log_().mul_(p).sum(axis)
 
         def entropy_logits(x: Any) -> Any:
             log_p = functional.log_softmax(x, axis)
-            return -(log_p.exp() * log_p).sum(axis)
+            return log_p.exp().mul_(log_p).sum(axis).neg_()
 
         def kl_logits(x: Any, y: Any) -> Any:
-            return kl(functional.log_softmax(y, axis), functional.log_softmax(x, axis), True)
+            log_p, log_q = functional.log_softmax(x, axis), functional.log_softmax(y, axis)
+            return log_q.neg_().add_(log_p).mul_(log_p.exp_()).sum(axis)
 
         def js_probs(p: Any, q: Any) -> Any:
-            log_m = ((p + q) * 0.5).log()
-            return (kl(log_m, p) + kl(log_m, q)) * 0.5
+            middle = p.add(q).mul_(0.5)
+            return kl_probs(p, middle).add_(kl_probs(q, middle)).mul_(0.5)
 
         def js_logits(x: Any, y: Any) -> Any:
-            log_p, log_q = functional.log_softmax(x, axis), functional.log_softmax(y, axis)
-            log_m = torch.logaddexp(log_p, log_q) + half
-            return (kl(log_m, log_p, True) + kl(log_m, log_q, True)) * 0.5
+            wide = torch.float32 if x.dtype.itemsize == 2 else None  # in 16 bits some would be 0
+            return js_probs(torch.softmax(x, axis, wide), torch.softmax(y, axis, wide))
 
         def nll(log_probs: Any, target: Any) -> Any:
             return functional.nll_loss(log_probs.movedim(axis, 1), target)
@@ -83,9 +87,9 @@ class Torch(Peer):
             ("logsumexp", "logits"): lambda x: torch.logsumexp(x, axis),
             ("softmax", "logits"): lambda x: torch.softmax(x, axis),
             ("log_softmax", "logits"): lambda x: torch.log_softmax(x, axis),
-            ("entropy", "probs"): lambda p: torch.special.entr(p).sum(axis),
+            ("entropy", "probs"): lambda p: p.log().mul_(p).sum(axis).neg_(),
             ("entropy", "logits"): entropy_logits,
-            ("kl_divergence", "probs"): lambda p, q: kl(q.log(), p),
+            ("kl_divergence", "probs"): kl_probs,
             ("kl_divergence", "logits"): kl_logits,
             ("js_divergence", "probs"): js_probs,
             ("js_divergence", "logits"): js_logits,
