@@ -274,6 +274,48 @@ def test_log_probabilities_masked_by_the_lowest_number(isa):
         np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
+def assert_plain_kl_of_log_probs(pairs, dtype):
+    """Of pairs of two classes, and where those are the ends of a long row with nothing between."""
+    x, y = np.moveaxis(np.array(pairs), 1, 0).astype(dtype)
+    expected = reference.kl_divergence(x, y, form="log_probs", normalize=False)
+    found = klce.kl_divergence(x, y, form="log_probs", normalize=False)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-40)
+    some = slice(None, None, 1 + len(x) // 100)
+    x, y = (np.insert(z[some], [1] * 33000, -np.inf, axis=1) for z in (x, y))
+    found = klce.kl_divergence(x, y, form="log_probs", normalize=False)
+    np.testing.assert_allclose(found, expected[some], rtol=1e-6, atol=1e-40)
+
+
+@ISA
+@DTYPE
+def test_infinite_log_probabilities_as_plain_sums(dtype, isa):
+    """However far below the largest they are, and whatever the row's other class is."""
+    special = [-math.inf, math.inf, math.nan, 0.0, -2.0, -500.0, -5000.0]
+    rows = list(itertools.product(special, repeat=2))
+    with on_isa(isa):
+        assert_plain_kl_of_log_probs(list(itertools.product(rows, rows)), dtype)
+
+
+@ISA
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_distances_beyond_the_dtype_as_plain_sums(dtype, isa):
+    """Finite where the sum is, and nothing where all of p is as good as 0."""
+    most = float(np.finfo(dtype).max)
+    large = most / 16
+    pairs = [
+        ([-large, -large], [-large / 8, 0]),
+        ([-most, -most], [most, 0]),
+        ([-most, -2000], [-1, -most]),
+        ([0, -1], [-large, -2]),
+        ([-1, -0.5], [-large, -large]),
+        ([-1, -0.5], [large, -large]),
+        ([0, -2000], [0, -math.inf]),
+        ([-most, -most], [-math.inf, 0]),
+    ]
+    with on_isa(isa):
+        assert_plain_kl_of_log_probs(pairs, dtype)
+
+
 @ISA
 @DTYPE
 def test_steep_rows_alone_and_among_others(dtype, isa):
