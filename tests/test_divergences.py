@@ -318,6 +318,23 @@ def test_distances_beyond_the_dtype_as_plain_sums(dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("first", [5, 64, 3000])
+def test_one_class_against_a_masked_stretch(first, dtype, isa):
+    """A stretch of 32768 classes whose only p above 0 stands against a q of 0, as all do there."""
+    for n in (40000, 70000):
+        x, y = np.full(n, -math.inf), np.zeros(n)
+        x[first] = 0
+        y[32768:] = -math.inf
+        with on_isa(isa):
+            for step in (1, 300):
+                x[n - 1] = -step
+                row, other = x.astype(dtype), y.astype(dtype)
+                assert klce.kl_divergence(row, other, form="logits") == math.inf
+                assert klce.compare(row, other)["kl_divergence"] == math.inf
+
+
+@ISA
+@DTYPE
 def test_steep_rows_alone_and_among_others(dtype, isa):
     """What a vector holds beyond a row's classes adds nothing, however little the row has."""
     rng = np.random.default_rng(4)

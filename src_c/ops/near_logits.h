@@ -171,8 +171,8 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     into[G] = guess;
 }
 
-/* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where little of w is
- * left in y's sum, and few of its digits.  1 + s is at least 3/8 with it. */
+/* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where y_m is infinite,
+ * or where little of w is left in y's sum, and few of its digits.  1 + s is at least 3/8 with it. */
 static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
                                          const K(near_lanes) *lanes, int weighs, double *state,
                                          int q)
@@ -181,7 +181,7 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
     double guess = run->y_at_max - (double)run->max, again = run->y_at_max, left = 0;
     real y_max = (real)run->y_at_max, origin, ref;
-    if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY))
+    if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY && fabs(guess) < INFINITY))
         return 0;
     closed[FIELD(MAX)] = run->max;
     closed[FIELD(REST)] = rest;
