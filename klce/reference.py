@@ -227,7 +227,7 @@ def _logsumexp_scaled(x: Array, b: Array, signed: bool = False) -> tuple[Float64
     # Where the largest term cancels, what is left of it first.
     rest, left = beside - against, (1 - against) + beside
     log = np.where(np.abs(left) < 0.5, np.log(np.abs(left)), np.log1p(np.maximum(rest, -1)))
-    log = top[..., 0] + np.where(left < -0.5, np.log(-1 - rest), log)
+    log = top[..., 0] + np.where(left <= -0.5, np.log(-1 - rest), log)
     sign = own * np.sign(left)
     empty = np.isneginf(top[..., 0])
     log, sign = np.where(empty, -np.inf, log), np.where(empty, 0, sign)
@@ -912,6 +912,7 @@ def _check_form(*forms: str, temperature: float, normalize: bool = True) -> None
         raise ValueError("normalize=False belongs to probs and log_probs, not to form='logits'")
 
 
+@_silent
 def _in_base(values: Float64, base: float | None) -> Float64:
     if base is None:
         return values
@@ -959,7 +960,10 @@ def _row_losses(
         else:
             kept = np.asarray(there.any(axis=axis))
     index: Any = target
-    if target.dtype.kind == "f" and target.ndim == x.ndim and options:
+    soft = target.dtype.kind == "f" or (
+        target.dtype.kind not in "iub" and np.can_cast(target.dtype, np.float64)
+    )
+    if soft and target.ndim == x.ndim and options:
         if target.shape != x.shape:
             raise ValueError(f"target has the shape {target.shape} and q has {x.shape}")
         if ignore_index != -100:

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import math
 
+import ml_dtypes
 import mpmath
 import numpy as np
 import pytest
@@ -524,6 +525,23 @@ def test_signatures_are_the_public_ones(name):
         return [(p.name, p.kind, p.default) for p in found if p.name not in ("out", "dtype")]
 
     assert parameters(reference) == parameters(klce)
+
+
+def test_logsumexp_of_what_is_half_of_its_largest_term_against_it():
+    b = np.array([-1.0, 1.0, 0.5])
+    log, sign = reference.logsumexp(np.zeros(3), b=b, return_sign=True)
+    assert (log, sign) == (np.log(0.5), 1)
+
+
+def test_soft_targets_of_another_packages_dtype(rng):
+    x, t = rng.random((2, 4, 5)).astype(ml_dtypes.bfloat16)
+    expected = reference.cross_entropy(x, t.astype(np.float64))
+    assert_array_equal(reference.cross_entropy(x, t), expected)
+
+
+def test_a_result_beyond_float64_does_not_warn():
+    x = np.array([[0.0, -1.7e308]])
+    assert reference.kl_divergence(x, x[:, ::-1], form="logits", base=1.1) == np.inf
 
 
 # --- the measure of errors ------------------------------------------------------------------------
