@@ -52,3 +52,5 @@
 #define KLCE_IN_VOCABULARY_log_parts ~, C
 #define KLCE_IN_VOCABULARY_log_reduce ~, C
 #define KLCE_IN_VOCABULARY_log_join ~, C
+#define KLCE_IN_VOCABULARY_log_join_term ~, C
+#define KLCE_IN_VOCABULARY_log_term ~, C

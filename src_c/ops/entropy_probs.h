@@ -1,42 +1,53 @@
-/* entropy of probabilities, up to scale: log1p(rest/max) + sum p log(max/p) / sum p, where rest and
- * the second sum leave the maximum out; or -sum p log p as it stands (normalize = 0).
+/* entropy of probabilities, up to scale: with S = max + rest and T the sum of p log(1/p) over all but
+ * the maximum,
+ *     log1p(rest/max) max/S + (T + rest log(S))/S;
+ * or -sum p log p as it stands (normalize = 0).
  *
- * All terms are positive, so nothing cancels however the row is scaled.  The sweep measures p from
- * the largest seen so far (from 1 when not normalizing).
+ * All of T is positive where p is at most 1, so that nothing cancels, and what is added to it is in
+ * float64.  Rows whose sum is not from 1/2 to 2 are swept once more, with p measured from the
+ * largest seen so far: log1p(rest/max) + sum p log(max/p)/S, however the row is scaled.
  */
 
-/* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(max/p). */
+/* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(1/p), or of
+ * p log(max/p) where p is measured. */
+enum { K(MEASURED) = K(ORIGIN) }; /* whether it is to be, or was */
 
-/* What measures p from the maximum: 1 over it, over RAISED times it where it is small itself; and
- * what log2 of a raised p over it is too large by. */
+/* What p is measured by: 1 over the maximum, over RAISED times it where it is small itself; and what
+ * log2 of a raised p over it is too large by. */
 typedef struct {
     K(v) inverse, shift;
 } K(entropy_measure);
 
-KLCE_INLINE K(entropy_measure) K(entropy_measure_from)(K(v) max, int normalize)
+KLCE_INLINE K(entropy_measure) K(entropy_unmeasured)(void)
 {
-    K(v) zero = K(set)(0), one = K(set)(1), shift = K(set)(RAISE);
-    if (!normalize)
-        return (K(entropy_measure)){one, shift};
+    return (K(entropy_measure)){K(set)(1), K(set)(RAISE)};
+}
+
+KLCE_INLINE K(entropy_measure) K(entropy_measure_from)(K(v) max)
+{
+    K(v) zero = K(set)(0), one = K(set)(1);
     K(m) small = K(lt)(max, K(set)(SMALL));
     K(v) whole = max * K(select)(small, K(set)(RAISED), one);
     return (K(entropy_measure)){K(select)(K(lt)(zero, max), one / whole, one),
-                                K(select)(small, zero, shift)};
+                                K(select)(small, zero, K(set)(RAISE))};
 }
 
-/* p log(max/p), 23 instructions a vector in float32.  A p of 0, or so small that its quotient is
- * subnormal, gives a finite garbage logarithm times next to nothing.  `careful` serves vectors with
- * a p that is small. */
-KLCE_INLINE K(term) K(entropy_probs_term)(K(v) p, const K(entropy_measure) *from, int careful)
+/* sum + p log(1/p), or p log(max/p): 20 instructions a vector in float32.  A p of 0, or so small
+ * that its quotient is subnormal, gives a finite garbage logarithm times next to nothing. */
+KLCE_INLINE K(v) K(add_entropy)(K(v) sum, K(v) p, const K(entropy_measure) *from, int measured)
 {
-    K(v) zero = K(set)(0), inverse = from->inverse;
-    if (!careful)
-        return (K(term)){zero - p * K(log_normal)(p * inverse), zero};
+    return K(fma)(-p, K(log_term)(measured ? p * from->inverse : p), sum);
+}
+
+/* A term of a vector with a p that is small. */
+KLCE_INLINE K(term) K(entropy_careful_term)(K(v) p, const K(entropy_measure) *from)
+{
+    K(v) zero = K(set)(0);
     K(m) small = K(lt)(p, K(set)(SMALL));
     K(v) own = K(select)(small, K(raised)(p), p);
-    K(log_parts) parts = K(log_reduce)(own * inverse);
+    K(log_parts) parts = K(log_reduce)(own * from->inverse);
     K(v) k = K(float_of)(parts.k) - K(select)(small, from->shift, zero);
-    K(v) term = zero - own * K(log_join)(k, parts.f);
+    K(v) term = zero - own * K(log_join_term)(k, parts.f);
     return (K(term)){K(select)(small, zero, term), K(select)(small, term, zero)};
 }
 
@@ -50,37 +61,36 @@ static KLCE_NOINLINE double K(log_quotient)(double a, double b)
 }
 
 /* Adds the other maxima to the sums; a negative probability makes the row nan. */
-KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int normalize)
+KLCE_INLINE void K(entropy_probs_settle)(double *state, int ties, real min, int measured)
 {
     double max = state[FIELD(MAX)];
     if (ties > 0 && max > 0) {
         state[FIELD(REST)] += ties * max;
-        if (!normalize)
+        if (!measured)
             state[FIELD(WEIGHTED)] += ties * max * K(log_quotient)(1, max);
     }
     if (min < 0)
         state[FIELD(REST)] = NAN;
 }
 
-KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int normalize)
+/* The first sweep (measured = 0) and the other one: blocks then, whose maximum is known before. */
+KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int measured)
 {
-    real max = 0, min = (real)INFINITY;
+    real max = 0;
     K(lanes) rest = K(no_lanes)(), weighted = K(no_lanes)(), raised = K(no_lanes)();
-    K(entropy_measure) from = K(entropy_measure_from)(K(set)(0), 0);
+    K(entropy_measure) from = K(entropy_unmeasured)();
     K(v) most[VECTORS], sum[VECTORS], group[VECTORS];
-    K(v) product[VECTORS], raised_product[VECTORS];
+    K(v) product[VECTORS], raised_product[VECTORS], lowest = K(set)((real)INFINITY);
     K(load_group)(p, n, 0, most);
-    for (ptrdiff_t start = 0; start < n; start += BLOCK) {
-        ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
-        K(extremes) both = K(extremes_of)(p + start, length, 1);
-        min = KLCE_LESSER(both.min, min);
-        if (both.max > max) {
-            if (normalize) {
-                if (max > 0)
-                    K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(both.max, max));
-                from = K(entropy_measure_from)(K(set)(both.max), 1);
-            }
-            max = both.max;
+    ptrdiff_t block = measured ? BLOCK : n;
+    for (ptrdiff_t start = 0; start < n; start += block) {
+        ptrdiff_t length = KLCE_LESSER(block, n - start);
+        real own = measured ? K(extremes_of)(p + start, length, 0).max : 0;
+        if (own > max) {
+            if (max > 0)
+                K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(own, max));
+            from = K(entropy_measure_from)(K(set)(own));
+            max = own;
         }
         for (ptrdiff_t i = start; i < start + length; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, start + length);
@@ -97,16 +107,18 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
                     sum[v] = sum[v] + loser[v];
                     least = K(min)(loser[v], least);
                 }
+                lowest = K(min)(least, lowest);
                 int careful = K(any)(K(lt)(least, K(set)(SMALL))) && K(any_small)(loser, VECTORS);
                 any_careful |= careful;
                 EACH_VECTOR(v)
                 {
-                    K(term)
-                    term = careful ? K(entropy_probs_term)(loser[v], &from, 1)
-                                   : K(entropy_probs_term)(loser[v], &from, 0);
+                    if (!careful) {
+                        product[v] = K(add_entropy)(product[v], loser[v], &from, measured);
+                        continue;
+                    }
+                    K(term) term = K(entropy_careful_term)(loser[v], &from);
                     product[v] = product[v] + term.plain;
-                    if (careful)
-                        raised_product[v] = raised_product[v] + term.raised;
+                    raised_product[v] = raised_product[v] + term.raised;
                 }
             }
             K(add_lanes)(&rest, sum);
@@ -118,13 +130,17 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     /* What the lanes still hold, but for one of the maxima. */
     real lane[LANES];
     int ties = -1;
-    K(v) is_top = K(set)(max);
+    K(v) top = K(set)(0);
+    EACH_VECTOR(v) top = K(max)(most[v], top);
+    max = K(hmax)(top);
+    top = K(set)(max);
     EACH_VECTOR(v)
     {
-        sum[v] = K(select)(K(eq)(most[v], is_top), K(set)(0), most[v]);
-        K(term) term = K(entropy_probs_term)(sum[v], &from, 1);
+        sum[v] = K(select)(K(eq)(most[v], top), K(set)(0), most[v]);
+        K(term) term = K(entropy_careful_term)(sum[v], &from);
         product[v] = term.plain;
         raised_product[v] = term.raised;
+        lowest = K(min)(most[v], lowest);
         V(store)(lane + v * WIDTH, most[v]);
     }
     for (int i = 0; i < LANES; i++)
@@ -135,49 +151,127 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     state[FIELD(MAX)] = max;
     state[FIELD(REST)] = K(total)(&rest);
     state[FIELD(WEIGHTED)] = K(total)(&weighted) + K(total)(&raised) * UNRAISED;
-    K(entropy_probs_settle)(state, ties, min, normalize);
+    K(entropy_probs_settle)(state, ties, -(real)K(hmax)(-lowest), measured);
+}
+
+KLCE_INLINE int K(entropy_normalizes)(const klce_call *call)
+{
+    return *(const int64_t *)call->arg[1] != 0;
+}
+
+/* Whether the sum is 2 and more, as far as the first classes tell. */
+KLCE_INLINE int K(seems_beyond)(const elem *p, ptrdiff_t n)
+{
+    K(v) group[VECTORS], most = K(set)(0);
+    K(load_group)(p, n, 0, group);
+    EACH_VECTOR(v) most = K(max)(group[v], most);
+    return K(any)(K(lt)(K(set)(2), most));
 }
 
 static void K(entropy_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
                                    ptrdiff_t high, double *state)
 {
     const elem *p = K(row_in)(call, 0, row) + low;
-    if (*(const int64_t *)call->arg[1])
-        K(entropy_probs)(p, high - low, state, 1);
-    else
+    if (!K(entropy_normalizes)(call) || !K(seems_beyond)(p, high - low)) {
         K(entropy_probs)(p, high - low, state, 0);
+        return;
+    }
+    state[FIELD(MAX)] = state[FIELD(WEIGHTED)] = 0;
+    state[FIELD(REST)] = INFINITY;
 }
 
-static void K(entropy_probs_merge)(const klce_call *call, double *into, const double *from)
+static void K(entropy_probs_sweep_measured)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                            ptrdiff_t high, double *state)
+{
+    if (state[FIELD(MEASURED)] != 0)
+        K(entropy_probs)(K(row_in)(call, 0, row) + low, high - low, state, 1);
+}
+
+KLCE_INLINE void K(entropy_probs_join)(double *into, const double *from, int measured)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), B = FIELD(WEIGHTED) };
-    int normalize = *(const int64_t *)call->arg[1] != 0, from_wins = from[M] > into[M];
+    int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
     double mass = low[S] + low[M], weighted = high[B] + low[B];
     if (low[M] > 0)
-        weighted += normalize ? mass * K(log_quotient)(high[M], low[M])
-                              : low[M] * K(log_quotient)(1, low[M]);
+        weighted += measured ? mass * K(log_quotient)(high[M], low[M])
+                             : low[M] * K(log_quotient)(1, low[M]);
     double max = high[M], rest = high[S] + mass;
     into[M] = max;
     into[S] = rest;
     into[B] = weighted;
 }
 
+static void K(entropy_probs_merge)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    K(entropy_probs_join)(into, from, 0);
+}
+
+static void K(entropy_probs_merge_measured)(const klce_call *call, double *into, const double *from)
+{
+    (void)call;
+    if (into[FIELD(MEASURED)] != 0)
+        K(entropy_probs_join)(into, from, 1);
+}
+
+/* Tells which rows are to be measured; whether any is. */
+KLCE_INLINE int K(find_measured)(ptrdiff_t count, double *state)
+{
+    v_f64 zero = set_f64(0), one = set_f64(1);
+    m_f64 any = lt_f64(one, zero);
+    EACH_STATE(i, count)
+    {
+        v_f64 sum = K(state)(state, K(MAX), i) + K(state)(state, K(REST), i);
+        m_f64 far = or_f64(lt_f64(sum, set_f64(0.5)), lt_f64(set_f64(2), sum));
+        store_f64(state + FIELD(MEASURED) + i, select_f64(far, one, zero));
+        any = or_f64(any, far);
+    }
+    return any_f64(any);
+}
+
+static void K(entropy_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                  double *state)
+{
+    (void)row;
+    if (K(entropy_normalizes)(call))
+        K(find_measured)(count, state);
+    else
+        memset(state + FIELD(MEASURED), 0, (size_t)count * sizeof(double));
+}
+
+/* log1p(s), by the first terms of its series where the sum is nearly 1, as a rule of 16 bits too: to
+ * 2^-50 (2^-80). */
+KLCE_INLINE v_f64 K(log_of_sum)(v_f64 s)
+{
+    static const double series[] = {1 / 2., -1 / 3., 1 / 4., -1 / 5., 1 / 6., -1 / 7.};
+    v_f64 square = s * s, first = s - square * series_f64(series, 5, s, square);
+    m_f64 slight = lt_f64(square, set_f64(KLCE_REAL_IS_F64 ? 0x1p-20 : 0x1p-12));
+    if (!any_f64(not_f64(slight)))
+        return first;
+    return select_f64(slight, first, K(log1p_for)(s));
+}
+
 static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                     double *state)
 {
-    int normalize = *(const int64_t *)call->arg[1] != 0;
+    int normalize = K(entropy_normalizes)(call);
     double result[KLCE_TILE];
+    v_f64 zero = set_f64(0), one = set_f64(1);
     EACH_STATE(i, count)
     {
         v_f64 max = K(state)(state, K(MAX), i), rest = K(state)(state, K(REST), i);
         v_f64 weighted = K(state)(state, K(WEIGHTED), i), h;
         if (normalize) {
+            v_f64 inverse = one / (max + rest), log_sum = K(log_of_sum)((max - one) + rest);
+            m_f64 measured = lt_f64(zero, K(state)(state, K(MEASURED), i));
+            v_f64 share = select_f64(measured, one, max * inverse);
+            weighted = weighted + select_f64(measured, zero, rest * log_sum);
             /* A maximum of 0 or inf leaves no distribution: 0/0 and inf/inf are nan. */
-            h = K(log1p_for)(rest / max) + weighted / (max + rest) + (max - max);
+            v_f64 known = weighted * inverse + (max - max);
+            h = fma_f64(K(log1p_for)(rest / max), share, known);
         } else {
-            v_f64 own = max * log_f64(max);
-            own = select_f64(eq_f64(max, set_f64(0)), set_f64(0), own);
+            v_f64 own = select_f64(eq_f64(max, zero), zero, max * log_f64(max));
             h = weighted - own + (rest - rest) + (max - max);
         }
         store_f64(result + i, h);
@@ -185,66 +279,127 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 2, row, count, result);
 }
 
-static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
+/* Either sweep of a tile, whose rows are loaded. */
+KLCE_INLINE void K(entropy_probs_columns)(const klce_call *call, const K(v) *p, double *state,
+                                          int measured)
 {
-    int normalize = *(const int64_t *)call->arg[1] != 0, several = call->n > LANES;
-    double state[KLCE_FIELDS * KLCE_TILE];
-    K(v) p[FEW], sum[LANES], product[LANES], raised[LANES];
-    K(v) zero = K(set)(0), one = K(set)(1);
+    int several = call->n > LANES;
+    K(v) sum[LANES], product[LANES], raised[LANES];
+    K(v) most[LANES], last[LANES], last_raised[LANES];
+    K(v) zero = K(set)(0), one = K(set)(1), ties = -one;
+    K(v) min = K(min_of_columns)(p, call->n, K(set)((real)INFINITY));
+    K(v) max = measured ? K(max_of_columns)(p, call->n, zero) : zero;
+    const K(entropy_measure) from =
+        measured ? K(entropy_measure_from)(max) : K(entropy_unmeasured)();
+    int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
+    EACH_LANE(l, 0, call->n) most[l] = p[l];
+    if (several)
+        EACH_LANE(l, 0, call->n) sum[l] = product[l] = raised[l] = zero;
+    for (ptrdiff_t group = LANES; group < call->n; group += LANES)
+        EACH_LANE(l, group, call->n)
+        {
+            K(v) own = p[group + l], loser = K(min)(most[l], own);
+            most[l] = K(max)(own, most[l]);
+            sum[l] = sum[l] + loser;
+            if (!careful) {
+                product[l] = K(add_entropy)(product[l], loser, &from, measured);
+                continue;
+            }
+            K(term) term = K(entropy_careful_term)(loser, &from);
+            product[l] = product[l] + term.plain;
+            raised[l] = raised[l] + term.raised;
+        }
+    if (!measured)
+        max = K(max_of_columns)(most, KLCE_LESSER(LANES, call->n), zero);
+    EACH_LANE(l, 0, call->n)
+    {
+        K(m) is_top = K(eq)(most[l], max);
+        ties = ties + K(select)(is_top, one, zero);
+        most[l] = K(select)(is_top, zero, most[l]);
+        if (!careful) {
+            last[l] = K(add_entropy)(zero, most[l], &from, measured);
+            continue;
+        }
+        K(term) term = K(entropy_careful_term)(most[l], &from);
+        last[l] = term.plain;
+        last_raised[l] = term.raised;
+    }
+    K(store_field)(state + FIELD(MAX), max);
+    if (several) {
+        K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST));
+        K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED));
+    } else {
+        K(sum_columns)(most, call->n, state + FIELD(REST));
+        K(sum_columns)(last, call->n, state + FIELD(WEIGHTED));
+    }
+    if (careful)
+        K(add_raised_columns)(last_raised, several ? raised : NULL, call->n,
+                              state + FIELD(WEIGHTED));
+    if (!K(any)(K(or)(K(lt)(zero, ties), K(lt)(min, zero))))
+        return; /* nothing to settle */
+    real tied[WIDTH], least[WIDTH];
+    V(store)(tied, ties);
+    V(store)(least, min);
+    for (int k = 0; k < WIDTH; k++)
+        K(entropy_probs_settle)(state + k, (int)tied[k], least[k], measured);
+}
+
+/* The same as seems_beyond, of all of WIDTH rows. */
+KLCE_INLINE int K(seem_beyond)(const K(v) *p, ptrdiff_t n)
+{
+    K(v) two = K(set)(2), most = two;
+    for (ptrdiff_t j = 0; j < KLCE_LESSER(4, n); j++)
+        most = K(max)(p[j], most);
+    return !K(any)(K(eq)(most, two));
+}
+
+/* The other sweep, of those of a tile's rows that are to be measured. */
+static KLCE_NOINLINE void K(entropy_probs_few_measured)(const klce_call *call, ptrdiff_t row,
+                                                        double *state)
+{
+    static const int summed[] = {K(MAX), K(REST), K(WEIGHTED)};
+    double again[KLCE_FIELDS * KLCE_TILE];
+    K(v) p[FEW];
+    if (call->n < 1) /* never: for a compiler that would fear sums of nothing */
+        return;
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        K(v) max = K(max_of_columns)(p, call->n, zero);
-        K(v) min = K(min_of_columns)(p, call->n, K(set)((real)INFINITY)), ties = -one;
-        K(v) most[LANES], last[LANES], last_raised[LANES];
-        const K(entropy_measure) from = K(entropy_measure_from)(max, normalize);
-        int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
-        EACH_LANE(l, 0, call->n) most[l] = p[l];
-        if (several)
-            EACH_LANE(l, 0, call->n) sum[l] = product[l] = raised[l] = zero;
-        for (ptrdiff_t group = LANES; group < call->n; group += LANES)
-            EACH_LANE(l, group, call->n)
-            {
-                K(v) own = p[group + l], loser = K(min)(most[l], own);
-                K(term) term = careful ? K(entropy_probs_term)(loser, &from, 1)
-                                       : K(entropy_probs_term)(loser, &from, 0);
-                most[l] = K(max)(own, most[l]);
-                sum[l] = sum[l] + loser;
-                product[l] = product[l] + term.plain;
-                raised[l] = raised[l] + term.raised;
-            }
-        EACH_LANE(l, 0, call->n)
-        {
-            K(m) is_top = K(eq)(most[l], max);
-            ties = ties + K(select)(is_top, one, zero);
-            most[l] = K(select)(is_top, zero, most[l]);
-            K(term) term = careful ? K(entropy_probs_term)(most[l], &from, 1)
-                                   : K(entropy_probs_term)(most[l], &from, 0);
-            last[l] = term.plain;
-            last_raised[l] = term.raised;
-        }
-        K(store_field)(state + FIELD(MAX) + i, max);
-        if (several) {
-            K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST) + i);
-            K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED) + i);
-        } else {
-            K(sum_columns)(most, call->n, state + FIELD(REST) + i);
-            K(sum_columns)(last, call->n, state + FIELD(WEIGHTED) + i);
-        }
-        if (careful)
-            K(add_raised_columns)(last_raised, several ? raised : NULL, call->n,
-                                  state + FIELD(WEIGHTED) + i);
-        if (!K(any)(K(or)(K(lt)(zero, ties), K(lt)(min, zero))))
-            continue; /* nothing to settle */
-        real tied[WIDTH], least[WIDTH];
-        V(store)(tied, ties);
-        V(store)(least, min);
-        for (int k = 0; k < WIDTH; k++)
-            K(entropy_probs_settle)(state + i + k, (int)tied[k], least[k], normalize);
+        K(entropy_probs_columns)(call, p, again + i, 1);
     }
+    for (int f = 0; f < 3; f++)
+        for (int i = 0; i < KLCE_TILE; i++)
+            if (state[FIELD(MEASURED) + i] != 0)
+                state[summed[f] * KLCE_TILE + i] = again[summed[f] * KLCE_TILE + i];
+}
+
+static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
+{
+    double state[KLCE_FIELDS * KLCE_TILE];
+    int normalize = K(entropy_normalizes)(call);
+    K(v) p[FEW];
+    if (call->n < 1) /* never, as above */
+        return;
+    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
+        K(load_columns)(call, 0, row + i, p);
+        if (!normalize || !K(seem_beyond)(p, call->n)) {
+            K(entropy_probs_columns)(call, p, state + i, 0);
+            continue;
+        }
+        for (int k = i; k < i + WIDTH; k++) {
+            state[FIELD(MAX) + k] = state[FIELD(WEIGHTED) + k] = 0;
+            state[FIELD(REST) + k] = INFINITY;
+        }
+    }
+    if (!normalize)
+        memset(state + FIELD(MEASURED), 0, KLCE_TILE * sizeof(double));
+    else if (K(find_measured)(KLCE_TILE, state))
+        K(entropy_probs_few_measured)(call, row, state);
     K(entropy_probs_finish)(call, row, KLCE_TILE, state);
 }
 
 static const klce_kernel K(entropy_probs_kernel) = {
-    .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_finish)}},
+    .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_look)},
+             {K(entropy_probs_sweep_measured), SHARED(entropy_probs_merge_measured),
+              SHARED(entropy_probs_finish)}},
     .few = TILE_OF(entropy_probs_few),
 };
