@@ -1,10 +1,15 @@
 """The command line: ``klce`` and ``python -m klce``."""
 
+import os
 import signal
 import sys
-from typing import Any, NoReturn
+import threading
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from klce._refusal import interrupt_again
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 
 def main() -> None:
@@ -15,9 +20,21 @@ def main() -> None:
         stopped_by[:] = [signal.SIGTERM]
         raise KeyboardInterrupt
 
+    def interrupt_once_more(lost: "UnraisableHookArgs") -> None:
+        # Python drops what is raised in, say, the callback of a weak reference, and in here, too.
+        if issubclass(lost.exc_type, KeyboardInterrupt):
+            again = threading.Timer(0.01, os.kill, (os.getpid(), stopped_by[0]))
+            again.daemon = True
+            again.start()
+        else:
+            sys.__unraisablehook__(lost)
+
+    if sys.stderr is None:  # closed; whom messages are for will not read them
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     try:
         from klce.cli import app
 
+        sys.unraisablehook = interrupt_once_more
         signal.signal(signal.SIGTERM, terminate)
         interrupt_again()
         app(prog_name="klce")

@@ -619,6 +619,19 @@ def test_process_whose_reader_has_gone(files, arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "status"), [(["info", "logits.npy"], 0), (["info", "nothing.npy"], 2)]
+)
+def test_process_without_stderr(files, arguments, status):
+    done = run_process(*arguments, preexec_fn=lambda: os.close(2))
+    assert (done.returncode, "nothing" in done.stdout) == (status, False)
+    out = ["--out", "a.csv"]
+    assert (
+        run_process("score", *arguments[1:], *out, preexec_fn=lambda: os.close(2)).returncode
+        == status
+    )
+
+
 def test_import_klce_does_not_load_the_command_line():
     code = "import klce, sys; print({'click', 'rich', 'klce.cli', 'klce.scoring'} & {*sys.modules})"
     assert run_process(code=code).stdout == "set()\n"
@@ -792,6 +805,31 @@ def test_process_terminated(files):
     done = run_process("score", "logits.npy", code=code)
     assert done.returncode == 128 + signal.SIGTERM
     expect_error(done, "interrupted: no rows are kept; a run with --out can be resumed")
+
+
+LOST_INTERRUPT = """
+import os, signal, time, weakref
+from klce import cli
+from klce.__main__ import main
+
+class Plotted:
+    pass
+
+def stop(*arguments, **options):
+    plotted = Plotted()
+    callback = lambda _: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0))
+    kept = weakref.ref(plotted, callback)
+    del plotted
+    time.sleep(30)
+
+cli.file_info = stop
+main()
+"""
+
+
+def test_an_interrupt_in_the_callback_of_a_weak_reference(files):
+    done = run_process("info", "logits.npy", code=LOST_INTERRUPT, timeout=20)
+    assert (done.returncode, done.stderr) == (130, "klce: interrupted\n")
 
 
 def test_an_interrupt_while_the_results_are_printed(files, monkeypatch):
