@@ -171,7 +171,7 @@ class ParquetWriter(ArrowWriter):
     """Parquet: the same columns."""
 
     def _open(self, file: BinaryIO) -> Any:
-        return open_parquet(file, self._schema)
+        return open_parquet(file, self._schema, dictionary=_repeating(self._schema))
 
 
 def arrow_schema(columns: np.dtype[Any], metadata: dict[str, str] | None = None) -> Any:
@@ -186,13 +186,28 @@ def arrow_schema(columns: np.dtype[Any], metadata: dict[str, str] | None = None)
     return pa.schema([("row", pa.int64()), *fields], metadata)
 
 
+def _repeating(schema: Any) -> list[str]:
+    """Return, by Parquet's names, the columns whose values come again, such as classes.
+
+    Row numbers never do, floats seldom: a dictionary of them would be larger than they.
+    """
+    types = library("pyarrow.types", "")
+    found = []
+    for field in schema:
+        several = types.is_fixed_size_list(field.type)
+        value = field.type.value_type if several else field.type
+        if field.name != "row" and not types.is_floating(value):
+            found.append(f"{field.name}.list.element" if several else field.name)
+    return found
+
+
 def rows_in_group(columns: np.dtype[Any]) -> int:
     """Return the rows of a row group of Parquet, and of a batch of Arrow."""
     return max(1, min(_ROWS_IN_GROUP, _BYTES_IN_GROUP // columns.itemsize))
 
 
-def open_parquet(file: BinaryIO, schema: Any, *, dictionary: bool = True) -> Any:
-    """Open pyarrow's writer of Parquet files, which may look for values that come again.
+def open_parquet(file: BinaryIO, schema: Any, *, dictionary: bool | list[str]) -> Any:
+    """Open pyarrow's writer of Parquet files, with dictionaries of all columns, of none or of some.
 
     When it could not write the end of the file, it would try again at some later time, and complain
     on stderr that the file is closed.

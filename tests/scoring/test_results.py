@@ -146,6 +146,17 @@ def test_columns_keep_their_types(tmp_path):
     assert [str(field.type) for field in schema] == ["int64", "float", "double", "int64", "bool"]
 
 
+def test_parquet_has_dictionaries_of_classes_alone(tmp_path):
+    columns = row_dtype("f4", labelled=True, classes=9, top_k=2)
+    path = tmp_path / "a.parquet"
+    with open_results(path, (100,), columns) as writer:
+        writer.write(np.zeros(100, columns))
+    group = pa.parquet.read_metadata(path).row_group(0)
+    found = [group.column(i) for i in range(group.num_columns)]
+    with_one = [column.path_in_schema for column in found if column.has_dictionary_page]
+    assert with_one == ["target", "rank", "argmax", "top_ids.list.element"]
+
+
 @pytest.mark.parametrize("suffix", sorted(WRITERS))
 def test_blocks_change_no_byte(tmp_path, monkeypatch, suffix):
     monkeypatch.setattr(results, "_ROWS_IN_GROUP", 50)
