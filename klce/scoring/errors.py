@@ -36,9 +36,14 @@ def in_one_sentence() -> Iterator[None]:
         raise InputError(str(error)) from None
 
 
+_LONGEST = 300
+"""Characters of what another library says: some quote the bytes that they could not make out."""
+
+
 def one_line(error: BaseException) -> str:
     """Return what another library says of an error, as part of a sentence."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 @contextlib.contextmanager

@@ -111,6 +111,19 @@ def test_npz(tmp_path):
         read(path)
 
 
+def test_a_name_in_npz_that_would_be_long(tmp_path):
+    path = tmp_path / "a.npz"
+    np.savez(path, x=logits(50, 400))
+    data = bytearray(path.read_bytes())
+    data[26:28] = b"\xff\xff"  # of the length of the name, where the array begins
+    path.write_bytes(data)
+    with pytest.raises(
+        InputError, match=rf"^{path}::x: cannot be read: File name in .*\.\.\.$"
+    ) as no:
+        read(path)
+    assert len(str(no.value)) < 500
+
+
 def test_directory_of_npz(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=logits(5, 40))
