@@ -17,6 +17,9 @@ StrPath = str | os.PathLike[str]
 EMPTY_PATH = "an empty path names no file, got ''"
 """What is said of one."""
 
+_ARCHIVES = ("zip://", "tar://", "libarchive://")
+"""Whose files cannot be read at any place without decompressing all before it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Location:
@@ -82,6 +85,8 @@ class Location:
 
     def filesystem(self) -> tuple[Any, str]:
         """Return fsspec's file system of a URL, and the path in it."""
+        if self.file.startswith(_ARCHIVES):
+            raise InputError(f"{self}: files in an archive are not read; extract them first")
         fsspec = library("fsspec", f"{self.file}: reading a URL")
         with self.remote_errors():  # a protocol unknown, or its library missing
             system, path = fsspec.core.url_to_fs(self.file)

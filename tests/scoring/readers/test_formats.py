@@ -351,6 +351,9 @@ def test_formats_of_local_files_only(tmp_path):
         open_reader("memory://x/a.safetensors")
     with pytest.raises(InputError, match=r"nosuch://a\.npy: Protocol not known"):
         open_reader("nosuch://a.npy")
+    for url in ("zip://a.npy::file:///b.zip", "zip://a.npy::b.zip", "tar://a.zarr::s3://x/b.tar"):
+        with pytest.raises(InputError, match=f"^{url}: files in an archive are not read; extract"):
+            open_reader(url)
     for url in ("memory://none/a.npy", "memory://none"):
         with pytest.raises(FileNotFoundError):
             open_reader(url)
