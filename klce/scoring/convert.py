@@ -8,6 +8,7 @@ import contextlib
 import math
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -240,7 +241,16 @@ def _whole_folder(path: Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _remove(temporary)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder to which threads of Zarr may for a moment write on, whatever stopped it."""
+    for _ in range(100):
+        if not folder.exists():
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(0.02)  # enough for a chunk on its way to make the folder anew
 
 
 def _open_tokens(tokens: StrPath | None, source: Location) -> Reader:

@@ -1,4 +1,5 @@
 import shutil
+import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -116,6 +117,25 @@ def test_base_file_to_another_format_and_back(tmp_path):
     np.testing.assert_allclose(read(tmp_path / "b.kld"), read(tmp_path / "a.npy"), atol=1e-3)
     with (tmp_path / "b.kld").open("rb") as file:
         assert kld.read_header(file, "")[0] == kld.Layout(71, 3001, 3)
+
+
+FULL = """
+import resource
+from klce.scoring import convert_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+try:
+    convert_file("a.npy", "a.zarr")
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of the size of files")
+def test_a_zarr_that_cannot_be_written_leaves_nothing(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).normal(size=(8000, 512)))
+    told = subprocess.check_output([sys.executable, "-c", FULL], cwd=tmp_path, text=True)
+    assert told == "[Errno 27] File too large: 'a.zarr'\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
 def test_a_zarr_may_be_named_as_the_folder_that_it_is(tmp_path):
