@@ -24,6 +24,7 @@ from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming
 from klce.scoring.identity import differences, fingerprint
 from klce.scoring.inputs import local_inputs
+from klce.scoring.locks import lock
 from klce.scoring.parts import Parts, check_folder
 from klce.scoring.readers import StrPath
 from klce.scoring.results import (
@@ -36,7 +37,7 @@ from klce.scoring.results import (
 )
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
-if sys.platform != "win32":  # where two runs with one output are not noticed
+if sys.platform != "win32":
     import fcntl
 
 
@@ -123,7 +124,7 @@ class Journal(RowFile):
             )
         with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
-        self._lock()
+        lock(self._file, self._rows_path, self._out)
         try:
             with self._errors():
                 self._begin(run, found is not None)
@@ -143,17 +144,6 @@ class Journal(RowFile):
             f"{self._out}: {self._run_path.name}, which says of which run the finished rows are, "
             "is damaged; start anew without --resume"
         )
-
-    def _lock(self) -> None:
-        if sys.platform == "win32":
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.close()
-            raise InputError(f"{self._out}: another run is writing it") from None
-        except OSError:
-            pass  # a file system without locks
 
     def _begin(self, run: dict[str, Any], resume: bool) -> None:
         if self._parts is not None:

@@ -8,6 +8,7 @@ renamed.
 import contextlib
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, naming
+from klce.scoring.locks import lock
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, StrPath, shards_of, would_read
 
@@ -325,14 +327,24 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open a file to write, which appears under its name if the block ends well."""
     final = path.resolve()  # a symbolic link stays one
     temporary = final.with_name(f".{final.name}.part")
-    try:
-        with naming(path, temporary):
-            with temporary.open("wb") as file:
-                yield file
+    with naming(path, temporary), open(temporary, "wb", opener=_not_emptied) as file:
+        lock(file, temporary, path)
+        try:
+            file.truncate()
+            yield file
+            file.flush()
+            if sys.platform == "win32":  # where no open file is renamed; elsewhere, the lock lasts
+                file.close()
             os.replace(temporary, final)
-    finally:
-        with contextlib.suppress(OSError):  # another error says why it is not there
-            temporary.unlink()
+        except BaseException:
+            with contextlib.suppress(OSError):  # another error says why it is not there
+                temporary.unlink()
+            raise
+
+
+def _not_emptied(path: str, flags: int) -> int:
+    """Open a file that another run may be writing."""
+    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def write_rows(writer: Writer, rows: NDArray[Any], columns: np.dtype[Any]) -> None:
