@@ -21,12 +21,13 @@ from klce._ufuncs import MAX_TOP, STATISTICS
 from klce.scoring import (
     InputError,
     Interrupted,
+    columns,
+    compare_columns,
     compare_file,
     convert_file,
     file_info,
     score_file,
 )
-from klce.scoring.columns import SHOWN
 from klce.scoring.compare import COMPATIBLE
 from klce.scoring.convert import SUFFIXES
 from klce.scoring.engines import ENGINES
@@ -223,6 +224,14 @@ _scheduler = click.option(
 _json = _flag("--json as_json", "Print the summary as JSON instead of a table.")
 _quiet = _flag("--quiet -q", "Print no table and no progress.")
 
+
+def _run(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of a run over whole files: its last ones."""
+    for option in reversed((_memory, _resume, _engine, _scheduler, _json, _quiet)):
+        command = option(command)
+    return command
+
+
 _SCORE_HELP = f"""Score logits: loss, perplexity, accuracy and entropy, overall, by row and by
 sequence.
 
@@ -241,7 +250,8 @@ the logits, if there is one. Without any, only what needs no labels: entropy, lo
 @_out
 @_want(
     f"The statistics that --out has: {', '.join(STATISTICS['score'])}; without it, "
-    f"{', '.join(SHOWN)}."
+    f"not those of klce.score in Python but what the summary and the page are made of: "
+    f"{', '.join(columns.SHOWN)}."
 )
 @_top_k(f"Write the K largest classes of each row too, up to {MAX_TOP}: top_ids, top_log_probs.")
 @_file(
@@ -267,12 +277,7 @@ the logits, if there is one. Without any, only what needs no labels: entropy, lo
     "--sequences sequences_out",
     "Write the results of each sequence of --groups to FILE, in the formats of --out.",
 )
-@_memory
-@_resume
-@_engine
-@_scheduler
-@_json
-@_quiet
+@_run
 def score(
     logits: str,
     targets: str | None,
@@ -328,7 +333,8 @@ there is one, as in llama.cpp's base file.
 @_report
 @_want(
     f"The statistics that --out has: {', '.join(STATISTICS['compare'])}; and of each model, with "
-    "the endings _p and _q, those of klce score."
+    "the endings _p and _q, those of klce score; without it, not those of klce.compare in Python "
+    f"but what the summary and the page are made of: {', '.join(compare_columns.SHOWN)}."
 )
 @_top_k(f"Count the classes that are among the K largest of both, up to {MAX_TOP}: top_overlap.")
 @_temperature
@@ -340,12 +346,7 @@ there is one, as in llama.cpp's base file.
 )
 @_ignore_index
 @_groups
-@_memory
-@_resume
-@_engine
-@_scheduler
-@_json
-@_quiet
+@_run
 def compare(
     p: str, q: str, targets: str | None, *, as_json: bool, quiet: bool, **options: Any
 ) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 
 import klce
 from klce import cli
-from klce.scoring import distribution, journal, scratch, tables
+from klce.scoring import columns, compare_columns, distribution, journal, scratch, tables
 from klce.scoring.inputs import Logits
 from klce.scoring.results import CsvWriter
 
@@ -225,6 +225,9 @@ def test_help_and_version():
         result = run(command, "--help")
         for word in words:
             assert word in result.stdout
+    for command, shown in (("score", columns.SHOWN), ("compare", compare_columns.SHOWN)):
+        text = " ".join(run(command, "--help").stdout.split())
+        assert f"the summary and the page are made of: {', '.join(shown)}." in text
     assert run("--version").stdout == f"klce {klce.__version__}\n"
 
 

@@ -13,7 +13,12 @@ SUMMED = ("nll", "logsumexp", "entropy", "argmax")
 """The statistics that the summary is made of."""
 
 SHOWN = (*SUMMED, "max_log_prob", "rank")
-"""The statistics that a page shows, and that results have if no others are asked for."""
+"""The statistics that a page shows, and that results have if no others are asked for.
+
+`klce.score` has others by default: not ``max_log_prob``, which a page needs, but what would only
+make files larger, since it follows from the rest: ``target_log_prob``, ``target_prob`` and
+``greedy_match``.
+"""
 
 _OF_LABELS = ("nll", "rank")
 

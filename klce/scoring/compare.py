@@ -173,9 +173,9 @@ def compare_file(
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
     want : iterable of str, optional
         The statistics of each row that `out` is to have, by the names of `klce.compare` and, with
-        ``_p`` and ``_q`` behind, of `klce.score`. Without it, those of
-        `klce.scoring.compare_columns.SHOWN`. With labels, ``target`` is there too, and for
-        llama.cpp's base file ``floor_classes`` and ``saturated``.
+        ``_p`` and ``_q`` behind, of `klce.score`. Without it, not those of `klce.compare` but what
+        the summary and a page are made of: `klce.scoring.compare_columns.SHOWN`. With labels,
+        ``target`` is there too, and for llama.cpp's base file ``floor_classes`` and ``saturated``.
     top_k : int, default 0
         How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
     temperature : float, default 1.0

@@ -78,8 +78,9 @@ def compare_dask(
         Class indices, one per row.
     want : iterable of str, optional
         The statistics of each row that `DaskComparison.rows` is to have, by the names of
-        `klce.compare` and, with ``_p`` and ``_q`` behind, of `klce.score`. Without it, those of
-        `klce.scoring.compare_columns.SHOWN`. With labels, ``target`` is there too.
+        `klce.compare` and, with ``_p`` and ``_q`` behind, of `klce.score`. Without it, as
+        `compare_file` has them, `klce.scoring.compare_columns.SHOWN`. With labels, ``target`` is
+        there too.
     top_k : int, default 0
         How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
     temperature : float, default 1.0

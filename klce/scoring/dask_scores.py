@@ -56,7 +56,8 @@ def score_dask(
         Class indices, one per row.
     want : iterable of str, optional
         The statistics of each row that `DaskScores.rows` is to have, by the names of `klce.score`.
-        Without it, those of `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too.
+        Without it, as `score_file` has them, `klce.scoring.columns.SHOWN`. With labels,
+        ``target`` is there too.
     top_k : int, default 0
         How many of the largest classes of each row to tell: ``top_ids`` and ``top_log_probs``.
     candidates : dask.array.Array or array_like of int, optional

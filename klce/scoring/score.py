@@ -85,8 +85,9 @@ def score_file(
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
     want : iterable of str, optional
         The statistics of each row that `out` is to have, by the names of `klce.score`. Without it,
-        those of `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for
-        llama.cpp's base file ``saturated``.
+        not those of `klce.score` but what the summary and a page are made of:
+        `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for llama.cpp's base
+        file ``saturated``.
     top_k : int, default 0
         How many of the largest classes of each row to write: ``top_ids`` and ``top_log_probs``.
     candidates : path or URL, or iterable of int, optional
