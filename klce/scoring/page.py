@@ -19,6 +19,7 @@ from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import Calibration, Density, Histogram
+from klce.scoring.interrupts import interrupts_later
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, StrPath
 from klce.scoring.results import check_output_path, open_whole
@@ -135,8 +136,12 @@ def draw(title: str, caption: str, draw: Callable[[Any, Colours], None]) -> Figu
     return Figure(title, caption, **images)
 
 
+@interrupts_later()
 def _image(draw: Callable[[Any, Colours], None], colours: Colours) -> str:
-    """Draw a picture; return it as the URL of an SVG image, the same for the same rows."""
+    """Draw a picture; return it as the URL of an SVG image, the same for the same rows.
+
+    matplotlib would lose Ctrl-C in the callback of a weak reference, or take it for a bad matrix.
+    """
     matplotlib = library("matplotlib", "writing a report")
     figures = library("matplotlib.figure", "writing a report")
     style = {

@@ -77,7 +77,7 @@ class CsvWriter:
         for part in _parts(table):
             numbers = np.arange(self._next_row, self._next_row + len(part))
             columns = [numbers, *_one_each(part).values()]
-            self._write_lines(map(",".join, zip(*(c.astype(str) for c in columns), strict=True)))
+            self._write_lines(map(",".join, zip(*map(_texts, columns), strict=True)))
             self._next_row += len(part)
 
     def close(self) -> None:
@@ -382,6 +382,12 @@ def _one_each(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
     return columns
 
 
+def _texts(column: NDArray[Any]) -> list[str]:
+    """Return numbers as texts, of Python's type: Ctrl-C may be lost while NumPy's are made."""
+    texts: list[str] = column.astype(str).tolist()
+    return texts
+
+
 def _json_values(column: NDArray[Any]) -> list[Any]:
     if column.ndim == 2:
         width, values = column.shape[1], _json_values(column.reshape(-1))
@@ -392,6 +398,5 @@ def _json_values(column: NDArray[Any]) -> list[Any]:
     # By way of their shortest text, so that a float32 does not show the digits of a float64.
     finite = np.isfinite(column)
     return [
-        float(text) if number else None
-        for text, number in zip(column.astype(str), finite, strict=True)
+        float(text) if number else None for text, number in zip(_texts(column), finite, strict=True)
     ]

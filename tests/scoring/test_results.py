@@ -1,7 +1,9 @@
 import errno
 import gc
+import io
 import json
 import re
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,13 @@ import pytest
 from klce.scoring import InputError, results
 from klce.scoring.columns import row_dtype
 from klce.scoring.readers import Location
-from klce.scoring.results import WRITERS, check_results_path, open_results
+from klce.scoring.results import (
+    WRITERS,
+    CsvWriter,
+    JsonLinesWriter,
+    check_results_path,
+    open_results,
+)
 
 
 def make_table(dtype=np.float32):
@@ -107,6 +115,22 @@ def test_reads_back_as_the_same_numbers(tmp_path, dtype, suffix):
         if suffix == ".jsonl" and expected.dtype.kind == "f":
             expected = np.where(np.isfinite(expected), expected, np.nan)
         np.testing.assert_array_equal(np.array(got[name], table.dtype[name]), expected)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+@pytest.mark.parametrize("make", [CsvWriter, JsonLinesWriter])
+def test_no_interrupt_is_lost_while_texts_are_made(make):
+    table = np.zeros(1 << 17, [(f"x{i}", "f4") for i in range(8)])
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        for i in range(20):
+            writer = make(io.BytesIO(), table.shape, table.dtype)
+            signal.setitimer(signal.ITIMER_REAL, 0.01 + 0.001 * i)
+            with pytest.raises(KeyboardInterrupt):
+                writer.write(table)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def test_json_lines_are_short(tmp_path):
