@@ -280,23 +280,22 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
 }
 
 /* Either sweep of a tile, whose rows are loaded. */
-KLCE_INLINE void K(entropy_probs_columns)(const klce_call *call, const K(v) *p, double *state,
-                                          int measured)
+KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *state, int measured)
 {
-    int several = call->n > LANES;
+    int several = n > LANES;
     K(v) sum[LANES], product[LANES], raised[LANES];
     K(v) most[LANES], last[LANES], last_raised[LANES];
     K(v) zero = K(set)(0), one = K(set)(1), ties = -one;
-    K(v) min = K(min_of_columns)(p, call->n, K(set)((real)INFINITY));
-    K(v) max = measured ? K(max_of_columns)(p, call->n, zero) : zero;
+    K(v) min = K(min_of_columns)(p, n, K(set)((real)INFINITY));
+    K(v) max = measured ? K(max_of_columns)(p, n, zero) : zero;
     const K(entropy_measure) from =
         measured ? K(entropy_measure_from)(max) : K(entropy_unmeasured)();
-    int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, call->n);
-    EACH_LANE(l, 0, call->n) most[l] = p[l];
+    int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, n);
+    EACH_LANE(l, 0, n) most[l] = p[l];
     if (several)
-        EACH_LANE(l, 0, call->n) sum[l] = product[l] = raised[l] = zero;
-    for (ptrdiff_t group = LANES; group < call->n; group += LANES)
-        EACH_LANE(l, group, call->n)
+        EACH_LANE(l, 0, n) sum[l] = product[l] = raised[l] = zero;
+    for (ptrdiff_t group = LANES; group < n; group += LANES)
+        EACH_LANE(l, group, n)
         {
             K(v) own = p[group + l], loser = K(min)(most[l], own);
             most[l] = K(max)(own, most[l]);
@@ -310,8 +309,8 @@ KLCE_INLINE void K(entropy_probs_columns)(const klce_call *call, const K(v) *p, 
             raised[l] = raised[l] + term.raised;
         }
     if (!measured)
-        max = K(max_of_columns)(most, KLCE_LESSER(LANES, call->n), zero);
-    EACH_LANE(l, 0, call->n)
+        max = K(max_of_columns)(most, KLCE_LESSER(LANES, n), zero);
+    EACH_LANE(l, 0, n)
     {
         K(m) is_top = K(eq)(most[l], max);
         ties = ties + K(select)(is_top, one, zero);
@@ -326,15 +325,14 @@ KLCE_INLINE void K(entropy_probs_columns)(const klce_call *call, const K(v) *p, 
     }
     K(store_field)(state + FIELD(MAX), max);
     if (several) {
-        K(sum_column_pairs)(sum, most, call->n, state + FIELD(REST));
-        K(sum_column_pairs)(product, last, call->n, state + FIELD(WEIGHTED));
+        K(sum_column_pairs)(sum, most, n, state + FIELD(REST));
+        K(sum_column_pairs)(product, last, n, state + FIELD(WEIGHTED));
     } else {
-        K(sum_columns)(most, call->n, state + FIELD(REST));
-        K(sum_columns)(last, call->n, state + FIELD(WEIGHTED));
+        K(sum_columns)(most, n, state + FIELD(REST));
+        K(sum_columns)(last, n, state + FIELD(WEIGHTED));
     }
     if (careful)
-        K(add_raised_columns)(last_raised, several ? raised : NULL, call->n,
-                              state + FIELD(WEIGHTED));
+        K(add_raised_columns)(last_raised, several ? raised : NULL, n, state + FIELD(WEIGHTED));
     if (!K(any)(K(or)(K(lt)(zero, ties), K(lt)(min, zero))))
         return; /* nothing to settle */
     real tied[WIDTH], least[WIDTH];
@@ -359,12 +357,13 @@ static KLCE_NOINLINE void K(entropy_probs_few_measured)(const klce_call *call, p
 {
     static const int summed[] = {K(MAX), K(REST), K(WEIGHTED)};
     double again[KLCE_FIELDS * KLCE_TILE];
+    const ptrdiff_t n = call->n;
     K(v) p[FEW];
-    if (call->n < 1) /* never: for a compiler that would fear sums of nothing */
+    if (n < 1) /* never: for a compiler that would fear sums of nothing */
         return;
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        K(entropy_probs_columns)(call, p, again + i, 1);
+        K(entropy_probs_columns)(n, p, again + i, 1);
     }
     for (int f = 0; f < 3; f++)
         for (int i = 0; i < KLCE_TILE; i++)
@@ -376,13 +375,14 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE];
     int normalize = K(entropy_normalizes)(call);
+    const ptrdiff_t n = call->n;
     K(v) p[FEW];
-    if (call->n < 1) /* never, as above */
+    if (n < 1) /* never, as above */
         return;
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        if (!normalize || !K(seem_beyond)(p, call->n)) {
-            K(entropy_probs_columns)(call, p, state + i, 0);
+        if (!normalize || !K(seem_beyond)(p, n)) {
+            K(entropy_probs_columns)(n, p, state + i, 0);
             continue;
         }
         for (int k = i; k < i + WIDTH; k++) {
