@@ -450,6 +450,17 @@ def test_quotients_below_the_normal_numbers(dtype, p, q, isa):
 
 
 @ISA
+@pytest.mark.parametrize(("p", "q"), [(5e-324, 4.0), (1e-307, 1e100), (0.0, 2.0), (1e-320, 1e-319)])
+def test_js_of_quotients_beyond_float64(p, q, isa):
+    expected = reference.js_divergence([p, 0.5], [q, 0.5], normalize=False)
+    with on_isa(isa):
+        for repeat in (1, 17):
+            rows = np.tile([[p, 0.5], [q, 0.5]], (repeat, 1, 1))
+            found = klce.js_divergence(rows[:, 0], rows[:, 1], normalize=False)
+            np.testing.assert_allclose(found, expected, rtol=RELATIVE[1])
+
+
+@ISA
 @DTYPE
 def test_nothing_in_q_beside_next_to_nothing_in_p(dtype, isa):
     least = ml_dtypes.finfo(dtype).smallest_subnormal

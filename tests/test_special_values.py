@@ -513,6 +513,36 @@ def test_entropy_after_a_block_of_next_to_nothing(first, isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [2, 10, 33, 200, 257, 3000, 70000])
+def test_entropy_of_rows_of_any_sum_side_by_side(n, dtype, isa, rng):
+    """Sums from 1/2 to 2 take one sweep, others two: alone, in a tile and in parts all agree."""
+    sums = np.array([1, 0.4999, 0.5001, 1.9999, 2.0001, 1e3, 1e-6, 1, 40, 0.1, 1.01, 0.99])
+    sharp = np.array([0.1, 1, 4, 20])  # the last leaves one class nearly all
+    x = rng.normal(size=(48, n)) * np.repeat(sharp, 12)[:, np.newaxis]
+    p = np.exp(x - x.max(axis=1, keepdims=True))
+    p = (p / p.sum(axis=1, keepdims=True) * np.tile(sums, 4)[:, np.newaxis]).astype(dtype)
+    p[5:7, 0] = 0
+    p[7, -1] = -1
+    share = p.astype(np.longdouble) / p.sum(axis=1, dtype=np.longdouble, keepdims=True)
+    first = np.arange(48), share.argmax(axis=1)
+    share[first] = 0
+    rest = share.sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = -(1 - rest) * np.log1p(-rest) - np.where(share, share * np.log(share), 0).sum(1)
+    expected[7] = np.nan
+    with on_isa(isa):
+        found = klce.entropy(p)
+        alone = np.array([klce.entropy(row) for row in p])
+        with klce.threads(2):
+            shared = klce.entropy(p[-1:])
+    np.testing.assert_array_equal(found, alone)
+    np.testing.assert_array_equal(found[-1:], shared)
+    rtol = 6e-7 if dtype == np.float32 else 4e-15
+    np.testing.assert_allclose(found, expected.astype(np.float64), rtol=rtol)
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_later_maximum_far_above_takes_no_normal_number(isa):
     x = np.full((4, 1025), -1e5)
     x[:, 0] = -690, -694, -700, -708

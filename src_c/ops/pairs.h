@@ -54,6 +54,8 @@ KLCE_INLINE double K(plain_sum)(const elem *x, ptrdiff_t n)
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
         EACH_VECTOR(v) sum[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
+            if (n >= 2 * BLOCK) /* of shorter rows the sweep before has asked, see sums.h */
+                K(prefetch_group)(x + j);
             K(load_group)(x + j, end - j, 0, group);
             EACH_VECTOR(v) sum[v] = sum[v] + group[v];
         }
