@@ -450,7 +450,7 @@ def test_quotients_below_the_normal_numbers(dtype, p, q, isa):
 
 
 @ISA
-@pytest.mark.parametrize(("p", "q"), [(5e-324, 4.0), (1e-307, 1e100), (0.0, 2.0), (1e-320, 1e-319)])
+@pytest.mark.parametrize(("p", "q"), [(5e-324, 4.0), (1e-307, 1e100), (0.0, 2.0)])
 def test_js_of_quotients_beyond_float64(p, q, isa):
     expected = reference.js_divergence([p, 0.5], [q, 0.5], normalize=False)
     with on_isa(isa):
