@@ -240,18 +240,6 @@ static void K(entropy_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_
         memset(state + FIELD(MEASURED), 0, (size_t)count * sizeof(double));
 }
 
-/* log1p(s), by the first terms of its series where the sum is nearly 1, as a rule of 16 bits too: to
- * 2^-50 (2^-80). */
-KLCE_INLINE v_f64 K(log_of_sum)(v_f64 s)
-{
-    static const double series[] = {1 / 2., -1 / 3., 1 / 4., -1 / 5., 1 / 6., -1 / 7.};
-    v_f64 square = s * s, first = s - square * series_f64(series, 5, s, square);
-    m_f64 slight = lt_f64(square, set_f64(KLCE_REAL_IS_F64 ? 0x1p-20 : 0x1p-12));
-    if (!any_f64(not_f64(slight)))
-        return first;
-    return select_f64(slight, first, K(log1p_for)(s));
-}
-
 static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                     double *state)
 {
@@ -263,7 +251,8 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
         v_f64 max = K(state)(state, K(MAX), i), rest = K(state)(state, K(REST), i);
         v_f64 weighted = K(state)(state, K(WEIGHTED), i), h;
         if (normalize) {
-            v_f64 inverse = one / (max + rest), log_sum = K(log_of_sum)((max - one) + rest);
+            v_f64 inverse = one / (max + rest), s = (max - one) + rest;
+            v_f64 log_sum = s - log1p_gap_f64(s);
             m_f64 measured = lt_f64(zero, K(state)(state, K(MEASURED), i));
             v_f64 share = select_f64(measured, one, max * inverse);
             weighted = weighted + select_f64(measured, zero, rest * log_sum);

@@ -225,9 +225,13 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
             v_f64 zero = set_f64(0), inverse = set_f64(1) / mass;
             v_f64 gain = K(state)(state, K(KL_GAIN), i), gap = log1p_gap_f64(gain * inverse);
             m_f64 of_size = and_f64(le_f64(set_f64(FAINT), mass), le_f64(mass, set_f64(VAST)));
-            any_rare |= any_f64(not_f64(and_f64(le_f64(gap, set_f64(1e-12)), of_size)));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl * inverse - gap) + (gain - gain);
+            /* What the loop below looks at: all that it may have to sum anew, and a little more, so
+             * that what becomes of a row does not depend on rounding here. */
+            m_f64 plain = or_f64(le_f64(gap, set_f64(1e-12)), le_f64(gap + gap, kl));
+            plain = and_f64(plain, lt_f64(set_f64(1.01 * SCANT - 1) * mass, gain));
+            any_rare |= any_f64(not_f64(and_f64(plain, of_size)));
             store_f64(gaps + i, gap);
             /* Either side sums to 0: no distribution. */
             m_f64 empty = or_f64(eq_f64(mass, zero), eq_f64(gain, -mass));
