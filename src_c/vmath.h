@@ -459,8 +459,8 @@ KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)
 }
 
 /* s - log1p(s) for s >= -1, to a few ULP of itself: inf at -1.  Of what rounding leaves, of 16-bit
- * probabilities too, which is below 2^-7, by the first terms of its series, to 2^-58 of itself: rows
- * of few classes are finished in the time of two divisions less. */
+ * probabilities too, which is below 2^-7, by the first terms of its series, to 2^-58 of itself:
+ * rows of few classes are finished in the time of two divisions less. */
 KLCE_INLINE v_f64 log1p_gap_f64(v_f64 s)
 {
     static const double series[] = {1 / 2., -1 / 3., 1 / 4., -1 / 5.,

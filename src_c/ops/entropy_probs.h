@@ -1,5 +1,5 @@
-/* entropy of probabilities, up to scale: with S = max + rest and T the sum of p log(1/p) over all but
- * the maximum,
+/* entropy of probabilities, up to scale: with S = max + rest and T the sum of p log(1/p) over all
+ * but the maximum,
  *     log1p(rest/max) max/S + (T + rest log(S))/S;
  * or -sum p log p as it stands (normalize = 0).
  *
@@ -12,8 +12,8 @@
  * p log(max/p) where p is measured. */
 enum { K(MEASURED) = K(ORIGIN) }; /* whether it is to be, or was */
 
-/* What p is measured by: 1 over the maximum, over RAISED times it where it is small itself; and what
- * log2 of a raised p over it is too large by. */
+/* What p is measured by: 1 over the maximum, over RAISED times it where it is small itself; and
+ * what log2 of a raised p over it is too large by. */
 typedef struct {
     K(v) inverse, shift;
 } K(entropy_measure);
@@ -39,16 +39,18 @@ KLCE_INLINE K(v) K(add_entropy)(K(v) sum, K(v) p, const K(entropy_measure) *from
     return K(fma)(-p, K(log_term)(measured ? p * from->inverse : p), sum);
 }
 
-/* A term of a vector with a p that is small. */
-KLCE_INLINE K(term) K(entropy_careful_term)(K(v) p, const K(entropy_measure) *from)
+/* The same of a vector with a p that is small, whose terms go to a sum of their own; the others
+ * have the same bits beside it. */
+KLCE_INLINE void K(add_careful_entropy)(K(v) *plain, K(v) *raised, K(v) p,
+                                        const K(entropy_measure) *from)
 {
-    K(v) zero = K(set)(0);
     K(m) small = K(lt)(p, K(set)(SMALL));
     K(v) own = K(select)(small, K(raised)(p), p);
     K(log_parts) parts = K(log_reduce)(own * from->inverse);
-    K(v) k = K(float_of)(parts.k) - K(select)(small, from->shift, zero);
-    K(v) term = zero - own * K(log_join_term)(k, parts.f);
-    return (K(term)){K(select)(small, zero, term), K(select)(small, term, zero)};
+    K(v) k = K(float_of)(parts.k) - K(select)(small, from->shift, K(set)(0));
+    K(v) log = K(log_join_term)(k, parts.f);
+    *plain = K(select)(small, *plain, K(fma)(-own, log, *plain));
+    *raised = K(select)(small, K(fma)(-own, log, *raised), *raised);
 }
 
 /* log(a/b); the quotient of a number by a subnormal one may be beyond all. */
@@ -116,9 +118,7 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
                         product[v] = K(add_entropy)(product[v], loser[v], &from, measured);
                         continue;
                     }
-                    K(term) term = K(entropy_careful_term)(loser[v], &from);
-                    product[v] = product[v] + term.plain;
-                    raised_product[v] = raised_product[v] + term.raised;
+                    K(add_careful_entropy)(&product[v], &raised_product[v], loser[v], &from);
                 }
             }
             K(add_lanes)(&rest, sum);
@@ -137,9 +137,8 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     EACH_VECTOR(v)
     {
         sum[v] = K(select)(K(eq)(most[v], top), K(set)(0), most[v]);
-        K(term) term = K(entropy_careful_term)(sum[v], &from);
-        product[v] = term.plain;
-        raised_product[v] = term.raised;
+        product[v] = raised_product[v] = K(set)(0);
+        K(add_careful_entropy)(&product[v], &raised_product[v], sum[v], &from);
         lowest = K(min)(most[v], lowest);
         V(store)(lane + v * WIDTH, most[v]);
     }
@@ -293,9 +292,7 @@ KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *st
                 product[l] = K(add_entropy)(product[l], loser, &from, measured);
                 continue;
             }
-            K(term) term = K(entropy_careful_term)(loser, &from);
-            product[l] = product[l] + term.plain;
-            raised[l] = raised[l] + term.raised;
+            K(add_careful_entropy)(&product[l], &raised[l], loser, &from);
         }
     if (!measured)
         max = K(max_of_columns)(most, KLCE_LESSER(LANES, n), zero);
@@ -308,9 +305,8 @@ KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *st
             last[l] = K(add_entropy)(zero, most[l], &from, measured);
             continue;
         }
-        K(term) term = K(entropy_careful_term)(most[l], &from);
-        last[l] = term.plain;
-        last_raised[l] = term.raised;
+        last[l] = last_raised[l] = zero;
+        K(add_careful_entropy)(&last[l], &last_raised[l], most[l], &from);
     }
     K(store_field)(state + FIELD(MAX), max);
     if (several) {

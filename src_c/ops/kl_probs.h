@@ -61,8 +61,8 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
     /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
      * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and
-     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away.  Where a quotient is
-     * infinite, what is found counts for nothing, but shall be a number. */
+     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away.  Where a quotient
+     * is infinite, what is found counts for nothing, but shall be a number. */
     K(v) scaled = K(from_bits)(K(to_bits)(other) - K(shift_to_exponent)(exponent));
     K(v) f = K(min)((scaled - own) * inverse, K(set)((real)0.5)); /* sqrt(2) - 1 at most */
     K(m) near = K(eq)(k, zero);

@@ -172,7 +172,7 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
 }
 
 /* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where y_m is infinite,
- * or where little of w is left in y's sum, and few of its digits.  1 + s is at least 3/8 with it. */
+ * or where little of w is left in y's sum, and few of its digits.  1 + s is at least 3/8 then. */
 static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
                                          const K(near_lanes) *lanes, int weighs, double *state,
                                          int q)

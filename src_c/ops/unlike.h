@@ -7,8 +7,8 @@
  * The first two are wrong by some 2^-24 high (2^-53), where those of logit_pairs.h and js_probs.h
  * are right to that share of themselves; and as the sum of high is 2 at most, that is enough of a
  * JS of a sixteenth, and of a total variation of an eighth; beside such a JS it is 0.09 at least
- * (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are swept once more,
- * as those that do not seem unlike.
+ * (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are swept once
+ * more, as those that do not seem unlike.
  *
  * A class takes a long chain of steps.  So what is summed at a time goes by two loops, each with a
  * half of the chain: instructions that wait leave the processor's scheduler room for others (1.16
