@@ -319,6 +319,7 @@ KLCE_INLINE v_f64 log_join_f64(v_f64 k, v_f64 f)
     return fma_f64(k, set_f64(KLCE_LN2_HIGH_f64), rest + f);
 }
 
+/* The same of terms that are summed: with ln2 in one piece, which is 2^-28 (2^-54) of it off. */
 KLCE_INLINE v_f32 log_join_term_f32(v_f32 k, v_f32 f)
 {
     static const float c[] = {KLCE_LOG1P_SERIES};
@@ -332,20 +333,7 @@ KLCE_INLINE v_f64 log_join_term_f64(v_f64 k, v_f64 f)
     return fma_f64(k, set_f64(0x1.62e42fefa39efp-1), f - log1p_tail_f64(f));
 }
 
-/* log x for finite x > 0, normal; garbage, but finite, at 0. */
-KLCE_INLINE v_f32 log_normal_f32(v_f32 x)
-{
-    log_parts_f32 parts = log_reduce_f32(x);
-    return log_join_f32(float_of_f32(parts.k), parts.f);
-}
-
-KLCE_INLINE v_f64 log_normal_f64(v_f64 x)
-{
-    log_parts_f64 parts = log_reduce_f64(x);
-    return log_join_f64(float_of_f64(parts.k), parts.f);
-}
-
-/* The same, of terms that are summed: ln2 in one piece, which is 2^-28 (2^-54) of it off. */
+/* log x for finite x > 0, normal, of terms that are summed; garbage, but finite, at 0. */
 KLCE_INLINE v_f32 log_term_f32(v_f32 x)
 {
     log_parts_f32 parts = log_reduce_f32(x);

@@ -48,7 +48,6 @@
 #define KLCE_IN_VOCABULARY_log1p ~, C
 #define KLCE_IN_VOCABULARY_log1p_for ~, C
 #define KLCE_IN_VOCABULARY_log1p_tail ~, C
-#define KLCE_IN_VOCABULARY_log_normal ~, C
 #define KLCE_IN_VOCABULARY_log_parts ~, C
 #define KLCE_IN_VOCABULARY_log_reduce ~, C
 #define KLCE_IN_VOCABULARY_log_join ~, C

@@ -41,7 +41,7 @@ KLCE_INLINE v_f64 K(js_pair_term)(const K(share) *p, const K(share) *q, v_f64 d,
         /* At 2^-100 u log(u) adds nothing that shows. */
         v_f64 u = min_f64(p->p.high, q->p.high) * (inverse + inverse);
         u = max_f64(u, set_f64(0x1p-100));
-        term = select_f64(far, sum * fma_f64(u, log_normal_f64(u), K(js_of_larger_share)(u)), term);
+        term = select_f64(far, sum * fma_f64(u, log_term_f64(u), K(js_of_larger_share)(u)), term);
     }
     (void)form, (void)normalize;
     return term;

@@ -81,7 +81,7 @@ KLCE_INLINE K(v) K(js_quotient)(const K(js_sides) *sides)
 KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
 {
     K(v) t = K(max)(quotient, K(set)((real)0x1p-60)); /* whose square is a normal number */
-    K(v) s = K(unlike_series)(t) + K(log_normal)(t);
+    K(v) s = K(unlike_series)(t) + K(log_term)(t);
     return high * K(fma)(t, s, K(set)((real)LOG_2));
 }
 
@@ -219,7 +219,7 @@ KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v)
         /* With u and 2 - u the shares of the smaller and the larger of both, which sum to 2; at
          * 2^-100 u log(u) adds nothing that shows. */
         K(v) u = K(max)(least, K(min)(p, q * ratio->high) * (inverse * K(set)(2)));
-        K(v) of_far = sum * K(fma)(u, K(log_normal)(u), K(js_of_larger)(u));
+        K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_of_larger)(u));
         term = K(select)(far, of_far, term);
     }
     return term;
