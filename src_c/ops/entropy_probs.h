@@ -327,8 +327,8 @@ KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *st
         K(entropy_probs_settle)(state + k, (int)tied[k], least[k], measured);
 }
 
-/* The same as seems_beyond, of all of WIDTH rows. */
-KLCE_INLINE int K(seem_beyond)(const K(v) *p, ptrdiff_t n)
+/* Whether each of WIDTH rows seems so. */
+KLCE_INLINE int K(all_seem_beyond)(const K(v) *p, ptrdiff_t n)
 {
     K(v) two = K(set)(2), most = two;
     for (ptrdiff_t j = 0; j < KLCE_LESSER(4, n); j++)
@@ -366,7 +366,7 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
         return;
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
-        if (!normalize || !K(seem_beyond)(p, n)) {
+        if (!normalize || !K(all_seem_beyond)(p, n)) {
             K(entropy_probs_columns)(n, p, state + i, 0);
             continue;
         }

@@ -18,7 +18,7 @@ KLCE_INLINE v_f64 K(js_even)(v_f64 square)
 }
 
 /* (2 - u) log(2 - u) for u from 0 to 1/2, to 2^-58 of its sum with u log(u). */
-KLCE_INLINE v_f64 K(js_of_larger_share)(v_f64 u)
+KLCE_INLINE v_f64 K(js_of_larger)(v_f64 u)
 {
     static const double series[] = {
         1.38629436111989061,       -1.69314718055994224,     0.24999999999964889,
@@ -41,7 +41,7 @@ KLCE_INLINE v_f64 K(js_pair_term)(const K(share) *p, const K(share) *q, v_f64 d,
         /* At 2^-100 u log(u) adds nothing that shows. */
         v_f64 u = min_f64(p->p.high, q->p.high) * (inverse + inverse);
         u = max_f64(u, set_f64(0x1p-100));
-        term = select_f64(far, sum * fma_f64(u, log_term_f64(u), K(js_of_larger_share)(u)), term);
+        term = select_f64(far, sum * fma_f64(u, log_term_f64(u), K(js_of_larger)(u)), term);
     }
     (void)form, (void)normalize;
     return term;

@@ -188,7 +188,7 @@ KLCE_INLINE K(v) K(js_probability)(K(v) x)
 }
 
 /* (2 - u) log(2 - u) for u from 0 to 1/2, to 2^-29 of its sum with u log(u) (tools/minimax.py). */
-KLCE_INLINE K(v) K(js_of_larger)(K(v) u)
+KLCE_INLINE K(v) K(js_plain_of_larger)(K(v) u)
 {
     static const float series[] = {1.386294363f,   -1.693147471f,   0.2500076411f,  0.04158861272f,
                                    0.01080124979f, 0.002161341672f, 0.002171342819f};
@@ -219,7 +219,7 @@ KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v)
         /* With u and 2 - u the shares of the smaller and the larger of both, which sum to 2; at
          * 2^-100 u log(u) adds nothing that shows. */
         K(v) u = K(max)(least, K(min)(p, q * ratio->high) * (inverse * K(set)(2)));
-        K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_of_larger)(u));
+        K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_plain_of_larger)(u));
         term = K(select)(far, of_far, term);
     }
     return term;
