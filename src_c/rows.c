@@ -17,13 +17,15 @@ enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
     THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
-    PACK_ROWS = 32,            /* rows packed together: whole cache lines of a transposed array */
-    TILE_BYTES = 1 << 14,      /* of rows that the next pass finds in L2 */
-    PANEL_BYTES = 80000,       /* of rows that are packed side by side, about */
-    PANEL_ROWS = 32,           /* or so many rows, if those are more */
-    SPARES = 32,               /* pieces of scratch memory that wait for the next task */
-    PACK_LIMIT = 1 << 22,      /* bytes of one packed operand, unless a single row is longer */
-    SUMMED_CHUNKS = 16         /* of results, a thread's at least, where tasks sum their own */
+    PACK_WIDTH = 512, /* bytes of a class packed together: enough for memory's speed, see 0008, */
+    PACK_BYTES = 1 << 19, /* if all classes of those rows are no more, which stay in L2; */
+    PACK_ROWS = 32,       /* else so many rows: whole cache lines of a transposed array */
+    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
+    PANEL_BYTES = 80000,  /* of rows that are packed side by side, about */
+    PANEL_ROWS = 32,      /* or so many rows, if those are more */
+    SPARES = 32,          /* pieces of scratch memory that wait for the next task */
+    PACK_LIMIT = 1 << 22, /* bytes of one packed operand, unless a single row is longer */
+    SUMMED_CHUNKS = 16    /* of results, a thread's at least, where tasks sum their own */
 };
 
 typedef struct {
@@ -384,7 +386,9 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
         strided |= klce_is_strided(call, &j->operands, k);
     /* Rows that are only masked share no cache lines: as many as stay in L2. */
     ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes, share = all / threads;
-    ptrdiff_t most = PACK_ROWS * (1 + 512 / n);
+    ptrdiff_t most = PACK_BYTES / row_bytes, wide = PACK_WIDTH * n / row_bytes;
+    wide = wide < CHUNK / 4 / n ? CHUNK / 4 / n : wide; /* of few classes */
+    most = most < PACK_ROWS ? PACK_ROWS : most < wide ? most : wide;
     if (j->layout == KLCE_PACKED_SIDE_BY_SIDE)
         most = PANEL_BYTES / row_bytes < PANEL_ROWS ? PANEL_ROWS : PANEL_BYTES / row_bytes;
     ptrdiff_t chunk = fit < most ? fit : most;
