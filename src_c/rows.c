@@ -21,8 +21,7 @@ enum {
     PACK_BYTES = 1 << 19, /* if all classes of those rows are no more, which stay in L2; */
     PACK_ROWS = 32,       /* else so many rows: whole cache lines of a transposed array */
     TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
-    PANEL_BYTES = 80000,  /* of rows that are packed side by side, about */
-    PANEL_ROWS = 32,      /* or so many rows, if those are more */
+    PANEL_BYTES = 80000,  /* of rows of few classes that are packed side by side, about */
     SPARES = 32,          /* pieces of scratch memory that wait for the next task */
     PACK_LIMIT = 1 << 22, /* bytes of one packed operand, unless a single row is longer */
     SUMMED_CHUNKS = 16    /* of results, a thread's at least, where tasks sum their own */
@@ -379,18 +378,18 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
         chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
         return chunk + (unit - chunk % unit) % unit;
     }
-    ptrdiff_t row_bytes =
-        (ptrdiff_t)klce_elem_sizes[call->dtype] * (call->n ? call->n : 1); /* gathered from, too */
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
+    ptrdiff_t row_bytes = size * (call->n ? call->n : 1); /* gathered from, too */
     int strided = 0;
     for (int k = 0; k < j->operands.count; k++)
         strided |= klce_is_strided(call, &j->operands, k);
     /* Rows that are only masked share no cache lines: as many as stay in L2. */
     ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes, share = all / threads;
-    ptrdiff_t most = PACK_BYTES / row_bytes, wide = PACK_WIDTH * n / row_bytes;
-    wide = wide < CHUNK / 4 / n ? CHUNK / 4 / n : wide; /* of few classes */
-    most = most < PACK_ROWS ? PACK_ROWS : most < wide ? most : wide;
-    if (j->layout == KLCE_PACKED_SIDE_BY_SIDE)
-        most = PANEL_BYTES / row_bytes < PANEL_ROWS ? PANEL_ROWS : PANEL_BYTES / row_bytes;
+    int panel = j->layout == KLCE_PACKED_SIDE_BY_SIDE;
+    ptrdiff_t few = panel ? PANEL_BYTES / row_bytes : CHUNK / 4 / n;
+    ptrdiff_t wide = PACK_WIDTH / size < few ? few : PACK_WIDTH / size;
+    ptrdiff_t most = PACK_BYTES / row_bytes < PACK_ROWS ? PACK_ROWS : PACK_BYTES / row_bytes;
+    most = most < wide ? most : wide;
     ptrdiff_t chunk = fit < most ? fit : most;
     chunk = chunk < share ? chunk : share;
     if (chunk > KLCE_TILE) /* whole tiles */
