@@ -620,6 +620,29 @@ def test_js_of_probabilities_near_and_unlike(n, dtype, isa):
             np.testing.assert_array_equal(np.delete(spoilt, 5), np.delete(found, 5))
 
 
+@ISA
+@DTYPE
+@pytest.mark.parametrize("n", [257, 1000, 33000])
+def test_js_of_sums_that_nearly_agree(n, dtype, isa):
+    """Where they do, terms are summed before it is known, and at one scale for both rows."""
+    rng = np.random.default_rng(n)
+    off = np.array([0, 2.0**-24, 2.0**-22, 2.0**-20, 2.0**-10, 1])  # as a share of q's sum
+    if dtype == np.float64:
+        off[1:4] = 2.0**-49, 2.0**-47, 2.0**-45
+    off = np.tile(np.concatenate([off, -off / 2]), 5)[:, np.newaxis]
+    spread = np.repeat([1e-3, 0.1, 1, 3, 10], 12)[:, np.newaxis]
+    x = 2 * rng.normal(size=(60, n))
+    p, q = (in_form(z, "probs", np.float64) for z in (x, x + spread * rng.normal(size=x.shape)))
+    q[36:48, ::2] = 0  # as far from the middle as p is not
+    p, q = p.astype(dtype), (q / q.sum(-1, keepdims=True) * (1 + off)).astype(dtype)
+    wide = [z.astype(np.longdouble) / z.astype(np.longdouble).sum(-1, keepdims=True)
+            for z in (p, q)]  # fmt: skip
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = [np.where(z == 0, 0, z * np.log(2 * z / (wide[0] + wide[1]))) for z in wide]
+    with on_isa(isa):
+        assert_relative(klce.js_divergence(p, q), (terms[0] + terms[1]).sum(-1) / 2, dtype)
+
+
 def assert_relative(actual, expected, dtype):
     """Within the bound; of small ones extended precision itself has too few digits in float64."""
     infinite = np.isinf(expected)

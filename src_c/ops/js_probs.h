@@ -4,8 +4,18 @@
  * ratio in two pieces, so that q ratio - p keeps its digits where the two are near, and the term is
  * that of js_pairs.h, a few units of float32 off.  Rows that are not normalised, or whose sums are
  * far from 1, take the passes of pairs.h, as near ones of float64 do.
+ *
+ * Where p and q have the same sum but for rounding, the ratio is 1, and the sweep that finds out
+ * has the terms as well.  With Q = P (1 + s), four times the JS is measured as
+ *     4 JS + 2 s KL(q||m) + s^2/2:
+ * over (P + Q)/2 instead of P, it is too large by s (KL(q||m) - KL(p||m)), at most s/2 of itself,
+ * and by the square of the drift, which finish takes out.
  */
 PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
+
+/* What is known of a row, in UNLIKE: that it is to be swept as unlike.h says, or not, or that its
+ * terms are summed. */
+enum { K(OTHERS), K(SEEM_UNLIKE), K(SETTLED) };
 
 /* Whether a row's sums leave room in `real` for all that is done with its classes. */
 KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
@@ -20,12 +30,13 @@ typedef struct {
 } K(js_sides);
 
 /* Below 2^-110 (2^-900) of 1 a class is taken for 0: products and quotients of it would be
- * subnormal numbers, which cost a hundred cycles. */
-KLCE_INLINE K(js_sides) K(js_sides_of)(K(v) p, K(v) q, K(v) ratio)
+ * subnormal numbers, which cost a hundred cycles.  A ratio of NULL is 1. */
+KLCE_INLINE K(js_sides) K(js_sides_of)(K(v) p, K(v) q, const K(v) *ratio)
 {
     K(v) zero = K(set)(0), slight = K(set)((real)(KLCE_REAL_IS_F64 ? 0x1p-900 : 0x1p-110));
     p = K(select)(K(lt)(p, slight), zero, p);
-    q = K(select)(K(lt)(q, slight), zero, q) * ratio;
+    q = K(select)(K(lt)(q, slight), zero, q);
+    q = ratio ? q * *ratio : q;
     return (K(js_sides)){K(max)(p, q), K(min)(p, q)};
 }
 
@@ -36,12 +47,16 @@ KLCE_INLINE K(v) K(js_plain_ratio)(const double *state)
     return K(set)((real)(state[FIELD(OTHER) + FIELD(SIDE_SCALE)] / state[FIELD(SIDE_SCALE)]));
 }
 
-/* Whether a row may be that unlike, by its first classes: a total variation of 3/8, beside which
- * the JS is at least half its square (Pinsker).  A guess, as seem_unlike. */
-KLCE_INLINE int K(seem_unlike_probs)(const elem *p, const elem *q, const double *state)
+/* What the first classes of a row let expect of it. */
+typedef struct {
+    int sums_to_one; /* none is larger */
+    int unlike;      /* a total variation of 3/8, beside which the JS is at least half its square
+                        (Pinsker); as seem_unlike */
+} K(js_guess);
+
+KLCE_INLINE K(js_guess) K(js_guess_of)(const elem *p, const elem *q, const K(v) *ratio)
 {
-    K(v) p_group[VECTORS], q_group[VECTORS], high[VECTORS], low[VECTORS];
-    K(v) ratio = K(js_plain_ratio)(state);
+    K(v) p_group[VECTORS], q_group[VECTORS], high[VECTORS], low[VECTORS], largest = K(set)(0);
     K(lanes) highs = K(no_lanes)(), lows = K(no_lanes)();
     EACH_VECTOR(v) high[v] = low[v] = K(set)(0);
     for (int j = 0; j < UNLIKE_SAMPLE; j += LANES) {
@@ -52,22 +67,13 @@ KLCE_INLINE int K(seem_unlike_probs)(const elem *p, const elem *q, const double 
             K(js_sides) sides = K(js_sides_of)(p_group[v], q_group[v], ratio);
             high[v] = high[v] + sides.high;
             low[v] = low[v] + sides.low;
+            largest = K(max)(sides.high, largest);
         }
     }
     K(add_lanes)(&highs, high);
     K(add_lanes)(&lows, low);
     double most = K(total)(&highs), least = K(total)(&lows);
-    return most - least > 0.375 * (most + least);
-}
-
-static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
-{
-    K(js_probs_probs_sides)(call, row, count, state);
-    for (ptrdiff_t i = 0; i < count; i++) {
-        const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
-        state[FIELD(UNLIKE) + i] = call->n > FEW && K(js_is_plain)(call, state + i) &&
-                                   K(seem_unlike_probs)(p, q, state + i);
-    }
+    return (K(js_guess)){K(hmax)(largest) <= 1, most - least > 0.375 * (most + least)};
 }
 
 /* t, of two zeros 0. */
@@ -85,23 +91,23 @@ KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
     return high * K(fma)(t, s, K(set)((real)LOG_2));
 }
 
-/* With the sums before it, 84 instructions a vector in float32, all told; a division among them. */
-static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                     ptrdiff_t high, double *state)
+/* Four times the sum of the terms of unlike rows, at the scale of p; and with a ratio of NULL, which
+ * is 1, what p and q sum to. */
+KLCE_INLINE double K(js_sum_unlike)(const elem *p, const elem *q, ptrdiff_t n, const K(v) *ratio,
+                                    ptrdiff_t later, double *p_sum, double *q_sum)
 {
-    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
-    K(v) p_group[VECTORS], q_group[VECTORS], sum[VECTORS], least = K(set)(0);
-    K(v) larger[FLUSH / WIDTH], quotient[FLUSH / WIDTH];
-    K(lanes) terms = K(no_lanes)();
-    state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
-    if (state[FIELD(UNLIKE)] == 0)
-        return;
-    K(v) ratio = K(js_plain_ratio)(state);
-    for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+    K(v) p_group[VECTORS], q_group[VECTORS], sum[VECTORS], p_part[VECTORS], q_part[VECTORS];
+    K(v) larger[FLUSH / WIDTH], quotient[FLUSH / WIDTH], least = K(set)(0);
+    K(lanes) terms = K(no_lanes)(), p_lanes = K(no_lanes)(), q_lanes = K(no_lanes)();
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
         int vectors = 0;
+        EACH_VECTOR(v) p_part[v] = q_part[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
-            K(prefetch_later_pair)(p + j, q + j, call->n);
+            if (ratio)
+                K(prefetch_later_pair)(p + j, q + j, later);
+            else
+                K(prefetch_pair)(p + j, q + j, BLOCK / 2);
             K(load_group)(p + j, end - j, 0, p_group);
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v)
@@ -110,6 +116,8 @@ static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdi
                 least = K(min)(K(min)(p_group[v], q_group[v]), least); /* nan is passed over */
                 larger[vectors + v] = sides.high;
                 quotient[vectors + v] = K(js_quotient)(&sides);
+                p_part[v] = p_part[v] + p_group[v];
+                q_part[v] = q_part[v] + q_group[v];
             }
         }
         EACH_VECTOR(v) sum[v] = K(set)(0);
@@ -117,19 +125,48 @@ static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdi
             EACH_VECTOR(v)
         sum[v] = sum[v] + K(js_of_unlike_probs)(larger[k + v], quotient[k + v]);
         K(add_lanes)(&terms, sum);
+        if (!ratio) {
+            K(add_lanes)(&p_lanes, p_part);
+            K(add_lanes)(&q_lanes, q_part);
+        }
     }
-    /* Four times the JS, as a sweep of the others has it; below 0 there is no probability. */
+    if (!ratio) {
+        *p_sum = K(total)(&p_lanes);
+        *q_sum = K(total)(&q_lanes);
+    }
+    /* Below 0 there is no probability. */
     double negative = K(hmax)(-least);
-    state[FIELD(TERMS)] =
-        negative > 0 ? (double)NAN : 2 * K(total)(&terms) * state[FIELD(SIDE_SCALE)];
+    return negative > 0 ? (double)NAN : 2 * K(total)(&terms);
+}
+
+/* 84 instructions a vector in float32, all told; a division among them. */
+static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                     ptrdiff_t high, double *state)
+{
+    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    if (state[FIELD(UNLIKE)] == K(SETTLED))
+        return;
+    state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
+    if (state[FIELD(UNLIKE)] == K(OTHERS))
+        return;
+    K(v) ratio = K(js_plain_ratio)(state);
+    state[FIELD(TERMS)] = state[FIELD(SIDE_SCALE)] * K(js_sum_unlike)(p + low, q + low, high - low,
+                                                                      &ratio, call->n, NULL, NULL);
+}
+
+static void K(js_probs_add_unlike)(const klce_call *call, double *into, const double *from)
+{
+    if (into[FIELD(UNLIKE)] != K(SETTLED)) /* else both hold what the sweep before left */
+        K(divergence_add)(call, into, from);
 }
 
 static void K(js_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     (void)call, (void)row;
     for (ptrdiff_t i = 0; i < count; i++)
-        state[FIELD(UNLIKE) + i] =
-            state[FIELD(UNLIKE) + i] != 0 && state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS;
+        if (state[FIELD(UNLIKE) + i] == K(SEEM_UNLIKE))
+            state[FIELD(UNLIKE) + i] =
+                state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
 }
 
 #if KLCE_FMA && !KLCE_REAL_IS_F64
@@ -196,14 +233,14 @@ KLCE_INLINE K(v) K(js_plain_of_larger)(K(v) u)
 }
 
 /* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector
- * with one division, and 35 more where a class is far. */
+ * with one division, and 35 more where a class is far.  A ratio of NULL is 1. */
 KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v) *d)
 {
     K(v) least = K(set)(0x1p-100f);
     p = K(js_probability)(p);
     q = K(js_probability)(q);
-    *d = K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p));
-    K(v) sum = K(fma)(q, ratio->high, p);
+    *d = ratio ? K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p)) : q - p;
+    K(v) sum = ratio ? K(fma)(q, ratio->high, p) : q + p;
     K(v) inverse = K(set)(1) / K(max)(K(set)(0x1p-126f), sum);
     K(v) v = *d * inverse, square = v * v;
     /* The even series up to v^2 = 1/4, to 2^-28 of it but for the rounding of the coefficients
@@ -218,11 +255,54 @@ KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v)
     if (K(any)(far)) {
         /* With u and 2 - u the shares of the smaller and the larger of both, which sum to 2; at
          * 2^-100 u log(u) adds nothing that shows. */
-        K(v) u = K(max)(least, K(min)(p, q * ratio->high) * (inverse * K(set)(2)));
+        K(v) scaled = ratio ? q * ratio->high : q;
+        K(v) u = K(max)(least, K(min)(p, scaled) * (inverse * K(set)(2)));
         K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_plain_of_larger)(u));
         term = K(select)(far, of_far, term);
     }
     return term;
+}
+
+/* The sums of the terms and of q - p, at the scale of p; and with a ratio of NULL, which is 1, of p
+ * and of q. */
+KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
+                                 const K(js_ratio) *ratio, ptrdiff_t later, double *state)
+{
+    K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
+    K(lanes) p_lanes = K(no_lanes)(), q_lanes = K(no_lanes)();
+    K(v) p_group[VECTORS], q_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], d;
+    K(v) p_part[VECTORS], q_part[VECTORS];
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
+        EACH_VECTOR(v) term_sum[v] = drift_sum[v] = p_part[v] = q_part[v] = K(set)(0);
+        for (ptrdiff_t j = i; j < end; j += LANES) {
+            if (ratio)
+                K(prefetch_later_pair)(p + j, q + j, later);
+            else
+                K(prefetch_pair)(p + j, q + j, BLOCK / 2);
+            K(load_group)(p + j, end - j, 0, p_group);
+            K(load_group)(q + j, end - j, 0, q_group);
+            EACH_VECTOR(v)
+            {
+                term_sum[v] = term_sum[v] + K(js_probs_term)(p_group[v], q_group[v], ratio, &d);
+                drift_sum[v] = drift_sum[v] + d;
+                p_part[v] = p_part[v] + p_group[v];
+                q_part[v] = q_part[v] + q_group[v];
+            }
+        }
+        K(add_lanes)(&terms, term_sum);
+        K(add_lanes)(&drift, drift_sum);
+        if (!ratio) {
+            K(add_lanes)(&p_lanes, p_part);
+            K(add_lanes)(&q_lanes, q_part);
+        }
+    }
+    state[FIELD(TERMS)] = K(total)(&terms);
+    state[FIELD(DRIFT)] = K(total)(&drift);
+    if (!ratio) {
+        state[FIELD(SIDE_SUM)] = K(total)(&p_lanes);
+        state[FIELD(OTHER) + FIELD(SIDE_SUM)] = K(total)(&q_lanes);
+    }
 }
 
 static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -231,32 +311,15 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
     const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
     const K(js_ratio) ratio = K(js_ratio_of)(state);
     double scale = state[FIELD(SIDE_SCALE)];
-    K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
-    K(v) p_group[VECTORS], q_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], d;
-    for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
-        EACH_VECTOR(v) term_sum[v] = drift_sum[v] = K(set)(0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(prefetch_later_pair)(p + j, q + j, call->n);
-            K(load_group)(p + j, end - j, 0, p_group);
-            K(load_group)(q + j, end - j, 0, q_group);
-            EACH_VECTOR(v)
-            {
-                term_sum[v] = term_sum[v] + K(js_probs_term)(p_group[v], q_group[v], &ratio, &d);
-                drift_sum[v] = drift_sum[v] + d;
-            }
-        }
-        K(add_lanes)(&terms, term_sum);
-        K(add_lanes)(&drift, drift_sum);
-    }
-    state[FIELD(TERMS)] = K(total)(&terms) * scale;
-    state[FIELD(DRIFT)] = K(total)(&drift) * scale;
+    K(js_sum_plain)(p + low, q + low, high - low, &ratio, call->n, state);
+    state[FIELD(TERMS)] *= scale;
+    state[FIELD(DRIFT)] *= scale;
 }
 
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    if (state[FIELD(UNLIKE)] != 0)
+    if (state[FIELD(UNLIKE)] != K(OTHERS))
         return;
     if (K(js_is_plain)(call, state))
         K(js_plain_sweep)(call, row, low, high, state);
@@ -273,7 +336,7 @@ static KLCE_NOINLINE void K(js_gathered_sweep)(const klce_call *call, ptrdiff_t 
         own.arg[k] = (char *)K(gathered)(call, k, row, room[k]);
         own.core[k] = sizeof(elem);
     }
-    state[FIELD(UNLIKE)] = 0;
+    state[FIELD(UNLIKE)] = K(OTHERS);
     K(js_probs_sweep)(&own, 0, 0, call->n, state);
 }
 
@@ -315,7 +378,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    if (state[FIELD(UNLIKE)] == 0)
+    if (state[FIELD(UNLIKE)] == K(OTHERS))
         K(js_probs_probs_sweep)(call, row, low, high, state);
 }
 
@@ -323,10 +386,76 @@ PAIR_FEW(js_probs, 0, 0, js_pair_term, js_pair_finish)
 
 #endif
 
+/* The sums of both rows, and where those may be the same but for rounding, the terms: unlike rows',
+ * or plain ones'. */
+static void K(js_probs_first)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                              double *state)
+{
+    const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
+    double *p_sum = state + FIELD(SIDE_SUM), *q_sum = state + FIELD(OTHER) + FIELD(SIDE_SUM);
+    state[FIELD(UNLIKE)] = K(OTHERS);
+    state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
+    if (sizeof(elem) == sizeof(real) && call->n > FEW && K(pair_normalizes)(call)) {
+        K(js_guess) guess = K(js_guess_of)(p, q, NULL);
+        if (guess.sums_to_one && guess.unlike) {
+            state[FIELD(UNLIKE)] = K(SEEM_UNLIKE);
+            state[FIELD(TERMS)] =
+                K(js_sum_unlike)(p + low, q + low, high - low, NULL, call->n, p_sum, q_sum);
+            return;
+        }
+#if KLCE_FMA && !KLCE_REAL_IS_F64
+        if (guess.sums_to_one) {
+            state[FIELD(UNLIKE)] = K(SETTLED);
+            K(js_sum_plain)(p + low, q + low, high - low, NULL, call->n, state);
+            return;
+        }
+#endif
+    }
+    K(js_probs_probs_normalizers)(call, row, low, high, state);
+}
+
+static void K(js_probs_first_merge)(const klce_call *call, double *into, const double *from)
+{
+    K(js_probs_probs_merge)(call, into, from);
+    K(divergence_add)(call, into, from);
+}
+
+/* The difference of the sums, as a share of them, that rounding explains, and that a JS of a ratio
+ * of 1 can bear. */
+#define SAME_SUM (KLCE_REAL_IS_F64 ? 0x1p-46 : 0x1p-21)
+
+static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    double sum[KLCE_TILE], drift[KLCE_TILE];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double p_sum = state[FIELD(SIDE_SUM) + i],
+               q_sum = state[FIELD(OTHER) + FIELD(SIDE_SUM) + i];
+        sum[i] = p_sum + q_sum;
+        drift[i] = q_sum - p_sum;
+    }
+    K(js_probs_probs_sides)(call, row, count, state);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        int plain = call->n > FEW && K(js_is_plain)(call, state + i);
+        double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
+        if (plain && *how != K(OTHERS) &&fabs(drift[i]) <= SAME_SUM * sum[i]) {
+            *terms *= 2 / sum[i];
+            state[FIELD(DRIFT) + i] *= 2 / sum[i];
+            if (*how == K(SEEM_UNLIKE))
+                *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
+        } else {
+            const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
+            K(v) ratio = K(js_plain_ratio)(state + i);
+            *how = plain && K(js_guess_of)(p, q, &ratio).unlike ? K(SEEM_UNLIKE) : K(OTHERS);
+        }
+    }
+}
+
+#undef SAME_SUM
+
 static const klce_kernel K(js_probs_probs_kernel) = {
     .prepare = K(pairs_prepare),
-    .pass = {{K(js_probs_probs_normalizers), SHARED(js_probs_probs_merge), K(js_probs_relate)},
-             {K(js_probs_sweep_unlike), SHARED(divergence_add), SHARED(js_probs_look)},
+    .pass = {{K(js_probs_first), SHARED(js_probs_first_merge), K(js_probs_relate)},
+             {K(js_probs_sweep_unlike), SHARED(js_probs_add_unlike), SHARED(js_probs_look)},
              {K(js_probs_sweep), SHARED(add_of_others), SHARED(js_pair_finish)}},
     .few = TILE_OF(js_probs_few),
 };
