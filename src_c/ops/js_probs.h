@@ -91,7 +91,7 @@ KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
     return high * K(fma)(t, s, K(set)((real)LOG_2));
 }
 
-/* Four times the sum of the terms of unlike rows, at the scale of p; and with a ratio of NULL, which
+/* Four times the sum of the terms of unlike rows, at the scale of p; and with a ratio of NULL, that
  * is 1, what p and q sum to. */
 KLCE_INLINE double K(js_sum_unlike)(const elem *p, const elem *q, ptrdiff_t n, const K(v) *ratio,
                                     ptrdiff_t later, double *p_sum, double *q_sum)
