@@ -74,6 +74,7 @@ cdef extern from "klce.h" nogil:
                                  int64_t classes, int64_t ignore, int64_t *counted)
     int klce_run_totals(const klce_call *call, double *totals)
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
+    void klce_widen(int dtype, const char *elems, Py_ssize_t count, float *reals)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
 
@@ -730,6 +731,27 @@ def sum_of(cnp.ndarray values):
     with nogil:
         total = klce_sum(dtype, start, count, step)
     return total
+
+
+def widened(cnp.ndarray halves):
+    """The float32 array of an array's float16 or bfloat16 numbers, laid out as it is.
+
+    None for any other array: of other numbers, in another byte order or not aligned.
+    """
+    cdef int number = cnp.PyArray_TYPE(halves)
+    cdef bint is_half = number == cnp.NPY_FLOAT16 or (number == bfloat16 and number != -1)
+    if not is_half or not cnp.PyArray_ISBEHAVED_RO(halves):
+        return None
+    if not (halves.flags.c_contiguous or halves.flags.f_contiguous):
+        halves = halves.copy("K")
+    cdef cnp.ndarray wide = np.empty_like(halves, dtype=np.float32, subok=False)
+    cdef const char *elems = <const char *>cnp.PyArray_DATA(halves)
+    cdef float *reals = <float *>cnp.PyArray_DATA(wide)
+    cdef Py_ssize_t count = cnp.PyArray_SIZE(halves)
+    cdef int dtype = F16 if number == cnp.NPY_FLOAT16 else BF16
+    with nogil:
+        klce_widen(dtype, elems, count, reals)
+    return wide
 
 
 def active_isa():

@@ -202,4 +202,7 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
  * are summed, which are f32 or f64. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
 
+/* widen.c: `count` elements of a dtype that is computed in float32, as that. */
+void klce_widen(klce_dtype dtype, const char *elems, ptrdiff_t count, float *reals);
+
 #endif

@@ -1,13 +1,18 @@
-/* A tile of rows of few 16-bit classes, as float32, is what float32's kernel takes: the same
+/* 16-bit elements as float32: whole arrays, and tiles.
+ *
+ * A tile of rows of few 16-bit classes, as float32, is what float32's kernel takes: the same
  * operations on the same values, so the same bits as by the kernel of the elements themselves, and
  * nothing of either is compiled twice. */
 #include "widen.h"
 
+#include "float_environment.h"
 #include "layout.h"
+#include "pool.h"
 
 enum {
     WIDENED = 2, /* operands with classes; an op with more of them is left to its passes */
-    ROOM = KLCE_TILE * KLCE_FEW_BYTES
+    ROOM = KLCE_TILE * KLCE_FEW_BYTES,
+    CHUNK = 1 << 15 /* elements of an array that a thread takes */
 };
 
 /* An operand with classes: where a tile of it is in memory, and as float32.  It has `pieces` of
@@ -104,4 +109,29 @@ ptrdiff_t klce_run_few_widened(const klce_call *call, const klce_isa *isa, ptrdi
         wide.rows -= KLCE_TILE;
     }
     return low;
+}
+
+/* An array that is converted as a whole. */
+typedef struct {
+    const klce_isa *isa;
+    klce_dtype dtype;
+    const char *elems;
+    ptrdiff_t count;
+    float *reals;
+} conversion;
+
+static void widen_chunk(void *context, ptrdiff_t index)
+{
+    const conversion *c = context;
+    ptrdiff_t low = index * CHUNK, count = c->count - low < CHUNK ? c->count - low : CHUNK;
+    const char *elems = c->elems + low * (ptrdiff_t)klce_elem_sizes[c->dtype];
+    klce_environment saved = klce_enter();
+    c->isa->widen[c->dtype](elems, 0, c->reals + low, 1, count);
+    klce_leave(saved);
+}
+
+void klce_widen(klce_dtype dtype, const char *elems, ptrdiff_t count, float *reals)
+{
+    conversion c = {klce_active_isa(), dtype, elems, count, reals};
+    klce_parallel_for((count + CHUNK - 1) / CHUNK, 0, widen_chunk, &c);
 }

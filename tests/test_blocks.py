@@ -9,7 +9,7 @@ import pytest
 
 import klce
 from klce import _blocks, _ufuncs
-from tests.kernels import EXTENTS, KERNELS, call, letters, operands, same_bits
+from tests.kernels import EXTENTS, KERNELS, call, letters, on_isa, operands, same_bits
 
 FOREIGN = {
     "bool": np.float64,
@@ -192,3 +192,55 @@ def test_memory(name):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 3 * _blocks.BLOCK_BYTES, f.__name__
+
+
+HALVES = pytest.mark.parametrize("halves", [np.float16, ml_dtypes.bfloat16])
+
+
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
+@HALVES
+def test_every_16_bit_number_is_widened(halves, isa):
+    numbers = np.arange(1 << 16, dtype=np.uint16).view(halves)
+    with on_isa(isa), np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(_ufuncs.widened(numbers), numbers.astype(np.float32))
+        for dtype in (np.float32, np.float64):
+            wide = _blocks.converted(numbers, np.dtype(dtype))
+            assert wide.dtype == dtype
+            np.testing.assert_array_equal(wide, numbers.astype(dtype))
+
+
+@HALVES
+def test_what_is_widened_lies_as_it_lay(halves):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(5, 70, 300)).astype(halves)
+    for view in (
+        *(x, x.T, x[::2, 1:, ::-3], x.transpose(1, 2, 0), x[:, :, 7], x[:0], x[0, 0, 0]),
+        *(np.broadcast_to(x[0], x.shape), x[1:, ::-1]),
+    ):
+        wide = _ufuncs.widened(np.asarray(view))
+        assert wide.strides == np.asarray(view).astype(np.float32).strides
+        np.testing.assert_array_equal(wide, view.astype(np.float32))
+
+
+def test_what_is_not_widened():
+    bits = np.zeros(9, np.uint8)[1:].view(np.float16)  # not aligned
+    for array in (bits, np.zeros(3, ">f2"), np.zeros(3, np.int16), np.zeros(3, np.float32)):
+        assert _ufuncs.widened(array) is None
+        converted = _blocks.converted(array, np.dtype(np.float64))
+        np.testing.assert_array_equal(converted, array.astype(np.float64))
+
+
+@HALVES
+@pytest.mark.usefixtures("block_bytes")
+def test_16_bit_numbers_in_another_dtype(halves):
+    """By ``dtype=``, and beside rows that are wider: as those converted beforehand."""
+    x = np.random.default_rng(0).normal(size=(40, 50)).astype(halves)
+    wide, double = x.astype(np.float32), x.astype(np.float64)
+    for axis in (0, 1):
+        found = klce.softmax(x, axis=axis, dtype=np.float32)
+        assert same_bits(found, klce.softmax(wide, axis=axis))
+        for other in (wide, double):
+            found = klce.kl_divergence(x, other[::-1], form="logits", axis=axis)
+            rows = x.astype(other.dtype)
+            expected = klce.kl_divergence(rows, other[::-1], form="logits", axis=axis)
+            assert same_bits(found, expected)

@@ -1248,6 +1248,32 @@ static void test_check_labels(void)
     free(many);
 }
 
+/* Whole arrays of 16-bit elements, in parts of several threads; nothing is written behind them. */
+static void test_widen(void)
+{
+    enum { MANY = 100003 };
+    uint16_t *halves = allocate(MANY * sizeof *halves);
+    float *reals = allocate((MANY + 1) * sizeof *reals);
+    for (ptrdiff_t i = 0; i < MANY; i++)
+        halves[i] = (uint16_t)i;
+    for (klce_dtype dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++)
+        for (int t = 0; t < SEVERAL && klce_elem_sizes[dtype] == 2; t++) {
+            klce_set_num_threads(several_threads[t]);
+            memset(reals, 0, (MANY + 1) * sizeof *reals);
+            klce_widen(dtype, (const char *)halves, MANY, reals);
+            ptrdiff_t wrong = reals[MANY] != 0;
+            for (ptrdiff_t i = 0; i < MANY; i++) {
+                double value = half_value(format_of(dtype), halves[i]);
+                wrong += isnan(value) ? !isnan(reals[i]) : (double)reals[i] != value;
+            }
+            CHECK(wrong == 0);
+            klce_widen(dtype, (const char *)halves, 0, NULL);
+        }
+    klce_set_num_threads(1);
+    free(halves);
+    free(reals);
+}
+
 /* A label that went wrong after the check: nan, and the caller is told. */
 static void test_bad_labels(void)
 {
@@ -1526,6 +1552,7 @@ int main(int argc, char **argv)
     CHECK(argc == 1 || strcmp(argv[1], "--sparse") == 0);
     test_dispatch();
     test_check_labels();
+    test_widen();
     test_bad_labels();
     test_sum();
     test_total();
