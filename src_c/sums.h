@@ -154,15 +154,23 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 #endif
 }
 
-#undef EACH_LINE
-
-/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come, unless
- * one row is longer than that. */
+/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come; of longer
+ * rows for the next ones, into L2, if that has room for them beside these. */
 KLCE_INLINE void K(prefetch_later_pair)(const elem *p, const elem *q, ptrdiff_t n)
 {
+    enum { MOST = 1 << 18 }; /* bytes of a row */
+    uintptr_t bytes = (uintptr_t)n * sizeof(elem);
     if (n < 2 * BLOCK)
         K(prefetch_pair)(p, q, 2 * BLOCK);
+    else if (bytes <= MOST)
+        EACH_LINE(line)
+        {
+            KLCE_PREFETCH_L2((void *)((uintptr_t)p + bytes + line));
+            KLCE_PREFETCH_L2((void *)((uintptr_t)q + bytes + line));
+        }
 }
+
+#undef EACH_LINE
 
 /* The group that starts at x: all of it, or its first `count` elements and `fill`. */
 KLCE_INLINE void K(load_group)(const elem *x, ptrdiff_t count, real fill, K(v) *group)

@@ -91,10 +91,10 @@ KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
     return high * K(fma)(t, s, K(set)((real)LOG_2));
 }
 
-/* Four times the sum of the terms of unlike rows, at the scale of p; and with a ratio of NULL, that
- * is 1, what p and q sum to. */
+/* Four times the sum of the terms of n classes of unlike rows, at the scale of p; and with a ratio
+ * of NULL, that is 1, what p and q sum to. */
 KLCE_INLINE double K(js_sum_unlike)(const elem *p, const elem *q, ptrdiff_t n, const K(v) *ratio,
-                                    ptrdiff_t later, double *p_sum, double *q_sum)
+                                    ptrdiff_t classes, double *p_sum, double *q_sum)
 {
     K(v) p_group[VECTORS], q_group[VECTORS], sum[VECTORS], p_part[VECTORS], q_part[VECTORS];
     K(v) larger[FLUSH / WIDTH], quotient[FLUSH / WIDTH], least = K(set)(0);
@@ -105,7 +105,7 @@ KLCE_INLINE double K(js_sum_unlike)(const elem *p, const elem *q, ptrdiff_t n, c
         EACH_VECTOR(v) p_part[v] = q_part[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
             if (ratio)
-                K(prefetch_later_pair)(p + j, q + j, later);
+                K(prefetch_later_pair)(p + j, q + j, classes);
             else
                 K(prefetch_pair)(p + j, q + j, BLOCK / 2);
             K(load_group)(p + j, end - j, 0, p_group);
@@ -266,7 +266,7 @@ KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v)
 /* The sums of the terms and of q - p, at the scale of p; and with a ratio of NULL, which is 1, of p
  * and of q. */
 KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
-                                 const K(js_ratio) *ratio, ptrdiff_t later, double *state)
+                                 const K(js_ratio) *ratio, ptrdiff_t classes, double *state)
 {
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(lanes) p_lanes = K(no_lanes)(), q_lanes = K(no_lanes)();
@@ -277,7 +277,7 @@ KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
         EACH_VECTOR(v) term_sum[v] = drift_sum[v] = p_part[v] = q_part[v] = K(set)(0);
         for (ptrdiff_t j = i; j < end; j += LANES) {
             if (ratio)
-                K(prefetch_later_pair)(p + j, q + j, later);
+                K(prefetch_later_pair)(p + j, q + j, classes);
             else
                 K(prefetch_pair)(p + j, q + j, BLOCK / 2);
             K(load_group)(p + j, end - j, 0, p_group);
@@ -420,26 +420,23 @@ static void K(js_probs_first_merge)(const klce_call *call, double *into, const d
     K(divergence_add)(call, into, from);
 }
 
-/* The difference of the sums, as a share of them, that rounding explains, and that a JS of a ratio
- * of 1 can bear. */
+/* The |s| that rounding explains, and that a JS of a ratio of 1 can bear. */
 #define SAME_SUM (KLCE_REAL_IS_F64 ? 0x1p-46 : 0x1p-21)
 
 static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
-    double sum[KLCE_TILE], drift[KLCE_TILE];
-    for (ptrdiff_t i = 0; i < count; i++) {
-        double p_sum = state[FIELD(SIDE_SUM) + i],
-               q_sum = state[FIELD(OTHER) + FIELD(SIDE_SUM) + i];
-        sum[i] = p_sum + q_sum;
-        drift[i] = q_sum - p_sum;
-    }
+    double p_sum[KLCE_TILE], q_sum[KLCE_TILE];
+    memcpy(p_sum, state + FIELD(SIDE_SUM), sizeof p_sum);
+    memcpy(q_sum, state + FIELD(OTHER) + FIELD(SIDE_SUM), sizeof q_sum);
     K(js_probs_probs_sides)(call, row, count, state);
     for (ptrdiff_t i = 0; i < count; i++) {
         int plain = call->n > FEW && K(js_is_plain)(call, state + i);
+        int same = fabs(q_sum[i] - p_sum[i]) <= SAME_SUM * p_sum[i];
         double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
-        if (plain && *how != K(OTHERS) &&fabs(drift[i]) <= SAME_SUM * sum[i]) {
-            *terms *= 2 / sum[i];
-            state[FIELD(DRIFT) + i] *= 2 / sum[i];
+        if (*how != K(OTHERS) &&plain && same) {
+            double scale = 2 / (p_sum[i] + q_sum[i]);
+            *terms *= scale;
+            state[FIELD(DRIFT) + i] *= scale;
             if (*how == K(SEEM_UNLIKE))
                 *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
         } else {
