@@ -36,9 +36,10 @@ and with it. Every figure is a median of rounds within one run, in which all too
 - *target*: met by the ratio or by 80 % of the memory's speed; some have to reach a share of that
   besides.
 - *missed*: how many times as fast the cell would have to be, and what binds it. *memory* needs
-  60 % of its time or more. *instructions* would take 60 % or more at two a cycle, as many as there
-  are ports for vectors of 64 bytes. Else it *waits*, for caches or for one step on another. *calls*
-  are of less than 20 us. Where nothing was counted, only the first and the last are told.
+  60 % of its time or more. *instructions* would take 60 % or more at two a cycle, as many vectors
+  of 64 bytes as an Intel core starts (of AMD's, Zen 5 starts up to four, so that some of these wait).
+  Else it *waits*, for caches or for one step on another. *calls* are of less than 20 us. Where
+  nothing was counted, only the first and the last are told.
 """
 
 BOUND = 0.6  # of the time, by what is said to bind a cell
