@@ -37,7 +37,7 @@ and with it. Every figure is a median of rounds within one run, in which all too
   besides.
 - *missed*: how many times as fast the cell would have to be, and what binds it. *memory* needs
   60 % of its time or more. *instructions* would take 60 % or more at two a cycle, as many vectors
-  of 64 bytes as an Intel core starts (of AMD's, Zen 5 starts up to four, so that some of these wait).
+  of 64 bytes as an Intel core starts (Zen 5 of AMD starts up to four: some of these wait there).
   Else it *waits*, for caches or for one step on another. *calls* are of less than 20 us. Where
   nothing was counted, only the first and the last are told.
 """

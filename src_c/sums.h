@@ -154,8 +154,8 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 #endif
 }
 
-/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come; of longer
- * rows for the next ones, into L2, if that has room for them beside these. */
+/* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come; where
+ * rows are longer for the next ones, into L2, if that has room for them beside these. */
 KLCE_INLINE void K(prefetch_later_pair)(const elem *p, const elem *q, ptrdiff_t n)
 {
     enum { MOST = 1 << 18 }; /* bytes of a row */
