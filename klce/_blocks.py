@@ -91,7 +91,7 @@ def axes_of(kernel: np.ufunc, operands: Sequence[Any], axis: int) -> list[Axes]:
 
 
 def converted(array: Array, dtype: DType) -> Array:
-    """Return an array in another dtype; 16-bit numbers by kernels, ten times as fast as NumPy."""
+    """Return an array in another dtype; 16-bit numbers by kernels, faster than NumPy does."""
     if dtype.kind == "f" and dtype.itemsize > array.itemsize == 2:
         wide = _ufuncs.widened(array)
         array = array if wide is None else wide

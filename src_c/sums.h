@@ -155,7 +155,8 @@ KLCE_INLINE void K(prefetch_pair)(const elem *p, const elem *q, ptrdiff_t ahead)
 }
 
 /* Likewise, by a pass that finds its own rows in cache: for the rows of the tiles to come; where
- * rows are longer for the next ones, into L2, if that has room for them beside these. */
+ * rows are longer for the next ones, into L2, if that has room for them beside these.  Rows are
+ * taken to follow one another; where they do not, what is asked for is of no use, and no harm. */
 KLCE_INLINE void K(prefetch_later_pair)(const elem *p, const elem *q, ptrdiff_t n)
 {
     enum { MOST = 1 << 18 }; /* bytes of a row */

@@ -433,7 +433,7 @@ static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         int plain = call->n > FEW && K(js_is_plain)(call, state + i);
         int same = fabs(q_sum[i] - p_sum[i]) <= SAME_SUM * p_sum[i];
         double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
-        if (*how != K(OTHERS) &&plain && same) {
+        if (plain && same && *how != K(OTHERS)) {
             double scale = 2 / (p_sum[i] + q_sum[i]);
             *terms *= scale;
             state[FIELD(DRIFT) + i] *= scale;
