@@ -28,6 +28,9 @@ def moved(array: Array, axes: Axes) -> Array:
 
 def without(shape: tuple[int, ...], axes: Axes) -> tuple[int, ...]:
     """Return the shape of the rows: that of an array less the axes (counted from the end)."""
+    if len(axes) == 1:
+        at = len(shape) + axes[0]
+        return shape[:at] + shape[at + 1 :]
     return tuple([n for i, n in enumerate(shape, -len(shape)) if i not in axes])
 
 

@@ -21,6 +21,10 @@ _OPERANDS = {
 }
 
 
+# Each kernel on whole arrays.
+_WHOLE = {name: _ufuncs.Plain(name) for name in _ufuncs.OPS}
+
+
 def called(
     kernel: np.ufunc,
     *args: Any,
@@ -41,32 +45,48 @@ def called(
     fits = {args[k].dtype for k in rows} == {dtype}
     if weights:
         fits = fits and {args[k].dtype for k in weights} == {_arrays.computed(dtype)}
+    masked = kernel
     if where is not None:
-        kernel, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
+        masked, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
     if not fits:
-        result = _blocks.call(kernel, args, dtype, axis, out)
+        result = _blocks.call(masked, args, dtype, axis, out)
     elif out is not None and kernel.signature is None:
         # NumPy leaves elements that lie ahead of those of `out`; but threads take parts of them.
         apart = _blocks.apart(args, out if isinstance(out, tuple) else (out,))
         result = kernel(*apart, out=out)
     elif axis == -1:
-        result = kernel(*args, out=out)
+        result = masked(*args, out=out)
     else:
         outs = out if isinstance(out, tuple) else (out,) * kernel.nout
-        whole = where is None and _ufuncs.run_whole(kernel.__name__, args, axis, outs)
-        if whole:
-            result = whole if kernel.nout > 1 else whole[0]
+        whole = _WHOLE[kernel.__name__].results(args[: kernel.nin], outs, axis, where)
+        if whole is None:
+            result = masked(*args, out=out, axes=_blocks.axes_of(masked, args, axis))
         else:
-            result = kernel(*args, out=out, axes=_blocks.axes_of(kernel, args, axis))
+            result = whole if kernel.nout > 1 else whole[0]
     _ufuncs.raise_trouble()
     return result
 
 
-def totals(kernel: np.ufunc, *args: Any, axis: int = -1) -> tuple[float, ...] | None:
+def reduced(
+    kernel: np.ufunc,
+    operands: tuple[Any, ...],
+    axis: int,
+    where: Mask | None,
+    how: Any,
+    nats: float,
+    out: Any,
+) -> Any:
+    """Return a loss reduced, of operands that nobody has looked at, or None: see _ufuncs.Plain."""
+    return _WHOLE[kernel.__name__](operands, out, how, axis, where, nats)
+
+
+def totals(
+    kernel: np.ufunc, *args: Any, axis: int = -1, where: Mask | None = None
+) -> tuple[float, ...] | None:
     """Return the sums of each output that `called` gives, a number a row, which are not kept.
 
     None for arrays that are not whole ones as the kernel takes them.
     """
-    sums = _ufuncs.run_whole(kernel.__name__, args, axis)
+    sums = _WHOLE[kernel.__name__].totals(args, axis, where)
     _ufuncs.raise_trouble()
     return sums

@@ -5,7 +5,7 @@ Python objects.  Users call the functions of the ``klce`` package, which validat
 """
 
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
-from libc.math cimport NAN
+from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 
@@ -411,15 +411,9 @@ cdef int element_of(cnp.ndarray array) noexcept:
             else BF16 if number == bfloat16 and number != -1 else -1)
 
 
-cdef bint is_plain(object array, int number, int ndim, cnp.npy_intp *shape,
-                   bint writable) noexcept:
-    """Whether it is exactly an array, C-contiguous, of this dtype and shape."""
+cdef bint has_shape(cnp.ndarray array, int ndim, const cnp.npy_intp *shape) noexcept:
     cdef int i
-    if not cnp.PyArray_CheckExact(array):
-        return False
-    if not (cnp.PyArray_ISCARRAY(array) if writable else cnp.PyArray_ISCARRAY_RO(array)):
-        return False
-    if cnp.PyArray_TYPE(array) != number or cnp.PyArray_NDIM(array) != ndim:
+    if cnp.PyArray_NDIM(array) != ndim:
         return False
     for i in range(ndim):
         if cnp.PyArray_DIM(array, i) != shape[i]:
@@ -427,289 +421,313 @@ cdef bint is_plain(object array, int number, int ndim, cnp.npy_intp *shape,
     return True
 
 
+cdef bint is_plain(object array, int number, int ndim, const cnp.npy_intp *shape,
+                   bint writable) noexcept:
+    """Whether it is exactly an array, C-contiguous, of this dtype and shape."""
+    if not cnp.PyArray_CheckExact(array) or cnp.PyArray_TYPE(array) != number:
+        return False
+    if not (cnp.PyArray_ISCARRAY(array) if writable else cnp.PyArray_ISCARRAY_RO(array)):
+        return False
+    return has_shape(array, ndim, shape)
+
+
+cdef bint is_repeated(object array, int number, int ndim, const cnp.npy_intp *shape) noexcept:
+    """Whether it is exactly an array, of this dtype and shape, of one number by strides of 0."""
+    cdef int i
+    if not cnp.PyArray_CheckExact(array) or cnp.PyArray_TYPE(array) != number:
+        return False
+    if not cnp.PyArray_ISBEHAVED_RO(array):
+        return False
+    for i in range(cnp.PyArray_NDIM(array)):
+        if cnp.PyArray_STRIDE(array, i) != 0:
+            return False
+    return has_shape(array, ndim, shape)
+
+
 cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
-    """Whether two C-contiguous arrays have no memory in common."""
+    """Whether two arrays, each C-contiguous or one number repeated, have no memory in common."""
     cdef const char *start = <const char *>cnp.PyArray_DATA(a)
     cdef const char *other = <const char *>cnp.PyArray_DATA(b)
     return start + cnp.PyArray_NBYTES(a) <= other or other + cnp.PyArray_NBYTES(b) <= start
 
 
-cdef bint start_call(klce_call *call, int op, int dtype, cnp.ndarray first, Py_ssize_t at,
-                     cnp.npy_intp *rows_shape, atomic_int *labels_met) noexcept:
-    """Begin a call of an op on C-contiguous arrays like the first, whose classes are on axis `at`.
+# A call on whole arrays, as it is put together.
+ctypedef struct whole_call:
+    klce_call call
+    atomic_int labels_met
+    const int64_t *labels  # NULL where there are none, or one for all rows
+    bint side_by_side      # rows lie so: those after the axis do, in a slab for each index before
+    int axes
+    int element            # NumPy's number of what rows hold, and of what they are computed in
+    int real
+    cnp.npy_intp *shape    # of the first operand, and the same without the axis of the classes
+    cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
+    # What the operands that are Python's numbers hold.
+    int64_t integer[KLCE_MAX_ARGS]
+    double number[KLCE_MAX_ARGS]
+    float single[KLCE_MAX_ARGS]
 
-    Whether the rows lie side by side: those after the axis do, in a slab for each index before it.
-    `rows_shape` receives the shape without the axis.
-    """
-    cdef int axes = cnp.PyArray_NDIM(first), k
-    cdef Py_ssize_t beside = 1, n = cnp.PyArray_DIM(first, at)
-    for k in range(axes - 1):
-        rows_shape[k] = cnp.PyArray_DIM(first, k + (k >= at))
-    for k in range(at, axes - 1):
-        beside *= rows_shape[k]
-    atomic_init(labels_met, 0)
-    call.op = op
-    call.dtype = dtype
-    call.n = n
-    call.rows = cnp.PyArray_SIZE(first) // n
-    call.slabs = 1
-    call.labels_met = labels_met
-    call.mask = NULL
-    for k in range(KLCE_MAX_ARGS):
-        call.arg[k] = NULL
-        call.step[k] = call.core[k] = call.slab_step[k] = 0
-        call.extent[k] = 1
-    if beside == 1 or n == 1:
+
+cdef bint start(whole_call *w, int op, cnp.ndarray first, Py_ssize_t axis) noexcept:
+    """Begin a call of an op on arrays like the first, if kernels take that as it stands."""
+    cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first), k
+    if dtype < 0 or cnp.PyArray_SIZE(first) == 0 or not -axes <= axis < axes:
         return False
-    call.slabs = call.rows // beside
-    call.rows = beside
+    cdef Py_ssize_t at = axis if axis >= 0 else axis + axes, beside = 1
+    w.shape = cnp.PyArray_DIMS(first)
+    for k in range(axes - 1):
+        w.rows_shape[k] = w.shape[k + (k >= at)]
+    for k in range(at, axes - 1):
+        beside *= w.rows_shape[k]
+    w.axes = axes
+    w.element = cnp.PyArray_TYPE(first)
+    w.real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
+    w.labels = NULL
+    atomic_init(&w.labels_met, 0)
+    w.call.labels_met = &w.labels_met
+    w.call.op = op
+    w.call.dtype = dtype
+    w.call.n = w.shape[at]
+    w.call.rows = cnp.PyArray_SIZE(first) // w.call.n
+    w.call.slabs = 1
+    w.side_by_side = beside != 1 and w.call.n != 1
+    if w.side_by_side:
+        w.call.slabs = w.call.rows // beside
+        w.call.rows = beside
+    w.call.mask = NULL
+    for k in range(KLCE_MAX_ARGS):
+        w.call.arg[k] = NULL
+        w.call.step[k] = w.call.core[k] = w.call.slab_step[k] = 0
+        w.call.extent[k] = 1
     return True
 
 
-cdef void place(klce_call *call, int k, char letter, cnp.ndarray array,
-                bint side_by_side) noexcept:
-    """Set argument k to a C-contiguous array: of the classes of all rows, or one value of each."""
+cdef void place(whole_call *w, int k, bint has_classes, cnp.ndarray array) noexcept:
+    """Set argument k to a whole array: of the classes of all rows, or one value of each."""
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(array), n = 1
-    call.arg[k] = <char *>cnp.PyArray_DATA(array)
-    if letter != b"l" and letter != b"s":
-        n = call.n
-        call.core[k] = call.rows * item if side_by_side else item
-    call.step[k] = item if side_by_side else n * item
-    call.slab_step[k] = call.rows * n * item
-
-
-cdef PyThreadState *released(const klce_call *call) noexcept:
-    """Let other Python threads run, if the call is worth it: NULL if not."""
-    if call.rows * call.slabs > GIL_THRESHOLD // (call.n + 1):
-        return PyEval_SaveThread()
-    return NULL
+    w.call.arg[k] = <char *>cnp.PyArray_DATA(array)
+    if has_classes:
+        n = w.call.n
+        w.call.core[k] = w.call.rows * item if w.side_by_side else item
+    w.call.step[k] = item if w.side_by_side else n * item
+    w.call.slab_step[k] = w.call.rows * n * item
 
 
 cdef class Plain:
-    """Calls of an op, with parameters that stay, on whole arrays that its kernel takes as they are.
+    """Calls of a kernel on whole arrays, which it takes as they are.
 
-    ``Plain(name, *parameters)(args)`` is what the op's gufunc gives for these arrays, its rows
-    reduced to their "mean" or "sum" if `how` says so, at a fraction of what NumPy does around a
-    gufunc. The classes may be on any axis (see run_whole). None for arguments of any other kind:
-    not exactly arrays, of another dtype or byte order, not C-contiguous, empty, without an axis, of
-    different shapes, or with a label out of range. The result goes to `out`, where that is an array
-    of its very shape and dtype: a loss or a reduction when nothing can go wrong any more, another
-    at once, so that `out` must share no memory with the others then, but for a map in place.
+    Such a call gives what the kernel's gufunc gives, at a fraction of what NumPy does around one,
+    and its classes may be on any axis: a gufunc's loop would be given the rows after the axis
+    alone, once for each index before it.
+
+    Arrays are exactly that, C-contiguous, of the kernel's dtypes, and of the shape of the first or
+    of that without the axis. Labels may also repeat one by strides of 0; so may weights, be one
+    number or array for all, or one for each class. For any other operands the methods give None,
+    and have done nothing.
     """
-    cdef int op
-    cdef Py_ssize_t arrays, operands
+    cdef int op, inputs, outputs
+    cdef bint takes_all, takes_masks, sums, elementwise
     cdef char letter[KLCE_MAX_ARGS + 1]
-    cdef double number[KLCE_MAX_ARGS]
-    cdef int64_t integer[KLCE_MAX_ARGS]
 
-    def __cinit__(self, str name, *parameters):
-        inputs, output = OPS[name].split(">")
-        given = iter(parameters)
+    def __cinit__(self, str name):
+        inputs, outputs = OPS[name].split(">")
         self.op = list(OPS).index(name)
-        self.operands = len(inputs) + 1
-        for k, letter in enumerate(inputs + output):
+        self.inputs, self.outputs = len(inputs), len(outputs)
+        self.takes_masks = FILLS[name] != ""
+        self.takes_all = set(inputs + outputs) <= set("vgwlside")
+        self.sums = set(outputs) == {"s"} and len(outputs) <= KLCE_TOTALS
+        self.elementwise = "e" in inputs
+        for k, letter in enumerate(inputs + outputs):
             self.letter[k] = <char>ord(letter)
-            if letter == "i":
-                self.integer[k] = next(given)
-            elif letter == "d":
-                self.number[k] = next(given)
-            elif k < len(inputs):
-                self.arrays += 1
 
-    def __call__(self, tuple args not None, out=None, how="none", Py_ssize_t axis=-1, /):
-        if len(args) != self.arrays or not cnp.PyArray_CheckExact(args[0]):
-            return None
+    def __call__(self, tuple operands not None, out=None, how="none", Py_ssize_t axis=-1,
+                 mask=None, double nats=1, /):
+        """Return the first output, or its "mean" or "sum" if `how` says so, in units of `nats`.
+
+        The mean divides by the sum of the second output, without one by the number of rows that are
+        not ignored. The result goes to `out`, if that is an array of its very shape and dtype: a
+        loss or a reduction when nothing can go wrong any more, another at once. None also for a
+        label out of range, and for a unit of what is not reduced.
+        """
         if type(how) is not str:
             return None
-        cdef bint is_sum = how == "sum", is_mean = how == "mean", reduces = is_sum or is_mean
-        if not (reduces or how == "none"):
+        cdef bint is_sum = how == "sum", is_mean = how == "mean"
+        cdef whole_call w
+        cdef double totals[KLCE_TOTALS]
+        if not self.begin(&w, operands, axis, mask):
             return None
-        if reduces and self.letter[self.operands - 1] != b"s":
+        if is_sum or is_mean:
+            if not self.sums or (out is not None and not is_plain(out, w.real, 0, NULL, True)):
+                return None
+            if self.run(&w, totals) & KLCE_BAD_LABEL:
+                return None
+            return self.reduced(&w, totals, is_mean, nats, out)
+        if how != "none" or nats != 1:
             return None
-        cdef cnp.ndarray first = args[0], array, result = None
-        cdef int dtype = element_of(first), axes = cnp.PyArray_NDIM(first)
-        cdef Py_ssize_t size = cnp.PyArray_SIZE(first), k, next_array = 0
-        if dtype < 0 or size == 0 or not -axes <= axis < axes:
+        cdef bint waits = out is not None and w.labels != NULL  # a bad label leaves it as it was
+        if waits and not is_plain(out, w.real, w.axes - 1, w.rows_shape, True):
             return None
-        cdef Py_ssize_t at = axis if axis >= 0 else axis + axes
-        cdef int element = cnp.PyArray_TYPE(first), wanted, ndim
-        cdef int real = cnp.NPY_FLOAT32 if klce_real_sizes[dtype] == 4 else cnp.NPY_FLOAT64
-        cdef cnp.npy_intp *shape = cnp.PyArray_DIMS(first)
-        cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
-        cdef cnp.npy_intp *own
-        cdef const int64_t *labels = NULL
-        cdef bint elementwise = self.letter[0] == b"e"
-        cdef char letter
-        cdef atomic_int labels_met
-        cdef klce_call call
-        cdef bint side_by_side = start_call(&call, self.op, dtype, first, at, rows_shape,
-                                            &labels_met)
-        if elementwise:
-            call.n, call.rows, call.slabs = size, 1, 1
-        for k in range(self.operands):
-            letter = self.letter[k]
-            if letter == b"i":
-                call.arg[k] = <char *>&self.integer[k]
-                continue
-            if letter == b"d":
-                call.arg[k] = <char *>&self.number[k]
-                continue
-            if k == self.operands - 1:
-                wanted = real if letter == b"s" else element
-                ndim = axes - (letter == b"s")
-                own = &rows_shape[0] if letter == b"s" else &shape[0]
-                if reduces:
-                    ndim = 0
-                if out is not None and not is_plain(out, wanted, ndim, own, True):
-                    return None
-                if out is None or reduces or labels != NULL:
-                    # A bad label leaves `out` as it was.
-                    result = cnp.PyArray_EMPTY(ndim, own, wanted, 0)
-                else:
-                    result = out
-                    for argument in args:
-                        in_place = letter != b"s" and argument is out
-                        if not in_place and not are_apart(result, argument):
-                            return None
-                array = result
-            else:
-                wanted = cnp.NPY_INT64 if letter == b"l" else element
-                ndim = axes - (letter == b"l")
-                own = &rows_shape[0] if letter == b"l" else &shape[0]
-                if not is_plain(args[next_array], wanted, ndim, own, False):
-                    return None
-                array = args[next_array]
-                next_array += 1
-            place(&call, k, letter, array, side_by_side)
-            if letter == b"l":
-                labels = <const int64_t *>call.arg[k]
-        cdef double total = 0
-        cdef double *reduced = &total if reduces else NULL
-        cdef int64_t counted = call.rows * call.slabs
-        cdef float rounded
-        if not self.run(&call, labels, reduced, &counted):
+        outs = [None if waits else out]
+        if self.outputs > 1:
+            outs.append(None)
+        if not self.end(&w, operands, outs) or self.run(&w, NULL) & KLCE_BAD_LABEL:
             return None
-        if reduced == NULL:
-            if out is None:
-                return result if cnp.PyArray_NDIM(result) else result[()]
-            if result is not out:
-                cnp.PyArray_CopyInto(out, result)
+        result = outs[0]
+        if waits:
+            cnp.PyArray_CopyInto(out, result)
             return out
-        if is_mean:
-            total = total / counted if counted else NAN
-        rounded = <float>total
-        cdef void *value = &rounded if real == cnp.NPY_FLOAT32 else <void *>&total
-        if out is None:
-            return cnp.PyArray_ToScalar(value, result)
-        cnp.PyArray_SETITEM(out, cnp.PyArray_BYTES(out), cnp.PyArray_ToScalar(value, result))
-        return out
+        return result if out is not None or cnp.PyArray_NDIM(result) else result[()]
 
-    cdef bint run(self, klce_call *call, const int64_t *labels, double *total,
-                  int64_t *counted) except -1:
-        """Run the call, or find the sum of its results, and count the rows that are not ignored.
+    def results(self, tuple operands not None, tuple outs not None, Py_ssize_t axis, mask=None, /):
+        """Return all outputs: those given, which share no memory with another, new ones for None.
 
-        False where a label is bad.
+        Maps may work in place. A label out of range is told by raise_trouble.
         """
-        cdef PyThreadState *state = released(call)
-        cdef int status, met = 0
-        cdef Py_ssize_t rows = call.rows * call.slabs
-        status = klce_run(call) if total == NULL else klce_run_totals(call, total)
-        if status == KLCE_OK:
-            # Kernels tell what labels they met: most calls need no look at those of their own.
-            met = atomic_load(call.labels_met)
-            if total != NULL and met == KLCE_IGNORED_LABEL:
-                klce_check_labels(labels, rows, call.n, (<int64_t *>call.arg[2])[0], counted)
+        cdef whole_call w
+        cdef list arrays = list(outs)
+        if not self.begin(&w, operands, axis, mask) or not self.end(&w, operands, arrays):
+            return None
+        if self.run(&w, NULL) & KLCE_BAD_LABEL:
+            klce_set_trouble(BAD_LABEL)
+        return tuple(arrays)
+
+    def totals(self, tuple operands not None, Py_ssize_t axis, mask=None, /):
+        """Return the sum of each output, numbers a row, which are not kept; labels as above."""
+        cdef whole_call w
+        cdef double totals[KLCE_TOTALS]
+        if not self.sums or not self.begin(&w, operands, axis, mask):
+            return None
+        if self.run(&w, totals) & KLCE_BAD_LABEL:
+            klce_set_trouble(BAD_LABEL)
+        return tuple([totals[k] for k in range(self.outputs)])
+
+    cdef bint begin(self, whole_call *w, tuple operands, Py_ssize_t axis, mask) except -1:
+        """Begin a call with its inputs; False for others than it takes."""
+        cdef int k, number, ndim
+        cdef char letter
+        cdef bint by_row
+        cdef object operand
+        cdef cnp.npy_intp *shape
+        if not self.takes_all or len(operands) != self.inputs:
+            return False
+        if not cnp.PyArray_CheckExact(operands[0]) or not start(w, self.op, operands[0], axis):
+            return False
+        if self.elementwise:
+            w.call.n, w.call.rows, w.call.slabs = w.call.n * w.call.rows * w.call.slabs, 1, 1
+            w.side_by_side = False
+        for k in range(self.inputs):
+            letter, operand = self.letter[k], operands[k]
+            if letter == b"i":
+                w.integer[k] = operand
+                w.call.arg[k] = <char *>&w.integer[k]
+                continue
+            if letter == b"d" or type(operand) is float and (letter == b"w" or letter == b"s"):
+                w.number[k] = operand
+                w.single[k] = <float>w.number[k]
+                w.call.arg[k] = <char *>&w.number[k]
+                if letter != b"d" and w.real == cnp.NPY_FLOAT32:
+                    w.call.arg[k] = <char *>&w.single[k]
+                continue
+            by_row = letter == b"l" or letter == b"s"
+            number = (cnp.NPY_INT64 if letter == b"l"
+                      else w.real if letter == b"s" or letter == b"w" else w.element)
+            ndim = w.axes - by_row
+            shape = &w.rows_shape[0] if by_row else &w.shape[0]
+            if is_plain(operand, number, ndim, shape, False):
+                place(w, k, not by_row, operand)
+                if letter == b"l":
+                    w.labels = <const int64_t *>w.call.arg[k]
+                continue
+            if letter == b"w":
+                ndim, shape = 1, <cnp.npy_intp *>&w.call.n
+            elif not by_row:
+                return False
+            if letter != b"l" and is_plain(operand, number, 0, NULL, False):
+                w.call.arg[k] = <char *>cnp.PyArray_DATA(operand)
+            elif is_repeated(operand, number, ndim, shape):
+                w.call.arg[k] = <char *>cnp.PyArray_DATA(operand)
+            elif letter == b"w" and is_plain(operand, number, ndim, shape, False):
+                w.call.arg[k] = <char *>cnp.PyArray_DATA(operand)
+                w.call.core[k] = cnp.PyArray_ITEMSIZE(operand)
+            else:
+                return False
+        if mask is None:
+            return True
+        # The mask of a row of one class may be one of rows.
+        if not self.takes_masks or w.call.slabs > 1 or w.call.n == 1:
+            return False
+        if not is_plain(mask, cnp.NPY_BOOL, w.axes, w.shape, False):
+            return False
+        w.call.mask = <const char *>cnp.PyArray_DATA(mask)
+        w.call.mask_step = 1 if w.side_by_side else w.call.n
+        w.call.mask_core = w.call.rows if w.side_by_side else 1
+        return True
+
+    cdef bint end(self, whole_call *w, tuple operands, list outs) except -1:
+        """Give the call its outputs, new ones for None, which `outs` then holds."""
+        cdef int k, i, ndim, number
+        cdef bint by_row, in_place
+        cdef cnp.npy_intp *shape
+        cdef object out, other
+        for k in range(self.inputs, self.inputs + self.outputs):
+            by_row = self.letter[k] == b"s"
+            number, ndim = (w.real if by_row else w.element), w.axes - by_row
+            shape = &w.rows_shape[0] if by_row else &w.shape[0]
+            out = outs[k - self.inputs]
+            if out is None:
+                outs[k - self.inputs] = out = cnp.PyArray_EMPTY(ndim, shape, number, 0)
+            elif not is_plain(out, number, ndim, shape, True):
+                return False
+            else:
+                for i in range(len(operands)):
+                    other = operands[i]
+                    in_place = self.letter[i] == self.letter[k] and w.call.arg[i] == (
+                        <char *>cnp.PyArray_DATA(out))
+                    if cnp.PyArray_Check(other) and not in_place and not are_apart(out, other):
+                        return False
+                for other in outs:
+                    if other is not None and other is not out and not are_apart(out, other):
+                        return False
+            place(w, k, not by_row, out)
+        return True
+
+    cdef int run(self, whole_call *w, double *totals) except -1:
+        """Run the call, or find the sums of its results; what kinds of labels were met."""
+        cdef PyThreadState *state = NULL
+        cdef int status
+        if w.call.rows * w.call.slabs > GIL_THRESHOLD // (w.call.n + 1):
+            state = PyEval_SaveThread()
+        status = klce_run(&w.call) if totals == NULL else klce_run_totals(&w.call, totals)
         if state != NULL:
             PyEval_RestoreThread(state)
         if status != KLCE_OK:
             klce_set_trouble(NO_MEMORY)
             raise_trouble()
-        return not met & KLCE_BAD_LABEL
+        return atomic_load(&w.labels_met)
 
-
-def run_whole(str name, tuple args not None, Py_ssize_t axis, tuple outs=None):
-    """Call a kernel on whole arrays, whose classes are on an axis that is counted from the end.
-
-    A gufunc's loop would be given the rows after the axis alone, once for each index before it.
-    Returns the outputs, new ones for None in `outs`; without `outs` the sums of the rows' results,
-    which are not kept. None, having done nothing, for arguments other than C-contiguous arrays of
-    the kernel's dtypes, those that are the same for all rows, and outputs apart from them.
-    """
-    inputs, outputs = OPS[name].split(">")
-    letters = inputs + outputs
-    cdef object operand
-    cdef list operands = [*args, *(outs or ())]
-    cdef cnp.ndarray first, array
-    cdef int dtype, axes, i, k, other, number, outputs_from = len(inputs)
-    cdef cnp.npy_intp *own
-    cdef cnp.npy_intp rows_shape[cnp.NPY_MAXDIMS]
-    cdef int64_t integer[KLCE_MAX_ARGS]
-    cdef double parameter[KLCE_MAX_ARGS]
-    cdef bint whole[KLCE_MAX_ARGS]  # has values of its own for each row
-    cdef bint in_place
-    cdef char letter
-    cdef double totals[KLCE_TOTALS]
-    cdef atomic_int labels_met
-    cdef klce_call call
-    if not set(letters) <= set("vgwlsid") or not cnp.PyArray_CheckExact(args[0]):
-        return None
-    if outs is None and (set(outputs) != {"s"} or len(outputs) > KLCE_TOTALS):
-        return None
-    first = args[0]
-    dtype, axes = element_of(first), cnp.PyArray_NDIM(first)
-    if dtype < 0 or not -axes <= axis < 0 or cnp.PyArray_SIZE(first) == 0:
-        return None
-    cdef bint side_by_side = start_call(&call, list(OPS).index(name), dtype, first, axes + axis,
-                                        rows_shape, &labels_met)
-    for k in range(len(operands)):
-        letter, operand, whole[k] = <char>ord(letters[k]), operands[k], False
-        if letter == b"i" or (letter == b"l" and isinstance(operand, int)):
-            integer[k] = operand
-            call.arg[k] = <char *>&integer[k]
-            continue
-        if letter == b"d":
-            parameter[k] = operand
-            call.arg[k] = <char *>&parameter[k]
-            continue
-        number = type_number(letter, dtype, first.dtype)
-        ndim, own = axes, cnp.PyArray_DIMS(first)
-        if letter == b"l" or letter == b"s":
-            ndim, own = axes - 1, &rows_shape[0]
-        if operand is None:
-            operands[k] = operand = cnp.PyArray_EMPTY(ndim, own, number, 0)
-        whole[k] = is_plain(operand, number, ndim, own, k >= outputs_from)
-        if whole[k]:
-            place(&call, k, letter, operand, side_by_side)
-            continue
-        if k >= outputs_from or not cnp.PyArray_CheckExact(operand):
-            return None
-        array = operand
-        if cnp.PyArray_TYPE(array) != number or not cnp.PyArray_ISBEHAVED_RO(array):
-            return None
-        call.arg[k] = <char *>cnp.PyArray_DATA(array)
-        if letter == b"l" or letter == b"s":
-            for i in range(cnp.PyArray_NDIM(array)):
-                if cnp.PyArray_STRIDE(array, i) != 0:
-                    return None
-        elif cnp.PyArray_NDIM(array) == 1 and cnp.PyArray_DIM(array, 0) == call.n:
-            call.core[k] = cnp.PyArray_STRIDE(array, 0)
-        else:
-            return None
-    for k in range(outputs_from, len(operands)):
-        for other in range(len(operands)):
-            if other == k or not isinstance(operands[other], np.ndarray):
-                continue
-            in_place = whole[other] and call.arg[other] == call.arg[k] and letters[k] == "v"
-            if not in_place and np.may_share_memory(operands[k], operands[other]):
-                return None
-    cdef PyThreadState *state = released(&call)
-    cdef int status = klce_run(&call) if outs is not None else klce_run_totals(&call, totals)
-    if state != NULL:
-        PyEval_RestoreThread(state)
-    leave_word(status, &labels_met)
-    if outs is None:
-        return tuple([totals[k] for k in range(len(outputs))])
-    return tuple(operands[outputs_from:])
+    cdef object reduced(self, whole_call *w, const double *totals, bint is_mean, double nats, out):
+        """A sum or mean of the first output, as a scalar or in `out`."""
+        cdef double value = totals[0] / nats, by
+        cdef int64_t counted = w.call.rows * w.call.slabs
+        cdef float rounded
+        cdef cnp.ndarray scalar
+        if is_mean:
+            # Kernels tell what labels they met: most calls need no look at them.
+            if self.outputs == 1 and atomic_load(&w.labels_met) & KLCE_IGNORED_LABEL:
+                if w.labels == NULL:
+                    counted = 0
+                else:
+                    klce_check_labels(w.labels, counted, w.call.n, w.integer[2], &counted)
+            by = totals[1] if self.outputs > 1 else <double>counted
+            value = value / by if by else NAN
+        rounded = <float>value
+        scalar = cnp.PyArray_EMPTY(0, w.shape, w.real, 0) if out is None else out
+        number = cnp.PyArray_ToScalar(
+            &rounded if w.real == cnp.NPY_FLOAT32 else <void *>&value, scalar)
+        if out is None:
+            return number
+        cnp.PyArray_SETITEM(out, cnp.PyArray_BYTES(out), number)
+        return out
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
@@ -720,6 +738,21 @@ def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
     with nogil:
         bad = klce_check_labels(start, count, classes, ignore, &counted)
     return bad, counted
+
+
+def are_weights(cnp.ndarray values):
+    """Whether the numbers of a C-contiguous float32 or float64 array are finite, not negative."""
+    cdef Py_ssize_t k, count = cnp.PyArray_SIZE(values)
+    cdef const float *singles = <const float *>cnp.PyArray_DATA(values)
+    cdef const double *doubles = <const double *>cnp.PyArray_DATA(values)
+    cdef bint good = True
+    if cnp.PyArray_TYPE(values) == cnp.NPY_FLOAT32:
+        for k in range(count):
+            good &= (singles[k] >= 0) & (singles[k] < INFINITY)
+    else:
+        for k in range(count):
+            good &= (doubles[k] >= 0) & (doubles[k] < INFINITY)
+    return good
 
 
 def sum_of(cnp.ndarray values):

@@ -6,6 +6,7 @@ everywhere.  Errors name the argument and its value.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,16 @@ def temperature(value: float, form: Any = "logits") -> float:
     return t
 
 
+def z_loss(value: float, form: Any = "logits") -> float:
+    """Check ``z_loss=``, which only logits have."""
+    z = number(value, "z_loss")
+    if z < 0:
+        raise ValueError(f"z_loss must not be negative, got {value!r}")
+    if z != 0 and form != "logits":
+        raise ValueError(f'z_loss belongs to form="logits", got {value!r} with form={form!r}')
+    return z
+
+
 def normalize(value: bool, form: Any) -> bool:
     """Check ``normalize=``: logits are unnormalised by nature; `form` may be a pair."""
     normalize = flag(value, "normalize")
@@ -135,6 +146,8 @@ def flag(value: Any, name: str) -> bool:
 
 def real(value: Any, name: str, what: str = "a number") -> float:
     """Check a number, be it infinite or nan."""
+    if type(value) is float:
+        return value
     try:
         if isinstance(value, (str, bytes)):
             raise TypeError
@@ -151,6 +164,8 @@ def real(value: Any, name: str, what: str = "a number") -> float:
 
 def integer(value: Any, name: str) -> int:
     """Check an integer, which a bool is not meant as."""
+    if type(value) is int:
+        return value
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -182,14 +197,22 @@ def output(out: Any, shape: tuple[int, ...], dtype: DType) -> Array | None:
     return out
 
 
+def ignored(ignore_index: int) -> int:
+    """Check ``ignore_index=``."""
+    label = integer(ignore_index, "ignore_index")
+    if not -(2**63) <= label < 2**63:
+        raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
+    return label
+
+
 def labels(
     target: ArrayLike,
     shape: tuple[int, ...],
     classes: int,
-    ignore_index: int,
+    ignored: int,
     kept: Mask | None = None,
-) -> tuple[Labels, int, int]:
-    """Return the labels as int64, the ignored one, and how many labels are not ignored.
+) -> tuple[Labels, int]:
+    """Return the labels as int64, and how many are not the ignored one.
 
     Those of rows that are not `kept` are ignored, whatever they are.
 
@@ -205,9 +228,6 @@ def labels(
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"
         )
-    ignored = integer(ignore_index, "ignore_index")
-    if not -(2**63) <= ignored < 2**63:
-        raise ValueError(f"ignore_index must fit in int64, got {ignore_index!r}")
     if given.dtype == _INT64 and given.flags.c_contiguous:
         native = given
     elif given.dtype == np.uint64:
@@ -224,7 +244,7 @@ def labels(
             f"target must hold {indices(classes)} or ignore_index={ignored}, "
             f"got {given[row]}{in_row(row)}"
         )
-    return native, ignored, counted
+    return native, counted
 
 
 def indices(classes: int) -> str:
@@ -256,12 +276,12 @@ def is_floating(dtype: DType) -> bool:
 def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     """Return weights in the dtype of what they weigh: not negative, and finite; 1 for None."""
     if values is None:
-        return np.ones((), dtype)
+        return repeated(1, (), dtype)
     given = array = _arrays.floats(values, name)
     if array.dtype != dtype:
         with np.errstate(all="ignore"):
             array = array.astype(dtype)
-    if array.size and not (array.min() >= 0 and array.max() < math.inf):
+    if not _ufuncs.are_weights(array.ravel("K")):
         first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
         value, where = given[tuple(first)], f" at {', '.join(map(str, first))}" if first else ""
         finite = "finite" if not 0 <= value < math.inf else f"finite in {dtype}"
@@ -269,16 +289,26 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     return array
 
 
-def repeated(value: float, count: int, dtype: DType) -> Array:
-    """Return one number as an array of many, by stride 0."""
-    return np.ndarray((count,), dtype, np.array(value, dtype), strides=(0,))
+@functools.lru_cache(64)
+def repeated(value: float, shape: tuple[int, ...], dtype: DType) -> Array:
+    """Return one number as an array of many, by strides of 0; read-only."""
+    return np.broadcast_to(np.array(value, dtype), shape)
+
+
+def whole_weights(values: Any, *, by_class: bool = False) -> Array | None:
+    """Return weights that kernels may take as they are; None where there is more to look at."""
+    if type(values) is not np.ndarray or values.dtype not in (_arrays.FLOAT32, _arrays.FLOAT64):
+        return None
+    if by_class and values.ndim != 1:
+        return None
+    return values if values.flags.c_contiguous and _ufuncs.are_weights(values) else None
 
 
 def class_weights(values: ArrayLike | None, classes: int, dtype: DType) -> Array:
     """Return ``weight=``, one for each class; a single number, repeated by stride 0, for None."""
     array = weights(values, "weight", dtype)
     if values is None:
-        return repeated(1, classes, dtype)
+        return repeated(1, (classes,), dtype)
     if array.shape != (classes,):
         raise ValueError(f"weight must have one number a class, ({classes},), got {array.shape}")
     return np.ascontiguousarray(array)
@@ -299,11 +329,11 @@ def spread(
         ) from None
 
 
-def fraction(value: float, name: str) -> float:
-    """Check a number from 0 to 1."""
-    x = number(value, name)
+def label_smoothing(value: float) -> float:
+    """Check ``label_smoothing=``."""
+    x = number(value, "label_smoothing")
     if not 0 <= x <= 1:
-        raise ValueError(f"{name} must be from 0 to 1, got {value!r}")
+        raise ValueError(f"label_smoothing must be from 0 to 1, got {value!r}")
     return x
 
 
@@ -324,6 +354,8 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     array = _arrays.array(where, "where")
     if array.dtype != np.bool_:
         raise TypeError(f"where must hold bool, got {array.dtype}")
+    if array.shape == shape:
+        return array
     try:
         return np.broadcast_to(array, shape)
     except ValueError:

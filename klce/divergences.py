@@ -43,7 +43,7 @@ def _elementwise(
     return out
 
 
-@entry("elements", "p", plain=_ufuncs.Plain("information"))
+@entry("elements", "p", plain={"": [("information",)]})
 def information(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -83,7 +83,7 @@ def information(
     return _elementwise(_ufuncs.information, (_arrays.floats(p, "p"),), base, out)
 
 
-@entry("elements", "p", plain=_ufuncs.Plain("binary_entropy"))
+@entry("elements", "p", plain={"": [("binary_entropy",)]})
 def binary_entropy(
     p: ArrayLike, *, base: float | None = None, out: np.ndarray[Any, Any] | None = None
 ) -> Any:
@@ -123,7 +123,7 @@ def binary_entropy(
     return _elementwise(_ufuncs.binary_entropy, (_arrays.floats(p, "p"),), base, out)
 
 
-@entry("elements", "p", "q", plain=_ufuncs.Plain("rel_entr"))
+@entry("elements", "p", "q", plain={"": [("rel_entr",)]})
 def rel_entr(
     p: ArrayLike,
     q: ArrayLike,
@@ -177,9 +177,9 @@ def rel_entr(
     "rows",
     "p",
     plain={
-        "probs": _ufuncs.Plain("entropy_probs", 1),
-        "log_probs": _ufuncs.Plain("entropy_logits", 1.0),
-        "logits": _ufuncs.Plain("entropy_logits", 1.0),
+        "probs": [("entropy_probs", 1)],
+        "log_probs": [("entropy_logits", 1.0)],
+        "logits": [("entropy_logits", "temperature")],
     },
 )
 def entropy(
@@ -342,9 +342,9 @@ def _divergence(
     "p",
     "q",
     plain={
-        "probs": _ufuncs.Plain("kl_probs", 1),
-        "log_probs": _ufuncs.Plain("kl_logits", 1.0),
-        "logits": _ufuncs.Plain("kl_logits", 1.0),
+        "probs": [("kl_probs", 1)],
+        "log_probs": [("kl_logits", 1.0)],
+        "logits": [("kl_logits", "temperature")],
     },
 )
 def kl_divergence(
@@ -456,9 +456,9 @@ def kl_divergence(
     "p",
     "q",
     plain={
-        "probs": _ufuncs.Plain("js_probs_probs", 1, 1.0, 1.0),
-        "log_probs": _ufuncs.Plain("js_logits_logits", 1, 1.0, 1.0),
-        "logits": _ufuncs.Plain("js_logits_logits", 1, 1.0, 1.0),
+        "probs": [("js_probs_probs", 1, 1.0, 1.0)],
+        "log_probs": [("js_logits_logits", 1, 1.0, 1.0)],
+        "logits": [("js_logits_logits", 1, "temperature", "temperature")],
     },
 )
 def js_divergence(

@@ -32,6 +32,25 @@ _GENERAL = {
     "log_probs": _ufuncs.loss_log_probs,
     "probs": _ufuncs.loss_probs,
 }
+
+# What plain calls go to (klce._entry), likewise by form.
+_NO_DISTRIBUTION = (0.0, 1)
+_WEIGHTS = ("ignore_index", "weight", "sample_weight")
+_SMOOTHED = (*_WEIGHTS, *_NO_DISTRIBUTION, "label_smoothing")
+_OF_LOG_PROBS = [("nll", "ignore_index"), ("weighted_nll", *_WEIGHTS)]
+_OF_ALL = {
+    "logits": [
+        ("cross_entropy", "ignore_index", "temperature", "z_loss"),
+        ("loss_logits", *_SMOOTHED, "temperature", "z_loss"),
+    ],
+    "log_probs": [*_OF_LOG_PROBS, ("loss_log_probs", *_SMOOTHED)],
+    "probs": [
+        ("nll_probs", "ignore_index"),
+        ("weighted_nll_probs", *_WEIGHTS),
+        ("loss_probs", *_SMOOTHED),
+    ],
+}
+
 _BINARY = {
     "probs": _ufuncs.binary_cross_entropy_probs,
     "logits": _ufuncs.binary_cross_entropy_logits,
@@ -76,58 +95,58 @@ def _loss(
     axis = _validate.class_axis(axis, rows, name)
     how = _reduce.reduction(reduction)
     nats = _reduce.unit(base)
+    ignored = _validate.ignored(ignore_index)
+    mask, kept = _masks(where, rows, axis, name)
     shape, classes = _axes.without(rows.shape, (axis,)), rows.shape[axis]
     dtype = _arrays.row_dtype(rows)
-    out = _validate.output(out, shape if how == "none" else (), dtype)
-    single = out if how == "none" else None
-    index: Any = 0
-    ignored, counted = _IGNORED, math.prod(shape)
-    mask, kept = _masks(where, rows, axis, name)
     weighted = weight is not None or sample_weight is not None
-    if soft:
-        distribution = _validate.distribution(target, rows)
-        if kept is not None:
-            index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
-    else:
-        # All threads look at the labels, and are awake when the kernel follows.
-        index, ignored, counted = _validate.labels(target, shape, classes, ignore_index, kept)
-        if not weighted and smoothing == 0:
-            operands = [rows, index, ignored, *of_logits]
-            sums = _totals(_PLAIN[form], operands, axis, how, mask)
-            if sums is not None:
-                return _reduce.of_total(sums[0], how, counted, nats, out, dtype)
-            losses = _call.called(_PLAIN[form], *operands, axis=axis, where=mask, out=single)
-            return _reduce.reduced(losses, how, counted, nats, out, dtype)
-        distribution = _validate.repeated(0, classes, dtype)
+    general = soft or smoothing != 0 or (weighted and form not in _WEIGHTED)
+    kernel = (_GENERAL if general else _WEIGHTED if weighted else _PLAIN)[form]
+    options: list[Any] = []
+    if general or weighted:
+        options.append(_validate.class_weights(weight, classes, dtype))
+        options.append(_validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows"))
+    if general:
+        distribution = (
+            _validate.distribution(target, rows)
+            if soft
+            else _validate.repeated(0, (classes,), dtype)
+        )
+        options += (distribution, not soft, smoothing)
+    if general or not weighted:
+        options += of_logits
+    # A distribution has no label, but kernels look at one.
+    index: Any = _validate.repeated(0, shape, np.dtype(np.int64)) if soft else target
+    if kept is None:
+        # As it is, if all is well: a few rows take longer to look into than to compute.
+        operands = (rows, index, ignored, *options)
+        found = _call.reduced(kernel, operands, axis, mask, how, nats, out)
+        if found is not None:
+            return found
 
-    class_weight = _validate.class_weights(weight, classes, dtype)
-    row_weight = _validate.spread(sample_weight, "sample_weight", shape, dtype, "the rows")
-    kernel = _WEIGHTED.get(form)
-    operands = [rows, index, ignored, class_weight, row_weight]
-    if soft or smoothing != 0 or kernel is None:
-        kernel = _GENERAL[form]
-        operands += [distribution, not soft, smoothing, *of_logits]
-    sums = _totals(kernel, operands, axis, how, mask)
+    out = _validate.output(out, shape if how == "none" else (), dtype)
+    if not soft:
+        # All threads look at the labels, and are awake when the kernel follows.
+        index, counted = _validate.labels(target, shape, classes, ignored, kept)
+    elif kept is None:
+        counted = math.prod(shape)
+    else:
+        index, counted = np.where(kept, 0, ignored), int(np.count_nonzero(kept))
+    operands = (rows, index, ignored, *options)
+    sums = None if how == "none" else _call.totals(kernel, *operands, axis=axis, where=mask)
     if sums is not None:
         return _reduce.of_total(sums[0], how, sums[1] if weighted else counted, nats, out, dtype)
-    results = np.empty(shape, dtype) if single is None else single, np.empty(shape, dtype)
+    results = [np.empty(shape, dtype) for _ in range(kernel.nout)]
+    if how == "none" and out is not None:
+        results[0] = out
     taken = _arrays.map_dtype(rows)
-    _call.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=results)
+    _call.called(kernel, *operands, axis=axis, dtype=taken, where=mask, out=tuple(results))
     total = _reduce.total(results[1]) if weighted else counted
-    losses = results[0][()] if single is None else single
+    losses = results[0][()] if out is None else results[0]
     return _reduce.reduced(losses, how, total, nats, out, dtype)
 
 
-def _totals(
-    kernel: np.ufunc, operands: list[Any], axis: int, how: Any, mask: Mask | None
-) -> tuple[float, ...] | None:
-    """Return the sums of a kernel's outputs where they are all that is wanted of them."""
-    if how == "none" or mask is not None:
-        return None
-    return _call.totals(kernel, *operands, axis=axis)
-
-
-@entry("rows", "log_probs", "target", plain=_ufuncs.Plain("nll", _IGNORED))
+@entry("rows", "log_probs", "target", plain={"": _OF_LOG_PROBS})
 def nll_loss(
     log_probs: ArrayLike,
     target: ArrayLike,
@@ -229,16 +248,7 @@ def nll_loss(
     )
 
 
-@entry(
-    "rows",
-    "q",
-    "target",
-    plain={
-        "logits": _ufuncs.Plain("cross_entropy", _IGNORED, 1.0, 0.0),
-        "log_probs": _ufuncs.Plain("nll", _IGNORED),
-        "probs": _ufuncs.Plain("nll_probs", _IGNORED),
-    },
-)
+@entry("rows", "q", "target", plain=_OF_ALL)
 def cross_entropy(
     q: ArrayLike,
     target: ArrayLike,
@@ -398,12 +408,8 @@ def cross_entropy(
     rows = _arrays.floats(q, "q")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
-    z = _validate.number(z_loss, "z_loss")
-    if z < 0:
-        raise ValueError(f"z_loss must not be negative, got {z_loss!r}")
-    if z != 0 and form != "logits":
-        raise ValueError(f'z_loss belongs to form="logits", got {z_loss!r} with form={form!r}')
-    smoothing = _validate.fraction(label_smoothing, "label_smoothing")
+    z = _validate.z_loss(z_loss, form)
+    smoothing = _validate.label_smoothing(label_smoothing)
     given = _arrays.array(target, "target")
     # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["log_softmax", "logsumexp", "softmax"]
 
 
-@entry("rows", "x", plain=_ufuncs.Plain("logsumexp"))
+@entry("rows", "x", plain={"": [("logsumexp",)]})
 def logsumexp(
     x: ArrayLike,
     axis: Axis = -1,
@@ -148,7 +148,7 @@ def _map(
     return result if given is not None else result[()]
 
 
-@entry("map", "x", plain=_ufuncs.Plain("softmax", 1.0))
+@entry("map", "x", plain={"": [("softmax", "temperature")]})
 def softmax(
     x: ArrayLike,
     axis: Axis = -1,
@@ -211,7 +211,7 @@ def softmax(
     return _map(_ufuncs.softmax, x, axis, temperature, where, dtype, out)
 
 
-@entry("map", "x", plain=_ufuncs.Plain("log_softmax", 1.0))
+@entry("map", "x", plain={"": [("log_softmax", "temperature")]})
 def log_softmax(
     x: ArrayLike,
     axis: Axis = -1,

@@ -587,7 +587,8 @@ class _Rows:
         """Return the labels, and the ignored one; no target is a row of that."""
         if target is None:
             return np.asarray(0, np.int64), np.int64(0)
-        label, ignored, _ = _validate.labels(target, self.shape, self.classes, ignore_index)
+        ignored = _validate.ignored(ignore_index)
+        label, _ = _validate.labels(target, self.shape, self.classes, ignored)
         return label, np.int64(ignored)
 
     def run(

@@ -1,4 +1,6 @@
-"""Calls whose options are the defaults, which go to the kernel at once: as if they did not."""
+"""Calls that go to the kernel at once, of which all else is plain: as if they did not."""
+
+import itertools
 
 import ml_dtypes
 import numpy as np
@@ -10,6 +12,7 @@ from tests.kernels import same_bits
 
 P = np.random.default_rng(3).random((4, 6)) + 0.1
 LABELS = np.array([0, 5, -100, 3])
+W = np.array([0.5, 1.0, 2.0, 0.0, 1.0, 3.0])
 
 OF_ELEMENTS = ("information", "binary_entropy", "rel_entr")
 OF_TWO = ("rel_entr", "kl_divergence", "js_divergence")
@@ -197,23 +200,110 @@ def test_no_argument_and_no_classes():
 
 def test_plain_calls_are_taken():
     """Or the tests above would hold a way against itself."""
-    assert _ufuncs.Plain("softmax", 1.0)((P,), None, "mean") is None
+    assert _ufuncs.Plain("softmax")((P, 1.0), None, "mean") is None
     plain = _ufuncs.Plain("logsumexp")
     assert plain((P,)) is not None
+    assert plain(()) is None
     assert plain((P[:, ::2],)) is None
-    loss = _ufuncs.Plain("nll", -100)
-    assert loss((P, LABELS)) is not None
-    assert loss((P, LABELS), None, "mean") is not None
+    loss = _ufuncs.Plain("nll")
+    args = (P, LABELS, -100)
+    assert loss(args) is not None
+    assert loss(args, None, "mean") is not None
     for how, shape in (("none", 4), ("sum", ())):
         out = np.zeros(shape)
-        assert loss((P, LABELS), out, how) is out
-        assert loss((P, LABELS), np.zeros(2), how) is None
-    assert loss((P, LABELS), None, "batchmean") is None
-    assert loss((P, LABELS.astype(np.int32))) is None
-    pair = _ufuncs.Plain("kl_probs", 1)
-    assert pair((P, P)) is not None
-    assert pair((P, P[:1])) is None
-    assert pair((P, P.astype(np.float32))) is None
+        assert loss(args, out, how) is out
+        assert loss(args, np.zeros(2), how) is None
+    assert loss(args, None, "batchmean") is None
+    assert loss((P, LABELS.astype(np.int32), -100)) is None
+    assert loss(args, None, "none", -1, None, 2.0) is None
+    mask = np.ones(P.shape, bool)
+    assert loss(args, None, "mean", -1, mask) is not None
+    assert loss(args, None, "mean", -1, mask[0]) is None
+    assert loss((P[:, :1].copy(), LABELS, 5), None, "mean", -1, mask[:, :1].copy()) is None
+    pair = _ufuncs.Plain("kl_probs")
+    assert pair((P, P, 1)) is not None
+    assert pair((P, P[:1], 1)) is None
+    assert pair((P, P.astype(np.float32), 1)) is None
+    weighted = _ufuncs.Plain("weighted_nll")
+    for weight in (2.0, W, np.array(2.0), np.broadcast_to(2.0, 6)):
+        assert weighted((P, LABELS, -100, weight, 1.0), None, "mean") is not None
+    for weight in (W[:5], W[::-1], W.astype(np.float32), np.broadcast_to(2.0, 5), 2):
+        assert weighted((P, LABELS, -100, weight, 1.0), None, "mean") is None
+
+
+def test_labels_that_are_one_for_all():
+    """The mean divides by those that are not ignored."""
+    loss = _ufuncs.Plain("nll")
+    two, bad = np.broadcast_to(2, 4), np.broadcast_to(6, 4)
+    assert loss((P, two, -100), None, "mean") == loss((P, two.copy(), -100), None, "mean")
+    assert np.isnan(loss((P, two, 2), None, "mean"))
+    for target in (bad, two[:3], np.array(2), 2):
+        assert loss((P, target, -100), None, "mean") is None
+
+
+def spaced(args):
+    """The same arrays in a layout of which none is plain."""
+    return [np.repeat(a, 2, axis=-1)[..., ::2] if a.ndim else a for a in args]
+
+
+OPTIONS = {
+    "temperature": [0.5, 3, 1e-6],
+    "z_loss": [0.25],
+    "label_smoothing": [0.1, 1],
+    "ignore_index": [2, 10**6, np.int8(2)],
+    "weight": [W, W.tolist(), W.astype(np.float32), np.array([0.0, 0, 0, 0, 0, 1])],
+    "sample_weight": [np.array([0.5, 2, 0, 1]), np.array([0.5, 2, 0, 1], np.float32), 2.0],
+    "base": [2, 10.0],
+    "where": [P > 0.5, P[0] > 0.5, (P > 0.5)[:, :1]],
+    "normalize": [False],
+    "keepdims": [True],
+}
+WRONG = {
+    "temperature": [0.0, np.nan, "1"],
+    "z_loss": [-1.0, np.inf],
+    "label_smoothing": [1.5, np.nan],
+    "ignore_index": [2**63, 1.0],
+    "weight": [W[:5], -W, W * np.nan, np.broadcast_to(W, (4, 6)).copy(), "w"],
+    "sample_weight": [np.ones(3), -np.ones(4), np.full(4, np.inf), np.ones((4, 1))],
+    "base": [1, -2, "2"],
+    "where": [P, np.ones((3, 6), bool)],
+}
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_options(name):
+    """The same bits as where nothing is plain; and of pairs of options, with what they do."""
+    f = getattr(klce, name)
+    forms = ("probs", "log_probs", "logits") if name in FORMS else ("",)
+    for form, dtype in itertools.product(forms, DTYPES[:4]):
+        args = arguments(name, P.astype(dtype))
+        singles = [
+            {option: value}
+            for option in sorted(OPTIONS.keys() & f.__wrapped__.__kwdefaults__.keys())
+            for value in OPTIONS[option]
+            if not (option in ("temperature", "z_loss") and form in ("probs", "log_probs"))
+            and not (option == "normalize" and form == "logits")
+        ]
+        pairs = [a | b for a, b in itertools.combinations(singles, 2)]
+        reductions = [{"reduction": how} for how in ("mean", "none", "sum") if name in LOSSES]
+        for given, reduction in itertools.product(singles + pairs, reductions or [{}]):
+            kwargs = given | reduction | ({"form": form} if form else {})
+            same(f(*args, **kwargs), f(*spaced(args), **kwargs))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_wrong_options(name):
+    """They are refused with one sentence, whether the arrays are plain or not."""
+    f = getattr(klce, name)
+    args = arguments(name, P)
+    for option in WRONG.keys() & f.__wrapped__.__kwdefaults__.keys():
+        for value in WRONG[option]:
+            form = {"form": "logits"} if name in FORMS else {}
+            with pytest.raises((TypeError, ValueError), match=rf"^{option} ") as plain:
+                f(*args, **{option: value}, **form)
+            with pytest.raises(plain.type) as long:
+                f(*spaced(args), **{option: value}, **form)
+            assert str(plain.value) == str(long.value)
 
 
 @pytest.mark.parametrize("name", ALL)
