@@ -22,6 +22,7 @@ from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
+from klce.scoring.locks import alone
 from klce.scoring.optional import library
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.kld import KldReader
@@ -235,13 +236,14 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
 @contextlib.contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
-        with naming(path, temporary):
-            yield temporary
-            os.replace(temporary, path)
-    finally:
-        _remove(temporary)
+    with alone(path):
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            with naming(path, temporary):
+                yield temporary
+                os.replace(temporary, path)
+        finally:
+            _remove(temporary)
 
 
 def _remove(folder: Path) -> None:

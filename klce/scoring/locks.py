@@ -1,11 +1,13 @@
 """Two runs with one output: the second is refused, wherever the file system has locks."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, naming
 from klce.scoring.readers import StrPath
 
 if sys.platform != "win32":  # where such runs are not noticed
@@ -29,3 +31,22 @@ def lock(file: BinaryIO, path: Path, place: StrPath) -> None:
     if not alone:
         file.close()
         raise InputError(f"{place}: another run is writing it")
+
+
+@contextlib.contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Refuse a second run with the output `path`, a folder: for as long as the block takes.
+
+    The lock is of a hidden file beside it, as a folder that is removed and made anew keeps none.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    guard = path.with_name(f".{path.name}.lock")
+    with naming(path, guard), guard.open("ab") as file:
+        lock(file, guard, path)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # another error says what is wrong
+                guard.unlink()

@@ -138,6 +138,32 @@ def test_a_zarr_that_cannot_be_written_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks")
+def test_two_runs_with_one_zarr(tmp_path):
+    path = tmp_path / "a.zarr"
+    np.save(tmp_path / "a.npy", np.eye(3))
+    np.save(tmp_path / "b.npy", np.ones((3, 3)))
+
+    def second(done, rows):
+        with pytest.raises(InputError, match=rf"^{path}: another run is writing it$"):
+            convert_file(tmp_path / "b.npy", path)
+
+    convert_file(tmp_path / "a.npy", path, progress=second)
+    np.testing.assert_array_equal(read(path), np.eye(3))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.npy", "a.zarr", "b.npy"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks")
+def test_what_a_killed_run_has_left_of_a_zarr_is_written_over(tmp_path):
+    np.save(tmp_path / "a.npy", np.eye(3))
+    (tmp_path / ".a.zarr.part").mkdir()
+    (tmp_path / ".a.zarr.part" / "zarr.json").write_text("another")
+    (tmp_path / ".a.zarr.lock").touch()
+    convert_file(tmp_path / "a.npy", tmp_path / "a.zarr")
+    np.testing.assert_array_equal(read(tmp_path / "a.zarr"), np.eye(3))
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.npy", "a.zarr"]
+
+
 def test_a_zarr_may_be_named_as_the_folder_that_it_is(tmp_path):
     np.save(tmp_path / "a.npy", np.eye(3))
     convert_file(tmp_path / "a.npy", f"{tmp_path}/a.zarr/")
