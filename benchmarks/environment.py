@@ -93,3 +93,13 @@ def processor() -> str | None:
         return None
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, None)
+
+
+def commit(folder: Path = Path(__file__).parents[1]) -> str | None:
+    """Return the git commit of a clone, with -dirty where files differ from it; else None."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]  # no tags
+    try:
+        told = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return told.stdout.strip()

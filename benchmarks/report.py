@@ -97,6 +97,7 @@ def about(
     """Return what a reader of the figures has to know."""
     return {
         "klce": {key: str(value) for key, value in klce.get_config().items()},
+        "commit": environment.commit(),
         "isa": klce.get_config()["isa"],
         "peers": {name: peer.version for name, peer in rivals.items()},
         "remarks": {name: peer.remark for name, peer in rivals.items() if peer.remark},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -529,6 +530,28 @@ def test_the_environment_holds_peers_to_threads_and_isa() -> None:
     assert "KLCE_ISA" not in environment.variables(2, None)
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_of_a_clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", os.fspath(tmp_path.parent))
+    assert environment.commit(tmp_path) is None
+
+    def git(*arguments: str) -> str:
+        own = ("-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false")
+        return subprocess.check_output(["git", *own, *arguments], cwd=tmp_path, text=True).strip()
+
+    git("init", "-q")
+    (tmp_path / "a").write_text("1")
+    git("add", "a")
+    git("commit", "-q", "-m", "a")
+    git("tag", "-a", "v1", "-m", "v1")
+    (tmp_path / "b").write_text("of no commit")
+    assert environment.commit(tmp_path) == git("rev-parse", "HEAD")
+    (tmp_path / "a").write_text("2")
+    assert environment.commit(tmp_path) == f"{git('rev-parse', 'HEAD')}-dirty"
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    assert environment.commit(tmp_path) is None
+
+
 def test_the_race_writes_json_and_a_table(tmp_path: Path) -> None:
     path = tmp_path / "race.json"
     options = "grid --rounds 1 --shape 6x10 --dtype float32 --op softmax --peer numpy"
@@ -538,6 +561,7 @@ def test_the_race_writes_json_and_a_table(tmp_path: Path) -> None:
     assert "klce" in done.stdout
     told = json.loads(path.read_text())
     assert told["isa"] == "baseline"
+    assert told["commit"] == environment.commit()
     assert [cell["out"] for cell in told["cells"]] == [False, True]
     assert all(cell["fastest"] == "numpy" for cell in told["cells"])
 
