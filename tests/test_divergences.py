@@ -695,6 +695,32 @@ def test_few_logits_far_from_zero(dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("n", [3, 40, 200, 2000])
+def test_a_class_masked_by_the_lowest_number_at_a_low_temperature(n, dtype, isa):
+    """Its distance is a number, but divided by the temperature none: of a p of next to nothing."""
+    rng = np.random.default_rng(n)
+    size = 300 if np.dtype(dtype).itemsize == 2 else 1e4
+    p = rng.normal(0, size, (17, n)).astype(dtype)
+    q = (p + rng.normal(0, size / 10, p.shape)).astype(dtype)
+    q[np.arange(17), p.argmin(-1)] = ml_dtypes.finfo(dtype).min
+    how = {"temperature": 0.01}
+    wide = p.astype(np.float64), q.astype(np.float64)
+    expected = reference.kl_divergence(*wide, form="logits", **how)
+    relative = RELATIVE[dtype == np.float64]
+    with on_isa(isa):
+        for rows in (1, 17):
+            x, y = p[:rows], q[:rows]
+            found = (
+                klce.kl_divergence(x, y, form="logits", **how),
+                klce.compare(x, y, **how)["kl_divergence"],
+                klce.compare(y, x, want=["reverse_kl_divergence"], **how)["reverse_kl_divergence"],
+            )
+            for kl in found:
+                np.testing.assert_allclose(kl, expected[:rows], rtol=relative, atol=1e-12)
+
+
+@ISA
+@DTYPE
 @pytest.mark.parametrize("n", [257, 1000, 5003, 150001])
 def test_logits_of_near_long_rows(n, dtype, isa):
     """One sweep finds KL and both rows' sums, by any number of threads; of some rows it cannot."""

@@ -206,12 +206,12 @@ static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
 enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 
 /* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(logit_pair) *pair)
+KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(expsum_context) *c, const K(logit_pair) *pair)
 {
     K(v) near = K(fma)(pair->slope, pair->moved, -pair->bend);
     if (!pair->any_far)
         return near;
-    K(v) far = K(kl_of_far)(pair->q, pair->w - pair->q, -pair->slope, pair->no_q);
+    K(v) far = K(kl_of_far)(c, pair->q, pair->w - pair->q, -pair->d, pair->no_q);
     return K(select)(pair->far, far, near);
 }
 
@@ -220,10 +220,10 @@ KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measu
                                   int64_t want, K(v) x, K(v) y, K(v) *term)
 {
     K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    term[0] = K(kl_of_pair)(&pair);
+    term[0] = K(kl_of_pair)(c, &pair);
     term[K(COMPARE_DRIFT) - K(KL)] = pair.moved;
     if (K(needs_reverse_kl)(want))
-        term[K(REVERSE_KL) - K(KL)] = K(reverse_kl_of_pair)(&pair);
+        term[K(REVERSE_KL) - K(KL)] = K(reverse_kl_of_pair)(c, &pair);
     if (WANTS(want, compare_js_divergence))
         term[K(JS) - K(KL)] = K(js_of_pair)(&pair);
     if (WANTS(want, compare_total_variation))

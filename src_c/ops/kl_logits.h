@@ -13,22 +13,22 @@
  * small by themselves, take distances about that of their maxima and sum their sizes as well.
  */
 
-/* q - w - w slope of a class that is far.  A p that does not count leaves q, but beside a q of 0 it
- * is infinite like any other. */
-KLCE_INLINE K(v) K(kl_of_far)(K(v) w, K(v) less, K(v) slope, K(m) none)
+/* q - w - w d/T of a class that is far: of w/T, as d/T may be infinite where d is not.  A p that
+ * does not count leaves q, but beside a q of 0 it is infinite like any other. */
+KLCE_INLINE K(v) K(kl_of_far)(const K(expsum_context) *c, K(v) w, K(v) less, K(v) d, K(m) none)
 {
-    K(v) least = K(set)((real)-INFINITY), steep = K(set)(STEEPEST);
+    K(v) least = K(set)((real)-INFINITY), steep = K(set)((real)(STEEPEST * c->t));
     K(v) low = K(select)(none, -steep, least);
-    K(v) within = K(max)(low, K(min)(slope, steep)); /* of nan, the steepest */
-    return K(select)(K(eq)(slope, least), -least, K(fma)(-within, w, less));
+    K(v) within = K(max)(low, K(min)(d, steep)); /* of nan, the steepest */
+    return K(select)(K(eq)(d, least), -least, K(fma)(-within, w * K(set)(c->e.c1), less));
 }
 
 /* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(kl_of_pair)(const K(logit_pair) *pair)
+KLCE_INLINE K(v) K(kl_of_pair)(const K(expsum_context) *c, const K(logit_pair) *pair)
 {
     if (!pair->any_far)
         return pair->bend;
-    K(v) far = K(kl_of_far)(pair->w, pair->q - pair->w, pair->slope, pair->no_p);
+    K(v) far = K(kl_of_far)(c, pair->w, pair->q - pair->w, pair->d, pair->no_p);
     return K(select)(pair->far, far, pair->bend);
 }
 
@@ -36,7 +36,7 @@ KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_meas
                                    K(v) y, K(v) *term, K(v) *moved)
 {
     K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    *term = K(kl_of_pair)(&pair);
+    *term = K(kl_of_pair)(c, &pair);
     *moved = pair.moved;
 }
 

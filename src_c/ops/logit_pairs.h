@@ -117,11 +117,11 @@ KLCE_INLINE K(pair_measure)
     return by;
 }
 
-/* A class: w, the slope and its square, w (exp(slope) - 1 - slope) where |slope| < 1, and q - w.
+/* A class: w, d, the slope and its square, w (exp(slope) - 1 - slope) where |slope| < 1, and q - w.
  * Where the slope is beyond, or x or y is infinite, `far` is set; if any is, q is given, and where
- * x or y is below the lowest.  The slope is infinite if y - x is, and nan where both are -inf. */
+ * x or y is below the lowest.  d is infinite if y - x is, and nan where both are -inf. */
 typedef struct {
-    K(v) w, q, slope, square, bend, moved;
+    K(v) w, q, d, slope, square, bend, moved;
     K(m) far, no_p, no_q;
     int any_far;
 } K(logit_pair);
@@ -169,8 +169,9 @@ KLCE_INLINE K(logit_pair)
 {
     K(logit_pair) pair;
     K(v) w = K(exp_measured)(c, &by->p, K(max)(by->p.floor, x - by->p.origin));
-    K(v) slope = K(log_ratio)(by, x, y) * K(set)(c->e.c1);
+    K(v) d = K(log_ratio)(by, x, y), slope = d * K(set)(c->e.c1);
     pair.w = w;
+    pair.d = d;
     pair.slope = slope;
     pair.square = slope * slope;
     pair.bend = w * (pair.square * K(bend_of)(slope, pair.square));
