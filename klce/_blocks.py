@@ -1,6 +1,6 @@
 """Kernels on arrays whose elements they do not take: converted block by block, never as a whole.
 
-NumPy itself would copy all of an operand to convert it.
+NumPy itself would copy all of an operand, or of an output, to convert it.
 """
 
 from __future__ import annotations
@@ -91,11 +91,16 @@ def axes_of(kernel: np.ufunc, operands: Sequence[Any], axis: int) -> list[Axes]:
 
 
 def converted(array: Array, dtype: DType) -> Array:
-    """Return an array in another dtype; 16-bit numbers by kernels, faster than NumPy does."""
+    """Return an array in another dtype."""
     if dtype.kind == "f" and dtype.itemsize > array.itemsize == 2:
-        wide = _ufuncs.widened(array)
-        array = array if wide is None else wide
+        array = _widened(array)
     return array.astype(dtype, copy=False)
+
+
+def _widened(array: Array) -> Array:
+    """Return 16-bit numbers on the way to a wider dtype: by kernels, faster than NumPy does."""
+    wide = _ufuncs.widened(array)
+    return array if wide is None else wide
 
 
 def _outer(array: Array, core: tuple[int, ...]) -> list[int]:
@@ -133,16 +138,23 @@ def _call(
     outer = _outer(out[0], axes[kernel.nin])
     longest = max(range(-len(outer), 0), key=lambda axis: out[0].shape[outer[axis]], default=0)
     is_row = not outer or out[0].shape[outer[longest]] < 2
+
+    def at_once(array: Array, kind: DType) -> bool:
+        return is_row or array.size * kind.itemsize <= BLOCK_BYTES
+
     with np.errstate(all="ignore"):  # a number may be beyond the dtype
         operands = [
-            converted(operand, wanted[k])
-            if k in wanted and (is_row or operand.size * dtype.itemsize <= BLOCK_BYTES)
-            else operand
+            converted(operand, wanted[k]) if k in wanted and at_once(operand, dtype) else operand
             for k, operand in enumerate(operands)
         ]
-    if all(operands[k].dtype == wanted[k] for k in wanted):
+    fits = all(operands[k].dtype == wanted[k] for k in wanted)
+    wider = letters.endswith(">v") and out[0].dtype != dtype
+    if fits and (not wider or at_once(out[0], out[0].dtype)):
         by_axes = {} if kernel.signature is None else {"axes": axes}
-        kernel(*operands, out=out, **by_axes)
+        results = (np.empty_like(out[0], dtype, subok=False),) if wider else out
+        kernel(*operands, out=results, **by_axes)
+        if wider:
+            out[0][...] = _widened(results[0])
         return
     half = out[0].shape[outer[longest]] // 2
     for part in (slice(half), slice(half, None)):

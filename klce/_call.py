@@ -19,6 +19,8 @@ _OPERANDS = {
     ]
     for name, signature in _ufuncs.OPS.items()
 }
+#: Those that give rows.
+_MAPS = {name for name, signature in _ufuncs.OPS.items() if signature.endswith(">v")}
 
 
 # Each kernel on whole arrays.
@@ -36,8 +38,9 @@ def called(
     """Call a kernel and raise what its loop could not.
 
     Rows that are not of the dtype in which the kernel is to take them, the promoted one without
-    ``dtype=``, are converted in blocks.  With a mask, whose classes are on the axis of those of the
-    first operand, the call goes to the kernel's masked twin.
+    ``dtype=``, are converted in blocks, and so are those that it gives, to the dtype of `out`.
+    With a mask, whose classes are on the axis of those of the first operand, the call goes to the
+    kernel's masked twin.
     """
     rows, weights = _OPERANDS[kernel.__name__]
     if dtype is None:
@@ -45,6 +48,9 @@ def called(
     fits = {args[k].dtype for k in rows} == {dtype}
     if weights:
         fits = fits and {args[k].dtype for k in weights} == {_arrays.computed(dtype)}
+    outs = out if isinstance(out, tuple) else (out,) * kernel.nout
+    if kernel.__name__ in _MAPS and outs[0] is not None:
+        fits = fits and outs[0].dtype == dtype
     masked = kernel
     if where is not None:
         masked, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
@@ -52,12 +58,10 @@ def called(
         result = _blocks.call(masked, args, dtype, axis, out)
     elif out is not None and kernel.signature is None:
         # NumPy leaves elements that lie ahead of those of `out`; but threads take parts of them.
-        apart = _blocks.apart(args, out if isinstance(out, tuple) else (out,))
-        result = kernel(*apart, out=out)
+        result = kernel(*_blocks.apart(args, outs), out=out)
     elif axis == -1:
         result = masked(*args, out=out)
     else:
-        outs = out if isinstance(out, tuple) else (out,) * kernel.nout
         whole = _WHOLE[kernel.__name__].results(args[: kernel.nin], outs, axis, where)
         if whole is None:
             result = masked(*args, out=out, axes=_blocks.axes_of(masked, args, axis))

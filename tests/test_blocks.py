@@ -134,6 +134,11 @@ class TestOutputsThatOverlap:
         self.check(loss, (x, self.LABELS), 0)
         self.check(loss, (x, self.LABELS), 1)
 
+    def test_maps_of_a_narrower_dtype(self, dtype):
+        x = self.X.astype(dtype)
+        self.check(lambda x, out=None: klce.softmax(x, dtype=np.float32, out=out), (x,), 0)
+        self.check(lambda x, out=None: klce.softmax(x, 0, dtype=np.float16, out=out), (x,), 0)
+
     def test_in_place(self, dtype):
         x = np.asarray(self.X, dtype).astype(">f8")
         expected = klce.softmax(x)
@@ -192,6 +197,40 @@ def test_memory(name):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 3 * _blocks.BLOCK_BYTES, f.__name__
+
+
+NARROW = pytest.mark.parametrize("narrow", [np.float16, ml_dtypes.bfloat16, np.float32])
+
+
+@NARROW
+@pytest.mark.parametrize("wider", [np.float32, np.float64, ">f4", np.longdouble, np.complex128])
+@pytest.mark.usefixtures("block_bytes")
+def test_a_wider_out_of_a_map(narrow, wider):
+    """It holds the numbers of the narrow one, in any layout, masked or not."""
+    x = 3 * np.random.default_rng(0).normal(size=(4, 9, 70))
+    x[1, 2, 3], x[1, 4] = np.inf, -np.inf
+    x = x.astype(narrow)
+    mask = np.random.default_rng(1).random((9, 70)) < 0.7
+    for f, where in itertools.product((klce.softmax, klce.log_softmax), (None, mask)):
+        for axis in (-1, 0, 1, (0, 1), None):
+            expected = f(x, axis, where=where).astype(wider)
+            for out in np.zeros(x.shape, wider), np.zeros(x.shape[::-1], wider).T:
+                assert f(x, axis, where=where, out=out) is out
+                np.testing.assert_array_equal(out, expected)
+    row = np.zeros(70, wider)
+    np.testing.assert_array_equal(klce.softmax(x[0, 0], out=row), klce.softmax(x[0, 0]))
+
+
+@NARROW
+def test_memory_of_a_wider_out(narrow):
+    """No map of its size: some blocks."""
+    x = np.zeros((2048, 8192), narrow)
+    out = np.zeros(x.shape)
+    tracemalloc.start()
+    klce.softmax(x, out=out)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 3 * _blocks.BLOCK_BYTES
 
 
 HALVES = pytest.mark.parametrize("halves", [np.float16, ml_dtypes.bfloat16])
