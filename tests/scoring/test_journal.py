@@ -44,6 +44,25 @@ def test_resumed_is_as_uninterrupted(files, command, suffix):
     assert names(files) == sorted([*before, f"parts{suffix}"])
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="where no file that is mapped can be cut off")
+def test_rows_before_an_input_was_cut_off_are_kept(files):
+    logits = Path("logits.npy")
+    whole, stat = logits.read_bytes(), logits.stat()
+    run("score", "whole.npy")
+
+    def cut(done, total):
+        if done == total * 4 // 10:
+            os.truncate(logits, len(whole) // 2)
+
+    with pytest.raises(InputError, match=r"^logits\.npy: cut off while it was read: ") as caught:
+        run("score", "out.npy", block_rows=100, progress=cut)
+    assert caught.value.__notes__ == ["400 of 1,000 rows are finished"]
+    logits.write_bytes(whole)
+    os.utime(logits, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run("score", "out.npy", resume=True).resumed_rows == 400
+    assert Path("out.npy").read_bytes() == Path("whole.npy").read_bytes()
+
+
 def test_finished_rows_are_not_computed_again(files, monkeypatch):
     with pytest.raises(Interrupted):
         run("score", "out.csv", block_rows=100, progress=stop_after(400))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader, damage_named, within_rows
+from klce.scoring.readers.base import FileMap, Reader, damage_named, within_rows
 from klce.scoring.readers.location import Location
 
 _BATCH_BYTES = 1 << 20
@@ -33,6 +33,8 @@ class ArrowFile:
         self._path = location.file
         with damage_named(self._path, "not a whole Arrow file"):
             self._file = pa.ipc.open_file(pa.memory_map(os.fsencode(location.path)))
+        with location.open() as file:
+            self._map = FileMap(file, self._path)
         self._ends: list[int] = []
         rows = 0
         for i in range(self._file.num_record_batches):
@@ -52,6 +54,7 @@ class ArrowFile:
         return ArrowReader(column, rows, first, lambda a, b: self._parts(index, a, b))
 
     def _parts(self, index: int, start: int, stop: int) -> Iterator[Any]:
+        self._map.check()
         batch = bisect_right(self._ends, start)
         while start < stop:
             first = self._ends[batch - 1] if batch else 0
@@ -82,6 +85,8 @@ class ArrowStream:
                     f"{self._rows:,} rows: it is cut off, or its writer was not closed"
                 )
         self.names = tuple(self._schema.names)
+        with location.open() as file:
+            self._map = FileMap(file, self._path)
 
     def array(self, name: str) -> Reader:
         """Open one of the columns."""
@@ -91,7 +96,11 @@ class ArrowStream:
         stream = _Stream(lambda _: (batch.column(index) for batch in self._open()), [self._rows])
         with damage_named(path, "damaged from row 0 on"):
             first = next(stream.parts(0, min(self._rows, 1)), None)
-        return ArrowReader(column, self._rows, first, stream.parts)
+        return ArrowReader(column, self._rows, first, lambda a, b: self._parts(stream, a, b))
+
+    def _parts(self, stream: "_Stream", start: int, stop: int) -> Iterator[Any]:
+        self._map.check()
+        return stream.parts(start, stop)
 
     def _open(self) -> Any:
         return self._pa.ipc.open_stream(self._source())

@@ -121,6 +121,28 @@ class SingleArray:
         return self._reader
 
 
+class FileMap:
+    """A map of a local file, and whether the file still is as large as it was.
+
+    To read what a file no longer has ends the process (SIGBUS), so that `check` comes before each
+    block. Who cuts a file off between that and the last byte of the block still ends it, or leaves
+    zeros up to the end of a page: no more could be had but by a handler of the signal, of which a
+    process has one, or by copies in the place of maps.
+    """
+
+    def __init__(self, file: BinaryIO, path: str) -> None:
+        self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._path = path
+
+    def check(self) -> None:
+        """Refuse a file that was cut off since."""
+        size, mapped = self.data.size(), len(self.data)
+        if size < mapped:
+            raise InputError(
+                f"{self._path}: cut off while it was read: {size:,} bytes are left of {mapped:,}"
+            )
+
+
 class Elements(Reader):
     """An array's elements, one after the other in a file from `offset` on.
 
@@ -141,22 +163,24 @@ class Elements(Reader):
     ) -> None:
         self.path, self.shape, self.dtype, self.mapped = path, shape, dtype, mapped
         self._file, self._offset = file, offset
-        self._array: NDArray[Any] | None = None
+        self._map: FileMap | None = None
         if not mapped:
             if order == "F" and len(shape) > 1:
                 raise InputError(f"{path}: arrays in Fortran order are read from local files only")
             return
         with file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._map = FileMap(file, path)
+        data = self._map.data
         if hasattr(data, "madvise") and order == "C":
             data.madvise(mmap.MADV_SEQUENTIAL)  # read ahead further: rows come in order
-        self._array = np.ndarray(shape, dtype, data, offset, order=order)
+        self._array: NDArray[Any] = np.ndarray(shape, dtype, data, offset, order=order)
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         axes, item = self.shape[:leading], self.shape[leading:]
-        if self._array is None:
+        if self._map is None:
             return self._read_bytes(start, stop, item)
+        self._map.check()
         if leading == 1:
             return self._array[start:stop]
         if self._array.flags.c_contiguous:

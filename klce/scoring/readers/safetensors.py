@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, one_line
 from klce.scoring.optional import library
-from klce.scoring.readers.base import Reader, read_blocks
+from klce.scoring.readers.base import FileMap, Reader, read_blocks
 from klce.scoring.readers.location import Location
 
 _DTYPES = {
@@ -24,23 +24,26 @@ class SafetensorsFile:
         safetensors = library("safetensors", f"{location.file}: reading .safetensors files")
         self._location = location
         path = location.path
-        path.open("rb").close()  # for an error that says what is wrong in the system's words
-        try:
-            self._file = safetensors.safe_open(path, framework="numpy")
-        except safetensors.SafetensorError as error:
-            raise InputError(f"{path}: not a whole .safetensors file: {one_line(error)}") from None
+        with path.open("rb") as file:  # for an error that says what is wrong in the system's words
+            try:
+                self._file = safetensors.safe_open(path, framework="numpy")
+            except safetensors.SafetensorError as error:
+                what = f"not a whole .safetensors file: {one_line(error)}"
+                raise InputError(f"{path}: {what}") from None
+            self._map = FileMap(file, location.file)
         self.names = tuple(self._file.keys())
 
     def array(self, name: str) -> Reader:
         """Open one of the tensors."""
-        return SafetensorsReader(self._file.get_slice(name), f"{self._location.file}::{name}")
+        path = f"{self._location.file}::{name}"
+        return SafetensorsReader(self._file.get_slice(name), path, self._map)
 
 
 class SafetensorsReader(Reader):
     """A tensor; its slices are copied out of the library's map of the file."""
 
-    def __init__(self, tensor: Any, path: str) -> None:
-        self.path = path
+    def __init__(self, tensor: Any, path: str, file_map: FileMap) -> None:
+        self.path, self._map = path, file_map
         self.shape: tuple[int, ...] = tuple(tensor.get_shape())
         name = tensor.get_dtype()
         if name == "BF16":
@@ -56,4 +59,5 @@ class SafetensorsReader(Reader):
         axes, item = self.shape[:leading], self.shape[leading:]
         if start == stop:
             return np.empty((0, *item), self.dtype)
+        self._map.check()
         return read_blocks(self._tensor, start, stop, axes, item)

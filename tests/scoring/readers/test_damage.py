@@ -1,11 +1,14 @@
 """Damage that a library finds, while it reads, is told by the file and the rows."""
 
+import os
 import re
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
+import safetensors.numpy
 import zarr
 
 from klce.scoring import InputError
@@ -68,6 +71,35 @@ def test_arrow(tmp_path):
     overwrite(path, path.stat().st_size // 2)
     with pytest.raises(InputError, match=rf"^{path}: damaged from row 200 on: [^\n]+$"):
         read(path)
+
+
+def save_arrow(path, new):
+    values = column(logits(500, 40))
+    schema = pa.schema([("logits", values.type)])
+    with new(path, schema) as writer:
+        for start in range(0, 500, 100):
+            writer.write_batch(pa.record_batch([values[start : start + 100]], schema=schema))
+
+
+SAVE = {
+    ".npy": lambda path: np.save(path, logits(500, 40)),
+    ".safetensors": lambda path: safetensors.numpy.save_file({"a": logits(500, 40)}, path),
+    ".arrow": lambda path: save_arrow(path, pa.ipc.new_file),
+    ".arrows": lambda path: save_arrow(path, pa.ipc.new_stream),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="where no file that is mapped can be cut off")
+@pytest.mark.parametrize("suffix", SAVE)
+def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    SAVE[suffix](path)
+    reader, size = open_reader(path), path.stat().st_size
+    np.testing.assert_array_equal(reader.read(0, 10, 1), logits(500, 40)[:10])
+    os.truncate(path, 20000)
+    told = rf"^{path}: cut off while it was read: 20,000 bytes are left of {size:,}$"
+    with pytest.raises(InputError, match=told):
+        reader.read(400, 500, 1)
 
 
 @pytest.mark.parametrize("legacy", [False, True])
