@@ -8,9 +8,15 @@
  * largest seen so far: log1p(rest/max) + sum p log(max/p)/S, however the row is scaled.
  */
 
-/* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(1/p), or of
- * p log(max/p) where p is measured. */
+/* MAX is as in expsum.h, REST the plain sum of the others, WEIGHTED that of p log(1/p), or where p
+ * is measured of p log(max/p), `weighted_unit` times. */
 enum { K(MEASURED) = K(ORIGIN) }; /* whether it is to be, or was */
+
+/* RAISED where all p are small: in a subnormal number that sum would have few digits, or none. */
+KLCE_INLINE double K(weighted_unit)(double max, int measured)
+{
+    return measured && max < (double)SMALL ? RAISED : 1;
+}
 
 /* What p is measured by: 1 over the maximum, over RAISED times it where it is small itself; and
  * what log2 of a raised p over it is too large by. */
@@ -89,8 +95,11 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
         ptrdiff_t length = KLCE_LESSER(block, n - start);
         real own = measured ? K(extremes_of)(p + start, length, 0).max : 0;
         if (own > max) {
-            if (max > 0)
-                K(add_scaled_lanes)(&weighted, &rest, K(log_quotient)(own, max));
+            if (max > 0) {
+                double unit = K(weighted_unit)(max, measured);
+                K(add_scaled_lanes)(unit == 1 ? &weighted : &raised, &rest,
+                                    unit * K(log_quotient)(own, max));
+            }
             from = K(entropy_measure_from)(K(set)(own));
             max = own;
         }
@@ -149,7 +158,8 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     K(add_lanes)(&raised, raised_product);
     state[FIELD(MAX)] = max;
     state[FIELD(REST)] = K(total)(&rest);
-    state[FIELD(WEIGHTED)] = K(total)(&weighted) + K(total)(&raised) * UNRAISED;
+    double unit = K(weighted_unit)(max, measured);
+    state[FIELD(WEIGHTED)] = K(total)(&weighted) * unit + K(total)(&raised) * (unit * UNRAISED);
     K(entropy_probs_settle)(state, ties, -(real)K(hmax)(-lowest), measured);
 }
 
@@ -191,9 +201,10 @@ KLCE_INLINE void K(entropy_probs_join)(double *into, const double *from, int mea
     enum { M = FIELD(MAX), S = FIELD(REST), B = FIELD(WEIGHTED) };
     int from_wins = from[M] > into[M];
     const double *low = from_wins ? into : from, *high = from_wins ? from : into;
-    double mass = low[S] + low[M], weighted = high[B] + low[B];
+    double unit = K(weighted_unit)(high[M], measured), mass = low[S] + low[M];
+    double weighted = high[B] + low[B] * (unit / K(weighted_unit)(low[M], measured));
     if (low[M] > 0)
-        weighted += measured ? mass * K(log_quotient)(high[M], low[M])
+        weighted += measured ? unit * mass * K(log_quotient)(high[M], low[M])
                              : low[M] * K(log_quotient)(1, low[M]);
     double max = high[M], rest = high[S] + mass;
     into[M] = max;
@@ -250,9 +261,12 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
         v_f64 max = K(state)(state, K(MAX), i), rest = K(state)(state, K(REST), i);
         v_f64 weighted = K(state)(state, K(WEIGHTED), i), h;
         if (normalize) {
-            v_f64 inverse = one / (max + rest), s = (max - one) + rest;
-            v_f64 log_sum = s - log1p_gap_f64(s);
             m_f64 measured = lt_f64(zero, K(state)(state, K(MEASURED), i));
+            v_f64 sum = max + rest, s = (max - one) + rest, log_sum = s - log1p_gap_f64(s);
+            m_f64 small = lt_f64(max, set_f64(SMALL));
+            if (any_f64(small)) /* measured rows: as many times as WEIGHTED is */
+                sum = select_f64(small, sum * set_f64(RAISED), sum);
+            v_f64 inverse = one / sum;
             v_f64 share = select_f64(measured, one, max * inverse);
             weighted = weighted + select_f64(measured, zero, rest * log_sum);
             /* A maximum of 0 or inf leaves no distribution: 0/0 and inf/inf are nan. */
@@ -316,8 +330,14 @@ KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *st
         K(sum_columns)(most, n, state + FIELD(REST));
         K(sum_columns)(last, n, state + FIELD(WEIGHTED));
     }
-    if (careful)
-        K(add_raised_columns)(last_raised, several ? raised : NULL, n, state + FIELD(WEIGHTED));
+    if (careful) {
+        double sums[WIDTH], *field = state + FIELD(WEIGHTED);
+        K(sum_column_pairs)(last_raised, several ? raised : NULL, n, sums);
+        for (int k = 0; k < WIDTH; k++) {
+            double unit = K(weighted_unit)(state[FIELD(MAX) + k], measured);
+            field[k] = field[k] * unit + sums[k] * (unit * UNRAISED);
+        }
+    }
     if (!K(any)(K(or)(K(lt)(zero, ties), K(lt)(min, zero))))
         return; /* nothing to settle */
     real tied[WIDTH], least[WIDTH];

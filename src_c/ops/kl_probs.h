@@ -294,7 +294,7 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
         K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
         K(sum_columns)(q, n, state + FIELD(KL_GAIN) + i);
         if (special == K(SMALL_ONES))
-            K(add_raised_columns)(raised, NULL, n, state + FIELD(KL_TERMS) + i);
+            K(add_raised_columns)(raised, n, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }

@@ -55,13 +55,11 @@ KLCE_INLINE K(v) K(raised)(K(v) p)
     return K(select)(K(lt)(p, tiny), low, K(max)(tiny, p) * K(set)(RAISED));
 }
 
-/* Adds the sums of columns that were raised, and of more + them,
- * where `more` is given, to a field. */
-KLCE_INLINE void K(add_raised_columns)(const K(v) *column, const K(v) *more, ptrdiff_t n,
-                                       double *field)
+/* Adds the sums of columns that were raised to a field. */
+KLCE_INLINE void K(add_raised_columns)(const K(v) *column, ptrdiff_t n, double *field)
 {
     double raised[WIDTH];
-    K(sum_column_pairs)(column, more, n, raised);
+    K(sum_column_pairs)(column, NULL, n, raised);
     for (int i = 0; i < WIDTH; i++)
         field[i] += raised[i] * UNRAISED;
 }
