@@ -16,8 +16,16 @@
  * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
  * a fourth sweep does what the third did, from the offset that is right. */
 
-/* Fields: 0 to 8 as in logit_pairs.h; before there is an OFFSET, 0 to 5 are x's of expsum.h, beside
- * y, and the next six y's, beside x. */
+/* Fields, some of which take the places of others that are no longer read then:
+ *             from the first sweep                 once rows are related, and later
+ *     0-3     MAX, REST, ORIGIN, REF of x          the same
+ *     4-5     WEIGHTED, APART of x                 OFFSET, OFFSET_LOW (logit_pairs.h)
+ *     6-8     MAX, REST, ORIGIN of y               RATIO, Q_ORIGIN, Q_REF
+ *     9-11    REF, WEIGHTED, APART of y            -, -, KNOWN_REVERSE_KL
+ *     12-13   BEST_P, BEST_Q                       the same
+ *     14-15   -                                    ENTROPY_P, ENTROPY_Q
+ *     16-21   -                                    KL to COMPARE_DRIFT
+ *     22-24   NEAR_TERMS, NEAR_DRIFT, NEAR_GUESS   KNOWN_KL, AGAIN, UNLIKE (unlike.h) */
 enum {
     K(COMPARE_Q) = K(APART) + 1,
     K(BEST_P) = K(COMPARE_Q) + K(APART) + 1, /* as in score.h: where its segment begins, then it */
@@ -30,7 +38,6 @@ enum {
     K(VARIATION),
     K(AGREEMENT),
     K(COMPARE_DRIFT),
-    /* In places that are free by then: */
     K(KNOWN_REVERSE_KL) = K(COMPARE_Q) + K(APART),
     K(KNOWN_KL) = K(NEAR_TERMS),
     K(AGAIN) = K(NEAR_DRIFT) /* whether there is a fourth sweep */
