@@ -24,6 +24,8 @@ enum {
     PANEL_BYTES = 80000,  /* of rows of few classes that are packed side by side, about */
     SPARES = 32,          /* pieces of scratch memory that wait for the next task */
     PACK_LIMIT = 1 << 22, /* bytes of one packed operand, unless a single row is longer */
+    LINE = 64,            /* bytes of a cache line */
+    TILE_AHEAD = 4096,    /* bytes from a tile to what is asked for, at least */
     SUMMED_CHUNKS = 16    /* of results, a thread's at least, where tasks sum their own */
 };
 
@@ -97,6 +99,37 @@ static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, 
     free(memory);
 }
 
+/* The inputs whose rows are asked for before their tile comes.  A kernel for few classes reads a
+ * tile by pieces of many rows; those the processor itself does not follow where two inputs have
+ * rows of more than a line, or one has rows of more than two. */
+static int inputs_asked_for(const klce_call *call, int *inputs)
+{
+    const klce_operands o = klce_operands_of(call->op);
+    int count = 0;
+    for (int k = 0; k < o.outputs_from; k++) {
+        ptrdiff_t size = klce_size_of(call, &o, k);
+        if ((o.letter[k] == 'v' || o.letter[k] == 'w') && call->core[k] == size &&
+            call->step[k] == size * call->n && call->step[k] > LINE)
+            inputs[count++] = k;
+    }
+    return count == 1 && call->step[inputs[0]] <= 2 * LINE ? 0 : count;
+}
+
+/* Asks for a tile of input k that comes after the one at `row`.  It may lie beyond the array. */
+static void ask_for_tile(const klce_call *call, int k, ptrdiff_t row)
+{
+#if defined(__GNUC__)
+    ptrdiff_t bytes = KLCE_TILE * call->step[k];
+    uintptr_t first = (uintptr_t)call->arg[k] + (uintptr_t)(row * call->step[k]);
+    first += (uintptr_t)(bytes < TILE_AHEAD ? TILE_AHEAD : bytes);
+#pragma GCC unroll 4
+    for (ptrdiff_t at = 0; at < bytes; at += LINE)
+        __builtin_prefetch((void *)(first + (uintptr_t)at));
+#else
+    (void)call, (void)k, (void)row;
+#endif
+}
+
 /* The whole tiles of rows [low, high) of few classes; returns where the rest begins. */
 static ptrdiff_t run_few(const klce_call *call, const klce_isa *isa, ptrdiff_t low, ptrdiff_t high)
 {
@@ -108,8 +141,12 @@ static ptrdiff_t run_few(const klce_call *call, const klce_isa *isa, ptrdiff_t l
     klce_call own = *call;
     /* A tile's loads may go on into the rows after it, if they are this task's. */
     own.rows = high;
-    for (; low + KLCE_TILE <= high; low += KLCE_TILE)
+    int asked_for[KLCE_MAX_ARGS], count = inputs_asked_for(call, asked_for);
+    for (; low + KLCE_TILE <= high; low += KLCE_TILE) {
+        for (int i = 0; i < count; i++)
+            ask_for_tile(call, asked_for[i], low);
         kernel->few(&own, low);
+    }
     return low;
 }
 
