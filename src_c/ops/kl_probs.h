@@ -30,8 +30,15 @@ KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, p
     return K(any_small)(p, n) || K(any_small)(q, n) ? K(SMALL_ONES) : K(ZEROS);
 }
 
-/* About 30 instructions a vector in float32, one of them a division. */
-KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int normalize)
+/* The first half of a class: log(q/p) = k ln2 + log1p(f). */
+typedef struct {
+    K(v) f, k;
+    K(v) own, d; /* p, and q - p: of a p that is raised, 2^RAISE times */
+    K(m) is_raised;
+} K(kl_quotient);
+
+/* 11 instructions a vector in float32, one of them a division. */
+KLCE_INLINE K(kl_quotient) K(kl_quotient_of)(K(v) p, K(v) q, K(special) special)
 {
     K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
     K(v) d = q - p, high_q = q, lift = zero, own = p, other = q;
@@ -59,26 +66,31 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     K(v) k = K(float_of)(exponent) - lift;
     if (special == K(SMALL_ONES))
         inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
-    /* log(q/p) = k ln2 + log1p(f).  With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the
-     * digits that q/p 2^-k - 1 has lost: for k = 0, where f is (q - p)/p, all that there is, and
-     * for k = 1 and -1, where u - log1p(u) takes most of the first digits away.  Where a quotient
-     * is infinite, what is found counts for nothing, but shall be a number. */
+    /* With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the digits that q/p 2^-k - 1 has
+     * lost: for k = 0, where f is (q - p)/p, all that there is, and for k = 1 and -1, where
+     * u - log1p(u) takes most of the first digits away.  Where a quotient is infinite, what is
+     * found counts for nothing, but shall be a number. */
     K(v) scaled = K(from_bits)(K(to_bits)(other) - K(shift_to_exponent)(exponent));
     K(v) f = K(min)((scaled - own) * inverse, K(set)((real)0.5)); /* sqrt(2) - 1 at most */
-    K(m) near = K(eq)(k, zero);
-    K(v) tail = K(log1p_tail)(f);
-    K(v) line = K(fma)(k, K(set)(LN2), f); /* log(q/p) + tail */
-    K(term)
-    term = {normalize ? K(fma)(own, tail, K(select)(near, zero, K(fma)(-own, line, d)))
-                      : own * (tail - line),
-            zero};
+    return (K(kl_quotient)){f, k, own, d, is_raised};
+}
+
+/* The second half: 16 instructions. */
+KLCE_INLINE K(term)
+    K(kl_probs_term)(const K(kl_quotient) *of, K(v) p, K(v) q, K(special) special, int normalize)
+{
+    K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL), own = of->own;
+    K(v) tail = K(log1p_tail)(of->f);
+    K(v) line = K(fma)(of->k, K(set)(LN2), of->f); /* log(q/p) + tail */
+    K(v) far = K(select)(K(eq)(of->k, zero), zero, K(fma)(-own, line, of->d));
+    K(term) term = {normalize ? K(fma)(own, tail, far) : own * (tail - line), zero};
     if (special) {
         K(m) low_p = K(lt)(p, tiny), counts = K (and)(K(not)(low_p), K(lt)(zero, q));
         K(m) no_q = K (and)(K(eq)(q, zero), K(lt)(zero, p));
         K(m) negative = K(or)(K(lt)(p, zero), K(lt)(q, zero));
         if (special == K(SMALL_ONES)) {
-            term.raised = K(select)(K (and)(is_raised, counts), term.plain, zero);
-            term.plain = K(select)(is_raised, zero, term.plain);
+            term.raised = K(select)(K (and)(of->is_raised, counts), term.plain, zero);
+            term.plain = K(select)(of->is_raised, zero, term.plain);
         }
         term.plain = K(select)(low_p, normalize ? q - p : zero, term.plain);
         term.plain = K(select)(no_q, K(set)((real)INFINITY), term.plain);
@@ -88,6 +100,12 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     if (!normalize)
         term.plain = term.plain + ((p - p) + (q - q));
     return term;
+}
+
+KLCE_INLINE K(term) K(kl_probs_whole_term)(K(v) p, K(v) q, K(special) special, int normalize)
+{
+    K(kl_quotient) of = K(kl_quotient_of)(p, q, special);
+    return K(kl_probs_term)(&of, p, q, special, normalize);
 }
 
 KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *state,
@@ -113,10 +131,11 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
             {
                 K(v) own = p_group[v], other = q_group[v];
                 K(term)
-                term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                term = special == K(NOTHING)
+                           ? K(kl_probs_whole_term)(own, other, K(NOTHING), normalize)
                        : special == K(ZEROS)
-                           ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
-                           : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
+                           ? K(kl_probs_whole_term)(own, other, K(ZEROS), normalize)
+                           : K(kl_probs_whole_term)(own, other, K(SMALL_ONES), normalize);
                 term_sum[v] = term_sum[v] + term.plain;
                 if (special == K(SMALL_ONES))
                     raised_sum[v] = raised_sum[v] + term.raised;
@@ -262,6 +281,49 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     K(put)(call, 3, row, count, result);
 }
 
+/* The sums of columns, by lanes: of the terms, those that are raised, of p, of q - p. */
+typedef struct {
+    K(v) *terms, *raised, *mass, *gain;
+} K(kl_columns);
+
+/* Adds what a group of columns gives, of probabilities of which nothing special is to be said.  In
+ * two loops, each with a half of a class's chain of steps: instructions that wait leave the
+ * processor's scheduler room for others. */
+KLCE_INLINE void K(add_plain_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, int first,
+                                      int normalize, const K(kl_columns) *to)
+{
+    K(v) f[LANES], k[LANES];
+    for (ptrdiff_t l = 0; l < count; l++) {
+        K(kl_quotient) of = K(kl_quotient_of)(p[l], q[l], K(NOTHING));
+        f[l] = of.f;
+        k[l] = of.k;
+    }
+    for (ptrdiff_t l = 0; l < count; l++) {
+        K(kl_quotient) of = {.f = f[l], .k = k[l], .own = p[l], .d = q[l] - p[l]};
+        K(v) term = K(kl_probs_term)(&of, p[l], q[l], K(NOTHING), normalize).plain;
+        to->terms[l] = first ? term : to->terms[l] + term;
+        to->mass[l] = first ? p[l] : to->mass[l] + p[l];
+        to->gain[l] = first ? of.d : to->gain[l] + of.d;
+    }
+}
+
+KLCE_INLINE void K(add_special_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count,
+                                        K(special) special, int first, int normalize,
+                                        const K(kl_columns) *to)
+{
+    for (ptrdiff_t l = 0; l < count; l++) {
+        K(v) own = p[l], d = q[l] - own;
+        K(term) term = special == K(ZEROS)
+                           ? K(kl_probs_whole_term)(own, q[l], K(ZEROS), normalize)
+                           : K(kl_probs_whole_term)(own, q[l], K(SMALL_ONES), normalize);
+        to->terms[l] = first ? term.plain : to->terms[l] + term.plain;
+        if (special == K(SMALL_ONES))
+            to->raised[l] = first ? term.raised : to->raised[l] + term.raised;
+        to->mass[l] = first ? own : to->mass[l] + own;
+        to->gain[l] = first ? d : to->gain[l] + d;
+    }
+}
+
 static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
@@ -270,25 +332,24 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
         return;
     K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
+    const K(kl_columns) to = {terms, raised, p, q};
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
         K(v) least = K(min_of_columns)(p, n, K(set)(SMALL));
         least = K(min_of_columns)(q, n, least);
         K(special) special = K(special_of)(least, p, q, n);
-        EACH_GROUP(group, n) EACH_LANE(l, group, n)
+        /* From the first group on the first columns are sums: of p, and of q - p. */
+        EACH_GROUP(group, n)
         {
-            K(v) own = p[group + l], other = q[group + l];
-            K(term)
-            term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
-                   : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
-                                         : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
-            terms[l] = group ? terms[l] + term.plain : term.plain;
-            if (special == K(SMALL_ONES))
-                raised[l] = group ? raised[l] + term.raised : term.raised;
-            /* From here on the first columns are sums: of p, and of q - p. */
-            p[l] = group ? p[l] + own : own;
-            q[l] = group ? q[l] + (other - own) : other - own;
+            ptrdiff_t count = KLCE_LESSER(LANES, n - group);
+            const K(v) *own = p + group, *other = q + group;
+            if (special != K(NOTHING))
+                K(add_special_columns)(own, other, count, special, !group, normalize, &to);
+            else if (group)
+                K(add_plain_columns)(own, other, count, 0, normalize, &to);
+            else
+                K(add_plain_columns)(p, q, count, 1, normalize, &to);
         }
         K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
         K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
