@@ -286,39 +286,34 @@ typedef struct {
     K(v) *terms, *raised, *mass, *gain;
 } K(kl_columns);
 
-/* Adds what a group of columns gives, of probabilities of which nothing special is to be said.  In
- * two loops, each with a half of a class's chain of steps: instructions that wait leave the
- * processor's scheduler room for others. */
-KLCE_INLINE void K(add_plain_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, int first,
-                                      int normalize, const K(kl_columns) *to)
+/* Adds what a group of columns gives, where none is small.  In two loops, each with a half of a
+ * class's chain of steps: instructions that wait leave the scheduler room for others. */
+KLCE_INLINE void K(add_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, K(special) special,
+                                int first, int normalize, const K(kl_columns) *to)
 {
     K(v) f[LANES], k[LANES];
     for (ptrdiff_t l = 0; l < count; l++) {
-        K(kl_quotient) of = K(kl_quotient_of)(p[l], q[l], K(NOTHING));
+        K(kl_quotient) of = K(kl_quotient_of)(p[l], q[l], special);
         f[l] = of.f;
         k[l] = of.k;
     }
     for (ptrdiff_t l = 0; l < count; l++) {
         K(kl_quotient) of = {.f = f[l], .k = k[l], .own = p[l], .d = q[l] - p[l]};
-        K(v) term = K(kl_probs_term)(&of, p[l], q[l], K(NOTHING), normalize).plain;
+        K(v) term = K(kl_probs_term)(&of, p[l], q[l], special, normalize).plain;
         to->terms[l] = first ? term : to->terms[l] + term;
         to->mass[l] = first ? p[l] : to->mass[l] + p[l];
         to->gain[l] = first ? of.d : to->gain[l] + of.d;
     }
 }
 
-KLCE_INLINE void K(add_special_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count,
-                                        K(special) special, int first, int normalize,
-                                        const K(kl_columns) *to)
+KLCE_INLINE void K(add_small_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, int first,
+                                      int normalize, const K(kl_columns) *to)
 {
     for (ptrdiff_t l = 0; l < count; l++) {
         K(v) own = p[l], d = q[l] - own;
-        K(term) term = special == K(ZEROS)
-                           ? K(kl_probs_whole_term)(own, q[l], K(ZEROS), normalize)
-                           : K(kl_probs_whole_term)(own, q[l], K(SMALL_ONES), normalize);
+        K(term) term = K(kl_probs_whole_term)(own, q[l], K(SMALL_ONES), normalize);
         to->terms[l] = first ? term.plain : to->terms[l] + term.plain;
-        if (special == K(SMALL_ONES))
-            to->raised[l] = first ? term.raised : to->raised[l] + term.raised;
+        to->raised[l] = first ? term.raised : to->raised[l] + term.raised;
         to->mass[l] = first ? own : to->mass[l] + own;
         to->gain[l] = first ? d : to->gain[l] + d;
     }
@@ -344,12 +339,14 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
         {
             ptrdiff_t count = KLCE_LESSER(LANES, n - group);
             const K(v) *own = p + group, *other = q + group;
-            if (special != K(NOTHING))
-                K(add_special_columns)(own, other, count, special, !group, normalize, &to);
+            if (special == K(SMALL_ONES))
+                K(add_small_columns)(own, other, count, !group, normalize, &to);
+            else if (special == K(ZEROS))
+                K(add_columns)(own, other, count, K(ZEROS), !group, normalize, &to);
             else if (group)
-                K(add_plain_columns)(own, other, count, 0, normalize, &to);
+                K(add_columns)(own, other, count, K(NOTHING), 0, normalize, &to);
             else
-                K(add_plain_columns)(p, q, count, 1, normalize, &to);
+                K(add_columns)(p, q, count, K(NOTHING), 1, normalize, &to);
         }
         K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
         K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
