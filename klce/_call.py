@@ -51,27 +51,28 @@ def called(
     outs = out if isinstance(out, tuple) else (out,) * kernel.nout
     if kernel.__name__ in _MAPS and outs[0] is not None:
         fits = fits and outs[0].dtype == dtype
-    masked = kernel
+    masked, operands = kernel, args
     if where is not None:
-        masked, args = _ufuncs.MASKED[kernel.__name__], (*args, where)
+        masked, operands = _ufuncs.MASKED[kernel.__name__], (*args, where)
     if not fits:
-        result = _blocks.call(masked, args, dtype, axis, out)
+        result = _blocks.call(masked, operands, dtype, axis, out)
     elif out is not None and kernel.signature is None:
         # NumPy leaves elements that lie ahead of those of `out`; but threads take parts of them.
         result = kernel(*_blocks.apart(args, outs), out=out)
     elif axis == -1:
-        result = masked(*args, out=out)
+        result = masked(*operands, out=out)
     else:
-        whole = _WHOLE[kernel.__name__].results(args[: kernel.nin], outs, axis, where)
+        whole = _WHOLE[kernel.__name__].results(args, outs, axis, where)
         if whole is None:
-            result = masked(*args, out=out, axes=_blocks.axes_of(masked, args, axis))
+            axes = _blocks.axes_of(masked, operands, axis)
+            result = masked(*operands, out=out, axes=axes)
         else:
             result = whole if kernel.nout > 1 else whole[0]
     _ufuncs.raise_trouble()
     return result
 
 
-def reduced(
+def whole_loss(
     kernel: np.ufunc,
     operands: tuple[Any, ...],
     axis: int,
@@ -80,7 +81,7 @@ def reduced(
     nats: float,
     out: Any,
 ) -> Any:
-    """Return a loss reduced, of operands that nobody has looked at, or None: see _ufuncs.Plain."""
+    """Return a loss, reduced or not, of operands that nobody has looked at: see _ufuncs.Plain."""
     return _WHOLE[kernel.__name__](operands, out, how, axis, where, nats)
 
 

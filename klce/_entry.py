@@ -27,15 +27,16 @@ R = TypeVar("R")
 # Of most arguments the type alone tells that they are not lazy, and sooner.
 _IN_MEMORY = frozenset({ndarray, type(None), bool, int, float, str, tuple, list})
 
-# The options that kernels have as parameters, each with what checks it as the long way does; None
-# is for weights that there is more to look at of.
-_PARAMETERS: dict[str, Callable[[Any], Any]] = {
+# What checks the options that kernels have as parameters, and a base, as the long way does.  (None:
+# weights that the long way has to look at.)
+_CHECKS: dict[str, Callable[[Any], Any]] = {
     "temperature": _validate.temperature,
     "z_loss": _validate.z_loss,
     "label_smoothing": _validate.label_smoothing,
     "ignore_index": _validate.ignored,
     "weight": functools.partial(_validate.whole_weights, by_class=True),
     "sample_weight": _validate.whole_weights,
+    "base": _reduce.unit,
 }
 
 
@@ -78,10 +79,10 @@ def entry(
 
         def short(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             asked, how, axis = form, reduction, last
-            out, mask, nats = None, None, 1.0
+            out, mask = None, None
             options: dict[str, Any] = {}
             for name, value in kwargs.items():
-                if name not in defaults:
+                if name not in defaults or type(value) not in _IN_MEMORY:
                     return None
                 if name == "out":
                     out = value
@@ -93,16 +94,20 @@ def entry(
                     asked = value
                 elif type(value) is type(defaults[name]) and value == defaults[name]:
                     continue
-                elif name == "base":
-                    nats = _reduce.unit(value)
                 elif name == "where":
                     mask = value
-                elif name in _PARAMETERS:
-                    options[name] = checked = _PARAMETERS[name](value)
+                elif name in _CHECKS:
+                    try:
+                        checked = _CHECKS[name](value)
+                    except (TypeError, ValueError):  # as the long way will, if that is all
+                        return None
                     if checked is None:
                         return None
+                    if type(checked) is ndarray or checked != defaults[name]:
+                        options[name] = checked
                 else:
                     return None
+            nats = options.pop("base", 1.0)
             for kernel in by_form.get(asked, ()):
                 if not options or options.keys() <= kernel.options:
                     operands = args + (kernel.parameters(options) if options else kernel.defaults)
@@ -113,14 +118,15 @@ def entry(
 
         @functools.wraps(function)
         def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-            found: R | None = None
-            out = kwargs.get("out")
-            if len(kwargs) > (out is not None):
-                found = short(args, kwargs)
-            elif first:
-                found = first.call(args + first.defaults, out, reduction, last)
-            if found is not None:
-                return found
+            if first is not None:
+                out = kwargs.get("out")
+                found: R | None
+                if len(kwargs) > (out is not None):
+                    found = short(args, kwargs)
+                else:
+                    found = first.call(args + first.defaults, out, reduction, last)
+                if found is not None:
+                    return found
             for value in (*args, *kwargs.values()):
                 if type(value) not in _IN_MEMORY and is_lazy(value):
                     from klce import _dask

@@ -455,7 +455,7 @@ cdef bint are_apart(cnp.ndarray a, cnp.ndarray b) noexcept:
 ctypedef struct whole_call:
     klce_call call
     atomic_int labels_met
-    const int64_t *labels  # NULL where there are none, or one for all rows
+    const int64_t *labels  # NULL where there are none, or all are one
     bint side_by_side      # rows lie so: those after the axis do, in a slab for each index before
     int axes
     int element            # NumPy's number of what rows hold, and of what they are computed in
@@ -466,6 +466,7 @@ ctypedef struct whole_call:
     int64_t integer[KLCE_MAX_ARGS]
     double number[KLCE_MAX_ARGS]
     float single[KLCE_MAX_ARGS]
+    bint has_classes[KLCE_MAX_ARGS]  # an array of a value for each class of each row
 
 
 cdef bint start(whole_call *w, int op, cnp.ndarray first, Py_ssize_t axis) noexcept:
@@ -496,6 +497,7 @@ cdef bint start(whole_call *w, int op, cnp.ndarray first, Py_ssize_t axis) noexc
         w.call.rows = beside
     w.call.mask = NULL
     for k in range(KLCE_MAX_ARGS):
+        w.has_classes[k] = False
         w.call.arg[k] = NULL
         w.call.step[k] = w.call.core[k] = w.call.slab_step[k] = 0
         w.call.extent[k] = 1
@@ -505,6 +507,7 @@ cdef bint start(whole_call *w, int op, cnp.ndarray first, Py_ssize_t axis) noexc
 cdef void place(whole_call *w, int k, bint has_classes, cnp.ndarray array) noexcept:
     """Set argument k to a whole array: of the classes of all rows, or one value of each."""
     cdef Py_ssize_t item = cnp.PyArray_ITEMSIZE(array), n = 1
+    w.has_classes[k] = has_classes
     w.call.arg[k] = <char *>cnp.PyArray_DATA(array)
     if has_classes:
         n = w.call.n
@@ -521,12 +524,12 @@ cdef class Plain:
     alone, once for each index before it.
 
     Arrays are exactly that, C-contiguous, of the kernel's dtypes, and of the shape of the first or
-    of that without the axis. Labels may also repeat one by strides of 0; so may weights, be one
-    number or array for all, or one for each class. For any other operands the methods give None,
+    of that without the axis. Labels may also repeat one by strides of 0; so may weights, which may
+    be one number for all, or of the classes alone. For any other operands the methods give None,
     and have done nothing.
     """
     cdef int op, inputs, outputs
-    cdef bint takes_all, takes_masks, sums, elementwise
+    cdef bint takes_all, takes_masks, has_labels, sums, elementwise
     cdef char letter[KLCE_MAX_ARGS + 1]
 
     def __cinit__(self, str name):
@@ -536,6 +539,7 @@ cdef class Plain:
         self.takes_masks = FILLS[name] != ""
         self.takes_all = set(inputs + outputs) <= set("vgwlside")
         self.sums = set(outputs) == {"s"} and len(outputs) <= KLCE_TOTALS
+        self.has_labels = "l" in inputs
         self.elementwise = "e" in inputs
         for k, letter in enumerate(inputs + outputs):
             self.letter[k] = <char>ord(letter)
@@ -559,18 +563,19 @@ cdef class Plain:
         if is_sum or is_mean:
             if not self.sums or (out is not None and not is_plain(out, w.real, 0, NULL, True)):
                 return None
-            if self.run(&w, totals) & KLCE_BAD_LABEL:
+            if self.compute(&w, totals) & KLCE_BAD_LABEL:
                 return None
-            return self.reduced(&w, totals, is_mean, nats, out)
+            return self.sum_or_mean(&w, totals, is_mean, nats, out)
         if how != "none" or nats != 1:
             return None
-        cdef bint waits = out is not None and w.labels != NULL  # a bad label leaves it as it was
+        # A bad label leaves `out` as it was.
+        cdef bint waits = out is not None and self.has_labels
         if waits and not is_plain(out, w.real, w.axes - 1, w.rows_shape, True):
             return None
         outs = [None if waits else out]
         if self.outputs > 1:
             outs.append(None)
-        if not self.end(&w, operands, outs) or self.run(&w, NULL) & KLCE_BAD_LABEL:
+        if not self.end(&w, operands, mask, outs) or self.compute(&w, NULL) & KLCE_BAD_LABEL:
             return None
         result = outs[0]
         if waits:
@@ -585,9 +590,9 @@ cdef class Plain:
         """
         cdef whole_call w
         cdef list arrays = list(outs)
-        if not self.begin(&w, operands, axis, mask) or not self.end(&w, operands, arrays):
+        if not self.begin(&w, operands, axis, mask) or not self.end(&w, operands, mask, arrays):
             return None
-        if self.run(&w, NULL) & KLCE_BAD_LABEL:
+        if self.compute(&w, NULL) & KLCE_BAD_LABEL:
             klce_set_trouble(BAD_LABEL)
         return tuple(arrays)
 
@@ -597,7 +602,7 @@ cdef class Plain:
         cdef double totals[KLCE_TOTALS]
         if not self.sums or not self.begin(&w, operands, axis, mask):
             return None
-        if self.run(&w, totals) & KLCE_BAD_LABEL:
+        if self.compute(&w, totals) & KLCE_BAD_LABEL:
             klce_set_trouble(BAD_LABEL)
         return tuple([totals[k] for k in range(self.outputs)])
 
@@ -642,7 +647,7 @@ cdef class Plain:
                 ndim, shape = 1, <cnp.npy_intp *>&w.call.n
             elif not by_row:
                 return False
-            if letter != b"l" and is_plain(operand, number, 0, NULL, False):
+            if letter == b"s" and is_plain(operand, number, 0, NULL, False):
                 w.call.arg[k] = <char *>cnp.PyArray_DATA(operand)
             elif is_repeated(operand, number, ndim, shape):
                 w.call.arg[k] = <char *>cnp.PyArray_DATA(operand)
@@ -663,12 +668,15 @@ cdef class Plain:
         w.call.mask_core = w.call.rows if w.side_by_side else 1
         return True
 
-    cdef bint end(self, whole_call *w, tuple operands, list outs) except -1:
-        """Give the call its outputs, new ones for None, which `outs` then holds."""
+    cdef bint end(self, whole_call *w, tuple operands, mask, list outs) except -1:
+        """Give the call its outputs, new ones for None, which `outs` then holds.
+
+        False for those that share memory with another array, but for a map in place.
+        """
         cdef int k, i, ndim, number
         cdef bint by_row, in_place
         cdef cnp.npy_intp *shape
-        cdef object out, other
+        cdef object out, operand, other
         for k in range(self.inputs, self.inputs + self.outputs):
             by_row = self.letter[k] == b"s"
             number, ndim = (w.real if by_row else w.element), w.axes - by_row
@@ -679,19 +687,21 @@ cdef class Plain:
             elif not is_plain(out, number, ndim, shape, True):
                 return False
             else:
-                for i in range(len(operands)):
-                    other = operands[i]
-                    in_place = self.letter[i] == self.letter[k] and w.call.arg[i] == (
+                for i in range(self.inputs):
+                    operand = operands[i]
+                    in_place = not by_row and w.has_classes[i] and w.call.arg[i] == (
                         <char *>cnp.PyArray_DATA(out))
-                    if cnp.PyArray_Check(other) and not in_place and not are_apart(out, other):
+                    if cnp.PyArray_Check(operand) and not in_place and not are_apart(out, operand):
                         return False
+                if mask is not None and not are_apart(out, mask):
+                    return False
                 for other in outs:
                     if other is not None and other is not out and not are_apart(out, other):
                         return False
             place(w, k, not by_row, out)
         return True
 
-    cdef int run(self, whole_call *w, double *totals) except -1:
+    cdef int compute(self, whole_call *w, double *totals) except -1:
         """Run the call, or find the sums of its results; what kinds of labels were met."""
         cdef PyThreadState *state = NULL
         cdef int status
@@ -705,7 +715,8 @@ cdef class Plain:
             raise_trouble()
         return atomic_load(&w.labels_met)
 
-    cdef object reduced(self, whole_call *w, const double *totals, bint is_mean, double nats, out):
+    cdef object sum_or_mean(self, whole_call *w, const double *totals, bint is_mean, double nats,
+                            out):
         """A sum or mean of the first output, as a scalar or in `out`."""
         cdef double value = totals[0] / nats, by
         cdef int64_t counted = w.call.rows * w.call.slabs
@@ -741,7 +752,9 @@ def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):
 
 
 def are_weights(cnp.ndarray values):
-    """Whether the numbers of a C-contiguous float32 or float64 array are finite, not negative."""
+    """Whether all numbers of a float32 or float64 array are finite and not negative."""
+    if not cnp.PyArray_ISCARRAY_RO(values):
+        values = values.copy()
     cdef Py_ssize_t k, count = cnp.PyArray_SIZE(values)
     cdef const float *singles = <const float *>cnp.PyArray_DATA(values)
     cdef const double *doubles = <const double *>cnp.PyArray_DATA(values)

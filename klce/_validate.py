@@ -281,7 +281,7 @@ def weights(values: ArrayLike | None, name: str, dtype: DType) -> Array:
     if array.dtype != dtype:
         with np.errstate(all="ignore"):
             array = array.astype(dtype)
-    if not _ufuncs.are_weights(array.ravel("K")):
+    if not _ufuncs.are_weights(array):
         first = np.argwhere(~((array >= 0) & (array < math.inf)))[0].tolist()
         value, where = given[tuple(first)], f" at {', '.join(map(str, first))}" if first else ""
         finite = "finite" if not 0 <= value < math.inf else f"finite in {dtype}"
@@ -296,7 +296,10 @@ def repeated(value: float, shape: tuple[int, ...], dtype: DType) -> Array:
 
 
 def whole_weights(values: Any, *, by_class: bool = False) -> Array | None:
-    """Return weights that kernels may take as they are; None where there is more to look at."""
+    """Return weights that kernels may take as they are; None where there is more to look at.
+
+    Those of classes have one dimension: with more, they would pass for a distribution a row.
+    """
     if type(values) is not np.ndarray or values.dtype not in (_arrays.FLOAT32, _arrays.FLOAT64):
         return None
     if by_class and values.ndim != 1:

@@ -34,7 +34,7 @@ _GENERAL = {
 }
 
 # What plain calls go to (klce._entry), likewise by form.
-_NO_DISTRIBUTION = (0.0, 1)
+_NO_DISTRIBUTION = (0.0, 1)  # nothing to every class, and that the target is the index
 _WEIGHTS = ("ignore_index", "weight", "sample_weight")
 _SMOOTHED = (*_WEIGHTS, *_NO_DISTRIBUTION, "label_smoothing")
 _OF_LOG_PROBS = [("nll", "ignore_index"), ("weighted_nll", *_WEIGHTS)]
@@ -120,7 +120,7 @@ def _loss(
     if kept is None:
         # As it is, if all is well: a few rows take longer to look into than to compute.
         operands = (rows, index, ignored, *options)
-        found = _call.reduced(kernel, operands, axis, mask, how, nats, out)
+        found = _call.whole_loss(kernel, operands, axis, mask, how, nats, out)
         if found is not None:
             return found
 

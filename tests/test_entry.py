@@ -225,9 +225,9 @@ def test_plain_calls_are_taken():
     assert pair((P, P[:1], 1)) is None
     assert pair((P, P.astype(np.float32), 1)) is None
     weighted = _ufuncs.Plain("weighted_nll")
-    for weight in (2.0, W, np.array(2.0), np.broadcast_to(2.0, 6)):
+    for weight in (2.0, W, np.broadcast_to(2.0, 6)):
         assert weighted((P, LABELS, -100, weight, 1.0), None, "mean") is not None
-    for weight in (W[:5], W[::-1], W.astype(np.float32), np.broadcast_to(2.0, 5), 2):
+    for weight in (W[:5], W[::-1], W.astype(np.float32), np.broadcast_to(2.0, 5), np.array(2.0)):
         assert weighted((P, LABELS, -100, weight, 1.0), None, "mean") is None
 
 
@@ -247,9 +247,9 @@ def spaced(args):
 
 
 OPTIONS = {
-    "temperature": [0.5, 3, 1e-6],
+    "temperature": [0.5, 3, 1e-6, 1],
     "z_loss": [0.25],
-    "label_smoothing": [0.1, 1],
+    "label_smoothing": [0.1, 1, 0, np.float64(0)],
     "ignore_index": [2, 10**6, np.int8(2)],
     "weight": [W, W.tolist(), W.astype(np.float32), np.array([0.0, 0, 0, 0, 0, 1])],
     "sample_weight": [np.array([0.5, 2, 0, 1]), np.array([0.5, 2, 0, 1], np.float32), 2.0],
@@ -346,11 +346,52 @@ def test_out_of_reductions(name):
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_bad_label_leaves_out_as_it_was(name):
-    for how in ("none", "mean", "sum"):
+    for how, options in itertools.product(("none", "mean", "sum"), ({}, {"weight": W})):
         out = np.full(4 if how == "none" else (), 7.0)
-        with pytest.raises(IndexError, match=r"^target must hold .* got 6 in row 2$"):
-            getattr(klce, name)(P, np.array([0, 1, 6, 0]), reduction=how, out=out)
-        assert np.all(out == 7)
+        for target, row in ((np.array([0, 1, 6, 0]), 2), (np.broadcast_to(6, 4), 0)):
+            with pytest.raises(IndexError, match=rf"^target must hold .* got 6 in row {row}$"):
+                getattr(klce, name)(P, target, reduction=how, out=out, **options)
+            assert np.all(out == 7)
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "logsumexp", "entropy"])
+def test_out_that_overlaps_the_mask(name):
+    f = getattr(klce, name)
+    x = np.random.default_rng(4).random((40, 80))
+    for axis in (0, 1):
+        out = np.zeros_like(f(x, axis=axis))
+        memory = out if out.ndim == 2 else np.zeros(400)
+        out = memory if out.ndim == 2 else memory[: out.size]
+        mask = memory.view(bool).reshape(-1)[: x.size].reshape(x.shape)
+        mask[...] = x > 0.3
+        expected = f(x, axis=axis, where=mask.copy())
+        assert f(x, axis=axis, where=mask, out=out) is out
+        assert same_bits(out, expected)
+
+
+def test_out_that_overlaps_the_weights():
+    """A weight that is one of the outputs is not in its place."""
+    rng = np.random.default_rng(4)
+    x, labels = rng.random((100, 6)), np.zeros(100, np.int64)
+    for weights in (lambda out: out[:1], lambda out: out, lambda out: out[:1].reshape(())):
+        for target in (
+            rng.random((100, 6)),
+            labels,
+            labels.astype(np.int32),
+            labels[:1].repeat(100),
+        ):
+            for f in (klce.cross_entropy, klce.nll_loss):
+                if target.ndim == 2 and f is klce.nll_loss:
+                    continue
+                out = np.full(100, 0.5)
+                expected = f(x, target, sample_weight=np.full(100, 0.5), reduction="none")
+                f(x, target, sample_weight=weights(out), reduction="none", out=out)
+                assert same_bits(out, expected)
+                if target.ndim == 1:
+                    out = np.full(100, 0.5)
+                    by_axis = {"axis": 0, "reduction": "none", "out": out}
+                    f(x.T.copy(), target, sample_weight=weights(out), **by_axis)
+                    assert same_bits(out, expected)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax", "information", "binary_entropy"])

@@ -24,16 +24,21 @@ KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *la
     return !any_f64(lt_f64(from_bits_f64((outside & sign) | one), set_f64(0)));
 }
 
-/* The values at labels that are inside, asking for those of rows that follow if they are apart. */
+/* The values at labels that are inside, asking for those of rows that follow if they are apart.
+ * 5 instructions a row; 8 if it asks. */
 KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64_t *label, int asks)
 {
-    const char *x = call->arg[0] + row * call->step[0];
+    const ptrdiff_t step = call->step[0];
+    const char *x = call->arg[0] + row * step;
+    const int64_t *later = (const int64_t *)call->arg[1] + row + AHEAD;
     real *y = K(result)(call, 3, row);
-    for (int i = 0; i < ROWS; i++, x += call->step[0]) {
-        if (asks)
-            K(prefetch_at_label)(call, row + i + AHEAD);
-        y[i] = -K(value)(((const elem *)x)[label[i]]);
-    }
+    for (int i = 0; i < ROWS; i += 4, x += 4 * step)
+        KLCE_UNROLL for (int k = 0; k < 4; k++)
+        {
+            if (asks)
+                KLCE_PREFETCH((const elem *)(x + (k + AHEAD) * step) + later[i + k]);
+            y[i + k] = -K(value)(((const elem *)(x + k * step))[label[i + k]]);
+        }
 }
 
 /* Bytes from row to row up to which the processor itself sees what comes next. */
