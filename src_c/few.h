@@ -16,43 +16,51 @@ KLCE_INLINE int K(in_columns)(const klce_call *call, int k)
     return call->n > 1 && call->core[k] != (ptrdiff_t)sizeof(elem);
 }
 
-/* The rows from `row` on of operand k as columns.  Of fewer than four classes, and but for float32,
- * more columns are written, up to a multiple of four or WIDTH: what stands there counts for
- * nothing.  The last ones may be read twice. */
+/* Of WIDTH rows, `step` bytes apart, `part` classes as columns, WIDTH at most. */
+KLCE_INLINE void K(load_square)(const char *first, ptrdiff_t step, int part, K(v) *column)
+{
+    KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
+    {
+        const elem *x = (const elem *)(first + i * step);
+        column[i] = part == WIDTH ? K(load)(x) : K(load_part)(x, part, K(set)(0));
+    }
+    K(transpose)(column);
+}
+
+/* The rows from `row` on of operand k as columns.  Of fewer than four classes, and of 16 bits, more
+ * columns are written, up to a multiple of four or WIDTH: what stands there counts for nothing.  The
+ * last ones may be read twice. */
 static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);
-    ptrdiff_t step = call->step[k], n = call->n;
+    const ptrdiff_t step = call->step[k], n = call->n, size = sizeof(elem);
+    ptrdiff_t j = 0;
     if (K(in_columns)(call, k)) {
-        for (ptrdiff_t j = 0; j < n; j++)
+        for (; j < n; j++)
             column[j] = K(load)((const elem *)(first + j * call->core[k]));
         return;
     }
-#if KLCE_ELEM_BITS == 32 && KLCE_VECTOR_BYTES
+#if KLCE_ELEM_BITS >= 32 && KLCE_VECTOR_BYTES
+    /* Squares of float64 take as many instructions for a column, and read rows by the line. */
+    for (; size == 8 && j + WIDTH <= n; j += WIDTH)
+        K(load_square)(first + j * size, step, WIDTH, column + j);
     if (n >= 4) {
-        for (ptrdiff_t j = 0; j + 4 < n; j += 4)
-            load_four_columns(first + j * (ptrdiff_t)sizeof(elem), step, column + j);
-        load_four_columns(first + (n - 4) * (ptrdiff_t)sizeof(elem), step, column + n - 4);
+        for (; j + 4 < n; j += 4)
+            K(load_four_columns)(first + j * size, step, column + j);
+        if (j < n)
+            K(load_four_columns)(first + (n - 4) * size, step, column + n - 4);
         return;
     }
     /* Of fewer, what a row lacks of four is read from the rows after it. */
-    if (step == n * (ptrdiff_t)sizeof(elem) && row + WIDTH + 3 <= call->rows) {
-        load_four_columns(first, step, column);
+    if (step == n * size && row + WIDTH + 3 <= call->rows) {
+        K(load_four_columns)(first, step, column);
         return;
     }
 #endif
-    for (ptrdiff_t j = 0; j < n; j += WIDTH) {
-        int part = (int)KLCE_LESSER(n - j, WIDTH);
-        if (part < WIDTH && n >= WIDTH) {
+    for (; j < n; j += WIDTH) {
+        if (n - j < WIDTH && n >= WIDTH)
             j = n - WIDTH;
-            part = WIDTH;
-        }
-        KLCE_UNROLL for (int i = 0; i < WIDTH; i++)
-        {
-            const elem *x = (const elem *)(first + i * step) + j;
-            column[j + i] = part == WIDTH ? K(load)(x) : K(load_part)(x, part, K(set)(0));
-        }
-        K(transpose)(column + j);
+        K(load_square)(first + j * size, step, (int)KLCE_LESSER(n - j, WIDTH), column + j);
     }
 }
 
