@@ -28,8 +28,8 @@ KLCE_INLINE void K(load_square)(const char *first, ptrdiff_t step, int part, K(v
 }
 
 /* The rows from `row` on of operand k as columns.  Of fewer than four classes, and of 16 bits, more
- * columns are written, up to a multiple of four or WIDTH: what stands there counts for nothing.  The
- * last ones may be read twice. */
+ * columns are written, up to a multiple of four or WIDTH: what stands there counts for nothing.
+ * The last ones may be read twice. */
 static KLCE_NOINLINE void K(load_columns)(const klce_call *call, int k, ptrdiff_t row, K(v) *column)
 {
     const char *first = (const char *)K(row_in)(call, k, row);
