@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,15 @@ class Plain:
     def totals(
         self, operands: tuple[Any, ...], axis: int, mask: Any = None, /
     ) -> tuple[float, ...] | None: ...
+
+class ShortWay:
+    def __init__(
+        self,
+        defaults: dict[str, Any],
+        kernels: dict[str, list[tuple[Any, ...]]],
+        checks: dict[str, Callable[[Any], Any]],
+    ) -> None: ...
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...
 
 def register_bfloat16(dtype: np.dtype[Any]) -> None: ...
 def as_integers(capsule: Any) -> str: ...

@@ -546,6 +546,10 @@ cdef class Plain:
 
     def __call__(self, tuple operands not None, out=None, how="none", Py_ssize_t axis=-1,
                  mask=None, double nats=1, /):
+        """Return what `call` does."""
+        return self.call(operands, out, how, axis, mask, nats)
+
+    cdef object call(self, tuple operands, out, how, Py_ssize_t axis, mask, double nats):
         """Return the first output, or its "mean" or "sum" if `how` says so, in units of `nats`.
 
         The mean divides by the sum of the second output, without one by the number of rows that are
@@ -739,6 +743,83 @@ cdef class Plain:
             return number
         cnp.PyArray_SETITEM(out, cnp.PyArray_BYTES(out), number)
         return out
+
+
+cdef class ShortWay:
+    """Plain calls of a function, whose options are its kernels' parameters.
+
+    On a small array, a call costs what Python does around the kernel.
+
+    Parameters
+    ----------
+    defaults : dict
+        The function's options.
+    kernels : dict
+        By ``form=``, "" where there is none, a list of tuples: the name of a kernel, and what it
+        takes behind the arrays, numbers or options of the function by name. The first that has
+        all options that differ from their defaults takes the call. A default None is 1: of weights.
+    checks : dict
+        By option, what gives its value as a kernel takes it, None where there is more to look at.
+    """
+    cdef dict defaults, kernels, checks
+    cdef object form, reduction
+    cdef Py_ssize_t axis
+
+    def __init__(self, dict defaults not None, dict kernels not None, dict checks not None):
+        self.defaults, self.checks, self.kernels = defaults, checks, {}
+        self.form, self.reduction = defaults.get("form", ""), defaults.get("reduction", "none")
+        self.axis = defaults.get("axis", -1)
+        for form, rows in kernels.items():
+            self.kernels[form] = taken = []
+            for name, *parameters in rows:
+                values = [defaults[p] if isinstance(p, str) else p for p in parameters]
+                values = tuple([1.0 if value is None else value for value in values])
+                taken.append((Plain(name), parameters, frozenset(parameters), values))
+
+    def __call__(self, tuple args not None, dict kwargs not None, /):
+        """Return the result of a plain call, None for any other; what is wrong, that will say."""
+        cdef object out = None, mask = None, form = self.form, how = self.reduction
+        cdef Py_ssize_t axis = self.axis
+        cdef double nats = 1
+        cdef dict options = None
+        cdef tuple values
+        for name, value in kwargs.items():
+            if name not in self.defaults:
+                return None
+            default = self.defaults[name]
+            if value is default:
+                continue
+            if name == "out":
+                out = value
+            elif name == "axis" and type(value) is int and -64 <= value < 64:
+                axis = value
+            elif name == "form" and type(value) is str:
+                form = value
+            elif name == "reduction":
+                how = value
+            elif name == "where":
+                mask = value
+            elif name in self.checks and type(value) in (float, int, np.ndarray):
+                try:
+                    value = self.checks[name](value)
+                except (TypeError, ValueError):
+                    return None
+                if value is None:
+                    return None
+                if name == "base":
+                    nats = value
+                elif type(value) is np.ndarray or value != default:
+                    options = {} if options is None else options
+                    options[name] = value
+            else:
+                return None
+        for plain, names, known, values in self.kernels.get(form, ()):
+            if options is not None:
+                if not options.keys() <= known:
+                    continue
+                values = tuple([options.get(name, v) for name, v in zip(names, values)])
+            return (<Plain>plain).call(args + values, out, how, axis, mask, nats)
+        return None
 
 
 def check_labels(const int64_t[::1] labels, int64_t classes, int64_t ignore):

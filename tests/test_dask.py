@@ -256,6 +256,9 @@ class TestRefusals:
     def test_lazy_options(self):
         with pytest.raises(TypeError, match=r"^temperature must not be given as Array where x"):
             klce.softmax(self.X, temperature=da.ones(()))
+        for option in ("temperature", "base"):
+            with pytest.raises(TypeError, match=rf"^{option} must not be given as Array where"):
+                klce.entropy(X, form="logits", **{option: da.ones(())})
 
     def test_dtypes_and_axes(self):
         with pytest.raises(TypeError, match=r"^p must be float16, .* got complex128$"):

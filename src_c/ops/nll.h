@@ -42,7 +42,7 @@ KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64
 }
 
 /* Bytes from row to row up to which the processor itself sees what comes next. */
-#define NEAR_ROWS 64
+#define NEAR_ROWS 128
 
 /* Labels that may be ignored, masked or out of range. */
 KLCE_INLINE void K(nll_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t count)
