@@ -329,14 +329,22 @@ KLCE_INLINE b_f32 shift_from_exponent_f32(b_f32 b) { return (b_f32)((s_f32)b >> 
 /* AVX2 has no arithmetic shift of 64-bit lanes: shift as unsigned, then carry the sign. */
 KLCE_INLINE b_f64 shift_from_exponent_f64(b_f64 b)
 {
+#if KLCE_VECTOR_BYTES == 64
+    return (b_f64)((s_f64)b >> 52);
+#else
     b_f64 sign = set_bits_f64(1 << 11);
     return ((b >> 52) ^ sign) - sign;
+#endif
 }
 KLCE_INLINE v_f32 float_of_f32(b_f32 b) { return __builtin_convertvector((s_f32)b, v_f32); }
 /* |b| < 2^51: an integer conversion by the exponent trick, since AVX2 and SSE2 have none. */
 KLCE_INLINE v_f64 float_of_f64(b_f64 b)
 {
+#if KLCE_VECTOR_BYTES == 64
+    return _mm512_cvtepi64_pd((__m512i)b);
+#else
     return (v_f64)(b + set_bits_f64(0x4338000000000000)) - 0x1.8p52;
+#endif
 }
 /* Lanes of float32: the low half, the high half, and those two of a and b interleaved; the same of
  * float64, where a vector has half as many lanes. */

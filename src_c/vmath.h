@@ -300,6 +300,35 @@ KLCE_INLINE log_parts_f64 log_reduce_f64(v_f64 x)
     return (log_parts_f64){k, from_bits_f64(bits - shift_to_exponent_f64(k)) - set_f64(1)};
 }
 
+/* k such that x 2^-k is from 2/3 to 3/2 of y, of positive normal numbers: what rounds their bits'
+ * difference, by which a mantissa counts as its logarithm.  No quotient is waited for. */
+KLCE_INLINE b_f32 quotient_exponent_f32(v_f32 x, v_f32 y)
+{
+    return shift_from_exponent_f32(to_bits_f32(x) - to_bits_f32(y) + set_bits_f32(1 << 22));
+}
+
+KLCE_INLINE b_f64 quotient_exponent_f64(v_f64 x, v_f64 y)
+{
+    return shift_from_exponent_f64(to_bits_f64(x) - to_bits_f64(y) +
+                                   set_bits_f64((int64_t)1 << 51));
+}
+
+/* log1p(f)/s - 2 for f in [-1/3, 1/2], of z = s^2, s = f/(2 + f): s times it is 2^-32 (2^-52) of
+ * f - log1p(f) off. */
+KLCE_INLINE v_f32 log1p_by_square_f32(v_f32 z)
+{
+    static const float c[] = {0.666666648f, 0.4000060521f, 0.2851805827f, 0.2395708127f};
+    return z * series_f32(c, 3, z, z * z);
+}
+
+KLCE_INLINE v_f64 log1p_by_square_f64(v_f64 z)
+{
+    static const double c[] = {0.666666666666688236, 0.399999999980280358, 0.285714290957497483,
+                               0.2222216065203119,   0.181855268159522231, 0.152654742134807657,
+                               0.152579490577521221};
+    return z * series_f64(c, 6, z, z * z);
+}
+
 /* ln2 in two pieces, of which the first times any k is exact. */
 #define KLCE_LN2_HIGH_f32 0.693359375f
 #define KLCE_LN2_LOW_f32 (-2.12194440e-4f)

@@ -100,6 +100,21 @@ def main() -> None:
         top,
     )
     report("log1p s-form f64", fit, 18)
+    # The same for f from -1/3 to 1/2, |s| up to 1/5, the error relative to f - log1p(f)
+
+    def tail(s: mp.mpf) -> mp.mpf:  # f - log1p(f), f = 2s/(1 - s)
+        return 2 * s / (1 - s) - 2 * mp.atanh(s)
+
+    for dtype, digits, degree in (("f32", 10, 3), ("f64", 18, 6)):
+        fit = remez(
+            lambda z: 2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 2,
+            lambda z: z,
+            lambda z: mp.sqrt(z) / min(tail(mp.sqrt(z)), tail(-mp.sqrt(z))),
+            degree,
+            mp.mpf("1e-10"),
+            mp.mpf("0.040001"),
+        )
+        report(f"log1p by square {dtype}", fit, digits)
 
     def one(_: mp.mpf) -> mp.mpf:
         return mp.mpf(1)

@@ -30,67 +30,49 @@ KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, p
     return K(any_small)(p, n) || K(any_small)(q, n) ? K(SMALL_ONES) : K(ZEROS);
 }
 
-/* The first half of a class: log(q/p) = k ln2 + log1p(f). */
-typedef struct {
-    K(v) f, k;
-    K(v) own, d; /* p, and q - p: of a p that is raised, 2^RAISE times */
-    K(m) is_raised;
-} K(kl_quotient);
-
-/* 11 instructions a vector in float32, one of them a division. */
-KLCE_INLINE K(kl_quotient) K(kl_quotient_of)(K(v) p, K(v) q, K(special) special)
+/* About 25 instructions a vector, one of them a division.  With f = (q 2^-k - p)/p, whose numerator
+ * d is exact, s = f/(2 + f) is d over the sum instead of the difference, and
+ * p (f - log1p(f)) = s (d - p s (log1p(f) - 2s)).  So of 1/p there is no need. */
+KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int normalize)
 {
     K(v) zero = K(set)(0), one = K(set)(1), tiny = K(set)(SMALLEST_NORMAL);
-    K(v) d = q - p, high_q = q, lift = zero, own = p, other = q;
-    K(v) inverse = one / (special ? K(max)(tiny, p) : p);
+    K(v) own = special ? K(max)(K(set)(SMALL), p) : p; /* as good as any where p is 0 */
+    K(v) high_q = q, whole = q, lift = zero;
     K(m) is_raised = K(lt)(p, K(set)(SMALL));
     if (special == K(SMALL_ONES)) {
         /* A subnormal q is lifted by its bits, since arithmetic on it is slow.  A p below the
          * normal numbers counts as 0. */
         K(m) low_q = K(lt)(q, tiny);
-        K(v) q_normal = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
+        high_q = K(select)(low_q, K(subnormal_units)(q) * K(set)(SUBNORMAL_UNIT), q);
         lift = K(select)(low_q, K(set)(SUBNORMAL_LIFT), zero);
-        /* Nor is the quotient of a small one subnormal then, for p up to VAST. */
-        K(m) small_q = K(lt)(q, K(set)(SMALL));
-        high_q = q_normal * K(select)(small_q, K(set)(RAISED), one);
-        lift = lift + K(select)(small_q, K(set)(RAISE), zero);
-        /* Where p is small, the numerators below are 2^RAISE times what they are; a q from 1 on is
-         * far from p, and d is no problem. */
-        is_raised = K (and)(is_raised, K(lt)(q, one));
-        K(v) up = K(select)(is_raised, K(set)(RAISED), one);
-        own = K(max)(tiny, p) * up;
-        other = high_q * up;
-        d = K(select)(is_raised, K(raised)(q) - own, d);
+        /* Where p is small, all is 2^RAISE times what it is; but a q from 1 on is far from p, and
+         * is the term. */
+        if (normalize)
+            is_raised = K (and)(is_raised, K(lt)(q, one));
+        own = K(max)(tiny, p) * K(select)(is_raised, K(set)(RAISED), one);
+        whole = K(select)(is_raised, K(raised)(q), q);
+        lift = lift - K(select)(is_raised, K(set)(RAISE), zero);
     }
-    K(b) exponent = K(log_reduce)(high_q * inverse).k;
-    K(v) k = K(float_of)(exponent) - lift;
-    if (special == K(SMALL_ONES))
-        inverse = inverse * K(select)(is_raised, K(set)(UNRAISED), one);
-    /* With f = (q 2^-k - p)/p, whose numerator is exact, f keeps the digits that q/p 2^-k - 1 has
-     * lost: for k = 0, where f is (q - p)/p, all that there is, and for k = 1 and -1, where
-     * u - log1p(u) takes most of the first digits away.  Where a quotient is infinite, what is
-     * found counts for nothing, but shall be a number. */
-    K(v) scaled = K(from_bits)(K(to_bits)(other) - K(shift_to_exponent)(exponent));
-    K(v) f = K(min)((scaled - own) * inverse, K(set)((real)0.5)); /* sqrt(2) - 1 at most */
-    return (K(kl_quotient)){f, k, own, d, is_raised};
-}
-
-/* The second half: 16 instructions. */
-KLCE_INLINE K(term)
-    K(kl_probs_term)(const K(kl_quotient) *of, K(v) p, K(v) q, K(special) special, int normalize)
-{
-    K(v) zero = K(set)(0), tiny = K(set)(SMALLEST_NORMAL), own = of->own;
-    K(v) tail = K(log1p_tail)(of->f);
-    K(v) line = K(fma)(of->k, K(set)(LN2), of->f); /* log(q/p) + tail */
-    K(v) far = K(select)(K(eq)(of->k, zero), zero, K(fma)(-own, line, of->d));
-    K(term) term = {normalize ? K(fma)(own, tail, far) : own * (tail - line), zero};
+    /* A fourth of p, where nothing else catches sums that are infinite. */
+    K(v) base = normalize ? own : own * K(set)((real)0.25);
+    K(b) exponent = K(quotient_exponent)(high_q, base);
+    K(v) k = K(float_of)(exponent) - (normalize ? lift : lift + K(set)(2));
+    K(v) scaled = K(from_bits)(K(to_bits)(high_q) - K(shift_to_exponent)(exponent));
+    K(v) d = scaled - base, s = d / (scaled + base);
+    K(v) bend = s * K(fma)(-base, K(log1p_by_square)(s * s), d); /* base (f - log1p(f)) */
+    K(v) log = k * K(set)(LN2);
+    /* For k = 0, where q is scaled, nothing comes beside the bend. */
+    K(term)
+    term = {normalize ? bend + K(fma)(-own, log, whole - scaled)
+                      : K(fma)(K(set)(4), bend - d, -own * log),
+            zero};
     if (special) {
         K(m) low_p = K(lt)(p, tiny), counts = K (and)(K(not)(low_p), K(lt)(zero, q));
         K(m) no_q = K (and)(K(eq)(q, zero), K(lt)(zero, p));
         K(m) negative = K(or)(K(lt)(p, zero), K(lt)(q, zero));
         if (special == K(SMALL_ONES)) {
-            term.raised = K(select)(K (and)(of->is_raised, counts), term.plain, zero);
-            term.plain = K(select)(of->is_raised, zero, term.plain);
+            term.raised = K(select)(K (and)(is_raised, counts), term.plain, zero);
+            term.plain = K(select)(is_raised, zero, term.plain);
         }
         term.plain = K(select)(low_p, normalize ? q - p : zero, term.plain);
         term.plain = K(select)(no_q, K(set)((real)INFINITY), term.plain);
@@ -100,12 +82,6 @@ KLCE_INLINE K(term)
     if (!normalize)
         term.plain = term.plain + ((p - p) + (q - q));
     return term;
-}
-
-KLCE_INLINE K(term) K(kl_probs_whole_term)(K(v) p, K(v) q, K(special) special, int normalize)
-{
-    K(kl_quotient) of = K(kl_quotient_of)(p, q, special);
-    return K(kl_probs_term)(&of, p, q, special, normalize);
 }
 
 KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *state,
@@ -131,11 +107,10 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
             {
                 K(v) own = p_group[v], other = q_group[v];
                 K(term)
-                term = special == K(NOTHING)
-                           ? K(kl_probs_whole_term)(own, other, K(NOTHING), normalize)
+                term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
                        : special == K(ZEROS)
-                           ? K(kl_probs_whole_term)(own, other, K(ZEROS), normalize)
-                           : K(kl_probs_whole_term)(own, other, K(SMALL_ONES), normalize);
+                           ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                           : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
                 term_sum[v] = term_sum[v] + term.plain;
                 if (special == K(SMALL_ONES))
                     raised_sum[v] = raised_sum[v] + term.raised;
@@ -186,6 +161,7 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
     p_sum = scalbn(p_sum, p_exponent);
     q_sum = scalbn(q_sum, q_exponent);
     double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
+    int infinite = 0;
     double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
     for (ptrdiff_t i = 0; i < n; i += 8) {
         double mass[8] = {0}, u[8] = {0}, gap[8];
@@ -196,8 +172,9 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
             double own = K(value)(p[i + j]), other = K(value)(q[i + j]);
             double scaled = scalbn(other, q_exponent);
             mass[j] = scalbn(own, p_exponent);
-            if (own > 0 && other == 0)
-                return INFINITY;
+            if (own < 0 || other < 0)
+                return NAN;
+            infinite |= own > 0 && other == 0;
             double d = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
             drift += d;
             if (mass[j] >= SMALL_P) {
@@ -221,7 +198,7 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
     sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
            ((terms[1] + terms[5]) + (terms[3] + terms[7]));
     double kl = sum / p_sum - first_lane_f64(log1p_gap_f64(set_f64(drift / p_sum)));
-    return kl > 0 ? kl : 0;
+    return infinite ? INFINITY : kl > 0 ? kl : 0;
 }
 
 /* The share of P below which Q is summed anew: of log1p(Q/P - 1) as many digits are lost as the
@@ -264,7 +241,7 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         int differ =
             p_sum < FAINT || p_sum > VAST || (!(gaps[i] <= 1e-12) && !(2 * gaps[i] <= result[i]));
         int scant = q_sum <= p_sum * SCANT;
-        if (!known || isnan(state[FIELD(KL_TERMS) + i]) || !(differ || scant))
+        if (!known || !(differ || scant))
             continue;
         elem p_room[FEW], q_room[FEW];
         const elem *p = K(gathered)(call, 0, row + i, p_room);
@@ -281,44 +258,6 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
     K(put)(call, 3, row, count, result);
 }
 
-/* The sums of columns, by lanes: of the terms, those that are raised, of p, of q - p. */
-typedef struct {
-    K(v) *terms, *raised, *mass, *gain;
-} K(kl_columns);
-
-/* Adds what a group of columns gives, where none is small.  In two loops, each with a half of a
- * class's chain of steps: instructions that wait leave the scheduler room for others. */
-KLCE_INLINE void K(add_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, K(special) special,
-                                int first, int normalize, const K(kl_columns) *to)
-{
-    K(v) f[LANES], k[LANES];
-    for (ptrdiff_t l = 0; l < count; l++) {
-        K(kl_quotient) of = K(kl_quotient_of)(p[l], q[l], special);
-        f[l] = of.f;
-        k[l] = of.k;
-    }
-    for (ptrdiff_t l = 0; l < count; l++) {
-        K(kl_quotient) of = {.f = f[l], .k = k[l], .own = p[l], .d = q[l] - p[l]};
-        K(v) term = K(kl_probs_term)(&of, p[l], q[l], special, normalize).plain;
-        to->terms[l] = first ? term : to->terms[l] + term;
-        to->mass[l] = first ? p[l] : to->mass[l] + p[l];
-        to->gain[l] = first ? of.d : to->gain[l] + of.d;
-    }
-}
-
-KLCE_INLINE void K(add_small_columns)(const K(v) *p, const K(v) *q, ptrdiff_t count, int first,
-                                      int normalize, const K(kl_columns) *to)
-{
-    for (ptrdiff_t l = 0; l < count; l++) {
-        K(v) own = p[l], d = q[l] - own;
-        K(term) term = K(kl_probs_whole_term)(own, q[l], K(SMALL_ONES), normalize);
-        to->terms[l] = first ? term.plain : to->terms[l] + term.plain;
-        to->raised[l] = first ? term.raised : to->raised[l] + term.raised;
-        to->mass[l] = first ? own : to->mass[l] + own;
-        to->gain[l] = first ? d : to->gain[l] + d;
-    }
-}
-
 static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
@@ -327,26 +266,25 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
         return;
     K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
-    const K(kl_columns) to = {terms, raised, p, q};
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
         K(v) least = K(min_of_columns)(p, n, K(set)(SMALL));
         least = K(min_of_columns)(q, n, least);
         K(special) special = K(special_of)(least, p, q, n);
-        /* From the first group on the first columns are sums: of p, and of q - p. */
-        EACH_GROUP(group, n)
+        EACH_GROUP(group, n) EACH_LANE(l, group, n)
         {
-            ptrdiff_t count = KLCE_LESSER(LANES, n - group);
-            const K(v) *own = p + group, *other = q + group;
+            K(v) own = p[group + l], other = q[group + l];
+            K(term)
+            term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                   : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                                         : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
+            terms[l] = group ? terms[l] + term.plain : term.plain;
             if (special == K(SMALL_ONES))
-                K(add_small_columns)(own, other, count, !group, normalize, &to);
-            else if (special == K(ZEROS))
-                K(add_columns)(own, other, count, K(ZEROS), !group, normalize, &to);
-            else if (group)
-                K(add_columns)(own, other, count, K(NOTHING), 0, normalize, &to);
-            else
-                K(add_columns)(p, q, count, K(NOTHING), 1, normalize, &to);
+                raised[l] = group ? raised[l] + term.raised : term.raised;
+            /* From here on the first columns are sums: of p, and of q - p. */
+            p[l] = group ? p[l] + own : own;
+            q[l] = group ? q[l] + (other - own) : other - own;
         }
         K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
         K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
