@@ -777,7 +777,7 @@ cdef class ShortWay:
                 taken.append((Plain(name), parameters, frozenset(parameters), values))
 
     def __call__(self, tuple args not None, dict kwargs not None, /):
-        """Return the result of a plain call, None for any other; what is wrong, that will say."""
+        """Return the result of a plain call; None for any other, and what is wrong is not said."""
         cdef object out = None, mask = None, form = self.form, how = self.reduction
         cdef Py_ssize_t axis = self.axis
         cdef double nats = 1

@@ -25,7 +25,8 @@ KLCE_INLINE int K(read_inside)(const klce_call *call, ptrdiff_t row, int64_t *la
 }
 
 /* The values at labels that are inside, asking for those of rows that follow if they are apart.
- * 5 instructions a row; 8 if it asks. */
+ * 5 instructions a row; 8 if it asks.  Labels ahead may be out of range yet: their addresses are
+ * counted as integers, and not touched. */
 KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64_t *label, int asks)
 {
     const ptrdiff_t step = call->step[0];
@@ -36,7 +37,8 @@ KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64
         KLCE_UNROLL for (int k = 0; k < 4; k++)
         {
             if (asks)
-                KLCE_PREFETCH((const elem *)(x + (k + AHEAD) * step) + later[i + k]);
+                KLCE_PREFETCH((void *)((uintptr_t)x + (uintptr_t)((k + AHEAD) * step) +
+                                       (uintptr_t)later[i + k] * sizeof(elem)));
             y[i + k] = -K(value)(((const elem *)(x + k * step))[label[i + k]]);
         }
 }
