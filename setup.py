@@ -67,7 +67,10 @@ ufuncs = Extension(
         [*glob("src_c/**/*.h", recursive=True), *glob("src_c/*.def"), "src_c/flags.txt"]
     ),
     include_dirs=["src_c", numpy.get_include()],
-    define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+    define_macros=[
+        ("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION"),
+        ("NPY_TARGET_VERSION", "NPY_2_0_API_VERSION"),
+    ],
 )
 ufuncs.cython_directives = {"language_level": 3, "freethreading_compatible": True}
 

@@ -151,7 +151,7 @@ def _call(
     wider = letters.endswith(">v") and out[0].dtype != dtype
     if fits and (not wider or at_once(out[0], out[0].dtype)):
         by_axes = {} if kernel.signature is None else {"axes": axes}
-        results = (np.empty_like(out[0], dtype, subok=False),) if wider else out
+        results = (_ufuncs.new_like(out[0], dtype),) if wider else out
         kernel(*operands, out=results, **by_axes)
         if wider:
             out[0][...] = _widened(results[0])

@@ -4,10 +4,11 @@ This module only translates: NumPy's strides into a ``klce_call``, and the core'
 Python objects.  Users call the functions of the ``klce`` package, which validate first.
 """
 
-from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid
+from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
+from libc.string cimport memcpy, memset, strcpy
 
 import numpy as np
 
@@ -103,6 +104,25 @@ cdef extern from *:
         unsigned char bits
     ctypedef struct klce_dl_versioned:
         klce_dl_tensor tensor
+
+cdef extern from "pages.h" nogil:
+    size_t KLCE_PAGES_LEAST
+    void *klce_take_pages(size_t bytes)
+    void klce_give_pages(void *memory)
+    size_t klce_pages_room(const void *memory)
+
+cdef extern from "numpy/arrayobject.h":
+    ctypedef struct PyDataMemAllocator:
+        void *ctx
+        void *(*malloc)(void *ctx, size_t size) noexcept nogil
+        void *(*calloc)(void *ctx, size_t count, size_t size) noexcept nogil
+        void *(*realloc)(void *ctx, void *memory, size_t size) noexcept nogil
+        void (*free)(void *ctx, void *memory, size_t size) noexcept nogil
+    ctypedef struct PyDataMem_Handler:
+        char name[127]
+        cnp.uint8_t version
+        PyDataMemAllocator allocator
+    object PyDataMem_SetHandler(object handler)
 
 cdef extern from "cpus.h" nogil:
     int klce_cpu_count()
@@ -516,6 +536,69 @@ cdef void place(whole_call *w, int k, bint has_classes, cnp.ndarray array) noexc
     w.call.slab_step[k] = w.call.rows * n * item
 
 
+# ---- Large results: their memory is kept for the next, see pages.h. ----
+
+
+cdef void *take_pages(void *ctx, size_t size) noexcept nogil:
+    return klce_take_pages(size)
+
+
+cdef void *take_cleared_pages(void *ctx, size_t count, size_t size) noexcept nogil:
+    cdef void *memory = klce_take_pages(count * size)
+    if memory != NULL:
+        memset(memory, 0, count * size)
+    return memory
+
+
+cdef void *resize_pages(void *ctx, void *memory, size_t size) noexcept nogil:
+    cdef size_t room = klce_pages_room(memory)
+    if size <= room:
+        return memory
+    cdef void *larger = klce_take_pages(size)
+    if larger != NULL:
+        memcpy(larger, memory, room)
+        klce_give_pages(memory)
+    return larger
+
+
+cdef void give_pages(void *ctx, void *memory, size_t size) noexcept nogil:
+    klce_give_pages(memory)
+
+
+cdef PyDataMem_Handler handler
+strcpy(handler.name, b"klce")
+handler.version = 1
+handler.allocator = PyDataMemAllocator(
+    NULL, take_pages, take_cleared_pages, resize_pages, give_pages)
+cdef object pages = PyCapsule_New(&handler, "mem_handler", NULL)
+
+
+cdef object new_array(int ndim, cnp.npy_intp *shape, int number):
+    """An array whose values are yet to come."""
+    cdef size_t size = cnp.PyDataType_ELSIZE(cnp.PyArray_DescrFromType(number))
+    cdef int i
+    for i in range(ndim):
+        size *= shape[i]
+    if size < KLCE_PAGES_LEAST:
+        return cnp.PyArray_EMPTY(ndim, shape, number, 0)
+    previous = PyDataMem_SetHandler(pages)
+    try:
+        return cnp.PyArray_EMPTY(ndim, shape, number, 0)
+    finally:
+        PyDataMem_SetHandler(previous)
+
+
+def new_like(cnp.ndarray array, cnp.dtype dtype):
+    """An array of another's shape and layout, whose values are yet to come."""
+    if <size_t>dtype.itemsize * cnp.PyArray_SIZE(array) < KLCE_PAGES_LEAST:
+        return np.empty_like(array, dtype, subok=False)
+    previous = PyDataMem_SetHandler(pages)
+    try:
+        return np.empty_like(array, dtype, subok=False)
+    finally:
+        PyDataMem_SetHandler(previous)
+
+
 cdef class Plain:
     """Calls of a kernel on whole arrays, which it takes as they are.
 
@@ -687,7 +770,7 @@ cdef class Plain:
             shape = &w.rows_shape[0] if by_row else &w.shape[0]
             out = outs[k - self.inputs]
             if out is None:
-                outs[k - self.inputs] = out = cnp.PyArray_EMPTY(ndim, shape, number, 0)
+                outs[k - self.inputs] = out = new_array(ndim, shape, number)
             elif not is_plain(out, number, ndim, shape, True):
                 return False
             else:
@@ -871,7 +954,7 @@ def widened(cnp.ndarray halves):
         return None
     if not (halves.flags.c_contiguous or halves.flags.f_contiguous):
         halves = halves.copy("K")
-    cdef cnp.ndarray wide = np.empty_like(halves, dtype=np.float32, subok=False)
+    cdef cnp.ndarray wide = new_like(halves, np.dtype(np.float32))
     cdef const char *elems = <const char *>cnp.PyArray_DATA(halves)
     cdef float *reals = <float *>cnp.PyArray_DATA(wide)
     cdef Py_ssize_t count = cnp.PyArray_SIZE(halves)

@@ -143,7 +143,7 @@ def _map(
     mask = _validate.mask(where, array.shape, "x")
     given = _validate.output(out, array.shape, taken)
     # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
-    result = np.empty_like(array, taken, subok=False) if given is None else given
+    result = _ufuncs.new_like(array, taken) if given is None else given
     _axes.over_classes(kernel, array, (t,), axes, mask, result, taken)
     return result if given is not None else result[()]
 
