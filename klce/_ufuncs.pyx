@@ -4,6 +4,7 @@ This module only translates: NumPy's strides into a ``klce_call``, and the core'
 Python objects.  Users call the functions of the ``klce`` package, which validate first.
 """
 
+from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t
@@ -123,6 +124,8 @@ cdef extern from "numpy/arrayobject.h":
         cnp.uint8_t version
         PyDataMemAllocator allocator
     object PyDataMem_SetHandler(object handler)
+    object PyDataMem_GetHandler()
+    PyObject *PyDataMem_DefaultHandler
 
 cdef extern from "cpus.h" nogil:
     int klce_cpu_count()
@@ -552,13 +555,13 @@ cdef void *take_cleared_pages(void *ctx, size_t count, size_t size) noexcept nog
 
 cdef void *resize_pages(void *ctx, void *memory, size_t size) noexcept nogil:
     cdef size_t room = klce_pages_room(memory)
-    if size <= room:
+    if room // 2 <= size <= room:
         return memory
-    cdef void *larger = klce_take_pages(size)
-    if larger != NULL:
-        memcpy(larger, memory, room)
+    cdef void *other = klce_take_pages(size)
+    if other != NULL:
+        memcpy(other, memory, min(room, size))
         klce_give_pages(memory)
-    return larger
+    return other
 
 
 cdef void give_pages(void *ctx, void *memory, size_t size) noexcept nogil:
@@ -573,13 +576,21 @@ handler.allocator = PyDataMemAllocator(
 cdef object pages = PyCapsule_New(&handler, "mem_handler", NULL)
 
 
+cdef bint is_kept(size_t size) except -1:
+    """Whether a result is large, and its memory not the business of a user's handler."""
+    if size < KLCE_PAGES_LEAST:
+        return False
+    current = PyDataMem_GetHandler()
+    return <PyObject *>current == PyDataMem_DefaultHandler
+
+
 cdef object new_array(int ndim, cnp.npy_intp *shape, int number):
     """An array whose values are yet to come."""
     cdef size_t size = cnp.PyDataType_ELSIZE(cnp.PyArray_DescrFromType(number))
     cdef int i
     for i in range(ndim):
         size *= shape[i]
-    if size < KLCE_PAGES_LEAST:
+    if not is_kept(size):
         return cnp.PyArray_EMPTY(ndim, shape, number, 0)
     previous = PyDataMem_SetHandler(pages)
     try:
@@ -590,7 +601,8 @@ cdef object new_array(int ndim, cnp.npy_intp *shape, int number):
 
 def new_like(cnp.ndarray array, cnp.dtype dtype):
     """An array of another's shape and layout, whose values are yet to come."""
-    if <size_t>dtype.itemsize * cnp.PyArray_SIZE(array) < KLCE_PAGES_LEAST:
+    cdef size_t size = <size_t>dtype.itemsize * cnp.PyArray_SIZE(array)
+    if not is_kept(size):
         return np.empty_like(array, dtype, subok=False)
     previous = PyDataMem_SetHandler(pages)
     try:

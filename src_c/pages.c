@@ -10,6 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#ifndef MADV_FREE
+#define MADV_FREE 8 /* of Linux 4.5; others answer that they do not know it */
+#endif
+
 enum { HUGE_PAGE = 1 << 21, KEPT = 2 };
 static const size_t MOST_KEPT = (size_t)1 << 30;
 
@@ -74,14 +78,16 @@ void *klce_take_pages(size_t bytes)
 
 void klce_give_pages(void *memory)
 {
+    if (!memory)
+        return;
     size_t room = klce_pages_room(memory);
     if (room > MOST_KEPT || madvise(memory, room, MADV_FREE) != 0) {
         unmap(memory);
         return;
     }
-    for (int i = 0; i < KEPT; i++)
+    for (int i = 0; i < KEPT && memory; i++)
         memory = atomic_exchange(&kept[i], memory);
-    unmap(memory); /* the oldest */
+    unmap(memory); /* the oldest, where all places were taken */
 }
 
 #else

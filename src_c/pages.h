@@ -10,7 +10,8 @@
 #include <stdint.h>
 
 #if defined(__linux__)
-/* Bytes of a result that is large: what is shorter glibc's malloc keeps itself. */
+/* Bytes of a result that is large: what is shorter glibc's malloc
+ * keeps itself (of 64 bits). */
 #define KLCE_PAGES_LEAST ((size_t)1 << 25)
 #else
 #define KLCE_PAGES_LEAST SIZE_MAX /* none is: what is kept could not be taken back */
@@ -19,7 +20,7 @@
 /* Memory, uncleared, from a boundary of 2 MiB on; NULL where there is none. */
 void *klce_take_pages(size_t bytes);
 
-/* Gives it back; from any thread. */
+/* Gives it back, unless it is NULL; from any thread. */
 void klce_give_pages(void *memory);
 
 /* How many bytes there are, at least those that were asked for. */

@@ -45,6 +45,20 @@ static void test_what_goes_is_taken_again(void)
     klce_give_pages(second);
 }
 
+static void test_a_free_place_is_used_first(void)
+{
+    unsigned char *small = taken(8 * MIB), *large = taken(80 * MIB);
+    klce_give_pages(large);
+    klce_give_pages(small);
+    CHECK(taken(8 * MIB) == small);
+    unsigned char *between = taken(20 * MIB); /* so that no new mapping lies where large is */
+    klce_give_pages(small);
+    CHECK(taken(80 * MIB) == large);
+    klce_give_pages(between);
+    klce_give_pages(large);
+    klce_give_pages(NULL);
+}
+
 static void test_other_sizes_get_their_own(void)
 {
     unsigned char *small = taken(4 * MIB), *large = taken(64 * MIB);
@@ -85,6 +99,7 @@ static void test_threads(void)
 int main(void)
 {
     test_what_goes_is_taken_again();
+    test_a_free_place_is_used_first();
     test_other_sizes_get_their_own();
     test_threads();
     puts("pages: ok");
