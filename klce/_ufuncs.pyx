@@ -576,12 +576,21 @@ handler.allocator = PyDataMemAllocator(
 cdef object pages = PyCapsule_New(&handler, "mem_handler", NULL)
 
 
-cdef bint is_kept(size_t size) except -1:
-    """Whether a result is large, and its memory not the business of a user's handler."""
+cdef object set_pages(size_t size):
+    """Let an array of this size, if it is large, be made of such memory.
+
+    The handler to go back to; None where it stays, as one does that the user has set.
+    """
     if size < KLCE_PAGES_LEAST:
-        return False
+        return None
     current = PyDataMem_GetHandler()
-    return <PyObject *>current == PyDataMem_DefaultHandler
+    return PyDataMem_SetHandler(pages) if <PyObject *>current == PyDataMem_DefaultHandler else None
+
+
+cdef int unset_pages(previous) except -1:
+    if previous is not None:
+        PyDataMem_SetHandler(previous)
+    return 0
 
 
 cdef object new_array(int ndim, cnp.npy_intp *shape, int number):
@@ -590,25 +599,20 @@ cdef object new_array(int ndim, cnp.npy_intp *shape, int number):
     cdef int i
     for i in range(ndim):
         size *= shape[i]
-    if not is_kept(size):
-        return cnp.PyArray_EMPTY(ndim, shape, number, 0)
-    previous = PyDataMem_SetHandler(pages)
+    previous = set_pages(size)
     try:
         return cnp.PyArray_EMPTY(ndim, shape, number, 0)
     finally:
-        PyDataMem_SetHandler(previous)
+        unset_pages(previous)
 
 
 def new_like(cnp.ndarray array, cnp.dtype dtype):
     """An array of another's shape and layout, whose values are yet to come."""
-    cdef size_t size = <size_t>dtype.itemsize * cnp.PyArray_SIZE(array)
-    if not is_kept(size):
-        return np.empty_like(array, dtype, subok=False)
-    previous = PyDataMem_SetHandler(pages)
+    previous = set_pages(<size_t>dtype.itemsize * cnp.PyArray_SIZE(array))
     try:
         return np.empty_like(array, dtype, subok=False)
     finally:
-        PyDataMem_SetHandler(previous)
+        unset_pages(previous)
 
 
 cdef class Plain:

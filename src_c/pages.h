@@ -10,8 +10,7 @@
 #include <stdint.h>
 
 #if defined(__linux__)
-/* Bytes of a result that is large: what is shorter glibc's malloc
- * keeps itself (of 64 bits). */
+/* Bytes of a large result, at least: glibc's malloc of 64 bits keeps shorter ones itself. */
 #define KLCE_PAGES_LEAST ((size_t)1 << 25)
 #else
 #define KLCE_PAGES_LEAST SIZE_MAX /* none is: what is kept could not be taken back */

@@ -69,7 +69,9 @@ def test_results_own_their_memory(logits, expected):
 @pytest.mark.parametrize("rows", [2, 9, 20])
 def test_results_can_be_resized(logits, expected, rows):
     result = klce.softmax(logits)
+    before = place(result)
     result.resize((rows, SHAPE[1]), refcheck=False)
+    assert (place(result) == before) == (rows == SHAPE[0])  # what is too large for it goes
     assert (result[: SHAPE[0]] == expected).all()
     assert not result[SHAPE[0] :].any()
 
@@ -81,6 +83,39 @@ def test_halves_with_a_wider_result(logits):
     assert first.dtype == np.float32
     assert not np.shares_memory(first, again)
     assert (first == again).all()
+
+
+def test_a_handler_of_the_users_stays():
+    code = """
+import ctypes
+import numpy as np
+from numpy._core import _multiarray_umath
+from numpy._core.multiarray import get_handler_name
+import klce
+
+pointer = ctypes.pythonapi.PyCapsule_GetPointer
+pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+api = pointer(_multiarray_umath._ARRAY_API, None)
+functions = ctypes.cast(api, ctypes.POINTER(ctypes.c_void_p))
+set_handler = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.py_object)(functions[304])
+get_handler = ctypes.PYFUNCTYPE(ctypes.py_object)(functions[305])
+
+x = np.zeros((9, 1_000_000), np.float32)
+# NumPy's own by another name, which has 127 bytes of the 168.
+numpys = ctypes.string_at(pointer(get_handler(), b"mem_handler"), 168)
+own = ctypes.create_string_buffer(numpys, 168)
+own[:127] = b"mine".ljust(127, bytes(1))
+default = set_handler(new(ctypes.addressof(own), b"mem_handler", None))
+assert get_handler_name(klce.softmax(x)) == "mine"
+assert get_handler_name(np.empty(9)) == "mine"
+set_handler(default)
+assert get_handler_name(klce.softmax(x)) != "mine"
+assert get_handler_name(np.empty(9)) == "default_allocator"
+"""
+    process = run_script(code)
+    assert process.returncode == 0, process.stderr
 
 
 @kept

@@ -1,18 +1,11 @@
 /* Tests of the memory of large results, src_c/pages.c. Built with the core. */
+#include "check.h"
 #include "pages.h"
 
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 #ifdef __linux__
 enum { MIB = 1 << 20 };

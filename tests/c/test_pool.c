@@ -2,6 +2,7 @@
  * these alone, -I src_c and -pthread, and with -DNO_FORK_TESTS where the emulator breaks threads in
  * a forked child (qemu-user 7.2 does). */
 #define _GNU_SOURCE
+#include "check.h"
 #include "cpus.h"
 #include "pool.h"
 
@@ -37,14 +38,6 @@
 #if defined(__linux__) && !defined(KLCE_NO_THREADS)
 #define TEST_LINUX
 #endif
-
-#define CHECK(condition)                                                                           \
-    do {                                                                                           \
-        if (!(condition)) {                                                                        \
-            fprintf(stderr, "%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);                \
-            abort();                                                                               \
-        }                                                                                          \
-    } while (0)
 
 static const int THREADS[] = {1, 2, 3, 7};
 enum { N_THREADS = sizeof THREADS / sizeof *THREADS };
