@@ -48,34 +48,40 @@ KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
  * -inf.  Its exponential is the floor's, and their product less than a sum can show. */
 #define LEAST_APART ((real) - 0x1p100)
 
-/* The first `count` classes of a group: 17 instructions a vector in float32 (load, subtract, clamp,
- * 5 to reduce, 6 of the polynomial, 2 to add, and 1 of the search for the maximum); with one moment
- * 3 more, with two 6, with the distance to y 5. */
-KLCE_INLINE void K(expsum_group)(const K(expsum_context) *c, const K(measure) *from,
-                                 const K(centre) *centre, const K(v) *x, const K(v) *y,
-                                 K(expsum_parts) *into, ptrdiff_t count, int moments)
+/* Whole groups, or the first `count` classes of one: 17 instructions a vector in float32 (load,
+ * subtract, clamp, 5 to reduce, 6 of the polynomial, 2 to add, and 1 of the search for the maximum);
+ * with one moment 3 more, with two 6, with the distance to y 5. */
+KLCE_INLINE void K(expsum_groups)(const K(expsum_context) *c, const K(measure) *from,
+                                  const K(centre) *centre, const K(v) *x, const K(v) *y,
+                                  K(expsum_parts) *into, int groups, ptrdiff_t count, int moments)
 {
-    EACH_VECTOR(v)
+    int beside = KLCE_LESSER(groups * VECTORS, KLCE_BESIDE);
+    KLCE_UNROLL for (int first = 0; first < groups * VECTORS; first += beside)
     {
-        K(v) z = K(max)(from->floor, x[v] - from->origin); /* nan comes through */
-        K(exp_parts) parts = K(exp_reduce)(&c->e, z, from->magic);
-        K(v) t = K(exp_tail)(&c->e, parts.r);
-        if (count < LANES) /* not even the floor, so that tiles, without such lanes, agree */
-            parts.scale = K(select)(K(holds_class)(v, count), parts.scale, K(set)(0));
-        into->sum[v] = into->sum[v] + parts.scale;
-        into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
-        if (!y && !moments)
-            continue;
-        K(v) e = K(fma)(t, parts.scale, parts.scale);
-        if (y) {
-            K(v) apart = K(max)(x[v] - y[v], K(set)(LEAST_APART));
-            into->apart[v] = K(fma)(e, apart, into->apart[v]);
-        }
-        if (moments) {
-            into->weighted[v] = K(fma)(e, centre->top - z, into->weighted[v]);
-            if (moments > 1) {
-                K(v) apart = K(fma)(z, centre->unit, centre->guess);
-                into->squares[v] = K(fma)(e * apart, apart, into->squares[v]);
+        K(v) z[KLCE_BESIDE], t[KLCE_BESIDE], scale[KLCE_BESIDE];
+        KLCE_UNROLL for (int i = 0; i < beside; i++) /* nan comes through */
+            z[i] = K(max)(from->floor, x[first + i] - from->origin);
+        K(exp_tails)(&c->e, z, from->magic, t, scale, beside);
+        KLCE_UNROLL for (int i = 0; i < beside; i++)
+        {
+            int v = (first + i) % VECTORS;
+            if (count < LANES) /* not even the floor, so that tiles, without such lanes, agree */
+                scale[i] = K(select)(K(holds_class)(v, count), scale[i], K(set)(0));
+            into->sum[v] = into->sum[v] + scale[i];
+            into->tail[v] = K(fma)(t[i], scale[i], into->tail[v]);
+            if (!y && !moments)
+                continue;
+            K(v) e = K(fma)(t[i], scale[i], scale[i]);
+            if (y) {
+                K(v) apart = K(max)(x[first + i] - y[first + i], K(set)(LEAST_APART));
+                into->apart[v] = K(fma)(e, apart, into->apart[v]);
+            }
+            if (moments) {
+                into->weighted[v] = K(fma)(e, centre->top - z[i], into->weighted[v]);
+                if (moments > 1) {
+                    K(v) apart = K(fma)(z[i], centre->unit, centre->guess);
+                    into->squares[v] = K(fma)(e * apart, apart, into->squares[v]);
+                }
             }
         }
     }
@@ -203,7 +209,7 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
     ptrdiff_t known = KLCE_LESSER(FLUSH, n);
     for (ptrdiff_t j = 0; j < known; j += LANES) {
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
-        K(expsum_group)(c, &from, &centre, group, NULL, &parts, known - j, 1);
+        K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, known - j, 1);
     }
     K(add_parts)(&lanes, &parts, 0, 1);
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
@@ -254,7 +260,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     elem without_max[LANES];
     K(expsum_lanes) lanes = K(no_expsum_lanes)();
     K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
-    K(v) group[VECTORS], y_group[VECTORS];
+    K(v) group[GROUPS * VECTORS], y_group[GROUPS * VECTORS];
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     state[M] = -INFINITY;
     state[S] = state[O] = state[N] = state[B] = 0;
@@ -288,22 +294,26 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop), j = i;
             K(expsum_parts) parts = K(no_parts)();
-            for (; j + LANES <= end; j += LANES) {
-                if (j + BLOCK + LANES <= next_stop)
-                    K(raise_peak)(&next_peak, x + j + BLOCK);
-                K(prefetch_group)(x + j);
-                K(load_group)(j == skipped ? without_max : x + j, LANES, 0, group);
-                if (y)
-                    K(load_group)(y + j, LANES, 0, y_group);
-                K(expsum_group)(c, &from, &centre, group, y ? y_group : NULL, &parts, LANES,
-                                moments);
+            for (; j + GROUPS * LANES <= end; j += GROUPS * LANES) {
+                KLCE_UNROLL for (ptrdiff_t g = 0, k = j; g < GROUPS; g++, k += LANES)
+                {
+                    if (k + BLOCK + LANES <= next_stop)
+                        K(raise_peak)(&next_peak, x + k + BLOCK);
+                    K(prefetch_group)(x + k);
+                    K(load_group)(k == skipped ? without_max : x + k, LANES, 0,
+                                  group + g * VECTORS);
+                    if (y)
+                        K(load_group)(y + k, LANES, 0, y_group + g * VECTORS);
+                }
+                K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, GROUPS,
+                                 LANES, moments);
             }
-            if (j < end) {
+            for (; j < end; j += LANES) {
                 K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
                 if (y)
                     K(load_group)(y + j, end - j, 0, y_group);
-                K(expsum_group)(c, &from, &centre, group, y ? y_group : NULL, &parts, end - j,
-                                moments);
+                K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, 1, end - j,
+                                 moments);
             }
             K(add_parts)(&lanes, &parts, y != NULL, moments);
         }

@@ -34,7 +34,8 @@
 #define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
 #define FEW FLUSH                         /* classes, at most, of rows that lie side by side */
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
-#define DOUBLES (LANES / KLCE_WIDTH_f64)  /* vectors that hold a group as doubles */
+#define GROUPS (VECTORS < KLCE_BESIDE ? KLCE_BESIDE / VECTORS : 1) /* taken at once */
+#define DOUBLES (LANES / KLCE_WIDTH_f64) /* vectors that hold a group as doubles */
 #define BLOCK                                                                                      \
     ((ptrdiff_t)(8192 / sizeof(real))) /* elements whose maximum is known before they are summed */
 #define FLUSH ((ptrdiff_t)(8 * LANES)) /* elements summed before they go to the lanes */

@@ -40,6 +40,10 @@
 #define KLCE_UNROLL
 #endif
 
+/* Exponentials computed side by side, with their constants in registers: there are 32 of 64 bytes,
+ * else too few for more than one. */
+#define KLCE_BESIDE (KLCE_VECTOR_BYTES == 64 ? 4 : 1)
+
 #if KLCE_VECTOR_BYTES
 #define KLCE_WIDTH_f32 (KLCE_VECTOR_BYTES / 4)
 #define KLCE_WIDTH_f64 (KLCE_VECTOR_BYTES / 8)

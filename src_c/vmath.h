@@ -174,6 +174,32 @@ KLCE_INLINE v_f64 exp_tail_f64(const exp_constants_f64 *e, v_f64 r)
     return fma_f64(exp_poly_f64(e, r), r, set_f64(e->c1)) * r;
 }
 
+/* exp(z/T) as (1 + t) * scale, `count` of them step by step side by side: in the order of a chain's
+ * steps, the next vector's wait for places in the processor's queues while the first one's wait for
+ * one another.  To the bits of exp_reduce and exp_tail; the coefficients, highest first. */
+#define KLCE_EXP_TAILS(R, real, ...)                                                               \
+    KLCE_INLINE void exp_tails_##R(const exp_constants_##R *e, const v_##R *z, v_##R magic,        \
+                                   v_##R *t, v_##R *scale, int count)                              \
+    {                                                                                              \
+        const real c[] = {__VA_ARGS__};                                                            \
+        enum { DEGREE = sizeof c / sizeof *c - 1 };                                                \
+        v_##R r[KLCE_BESIDE];                                                                      \
+        KLCE_UNROLL for (int i = 0; i < count; i++)                                                \
+        {                                                                                          \
+            exp_parts_##R parts = exp_reduce_##R(e, z[i], magic);                                  \
+            r[i] = parts.r;                                                                        \
+            scale[i] = parts.scale;                                                                \
+            t[i] = set_##R(c[0]);                                                                  \
+        }                                                                                          \
+        KLCE_UNROLL for (int k = 1; k <= DEGREE; k++) KLCE_UNROLL for (int i = 0; i < count; i++)  \
+            t[i] = fma_##R(t[i], r[i], set_##R(c[k]));                                             \
+        KLCE_UNROLL for (int i = 0; i < count; i++) t[i] = t[i] * r[i];                            \
+    }
+KLCE_EXP_TAILS(f32, float, e->c6, e->c5, e->c4, e->c3, e->c2, e->c1)
+KLCE_EXP_TAILS(f64, double, e->c11, e->c10, e->c9, e->c8, e->c7, e->c6, e->c5, e->c4, e->c3, e->c2,
+               e->c1)
+#undef KLCE_EXP_TAILS
+
 /* exp(r/T) - 1 and the scale, apart: for sums and quotients that must be right to 2 ULP.  float32
  * needs care, and 2 instructions more than exp_reduce and the mantissa: of the reduced argument
  * only the exact difference before the last piece of ln2 enters at the weight of 1/T; the rounded r
@@ -210,6 +236,21 @@ KLCE_INLINE exp_pair_f64 exp_pair_of_f64(const exp_constants_f64 *e, v_f64 z, v_
 {
     exp_parts_f64 parts = exp_reduce_f64(e, z, magic);
     return (exp_pair_f64){exp_tail_f64(e, parts.r), parts.scale};
+}
+
+/* `count` of them: in float64 side by side, see exp_tails; float32 gained nothing by it. */
+KLCE_INLINE void exp_pairs_f32(const exp_constants_f32 *e, const v_f32 *z, v_f32 magic,
+                               exp_pair_f32 *pair, int count)
+{
+    KLCE_UNROLL for (int i = 0; i < count; i++) pair[i] = exp_pair_of_f32(e, z[i], magic);
+}
+
+KLCE_INLINE void exp_pairs_f64(const exp_constants_f64 *e, const v_f64 *z, v_f64 magic,
+                               exp_pair_f64 *pair, int count)
+{
+    v_f64 t[KLCE_BESIDE], scale[KLCE_BESIDE];
+    exp_tails_f64(e, z, magic, t, scale, count);
+    KLCE_UNROLL for (int i = 0; i < count; i++) pair[i] = (exp_pair_f64){t[i], scale[i]};
 }
 
 /* exp(z/T) in full, 0 below the normal numbers and inf above: for the few values of a row's

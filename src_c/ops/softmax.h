@@ -58,6 +58,15 @@ KLCE_INLINE K(exp_pair) K(exp_lifted)(const K(expsum_context) *c, const K(measur
     return K(exp_pair_of)(&c->e, K(max)(from->floor, x - from->origin), from->magic);
 }
 
+/* `count` of them. */
+KLCE_INLINE void K(exps_lifted)(const K(expsum_context) *c, const K(measure) *from, const K(v) *x,
+                                K(exp_pair) *pair, int count)
+{
+    K(v) z[KLCE_BESIDE];
+    KLCE_UNROLL for (int i = 0; i < count; i++) z[i] = K(max)(from->floor, x[i] - from->origin);
+    K(exp_pairs)(&c->e, z, from->magic, pair, count);
+}
+
 KLCE_INLINE K(v) K(joined)(K(exp_pair) e) { return K(fma)(e.t, e.scale, e.scale); }
 
 /* sum + lost += e, where sum starts at ANCHOR: it exceeds every exponential, so that `gained` is
@@ -99,14 +108,20 @@ KLCE_INLINE K(measure) K(lifted_from)(const klce_call *call, const double *state
                            LIFT, LOWEST);
 }
 
-KLCE_INLINE void K(softmax_add_group)(const K(expsum_context) *c, const K(measure) *from,
-                                      K(v) *group, K(v) *sum, K(v) *lost)
+KLCE_INLINE void K(softmax_add_groups)(const K(expsum_context) *c, const K(measure) *from,
+                                       K(v) *group, K(v) *sum, K(v) *lost, int groups)
 {
-    EACH_VECTOR(v)
+    int beside = KLCE_LESSER(groups * VECTORS, KLCE_BESIDE);
+    K(exp_pair) e[KLCE_BESIDE];
+    KLCE_UNROLL for (int first = 0; first < groups * VECTORS; first += beside)
     {
-        K(exp_pair) e = K(exp_lifted)(c, from, group[v]);
-        group[v] = K(joined)(e);
-        K(add_exp)(e, group[v], &sum[v], &lost[v]);
+        K(exps_lifted)(c, from, group + first, e, beside);
+        KLCE_UNROLL for (int i = 0; i < beside; i++)
+        {
+            int v = (first + i) % VECTORS;
+            group[first + i] = K(joined)(e[i]);
+            K(add_exp)(e[i], group[first + i], &sum[v], &lost[v]);
+        }
     }
 }
 
@@ -120,25 +135,29 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     const elem *x = K(row_in)(call, 0, row);
     const K(measure) from = K(lifted_from)(call, state);
     K(lanes) total = K(no_lanes)();
-    K(v) group[VECTORS], sum[VECTORS], lost[VECTORS];
+    K(v) group[GROUPS * VECTORS], sum[VECTORS], lost[VECTORS];
     EACH_VECTOR(v)
     {
         sum[v] = K(set)(ANCHOR);
         lost[v] = K(set)(0);
     }
     ptrdiff_t i = low;
-    for (; i + LANES <= high; i += LANES) {
-        K(prefetch_group)(x + i);
-        if (kept && sizeof(elem) == sizeof(real)) /* else it is scratch memory, in cache */
-            K(prefetch_stored)((const elem *)kept + i);
-        K(load_group)(x + i, LANES, 0, group);
-        K(softmax_add_group)(c, &from, group, sum, lost);
+    for (; i + GROUPS * LANES <= high; i += GROUPS * LANES) {
+        KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
+        {
+            K(prefetch_group)(x + i + g * LANES);
+            if (kept && sizeof(elem) == sizeof(real)) /* else it is scratch memory, in cache */
+                K(prefetch_stored)((const elem *)kept + i + g * LANES);
+            K(load_group)(x + i + g * LANES, LANES, 0, group + g * VECTORS);
+        }
+        K(softmax_add_groups)(c, &from, group, sum, lost, GROUPS);
         if (kept)
-            V(store_group)(kept + i, LANES, group);
+            KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
+                V(store_group)(kept + i + g * LANES, LANES, group + g * VECTORS);
     }
-    if (i < high) {
+    for (; i < high; i += LANES) {
         K(load_group)(x + i, high - i, (real)-INFINITY, group);
-        K(softmax_add_group)(c, &from, group, sum, lost);
+        K(softmax_add_groups)(c, &from, group, sum, lost, 1);
         if (kept)
             V(store_group)(kept + i, high - i, group);
     }
