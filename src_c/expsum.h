@@ -92,10 +92,16 @@ typedef struct {
     K(lanes) rest, weighted, squares, apart;
 } K(expsum_lanes);
 
-KLCE_INLINE K(expsum_lanes) K(no_expsum_lanes)(void)
+/* Those that will be added to: stores of the others would take as long as two vectors' sums. */
+KLCE_INLINE void K(clear_expsum_lanes)(K(expsum_lanes) *lanes, int has_y, int moments)
 {
-    K(lanes) none = K(no_lanes)();
-    return (K(expsum_lanes)){none, none, none, none};
+    lanes->rest = K(no_lanes)();
+    if (moments)
+        lanes->weighted = K(no_lanes)();
+    if (moments > 1)
+        lanes->squares = K(no_lanes)();
+    if (has_y)
+        lanes->apart = K(no_lanes)();
 }
 
 KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts, int has_y,
@@ -204,8 +210,9 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
     K(measure) from = K(measure_from)(c, run->origin, run->ref, BOOST, FLOOR);
     K(centre) centre = K(centre_of)(run->max, run->origin, 0);
     K(expsum_parts) parts = K(no_parts)();
-    K(expsum_lanes) lanes = K(no_expsum_lanes)();
+    K(expsum_lanes) lanes;
     K(v) group[VECTORS];
+    K(clear_expsum_lanes)(&lanes, 0, 1);
     ptrdiff_t known = KLCE_LESSER(FLUSH, n);
     for (ptrdiff_t j = 0; j < known; j += LANES) {
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
@@ -215,20 +222,23 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
 }
 
-/* Closes a run, and joins it to the row's state. */
+/* Closes a run, and joins it to the row's state; from a row's first class on, it is that state. */
 static KLCE_NOINLINE void K(end_run)(const K(expsum_context) *c, const K(expsum_run) *run,
                                      const K(expsum_lanes) *lanes, const elem *x, int has_y,
                                      ptrdiff_t stop, double *state, int moments)
 {
-    double closed[KLCE_TILE * KLCE_FIELDS];
+    double room[KLCE_TILE * KLCE_FIELDS], *closed = run->start ? room : state;
     K(close_run)(c, run, lanes, x, stop, closed, moments);
     if (has_y) {
         double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
         closed[FIELD(APART)] = K(total)(&lanes->apart) + own * run->apart;
-        K(apart_join)(c, state, closed, moments);
-    } else {
-        K(expsum_join)(c, state, closed, moments);
     }
+    if (closed == state)
+        return;
+    if (has_y)
+        K(apart_join)(c, state, closed, moments);
+    else
+        K(expsum_join)(c, state, closed, moments);
 }
 
 /* The place of a block's maximum. */
@@ -245,8 +255,12 @@ KLCE_INLINE ptrdiff_t K(copy_without)(const elem *x, ptrdiff_t start, ptrdiff_t 
     K(v) group[VECTORS];
     ptrdiff_t begin = first - (first - start) % LANES;
     K(load_group)(x + begin, stop - begin, (real)-INFINITY, group);
-    EACH_VECTOR(v) K(store)(copy + v * WIDTH, group[v]);
-    copy[first - begin] = K(rounded)((real)-INFINITY);
+    K(v) lane = K(set)((real)(first - begin));
+    EACH_VECTOR(v) /* by vectors, as they will be loaded */
+    {
+        K(m) is_first = K(eq)(K(numbers_from)(v * WIDTH), lane);
+        K(store)(copy + v * WIDTH, K(select)(is_first, K(set)((real)-INFINITY), group[v]));
+    }
     return begin;
 }
 
@@ -258,7 +272,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES), A = FIELD(APART) };
     K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
-    K(expsum_lanes) lanes = K(no_expsum_lanes)();
+    K(expsum_lanes) lanes;
+    K(clear_expsum_lanes)(&lanes, y != NULL, moments);
     K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
     K(v) group[GROUPS * VECTORS], y_group[GROUPS * VECTORS];
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
@@ -274,7 +289,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
         if (block_max > run.max) {
             if (start) {
                 K(end_run)(c, &run, &lanes, x, y != NULL, start, state, moments);
-                lanes = K(no_expsum_lanes)();
+                K(clear_expsum_lanes)(&lanes, y != NULL, moments);
             }
             run.max = block_max;
             run.start = start;

@@ -152,8 +152,16 @@ KLCE_INLINE ptrdiff_t K(first_equal)(const elem *x, ptrdiff_t n, real value)
     K(v) want = K(set)(value);
     K(sought) sought = K(sought_of)(value);
     ptrdiff_t i = 0;
-    while (i + LANES <= n && !K(group_holds)(x + i, &sought))
-        i += LANES;
+    for (; i + LANES <= n; i += LANES)
+        if (K(group_holds)(x + i, &sought)) {
+            int lane = 0; /* without a branch, which would be foretold by chance */
+            KLCE_UNROLL for (int v = VECTORS - 1; v >= 0; v--)
+            {
+                K(m) hit = K(eq)(K(load)(x + i + v * WIDTH), want);
+                lane = K(any)(hit) ? v * WIDTH + K(first)(hit) : lane;
+            }
+            return i + lane;
+        }
     for (; i < n; i += WIDTH) {
         int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
         K(m) hit = K(eq)(K(load_part)(x + i, part, K(set)(value == 0 ? 1 : 0)), want);

@@ -157,6 +157,8 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
     const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t tile = TILE_BYTES / size / (call->n + 1); /* of no classes, too */
+    if (!kernel->pass[1].sweep)                         /* none to find the rows in cache */
+        tile = KLCE_TILE;
 
     if (kernel->rows) {
         kernel->rows(call, low, high);

@@ -66,6 +66,9 @@ typedef uint32_t b_f32;
 typedef uint64_t b_f64;
 #endif
 
+/* Four doubles, on every ISA. */
+typedef double quad __attribute__((vector_size(4 * sizeof(double))));
+
 typedef int32_t bits_scalar_f32;
 typedef int64_t bits_scalar_f64;
 

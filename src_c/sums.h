@@ -92,28 +92,28 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, doubl
  * lane is most of the sum, each addition to it would cost as much as an exponential. */
 KLCE_INLINE double K(total)(const K(lanes) *lanes)
 {
-    double lane[LANES], four[4];
+    quad lane[LANES / 4], four;
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-        store_f64(lane + i * KLCE_WIDTH_f64, lanes->high[i]);
-    KLCE_UNROLL for (int k = 0; k < 4; k++) four[k] = lane[k];
+        store_f64((double *)lane + i * KLCE_WIDTH_f64, lanes->high[i]);
+    four = lane[0];
 #if KLCE_REAL_IS_F64
-    double low[LANES], lost[4];
+    quad low[LANES / 4], lost;
     KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-        store_f64(low + i * KLCE_WIDTH_f64, lanes->low[i]);
-    KLCE_UNROLL for (int k = 0; k < 4; k++) lost[k] = low[k];
-    KLCE_UNROLL for (int i = 4; i < LANES; i += 4) KLCE_UNROLL for (int k = 0; k < 4; k++)
+        store_f64((double *)low + i * KLCE_WIDTH_f64, lanes->low[i]);
+    lost = low[0];
+    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++)
     {
-        ADD_KEEPING(double, four[k], lane[i + k], lost[k]);
-        lost[k] += low[i + k];
+        ADD_KEEPING(quad, four, lane[i], lost);
+        lost = lost + low[i];
     }
-    ADD_KEEPING(double, four[0], four[2], lost[0]);
-    ADD_KEEPING(double, four[1], four[3], lost[1]);
-    ADD_KEEPING(double, four[0], four[1], lost[0]);
-    double rest = (lost[0] + lost[2]) + (lost[1] + lost[3]);
-    return four[0] + (rest == rest ? rest : 0); /* an infinite sum has lost nan */
+    double s0 = four[0], s1 = four[1], lost0 = lost[0], lost1 = lost[1];
+    ADD_KEEPING(double, s0, four[2], lost0);
+    ADD_KEEPING(double, s1, four[3], lost1);
+    ADD_KEEPING(double, s0, s1, lost0);
+    double rest = (lost0 + lost[2]) + (lost1 + lost[3]);
+    return s0 + (rest == rest ? rest : 0); /* an infinite sum has lost nan */
 #else
-    KLCE_UNROLL for (int i = 4; i < LANES; i += 4) KLCE_UNROLL for (int k = 0; k < 4; k++)
-        four[k] += lane[i + k];
+    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++) four = four + lane[i];
     return (four[0] + four[2]) + (four[1] + four[3]);
 #endif
 }
@@ -195,12 +195,18 @@ KLCE_INLINE void K(load_group)(const elem *x, ptrdiff_t count, real fill, K(v) *
     }
 }
 
+/* first, first + 1, ... */
+KLCE_INLINE K(v) K(numbers_from)(int first)
+{
+    real number[WIDTH];
+    KLCE_UNROLL for (int i = 0; i < WIDTH; i++) number[i] = (real)(first + i);
+    return V(load)(number);
+}
+
 /* Which lanes of a group's vector v hold one of the group's first `count` classes. */
 KLCE_INLINE K(m) K(holds_class)(int v, ptrdiff_t count)
 {
-    real number[WIDTH];
-    KLCE_UNROLL for (int i = 0; i < WIDTH; i++) number[i] = (real)(v * WIDTH + i);
-    return K(lt)(V(load)(number), K(set)((real)count));
+    return K(lt)(K(numbers_from)(v * WIDTH), K(set)((real)count));
 }
 
 KLCE_INLINE void K(store_group)(elem *y, ptrdiff_t count, const K(v) *group)
