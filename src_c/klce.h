@@ -148,6 +148,7 @@ typedef struct {
     klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
+    ptrdiff_t tile_bytes; /* of rows that take each pass together; 0: as rows.c has it */
 } klce_kernel;
 
 typedef struct {

@@ -20,7 +20,7 @@ enum {
     PACK_WIDTH = 512, /* bytes of a class packed together: enough for memory's speed, see 0008, */
     PACK_BYTES = 1 << 19, /* if all classes of those rows are no more, which stay in L2; */
     PACK_ROWS = 32,       /* else so many rows: whole cache lines of a transposed array */
-    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L2 */
+    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L1, beside its own */
     PANEL_BYTES = 80000,  /* of rows of few classes that are packed side by side, about */
     SPARES = 32,          /* pieces of scratch memory that wait for the next task */
     PACK_LIMIT = 1 << 22, /* bytes of one packed operand, unless a single row is longer */
@@ -67,7 +67,7 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
 }
 
 /* Rows [low, high) of a kernel's passes, `tile` rows at a time:
- * as many as stay in L2 between the passes. */
+ * as many as stay in L1 between the passes. */
 static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
                       ptrdiff_t low, ptrdiff_t high)
 {
@@ -156,7 +156,8 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
 {
     const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
-    ptrdiff_t tile = TILE_BYTES / size / (call->n + 1); /* of no classes, too */
+    ptrdiff_t bytes = kernel->tile_bytes ? kernel->tile_bytes : TILE_BYTES;
+    ptrdiff_t tile = bytes / size / (call->n + 1); /* of no classes, too */
     if (!kernel->pass[1].sweep)                         /* none to find the rows in cache */
         tile = KLCE_TILE;
 

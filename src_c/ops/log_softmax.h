@@ -102,6 +102,7 @@ static const klce_kernel K(log_softmax_kernel) = {
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),
+    .tile_bytes = 1 << 13, /* fewer stores at a time, while nothing is computed */
 };
 
 #undef SLIGHT
