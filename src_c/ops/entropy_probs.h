@@ -281,19 +281,18 @@ static void K(entropy_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdif
     K(put)(call, 2, row, count, result);
 }
 
-/* Either sweep of a tile, whose rows are loaded. */
-KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, const K(v) *p, double *state, int measured)
+/* Either sweep of a tile, whose rows are loaded, and lost. */
+KLCE_INLINE void K(entropy_probs_columns)(ptrdiff_t n, K(v) *p, double *state, int measured)
 {
     int several = n > LANES;
     K(v) sum[LANES], product[LANES], raised[LANES];
-    K(v) most[LANES], last[LANES], last_raised[LANES];
+    K(v) *most = p, last[LANES], last_raised[LANES]; /* of the first columns, in their place */
     K(v) zero = K(set)(0), one = K(set)(1), ties = -one;
     K(v) min = K(min_of_columns)(p, n, K(set)((real)INFINITY));
     K(v) max = measured ? K(max_of_columns)(p, n, zero) : zero;
     const K(entropy_measure) from =
         measured ? K(entropy_measure_from)(max) : K(entropy_unmeasured)();
     int careful = K(any)(K(lt)(min, K(set)(SMALL))) && K(any_small)(p, n);
-    EACH_LANE(l, 0, n) most[l] = p[l];
     if (several)
         EACH_LANE(l, 0, n) sum[l] = product[l] = raised[l] = zero;
     for (ptrdiff_t group = LANES; group < n; group += LANES)
