@@ -27,6 +27,7 @@ from klce.scoring.inputs import local_inputs
 from klce.scoring.locks import lock
 from klce.scoring.parts import Parts, check_folder
 from klce.scoring.readers import StrPath
+from klce.scoring.readers.npy_header import read_header
 from klce.scoring.results import (
     NpyWriter,
     check_results_path,
@@ -152,8 +153,7 @@ class Journal(RowFile):
             size = self._file.seek(0, 2)
             self._file.seek(0)
             with contextlib.suppress(ValueError):  # the run ended before its header was whole
-                np.lib.format.read_magic(self._file)
-                np.lib.format.read_array_header_1_0(self._file)
+                read_header(self._file)
                 self._offset = self._file.tell()
                 self.finished = (size - self._offset) // self.columns.itemsize
                 self._file.truncate(self._offset + self.finished * self.columns.itemsize)

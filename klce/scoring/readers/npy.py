@@ -12,6 +12,7 @@ from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 from klce.scoring.readers.base import Elements, Reader, closed_on_error
 from klce.scoring.readers.location import Location, StrPath
+from klce.scoring.readers.npy_header import read_header
 
 
 class NpyReader(Reader):
@@ -58,10 +59,7 @@ def _read_header(path: str, file: BinaryIO) -> tuple[tuple[int, ...], bool, np.d
         raise InputError(f"{path}: not a .npy file")
     file.seek(0)
     try:
-        version = npy.read_magic(file)
-        # Version 3 is version 2 with UTF-8 names of fields, and arrays with fields are refused.
-        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-        shape, fortran_order, dtype = read(file)
+        shape, fortran_order, dtype = read_header(file)
         end = file.tell()
     except (ValueError, SyntaxError, tokenize.TokenError):  # NumPy parses it as Python
         raise InputError(f"{path}: the .npy header is damaged or truncated") from None

@@ -1,3 +1,7 @@
+import gc
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import fsspec
 import ml_dtypes
 import numpy as np
@@ -108,3 +112,18 @@ def test_bfloat16_as_numpy_saves_it(tmp_path):
         np.testing.assert_array_equal(reader.read(1, 4, 1), values[1:])
     np.save(tmp_path / "b.npy", values.view("V2"))  # two bytes that may be anything
     assert open_reader(tmp_path / "b.npy").dtype == np.dtype("V2")
+
+
+def test_headers_are_read_by_threads_at_once(path):
+    """Also where one thread gives way to another within a header, as for a callback of gc's."""
+    save(path, np.zeros((2, 3)))
+    gc.callbacks.append(lambda *_: time.sleep(0))
+    threshold = gc.get_threshold()
+    gc.set_threshold(20)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            shapes = list(threads.map(lambda _: NpyReader(path).shape, range(200)))
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.pop()
+    assert set(shapes) == {(2, 3)}
