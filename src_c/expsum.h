@@ -49,8 +49,8 @@ KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
 #define LEAST_APART ((real) - 0x1p100)
 
 /* Whole groups, or the first `count` classes of one: 17 instructions a vector in float32 (load,
- * subtract, clamp, 5 to reduce, 6 of the polynomial, 2 to add, and 1 of the search for the maximum);
- * with one moment 3 more, with two 6, with the distance to y 5. */
+ * subtract, clamp, 5 to reduce, 6 of the polynomial, 2 to add, and 1 of the search for the
+ * maximum); with one moment 3 more, with two 6, with the distance to y 5. */
 KLCE_INLINE void K(expsum_groups)(const K(expsum_context) *c, const K(measure) *from,
                                   const K(centre) *centre, const K(v) *x, const K(v) *y,
                                   K(expsum_parts) *into, int groups, ptrdiff_t count, int moments)

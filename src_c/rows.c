@@ -158,7 +158,7 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t bytes = kernel->tile_bytes ? kernel->tile_bytes : TILE_BYTES;
     ptrdiff_t tile = bytes / size / (call->n + 1); /* of no classes, too */
-    if (!kernel->pass[1].sweep)                         /* none to find the rows in cache */
+    if (!kernel->pass[1].sweep)                    /* none to find the rows in cache */
         tile = KLCE_TILE;
 
     if (kernel->rows) {
