@@ -27,6 +27,8 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 
 #include "measure.h"
 #include "expsum_state.h"
+#include "stored_row.h"
+#include "log_row.h"
 #include "expsum.h"
 #include "expsum_few.h"
 #include "top.h"

@@ -264,9 +264,10 @@ KLCE_INLINE ptrdiff_t K(copy_without)(const elem *x, ptrdiff_t start, ptrdiff_t 
     return begin;
 }
 
-/* With y, another row, of no more than one moment. */
+/* With y, another row, of no more than one moment.  With `behind`, that row is stored along with
+ * it. */
 KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem *y, ptrdiff_t n,
-                           double *state, int moments)
+                           double *state, int moments, K(log_row) *behind, K(row_way) way)
 {
     enum { M = FIELD(MAX), S = FIELD(REST), O = FIELD(ORIGIN) };
     enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES), A = FIELD(APART) };
@@ -322,6 +323,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                 }
                 K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, GROUPS,
                                  LANES, moments);
+                if (behind)
+                    K(put_logs_along)(behind, j, LANES, GROUPS, way);
             }
             for (; j < end; j += LANES) {
                 K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
@@ -329,6 +332,8 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                     K(load_group)(y + j, end - j, 0, y_group);
                 K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, 1, end - j,
                                  moments);
+                if (behind)
+                    K(put_logs_along)(behind, j, end - j, 1, way);
             }
             K(add_parts)(&lanes, &parts, y != NULL, moments);
         }
@@ -352,29 +357,44 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
 static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                      double *state)
 {
-    K(expsum)(c, x, NULL, n, state, 0);
+    K(expsum)(c, x, NULL, n, state, 0, NULL, K(NO_ROW));
+}
+
+static KLCE_NOINLINE void K(sum_exp_to_cache)(const K(expsum_context) *c, const elem *x,
+                                              ptrdiff_t n, double *state, const K(log_row) *behind)
+{
+    K(log_row) own = *behind; /* what is stored might be it, for all that the compiler knows */
+    K(expsum)(c, x, NULL, n, state, 0, &own, K(TO_CACHE));
+}
+
+static KLCE_NOINLINE void K(sum_exp_past_caches)(const K(expsum_context) *c, const elem *x,
+                                                 ptrdiff_t n, double *state,
+                                                 const K(log_row) *behind)
+{
+    K(log_row) own = *behind;
+    K(expsum)(c, x, NULL, n, state, 0, &own, K(PAST_CACHES));
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const elem *x,
                                                   ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, NULL, n, state, 1);
+    K(expsum)(c, x, NULL, n, state, 1, NULL, K(NO_ROW));
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_squares)(const K(expsum_context) *c, const elem *x,
                                                  ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, NULL, n, state, 2);
+    K(expsum)(c, x, NULL, n, state, 2, NULL, K(NO_ROW));
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_apart)(const K(expsum_context) *c, const elem *x,
                                                const elem *y, ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, y, n, state, 0);
+    K(expsum)(c, x, y, n, state, 0, NULL, K(NO_ROW));
 }
 
 static KLCE_NOINLINE void K(sum_exp_weighted_and_apart)(const K(expsum_context) *c, const elem *x,
                                                         const elem *y, ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, y, n, state, 1);
+    K(expsum)(c, x, y, n, state, 1, NULL, K(NO_ROW));
 }

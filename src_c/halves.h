@@ -71,6 +71,7 @@ KLCE_INLINE b_f32 upper_halves(v_f32 v)
 typedef __m256i h;
 KLCE_INLINE h load_halves(const void *p) { return _mm256_loadu_si256(p); }
 KLCE_INLINE void store_halves(void *p, h x) { _mm256_storeu_si256(p, x); }
+KLCE_INLINE void stream_halves(void *p, h x) { _mm256_stream_si256(p, x); }
 KLCE_INLINE h load_part_of_halves(const void *p, int k)
 {
     return _mm256_maskz_loadu_epi16((__mmask16)((1u << k) - 1), p);
@@ -92,6 +93,7 @@ KLCE_INLINE h to_bf16(v_f32 v) { return _mm512_cvtepi32_epi16((__m512i)upper_hal
 typedef __m128i h;
 KLCE_INLINE h load_halves(const void *p) { return _mm_loadu_si128(p); }
 KLCE_INLINE void store_halves(void *p, h x) { _mm_storeu_si128(p, x); }
+KLCE_INLINE void stream_halves(void *p, h x) { _mm_stream_si128(p, x); }
 /* AVX2 masks no elements of 16 bits: four of them, two and one, by the bits of their number. */
 KLCE_INLINE uint64_t load_up_to_3(const unsigned char *p, int k)
 {
@@ -159,6 +161,7 @@ KLCE_INLINE h to_bf16(v_f32 v)
 typedef __m128i h; /* in the lower half */
 KLCE_INLINE h load_halves(const void *p) { return _mm_loadl_epi64(p); }
 KLCE_INLINE void store_halves(void *p, h x) { _mm_storel_epi64(p, x); }
+KLCE_INLINE void stream_halves(void *p, h x) { _mm_stream_si64(p, _mm_cvtsi128_si64(x)); }
 KLCE_INLINE b_f32 widen_halves(h x) { return (b_f32)_mm_unpacklo_epi16(x, _mm_setzero_si128()); }
 KLCE_INLINE h narrow_halves(b_f32 bits)
 {
@@ -201,6 +204,7 @@ KLCE_INLINE h to_bf16(v_f32 v) { return narrow_halves(upper_halves(v)); }
 typedef uint16x4_t h;
 KLCE_INLINE h load_halves(const void *p) { return vld1_u16(p); }
 KLCE_INLINE void store_halves(void *p, h x) { vst1_u16(p, x); }
+KLCE_INLINE void stream_halves(void *p, h x) { vst1_u16(p, x); }
 KLCE_INLINE v_f32 from_f16(h x) { return (v_f32)vcvt_f32_f16(vreinterpret_f16_u16(x)); }
 KLCE_INLINE h to_f16(v_f32 v) { return vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)); }
 KLCE_INLINE v_f32 from_bf16(h x) { return from_bits_f32((b_f32)vshll_n_u16(x, 16)); }
@@ -321,11 +325,13 @@ KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
 #define KLCE_HALVES(R)                                                                             \
     KLCE_INLINE v_f32 load_##R(const klce_##R *p) { return from_##R(load_halves(p)); }             \
     KLCE_INLINE void store_##R(klce_##R *p, v_f32 v) { store_halves(p, to_##R(v)); }               \
+    KLCE_INLINE void stream_##R(klce_##R *p, v_f32 v) { stream_halves(p, to_##R(v)); }             \
     KLCE_PARTS_OF_HALVES(R)
 #else
 #define KLCE_HALVES(R)                                                                             \
     KLCE_INLINE v_f32 load_##R(const klce_##R *p) { return value_##R(*p); }                        \
     KLCE_INLINE void store_##R(klce_##R *p, v_f32 v) { *p = rounded_##R(v); }                      \
+    KLCE_INLINE void stream_##R(klce_##R *p, v_f32 v) { store_##R(p, v); }                         \
     KLCE_PARTS_OF_HALVES(R)
 #endif
 

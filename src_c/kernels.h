@@ -3,6 +3,9 @@
  * target and includes this once.
  */
 #include "klce.h"
+
+#include <stdlib.h>
+
 #include "simd.h"
 #include "columns.h"
 #include "vmath.h"

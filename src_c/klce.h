@@ -75,7 +75,7 @@ enum {
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */
     KLCE_SEGMENT = 32768,      /* a long row is split at multiples of this, for any thread count */
-    KLCE_KEPT_BYTES = 1 << 20, /* a row's, between passes: half a core's share of the caches */
+    KLCE_KEPT_BYTES = 1 << 23, /* a row's exponentials, at most, that softmax keeps in cache */
     KLCE_TOP = 1024,           /* the most that the top of a row may be asked for */
     KLCE_SUM_CHUNK = 256,      /* results summed at a time, by eight chains */
     KLCE_TOTALS = 2            /* outputs, at most, of which a call may give sums */
@@ -107,12 +107,8 @@ typedef struct {
     int whole_rows;
     /* Likewise: `few` takes only rows whose classes are together. */
     int few_together;
-    /* Likewise: a `real` a class goes from pass to pass, of rows of at most KLCE_KEPT_BYTES of
-     * them.  They stand in `kept`, a row for each row of the tile that begins at kept_from: scratch
-     * memory of the thread, NULL where there is none (a row is split, memory is short). */
-    int keeps;
-    char *kept;
-    ptrdiff_t kept_from;
+    /* Set by klce_run: a map's results go past the caches, which do not hold them all. */
+    int past_caches;
     /* Where kernels tell what they met among the labels: klce_label_kind, or-ed (of ignored ones,
      * what losses met); not NULL for an op that has labels.  The result of a bad one is nan; which
      * it is, klce_check_labels tells. */
@@ -138,7 +134,9 @@ typedef struct {
 } klce_pass;
 
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high)
- * whole where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE
+ * whole where there is nothing to keep from class to class.  `pipelined`, if present, does such rows
+ * of an op of passes, to the same bits, each stored while the next one is summed, and returns the
+ * first that it leaves to the passes (memory is short).  `few`, if present, takes KLCE_TILE
  * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
  * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
  * the other's (widen.c).  Its rows may lie side by side, a step from one to the next being the size
@@ -148,7 +146,7 @@ typedef struct {
     klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
-    ptrdiff_t tile_bytes; /* of rows that take each pass together; 0: as rows.c has it */
+    ptrdiff_t (*pipelined)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
 } klce_kernel;
 
 typedef struct {

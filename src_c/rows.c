@@ -18,15 +18,16 @@ enum {
     THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_WIDTH = 512, /* bytes of a class packed together: enough for memory's speed, see 0008, */
-    PACK_BYTES = 1 << 19, /* if all classes of those rows are no more, which stay in L2; */
-    PACK_ROWS = 32,       /* else so many rows: whole cache lines of a transposed array */
-    TILE_BYTES = 1 << 14, /* of rows that the next pass finds in L1, beside its own */
-    PANEL_BYTES = 80000,  /* of rows of few classes that are packed side by side, about */
-    SPARES = 32,          /* pieces of scratch memory that wait for the next task */
-    PACK_LIMIT = 1 << 22, /* bytes of one packed operand, unless a single row is longer */
-    LINE = 64,            /* bytes of a cache line */
-    TILE_AHEAD = 4096,    /* bytes from a tile to what is asked for, at least */
-    SUMMED_CHUNKS = 16    /* of results, a thread's at least, where tasks sum their own */
+    PACK_BYTES = 1 << 19,  /* if all classes of those rows are no more, which stay in L2; */
+    PACK_ROWS = 32,        /* else so many rows: whole cache lines of a transposed array */
+    TILE_BYTES = 1 << 14,  /* of rows that the next pass finds in L1, beside its own */
+    PANEL_BYTES = 80000,   /* of rows of few classes that are packed side by side, about */
+    SPARES = 32,           /* pieces of scratch memory that wait for the next task */
+    PACK_LIMIT = 1 << 22,  /* bytes of one packed operand, unless a single row is longer */
+    PAST_CACHES = 3 << 22, /* bytes of a map's results that leave a last level, with its input */
+    LINE = 64,             /* bytes of a cache line */
+    TILE_AHEAD = 4096,     /* bytes from a tile to what is asked for, at least */
+    SUMMED_CHUNKS = 16     /* of results, a thread's at least, where tasks sum their own */
 };
 
 typedef struct {
@@ -82,21 +83,6 @@ static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_
                 pass->finish(call, row, count, state);
         }
     }
-}
-
-/* The same, of a kernel that keeps a `real` a class between its passes. */
-static void run_keeping_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
-                              ptrdiff_t low, ptrdiff_t high)
-{
-    klce_call own = *call;
-    size_t reals = (size_t)call->n * klce_real_sizes[call->dtype];
-    char *memory = reals <= KLCE_KEPT_BYTES ? malloc((size_t)tile * reals) : NULL;
-    own.kept = memory;
-    for (; low < high; low += tile) {
-        own.kept_from = low;
-        run_tiles(&own, kernel, tile, low, tile < high - low ? low + tile : high);
-    }
-    free(memory);
 }
 
 /* The inputs whose rows are asked for before their tile comes.  A kernel for few classes reads a
@@ -156,9 +142,8 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
 {
     const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
-    ptrdiff_t bytes = kernel->tile_bytes ? kernel->tile_bytes : TILE_BYTES;
-    ptrdiff_t tile = bytes / size / (call->n + 1); /* of no classes, too */
-    if (!kernel->pass[1].sweep)                    /* none to find the rows in cache */
+    ptrdiff_t tile = TILE_BYTES / size / (call->n + 1); /* of no classes, too */
+    if (!kernel->pass[1].sweep)                         /* none to find the rows in cache */
         tile = KLCE_TILE;
 
     if (kernel->rows) {
@@ -167,9 +152,11 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
     }
     if (klce_has_few_classes(call))
         low = run_few(call, isa, low, high);
+    if (kernel->pipelined && low < high)
+        low = kernel->pipelined(call, low, high);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
-        (call->keeps ? run_keeping_tiles : run_tiles)(call, kernel, tile, low, high);
+        run_tiles(call, kernel, tile, low, high);
 }
 
 static void run_rows_of(const klce_call *call, const klce_isa *isa, ptrdiff_t low, ptrdiff_t high)
@@ -318,10 +305,6 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
         call.step[k] = distinct < rows ? 0 : step;
         call.core[k] = core;
     }
-    /* What is packed is no longer where the output is,
-     * which then has room for what a kernel keeps. */
-    if (klce_elem_sizes[call.dtype] == klce_real_sizes[call.dtype])
-        call.keeps = 0;
     if (into == KLCE_PACKED_SIDE_BY_SIDE)
         run_side_by_side(j, &call, 0, rows);
     else
@@ -450,8 +433,7 @@ static klce_status run_rows(klce_call *call, double **sums)
         gathers |= j.operands.letter[k] == 'g';
     if (gathers)
         n = n < 16 ? 4 : 16; /* whatever the classes, a row costs a cache miss or a part of one */
-    call->whole_rows = call->few_together = call->keeps = 0;
-    call->kept = NULL;
+    call->whole_rows = call->few_together = 0;
     if (j.kernel->prepare) {
         klce_environment saved = klce_enter();
         j.kernel->prepare(call);
@@ -460,6 +442,8 @@ static klce_status run_rows(klce_call *call, double **sums)
 
     j.layout = klce_layout_of(call, &j.operands, j.isa);
     ptrdiff_t all_rows = call->rows * call->slabs;
+    call->past_caches = j.layout == KLCE_TOGETHER &&
+                        all_rows > PAST_CACHES / n / (ptrdiff_t)klce_elem_sizes[call->dtype];
     int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
     if (j.layout == KLCE_TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&

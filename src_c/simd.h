@@ -307,6 +307,31 @@ KLCE_INLINE void store_part_f64(double *p, int k, v_f64 v)
 }
 #endif
 
+/* Stores past the caches, to an address that is a multiple of the vector's size; what follows
+ * streams_done() comes after them, for other threads too.  Plain ones where no other are known. */
+#if KLCE_VECTOR_BYTES == 64
+KLCE_INLINE void stream_f32(float *p, v_f32 v) { _mm512_stream_ps(p, v); }
+KLCE_INLINE void stream_f64(double *p, v_f64 v) { _mm512_stream_pd(p, v); }
+#elif KLCE_VECTOR_BYTES == 32
+KLCE_INLINE void stream_f32(float *p, v_f32 v) { _mm256_stream_ps(p, v); }
+KLCE_INLINE void stream_f64(double *p, v_f64 v) { _mm256_stream_pd(p, v); }
+#elif KLCE_VECTOR_BYTES == 16 && defined(__x86_64__)
+KLCE_INLINE void stream_f32(float *p, v_f32 v) { _mm_stream_ps(p, v); }
+KLCE_INLINE void stream_f64(double *p, v_f64 v) { _mm_stream_pd(p, v); }
+#elif KLCE_VECTOR_BYTES
+KLCE_INLINE void stream_f32(float *p, v_f32 v) { *(v_f32 *)p = v; }
+KLCE_INLINE void stream_f64(double *p, v_f64 v) { *(v_f64 *)p = v; }
+#else
+KLCE_INLINE void stream_f32(float *p, v_f32 v) { *p = v; }
+KLCE_INLINE void stream_f64(double *p, v_f64 v) { *p = v; }
+#endif
+KLCE_INLINE void streams_done(void)
+{
+#if KLCE_VECTOR_BYTES && defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
 /* An element as a number, and a number as an element: halves.h has those that differ. */
 KLCE_INLINE float value_f32(float x) { return x; }
 KLCE_INLINE double value_f64(double x) { return x; }

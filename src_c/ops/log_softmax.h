@@ -74,6 +74,62 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
+/* Classes [low, high) of x, a row, while those of the row before are stored. */
+static void K(log_softmax_sum)(const K(expsum_context) *c, const elem *x, ptrdiff_t low,
+                               ptrdiff_t high, double *state, K(log_row) behind)
+{
+    behind.x += low;
+    behind.y += low;
+    behind.left -= low;
+    if (behind.way == K(NO_ROW))
+        K(sum_exp)(c, x + low, high - low, state);
+    else if (behind.way == K(TO_CACHE))
+        K(sum_exp_to_cache)(c, x + low, high - low, state, &behind);
+    else
+        K(sum_exp_past_caches)(c, x + low, high - low, state, &behind);
+}
+
+/* A row that is summed, to be stored along with the next one. */
+KLCE_INLINE K(log_row) K(log_softmax_row)(const klce_call *call, ptrdiff_t row, const double *state)
+{
+    elem *y = K(row_out)(call, 2, row);
+    ptrdiff_t before;
+    K(row_way) way = K(row_way_of)(call, y, &before);
+    K(log_row) own = {way,    K(row_in)(call, 0, row), y,
+                      before, (real)state[FIELD(MAX)], (real)state[FIELD(REST)]};
+    if (before)
+        K(put_logs)(&own, 0, before, way);
+    own.x += before;
+    own.y += before;
+    own.left = call->n - before;
+    return own;
+}
+
+static ptrdiff_t K(log_softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    const K(expsum_context) *c = K(context)(call);
+    double state[KLCE_FIELDS * KLCE_TILE] = {0}, part[KLCE_FIELDS * KLCE_TILE];
+    K(log_row) behind = {.way = K(NO_ROW)};
+    if (c->t != 1)
+        return low;
+    for (ptrdiff_t row = low; row < high; row++) {
+        const elem *x = K(row_in)(call, 0, row);
+        ptrdiff_t end = KLCE_LESSER(call->n, KLCE_SEGMENT);
+        K(log_softmax_sum)(c, x, 0, end, state, behind);
+        while (end < call->n) {
+            ptrdiff_t start = end;
+            end = KLCE_LESSER(call->n, start + KLCE_SEGMENT);
+            K(log_softmax_sum)(c, x, start, end, part, behind);
+            K(expsum_join)(c, state, part, 0);
+        }
+        K(log_softmax_finish)(call, row, 1, state);
+        behind = K(log_softmax_row)(call, row, state);
+    }
+    K(put_logs_from)(0, behind.way, behind.x, behind.y, behind.left, behind.max, behind.log);
+    streams_done();
+    return high;
+}
+
 static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     double state[KLCE_FIELDS * KLCE_TILE], t = K(context)(call)->t;
@@ -102,7 +158,7 @@ static const klce_kernel K(log_softmax_kernel) = {
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(log_softmax_finish)},
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),
-    .tile_bytes = 1 << 13, /* fewer stores at a time, while nothing is computed */
+    .pipelined = K(log_softmax_pipelined),
 };
 
 #undef SLIGHT

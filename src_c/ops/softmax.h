@@ -1,10 +1,9 @@
-/* softmax in three passes: the maximum, the sum, the quotients.
- * The last two find the row in cache.
+/* softmax: the maximum, the sum, the quotients.
  *
- * A row is exponentiated once: the second pass leaves the exponentials in the output, or in scratch
- * memory where the output is the input or has no room for them, and the third scales them.  Where a
- * row and those would not stay in cache together, or there is no scratch memory, as for rows that
- * are split, the third computes them again, to the same bits.
+ * Rows are taken in one loop: while a row's exponentials are summed, and kept in scratch memory,
+ * the quotients of the row before are stored, which stands there until then, and the maximum of the
+ * row after is looked for.  Where rows are split, or too long to be kept, each of the three is a
+ * pass of its own, and the third computes the exponentials again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -30,22 +29,6 @@
 #define NEGLIGIBLE 0x1p-31
 #define EXPONENT_SHIFT 23
 #endif
-
-static void K(softmax_prepare)(klce_call *call)
-{
-    K(temperature_prepare)(call);
-    call->keeps = sizeof(elem) != sizeof(real) || call->arg[0] == call->arg[2];
-}
-
-/* Where a row's exponentials are kept; NULL for nowhere. */
-KLCE_INLINE real *K(kept_exponentials)(const klce_call *call, ptrdiff_t row)
-{
-    if (sizeof(elem) == sizeof(real) && call->arg[0] != call->arg[2])
-        return call->n * (ptrdiff_t)sizeof(real) <= KLCE_KEPT_BYTES
-                   ? (real *)(call->arg[2] + row * call->step[2])
-                   : NULL;
-    return call->kept ? (real *)call->kept + (row - call->kept_from) * call->n : NULL;
-}
 
 /* Beside MAX, ORIGIN and REF, which are those of expsum.h: the sum of all lifted exponentials; then
  * what makes of one of them 2^LIFT times its quotient, and what that is short of the exact
@@ -125,58 +108,6 @@ KLCE_INLINE void K(softmax_add_groups)(const K(expsum_context) *c, const K(measu
     }
 }
 
-/* 22 instructions a vector in float32 (2 to measure, 13 of exp,
- * 1 to join, 5 to add, 1 to store). */
-KLCE_INLINE void K(softmax_sum)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                                double *state, real *kept)
-{
-    /* A copy: what is stored might change the call's, for all that the compiler knows. */
-    const K(expsum_context) context = *K(context)(call), *c = &context;
-    const elem *x = K(row_in)(call, 0, row);
-    const K(measure) from = K(lifted_from)(call, state);
-    K(lanes) total = K(no_lanes)();
-    K(v) group[GROUPS * VECTORS], sum[VECTORS], lost[VECTORS];
-    EACH_VECTOR(v)
-    {
-        sum[v] = K(set)(ANCHOR);
-        lost[v] = K(set)(0);
-    }
-    ptrdiff_t i = low;
-    for (; i + GROUPS * LANES <= high; i += GROUPS * LANES) {
-        KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
-        {
-            K(prefetch_group)(x + i + g * LANES);
-            if (kept && sizeof(elem) == sizeof(real)) /* else it is scratch memory, in cache */
-                K(prefetch_stored)((const elem *)kept + i + g * LANES);
-            K(load_group)(x + i + g * LANES, LANES, 0, group + g * VECTORS);
-        }
-        K(softmax_add_groups)(c, &from, group, sum, lost, GROUPS);
-        if (kept)
-            KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
-                V(store_group)(kept + i + g * LANES, LANES, group + g * VECTORS);
-    }
-    for (; i < high; i += LANES) {
-        K(load_group)(x + i, high - i, (real)-INFINITY, group);
-        K(softmax_add_groups)(c, &from, group, sum, lost, 1);
-        if (kept)
-            V(store_group)(kept + i, high - i, group);
-    }
-    EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
-    K(add_lanes)(&total, sum);
-    K(add_lanes)(&total, lost);
-    state[FIELD(SUM)] = K(total)(&total);
-}
-
-static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                             double *state)
-{
-    real *kept = K(kept_exponentials)(call, row);
-    if (kept)
-        K(softmax_sum)(call, row, low, high, state, kept);
-    else
-        K(softmax_sum)(call, row, low, high, state, NULL);
-}
-
 static void K(softmax_merge)(const klce_call *call, double *into, const double *from)
 {
     (void)call;
@@ -229,18 +160,6 @@ KLCE_INLINE K(factor) K(factor_of)(const v_f64 *full, const v_f64 *rest, double 
     return factor;
 }
 
-/* Of one row. */
-KLCE_INLINE K(factor) K(row_factor)(const double *state, double lift)
-{
-    v_f64 full[HALVES], rest[HALVES];
-    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-    {
-        full[h] = set_f64(state[FIELD(FACTOR)]);
-        rest[h] = set_f64(state[FIELD(FACTOR_LOW)]);
-    }
-    return K(factor_of)(full, rest, lift);
-}
-
 KLCE_INLINE K(v) K(times)(K(v) e, const K(factor) *factor)
 {
     K(v) product;
@@ -266,61 +185,232 @@ KLCE_INLINE K(v) K(unlifted)(K(v) y)
     return K(select)(K(eq)(y, y), result, y);
 }
 
-KLCE_INLINE void K(softmax_quotient_group)(const K(expsum_context) *c, const K(measure) *from,
-                                           const K(factor) *plain, const K(factor) *lifted,
-                                           K(v) *group, int kept)
+/* What the exponentials of a row are multiplied by. */
+typedef struct {
+    K(factor) plain, lifted;
+} K(row_factors);
+
+/* Of a row's state after `finish`. */
+KLCE_INLINE K(row_factors) K(row_factors_of)(const double *state)
 {
-    K(v) small = K(set)(LIFTED_SMALL), least = small;
-    EACH_VECTOR(v)
+    v_f64 full[HALVES], rest[HALVES];
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
     {
-        if (!kept)
-            group[v] = K(joined)(K(exp_lifted)(c, from, group[v]));
-        least = K(min)(group[v], least);
+        full[h] = set_f64(state[FIELD(FACTOR)]);
+        rest[h] = set_f64(state[FIELD(FACTOR_LOW)]);
     }
-    if (K(any)(K(lt)(least, small)))
-        EACH_VECTOR(v) group[v] = K(unlifted)(K(times)(group[v], lifted));
-    else
-        EACH_VECTOR(v) group[v] = K(times)(group[v], plain);
+    return (K(row_factors)){K(factor_of)(full, rest, UNLIFT), K(factor_of)(full, rest, 1)};
 }
 
-KLCE_INLINE void K(softmax_quotients)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                      ptrdiff_t high, const double *state, const real *kept)
+/* A group's exponentials become their quotients. */
+KLCE_INLINE void K(divide_group)(const K(row_factors) *factors, K(v) *group)
 {
-    const K(expsum_context) context = *K(context)(call), *c = &context;
-    const elem *x = K(row_in)(call, 0, row);
-    elem *y = K(row_out)(call, 2, row);
-    K(factor) plain = K(row_factor)(state, UNLIFT), lifted = K(row_factor)(state, 1);
-    const K(measure) from = K(lifted_from)(call, state);
-    K(v) group[VECTORS];
-    ptrdiff_t i = low;
-    for (; i + LANES <= high; i += LANES) {
-        if (kept != (const real *)y)
-            K(prefetch_stored)(y + i);
-        if (kept)
-            V(load_group)(kept + i, LANES, 0, group);
-        else
-            K(load_group)(x + i, LANES, 0, group);
-        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept != NULL);
-        K(store_group)(y + i, LANES, group);
-    }
-    if (i < high) {
-        if (kept)
-            V(load_group)(kept + i, high - i, LIFTED_SMALL, group);
-        else
-            K(load_group)(x + i, high - i, (real)state[FIELD(MAX)], group);
-        K(softmax_quotient_group)(c, &from, &plain, &lifted, group, kept != NULL);
-        K(store_group)(y + i, high - i, group);
-    }
+    K(v) small = K(set)(LIFTED_SMALL), least = small;
+    EACH_VECTOR(v) least = K(min)(group[v], least);
+    if (K(any)(K(lt)(least, small)))
+        EACH_VECTOR(v) group[v] = K(unlifted)(K(times)(group[v], &factors->lifted));
+    else
+        EACH_VECTOR(v) group[v] = K(times)(group[v], &factors->plain);
 }
 
 static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                             double *state)
 {
-    const real *kept = K(kept_exponentials)(call, row);
-    if (kept)
-        K(softmax_quotients)(call, row, low, high, state, kept);
+    const K(expsum_context) context = *K(context)(call), *c = &context;
+    const elem *x = K(row_in)(call, 0, row);
+    elem *y = K(row_out)(call, 2, row);
+    const K(measure) from = K(lifted_from)(call, state);
+    const K(row_factors) factors = K(row_factors_of)(state);
+    K(v) group[VECTORS];
+    for (ptrdiff_t i = low; i < high; i += LANES) {
+        K(load_group)(x + i, high - i, (real)state[FIELD(MAX)], group);
+        EACH_VECTOR(v) group[v] = K(joined)(K(exp_lifted)(c, &from, group[v]));
+        K(divide_group)(&factors, group);
+        K(prefetch_stored)(y + i);
+        K(store_group)(y + i, high - i, group);
+    }
+}
+
+/* A row whose exponentials are kept, to be stored while the next row is summed (stored_row.h). */
+typedef struct {
+    K(row_way) way;
+    const real *kept; /* from where it goes on to be stored */
+    elem *y;
+    ptrdiff_t left; /* classes */
+} K(kept_row);
+
+KLCE_INLINE void K(put_kept)(const K(kept_row) *row, const K(row_factors) *factors, ptrdiff_t k,
+                             ptrdiff_t count, K(row_way) way)
+{
+    K(v) group[VECTORS];
+    V(load_group)(row->kept + k, count, LIFTED_SMALL, group);
+    K(divide_group)(factors, group);
+    K(store_along)(row->y + k, count, group, way);
+}
+
+/* All from class k on, as put_logs_from. */
+static KLCE_NOINLINE void K(put_kept_from)(ptrdiff_t k, K(row_way) way, const real *kept, elem *y,
+                                           ptrdiff_t left, const K(row_factors) *row_factors)
+{
+    const K(kept_row) own = {way, kept, y, left};
+    const K(row_factors) factors = *row_factors;
+    for (; k < left; k += LANES)
+        K(put_kept)(&own, &factors, k, left - k, way);
+}
+
+/* As put_logs_along. */
+KLCE_INLINE void K(put_kept_along)(K(kept_row) *row, const K(row_factors) *factors, ptrdiff_t k,
+                                   ptrdiff_t count, int groups, K(row_way) way)
+{
+    if (way == K(TO_CACHE) || k + groups * LANES <= row->left) {
+        KLCE_UNROLL for (int g = 0; g < groups; g++, k += LANES)
+            K(put_kept)(row, factors, k, count, way);
+    } else {
+        K(put_kept_from)(k, way, row->kept, row->y, row->left, factors);
+        row->left = 0;
+    }
+}
+
+/* What goes along with a row's sum. */
+typedef struct {
+    real *kept;         /* where its exponentials go */
+    K(kept_row) behind; /* the row before, */
+    const K(row_factors) *factors;
+    const elem *next;  /* the row after, */
+    K(peak) next_peak; /* and the largest of its whole groups */
+} K(softmax_along);
+
+/* 22 instructions a vector in float32 (2 to measure, 13 of exp, 1 to join, 5 to add, 1 to load);
+ * with what goes along 9 more. */
+KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t n, double *state,
+                                K(softmax_along) *along, K(row_way) way)
+{
+    /* A copy: what is stored might change the call's, for all that the compiler knows. */
+    const K(expsum_context) context = *K(context)(call), *c = &context;
+    const K(measure) from = K(lifted_from)(call, state);
+    K(row_factors) factors;
+    K(lanes) total = K(no_lanes)();
+    K(v) group[GROUPS * VECTORS], sum[VECTORS], lost[VECTORS];
+    EACH_VECTOR(v)
+    {
+        sum[v] = K(set)(ANCHOR);
+        lost[v] = K(set)(0);
+    }
+    if (way != K(NO_ROW))
+        factors = *along->factors;
+    ptrdiff_t i = 0;
+    for (; i + GROUPS * LANES <= n; i += GROUPS * LANES) {
+        KLCE_UNROLL for (ptrdiff_t g = 0, k = i; g < GROUPS; g++, k += LANES)
+        {
+            K(prefetch_group)((along ? along->next : x) + k);
+            if (along)
+                K(raise_peak)(&along->next_peak, along->next + k);
+            K(load_group)(x + k, LANES, 0, group + g * VECTORS);
+        }
+        K(softmax_add_groups)(c, &from, group, sum, lost, GROUPS);
+        if (way != K(NO_ROW))
+            K(put_kept_along)(&along->behind, &factors, i, LANES, GROUPS, way);
+        if (along)
+            KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
+                V(store_group)(along->kept + i + g * LANES, LANES, group + g * VECTORS);
+    }
+    for (; i < n; i += LANES) {
+        if (along && i + LANES <= n)
+            K(raise_peak)(&along->next_peak, along->next + i);
+        K(load_group)(x + i, n - i, (real)-INFINITY, group);
+        K(softmax_add_groups)(c, &from, group, sum, lost, 1);
+        if (way != K(NO_ROW))
+            K(put_kept_along)(&along->behind, &factors, i, n - i, 1, way);
+        if (along)
+            V(store_group)(along->kept + i, n - i, group);
+    }
+    EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
+    K(add_lanes)(&total, sum);
+    K(add_lanes)(&total, lost);
+    state[FIELD(SUM)] = K(total)(&total);
+}
+
+static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
+                             double *state)
+{
+    K(softmax_sum)(call, K(row_in)(call, 0, row) + low, high - low, state, NULL, K(NO_ROW));
+}
+
+/* Classes [low, high) of a row; next_peak goes on in `along`. */
+static KLCE_NOINLINE void K(softmax_sweep_along)(const klce_call *call, ptrdiff_t row,
+                                                 ptrdiff_t low, ptrdiff_t high, double *state,
+                                                 K(softmax_along) *along)
+{
+    const elem *x = K(row_in)(call, 0, row) + low;
+    K(softmax_along) own = *along;
+    own.kept += low;
+    own.behind.kept += low;
+    own.behind.y += low;
+    own.behind.left -= low;
+    own.next += low;
+    if (own.behind.way == K(NO_ROW))
+        K(softmax_sum)(call, x, high - low, state, &own, K(NO_ROW));
+    else if (own.behind.way == K(TO_CACHE))
+        K(softmax_sum)(call, x, high - low, state, &own, K(TO_CACHE));
     else
-        K(softmax_quotients)(call, row, low, high, state, NULL);
+        K(softmax_sum)(call, x, high - low, state, &own, K(PAST_CACHES));
+    along->next_peak = own.next_peak;
+}
+
+/* A row that is summed, to be stored along with the next one. */
+KLCE_INLINE K(kept_row) K(softmax_row)(const klce_call *call, ptrdiff_t row, const real *kept,
+                                       const K(row_factors) *factors)
+{
+    elem *y = K(row_out)(call, 2, row);
+    ptrdiff_t before;
+    K(row_way) way = K(row_way_of)(call, y, &before);
+    K(kept_row) own = {way, kept, y, before};
+    if (before)
+        K(put_kept)(&own, factors, 0, before, way);
+    own.kept += before;
+    own.y += before;
+    own.left = call->n - before;
+    return own;
+}
+
+static ptrdiff_t K(softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    double state[KLCE_FIELDS * KLCE_TILE] = {0}, part[KLCE_FIELDS * KLCE_TILE];
+    size_t bytes = (size_t)call->n * sizeof(real);
+    char *memory = bytes <= KLCE_KEPT_BYTES ? malloc(bytes + 64) : NULL;
+    if (!memory)
+        return low;
+    K(row_factors) factors = {0};
+    K(softmax_along) along = {.kept = (real *)(memory + (-(uintptr_t)memory & 63)),
+                              .behind = {.way = K(NO_ROW)},
+                              .factors = &factors,
+                              .next_peak = K(no_peak)()};
+    for (ptrdiff_t row = low; row < high; row++) {
+        const elem *x = K(row_in)(call, 0, row);
+        ptrdiff_t end = KLCE_LESSER(call->n, KLCE_SEGMENT);
+        state[FIELD(MAX)] =
+            row == low ? K(max_of)(x, call->n) : K(largest)(&along.next_peak, x, call->n);
+        K(softmax_refer)(call, row, 1, state);
+        along.next = row + 1 < high ? K(row_in)(call, 0, row + 1) : x;
+        along.next_peak = K(no_peak)();
+        K(softmax_sweep_along)(call, row, 0, end, state, &along);
+        while (end < call->n) {
+            ptrdiff_t start = end;
+            end = KLCE_LESSER(call->n, start + KLCE_SEGMENT);
+            part[FIELD(ORIGIN)] = state[FIELD(ORIGIN)];
+            part[FIELD(REF)] = state[FIELD(REF)];
+            K(softmax_sweep_along)(call, row, start, end, part, &along);
+            K(softmax_merge)(call, state, part);
+        }
+        K(softmax_finish)(call, row, 1, state);
+        factors = K(row_factors_of)(state);
+        along.behind = K(softmax_row)(call, row, along.kept, &factors);
+    }
+    K(kept_row) last = along.behind;
+    K(put_kept_from)(0, last.way, last.kept, last.y, last.left, &factors);
+    streams_done();
+    free(memory);
+    return high;
 }
 
 static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
@@ -367,11 +457,12 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(softmax_kernel) = {
-    .prepare = K(softmax_prepare),
+    .prepare = K(temperature_prepare),
     .pass = {{K(softmax_max), SHARED(softmax_merge_max), SHARED(softmax_refer)},
              {K(softmax_sweep), SHARED(softmax_merge), SHARED(softmax_finish)},
              {K(softmax_emit), NULL, NULL}},
     .few = TILE_OF(softmax_few),
+    .pipelined = K(softmax_pipelined),
 };
 
 #undef LIFT

@@ -1493,6 +1493,61 @@ static void test_slabs(void)
     free(results);
 }
 
+/* Results that go past the caches, wherever they begin, are those of calls of a few rows, which do
+ * not, and nothing is written beside them. */
+static void check_past_caches(klce_op op, klce_dtype dtype, ptrdiff_t n, const char *x, char *few,
+                              char *all)
+{
+    enum { ROWS = 7, GUARD = 128 };
+    static double temperature = 1;
+    static const ptrdiff_t starts[] = {0, 1, 7, 16};
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[dtype], bytes = n * size;
+    ptrdiff_t rows = ((13 << 20) / bytes / ROWS + 1) * ROWS;
+    klce_call call = {.op = op, .dtype = dtype, .rows = ROWS, .n = n};
+    call.step[0] = bytes, call.core[0] = size;
+    call.arg[1] = (char *)&temperature;
+    call.step[2] = bytes, call.core[2] = size;
+    for (ptrdiff_t row = 0; row < rows; row += ROWS) {
+        call.arg[0] = (char *)x + row * bytes;
+        call.arg[2] = few + row * bytes;
+        CHECK(klce_run(&call) == KLCE_OK);
+    }
+    call.rows = rows;
+    call.arg[0] = (char *)x;
+    for (size_t s = 0; s < sizeof starts / sizeof *starts; s++) {
+        char *begin = all + GUARD + starts[s] * size, *end = begin + rows * bytes;
+        klce_set_num_threads(1 + (int)s % 2);
+        memset(all, 0x5a, (size_t)(end - all) + GUARD);
+        call.arg[2] = begin;
+        CHECK(klce_run(&call) == KLCE_OK);
+        CHECK(memcmp(begin, few, (size_t)(rows * bytes)) == 0);
+        for (char *p = all; p < end + GUARD; p = p + 1 == begin ? end : p + 1)
+            CHECK(*p == 0x5a);
+    }
+    klce_set_num_threads(1);
+}
+
+static void test_past_caches(void)
+{
+    static const ptrdiff_t sizes[] = {257, 1000, 1024, 33000};
+    enum { ROOM = (13 << 20) + 8 * 8 * 33000 };
+    char *x = allocate(ROOM), *few = allocate(ROOM), *all = allocate(ROOM);
+    for (int dtype = 0; dtype < KLCE_DTYPE_COUNT; dtype++) {
+        for (ptrdiff_t i = 0; i < ROOM / (ptrdiff_t)klce_elem_sizes[dtype]; i++)
+            put(dtype, x, i, 4 * bell());
+        for (int isa = 0; isa < klce_isa_count(); isa++)
+            for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+                if (klce_select_isa(klce_isa_at(isa)->name) == 0) {
+                    check_past_caches(KLCE_OP_softmax, dtype, sizes[i], x, few, all);
+                    check_past_caches(KLCE_OP_log_softmax, dtype, sizes[i], x, few, all);
+                }
+    }
+    CHECK(klce_select_isa(NULL) == 0);
+    free(x);
+    free(few);
+    free(all);
+}
+
 static void test_dispatch(void)
 {
     const klce_isa *best = NULL;
@@ -1557,6 +1612,7 @@ int main(int argc, char **argv)
     test_sum();
     test_total();
     test_slabs();
+    test_past_caches();
     for (klce_op op = 0; op < KLCE_OP_COUNT; op++) {
         bool wanted = argc <= 2;
         for (int k = 2; k < argc; k++)
