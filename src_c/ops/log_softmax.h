@@ -78,12 +78,14 @@ static void K(log_softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(log_softmax_sum)(const K(expsum_context) *c, const elem *x, ptrdiff_t low,
                                ptrdiff_t high, double *state, K(log_row) behind)
 {
+    if (behind.way == K(NO_ROW)) {
+        K(sum_exp)(c, x + low, high - low, state);
+        return;
+    }
     behind.x += low;
     behind.y += low;
     behind.left -= low;
-    if (behind.way == K(NO_ROW))
-        K(sum_exp)(c, x + low, high - low, state);
-    else if (behind.way == K(TO_CACHE))
+    if (behind.way == K(TO_CACHE))
         K(sum_exp_to_cache)(c, x + low, high - low, state, &behind);
     else
         K(sum_exp_past_caches)(c, x + low, high - low, state, &behind);

@@ -3,7 +3,8 @@
  * Rows are taken in one loop: while a row's exponentials are summed, and kept in scratch memory,
  * the quotients of the row before are stored, which stands there until then, and the maximum of the
  * row after is looked for.  Where rows are split, or too long to be kept, each of the three is a
- * pass of its own, and the third computes the exponentials again, to the same bits.
+ * pass of its own: the second leaves the exponentials in the output, if that has room for them and
+ * is not the input, or else the third computes them again, to the same bits.
  */
 
 /* Exponentials are boosted by 2^LIFT, and so are quotients that may be subnormal: those of
@@ -213,6 +214,14 @@ KLCE_INLINE void K(divide_group)(const K(row_factors) *factors, K(v) *group)
         EACH_VECTOR(v) group[v] = K(times)(group[v], &factors->plain);
 }
 
+/* Where passes leave a row's exponentials; NULL for nowhere. */
+KLCE_INLINE real *K(kept_in_output)(const klce_call *call, ptrdiff_t row)
+{
+    int has_room = sizeof(elem) == sizeof(real) && call->arg[0] != call->arg[2] &&
+                   call->n * (ptrdiff_t)sizeof(real) <= KLCE_KEPT_BYTES;
+    return has_room ? (real *)(void *)K(row_out)(call, 2, row) : NULL;
+}
+
 static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                             double *state)
 {
@@ -221,12 +230,17 @@ static void K(softmax_emit)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
     elem *y = K(row_out)(call, 2, row);
     const K(measure) from = K(lifted_from)(call, state);
     const K(row_factors) factors = K(row_factors_of)(state);
+    const real *kept = K(kept_in_output)(call, row);
     K(v) group[VECTORS];
     for (ptrdiff_t i = low; i < high; i += LANES) {
-        K(load_group)(x + i, high - i, (real)state[FIELD(MAX)], group);
-        EACH_VECTOR(v) group[v] = K(joined)(K(exp_lifted)(c, &from, group[v]));
+        if (kept) {
+            V(load_group)(kept + i, high - i, LIFTED_SMALL, group);
+        } else {
+            K(load_group)(x + i, high - i, (real)state[FIELD(MAX)], group);
+            EACH_VECTOR(v) group[v] = K(joined)(K(exp_lifted)(c, &from, group[v]));
+            K(prefetch_stored)(y + i);
+        }
         K(divide_group)(&factors, group);
-        K(prefetch_stored)(y + i);
         K(store_group)(y + i, high - i, group);
     }
 }
@@ -273,17 +287,16 @@ KLCE_INLINE void K(put_kept_along)(K(kept_row) *row, const K(row_factors) *facto
 
 /* What goes along with a row's sum. */
 typedef struct {
-    real *kept;         /* where its exponentials go */
     K(kept_row) behind; /* the row before, */
     const K(row_factors) *factors;
     const elem *next;  /* the row after, */
     K(peak) next_peak; /* and the largest of its whole groups */
 } K(softmax_along);
 
-/* 22 instructions a vector in float32 (2 to measure, 13 of exp, 1 to join, 5 to add, 1 to load);
- * with what goes along 9 more. */
+/* The exponentials go to `kept`, if there is such memory.  22 instructions a vector in float32 (1 to load, 2 to measure, 13 of exp, 1 to join, 5 to add); with
+ * what goes along 43, moves, requests and the loop's own among them. */
 KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t n, double *state,
-                                K(softmax_along) *along, K(row_way) way)
+                                real *kept, K(softmax_along) *along, K(row_way) way)
 {
     /* A copy: what is stored might change the call's, for all that the compiler knows. */
     const K(expsum_context) context = *K(context)(call), *c = &context;
@@ -303,6 +316,8 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t 
         KLCE_UNROLL for (ptrdiff_t g = 0, k = i; g < GROUPS; g++, k += LANES)
         {
             K(prefetch_group)((along ? along->next : x) + k);
+            if (kept && !along) /* else it is in cache */
+                V(prefetch_stored)(kept + k);
             if (along)
                 K(raise_peak)(&along->next_peak, along->next + k);
             K(load_group)(x + k, LANES, 0, group + g * VECTORS);
@@ -310,9 +325,9 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t 
         K(softmax_add_groups)(c, &from, group, sum, lost, GROUPS);
         if (way != K(NO_ROW))
             K(put_kept_along)(&along->behind, &factors, i, LANES, GROUPS, way);
-        if (along)
+        if (kept)
             KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
-                V(store_group)(along->kept + i + g * LANES, LANES, group + g * VECTORS);
+                V(store_group)(kept + i + g * LANES, LANES, group + g * VECTORS);
     }
     for (; i < n; i += LANES) {
         if (along && i + LANES <= n)
@@ -321,8 +336,8 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t 
         K(softmax_add_groups)(c, &from, group, sum, lost, 1);
         if (way != K(NO_ROW))
             K(put_kept_along)(&along->behind, &factors, i, n - i, 1, way);
-        if (along)
-            V(store_group)(along->kept + i, n - i, group);
+        if (kept)
+            V(store_group)(kept + i, n - i, group);
     }
     EACH_VECTOR(v) sum[v] = sum[v] - K(set)(ANCHOR);
     K(add_lanes)(&total, sum);
@@ -333,27 +348,34 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t 
 static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
-    K(softmax_sum)(call, K(row_in)(call, 0, row) + low, high - low, state, NULL, K(NO_ROW));
+    const elem *x = K(row_in)(call, 0, row) + low;
+    real *kept = K(kept_in_output)(call, row);
+    if (kept)
+        K(softmax_sum)(call, x, high - low, state, kept + low, NULL, K(NO_ROW));
+    else
+        K(softmax_sum)(call, x, high - low, state, NULL, NULL, K(NO_ROW));
 }
 
 /* Classes [low, high) of a row; next_peak goes on in `along`. */
 static KLCE_NOINLINE void K(softmax_sweep_along)(const klce_call *call, ptrdiff_t row,
                                                  ptrdiff_t low, ptrdiff_t high, double *state,
-                                                 K(softmax_along) *along)
+                                                 real *kept, K(softmax_along) *along)
 {
     const elem *x = K(row_in)(call, 0, row) + low;
     K(softmax_along) own = *along;
-    own.kept += low;
-    own.behind.kept += low;
-    own.behind.y += low;
-    own.behind.left -= low;
+    kept += low;
     own.next += low;
+    if (own.behind.way != K(NO_ROW)) {
+        own.behind.kept += low;
+        own.behind.y += low;
+        own.behind.left -= low;
+    }
     if (own.behind.way == K(NO_ROW))
-        K(softmax_sum)(call, x, high - low, state, &own, K(NO_ROW));
+        K(softmax_sum)(call, x, high - low, state, kept, &own, K(NO_ROW));
     else if (own.behind.way == K(TO_CACHE))
-        K(softmax_sum)(call, x, high - low, state, &own, K(TO_CACHE));
+        K(softmax_sum)(call, x, high - low, state, kept, &own, K(TO_CACHE));
     else
-        K(softmax_sum)(call, x, high - low, state, &own, K(PAST_CACHES));
+        K(softmax_sum)(call, x, high - low, state, kept, &own, K(PAST_CACHES));
     along->next_peak = own.next_peak;
 }
 
@@ -381,10 +403,9 @@ static ptrdiff_t K(softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrd
     if (!memory)
         return low;
     K(row_factors) factors = {0};
-    K(softmax_along) along = {.kept = (real *)(memory + (-(uintptr_t)memory & 63)),
-                              .behind = {.way = K(NO_ROW)},
-                              .factors = &factors,
-                              .next_peak = K(no_peak)()};
+    real *kept = (real *)(memory + (-(uintptr_t)memory & 63));
+    K(softmax_along) along = {
+        .behind = {.way = K(NO_ROW)}, .factors = &factors, .next_peak = K(no_peak)()};
     for (ptrdiff_t row = low; row < high; row++) {
         const elem *x = K(row_in)(call, 0, row);
         ptrdiff_t end = KLCE_LESSER(call->n, KLCE_SEGMENT);
@@ -393,18 +414,18 @@ static ptrdiff_t K(softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrd
         K(softmax_refer)(call, row, 1, state);
         along.next = row + 1 < high ? K(row_in)(call, 0, row + 1) : x;
         along.next_peak = K(no_peak)();
-        K(softmax_sweep_along)(call, row, 0, end, state, &along);
+        K(softmax_sweep_along)(call, row, 0, end, state, kept, &along);
         while (end < call->n) {
             ptrdiff_t start = end;
             end = KLCE_LESSER(call->n, start + KLCE_SEGMENT);
             part[FIELD(ORIGIN)] = state[FIELD(ORIGIN)];
             part[FIELD(REF)] = state[FIELD(REF)];
-            K(softmax_sweep_along)(call, row, start, end, part, &along);
+            K(softmax_sweep_along)(call, row, start, end, part, kept, &along);
             K(softmax_merge)(call, state, part);
         }
         K(softmax_finish)(call, row, 1, state);
         factors = K(row_factors_of)(state);
-        along.behind = K(softmax_row)(call, row, along.kept, &factors);
+        along.behind = K(softmax_row)(call, row, kept, &factors);
     }
     K(kept_row) last = along.behind;
     K(put_kept_from)(0, last.way, last.kept, last.y, last.left, &factors);
