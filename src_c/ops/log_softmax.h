@@ -107,6 +107,7 @@ KLCE_INLINE K(log_row) K(log_softmax_row)(const klce_call *call, ptrdiff_t row, 
     return own;
 }
 
+/* At a temperature of 1; rows at others are left to the passes. */
 static ptrdiff_t K(log_softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
     const K(expsum_context) *c = K(context)(call);
