@@ -293,9 +293,9 @@ typedef struct {
     K(peak) next_peak; /* and the largest of its whole groups */
 } K(softmax_along);
 
-/* The exponentials go to `kept`, if there is such memory.  22 instructions a vector in float32 (1 to
- * load, 2 to measure, 13 of exp, 1 to join, 5 to add); with what goes along 43, moves, requests and
- * the loop's own among them. */
+/* The exponentials go to `kept`, if there is such memory.  22 instructions a vector in float32 (1
+ * to load, 2 to measure, 13 of exp, 1 to join, 5 to add); with what goes along 43, moves, requests
+ * and the loop's own among them. */
 KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t n, double *state,
                                 real *kept, K(softmax_along) *along, K(row_way) way)
 {
