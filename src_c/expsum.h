@@ -264,8 +264,8 @@ KLCE_INLINE ptrdiff_t K(copy_without)(const elem *x, ptrdiff_t start, ptrdiff_t 
     return begin;
 }
 
-/* With y, another row, of no more than one moment.  With `behind`, that row is stored along with
- * it. */
+/* With y, another row, of no more than one moment.  With `behind`, the row before x, that is stored
+ * along with it, in its `way`. */
 KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem *y, ptrdiff_t n,
                            double *state, int moments, K(log_row) *behind, K(row_way) way)
 {
