@@ -30,6 +30,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "stored_row.h"
 #include "log_row.h"
 #include "expsum.h"
+#include "expsum_rows.h"
 #include "expsum_few.h"
 #include "top.h"
 #include "top_few.h"

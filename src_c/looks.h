@@ -29,6 +29,12 @@ KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
     }
 }
 
+KLCE_INLINE void K(join_peak)(K(peak) *into, const K(peak) *from)
+{
+    into->most = max_shorts(from->most, into->most);
+    into->least = min_shorts(from->least, into->least);
+}
+
 /* nan, which lies beyond inf, where one may have hidden the largest. */
 KLCE_INLINE real K(peak_value)(const K(peak) *peak)
 {
@@ -45,6 +51,13 @@ KLCE_INLINE K(sought) K(sought_of)(real value)
 {
     int bits = K(rounded)(value).bits;
     return (K(sought)){set_shorts((int16_t)bits), set_shorts((int16_t)(bits ^ (value == 0) << 15))};
+}
+
+/* Whether one of the groups holds their largest, which is sought. */
+KLCE_INLINE int K(peak_holds)(const K(peak) *peak, const K(sought) *sought)
+{
+    return either_short(peak->most, sought->one, sought->other) |
+           either_short(peak->least, sought->one, sought->other);
 }
 
 KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
@@ -70,11 +83,21 @@ KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
     EACH_VECTOR(v) peak->most = K(max)(K(load)(x + v * WIDTH), peak->most); /* nan is passed over */
 }
 
+KLCE_INLINE void K(join_peak)(K(peak) *into, const K(peak) *from)
+{
+    into->most = K(max)(from->most, into->most);
+}
+
 KLCE_INLINE real K(peak_value)(const K(peak) *peak) { return K(hmax)(peak->most); }
 
 typedef K(v) K(sought);
 
 KLCE_INLINE K(sought) K(sought_of)(real value) { return K(set)(value); }
+
+KLCE_INLINE int K(peak_holds)(const K(peak) *peak, const K(sought) *sought)
+{
+    return K(any)(K(eq)(peak->most, *sought));
+}
 
 KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
 {
@@ -84,6 +107,25 @@ KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
     return K(any)(hit);
 }
 #endif
+
+/* Which lanes of `count` vectors equal a value, a bit each, 64 at most. */
+KLCE_INLINE uint64_t K(hits)(const K(v) *v, int count, K(v) value)
+{
+    uint64_t hits = 0;
+    KLCE_UNROLL for (int i = 0; i < count; i++) hits |= (uint64_t)K(bits)(K(eq)(v[i], value))
+                                                        << (i * WIDTH);
+    return hits;
+}
+
+/* The first of `count` peaks, 32 at most, that holds what is sought; the last if none does.  Without
+ * a branch. */
+KLCE_INLINE int K(first_holding)(const K(peak) *peaks, int count, const K(sought) *sought)
+{
+    uint32_t holding = (uint32_t)1 << (count - 1);
+    for (int i = 0; i < count; i++)
+        holding |= (uint32_t)K(peak_holds)(&peaks[i], sought) << i;
+    return lowest_bit(holding);
+}
 
 /* The largest and the smallest of n elements, nan passed over (-inf and inf when there are none).
  * Eight independent chains, since a maximum takes four cycles and two start in each. */
@@ -127,10 +169,15 @@ KLCE_INLINE K(extremes) K(extremes_of)(const elem *x, ptrdiff_t n, int want_min)
 KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
 {
     real most = K(peak_value)(peak);
-    ptrdiff_t seen = most == most ? n - n % LANES : 0;
+    ptrdiff_t seen = n - n % LANES;
+    if (most != most)
+        return K(extremes_of)(x, n, 0).max;
     if (seen < n) {
-        real rest = K(extremes_of)(x + seen, n - seen, 0).max;
-        most = seen && most > rest ? most : rest;
+        K(v) group[VECTORS], most_of_rest = K(set)((real)-INFINITY);
+        K(load_group)(x + seen, n - seen, (real)-INFINITY, group);
+        EACH_VECTOR(v) most_of_rest = K(max)(group[v], most_of_rest);
+        real rest = K(hmax)(most_of_rest);
+        most = most > rest ? most : rest;
     }
     return most;
 }

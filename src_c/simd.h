@@ -30,6 +30,19 @@
 #define KLCE_PREFETCH_L2(address) ((void)(address))
 #endif
 
+/* The place of the lowest bit of some. */
+KLCE_INLINE int lowest_bit(uint64_t bits)
+{
+#if defined(__GNUC__)
+    return __builtin_ctzll(bits);
+#else
+    int place = 0;
+    for (; !(bits & 1); bits >>= 1)
+        place++;
+    return place;
+#endif
+}
+
 /* Loops over the vectors of a group are unrolled whole, so that arrays of vectors live in
  * registers. */
 #if defined(__clang__)
@@ -102,6 +115,8 @@ KLCE_INLINE m_f32 not_f32(m_f32 a) { return (m_f32)~a; }
 KLCE_INLINE m_f64 not_f64(m_f64 a) { return (m_f64)~a; }
 KLCE_INLINE v_f32 select_f32(m_f32 m, v_f32 a, v_f32 b) { return _mm512_mask_blend_ps(m, b, a); }
 KLCE_INLINE v_f64 select_f64(m_f64 m, v_f64 a, v_f64 b) { return _mm512_mask_blend_pd(m, b, a); }
+KLCE_INLINE int bits_f32(m_f32 m) { return m; }
+KLCE_INLINE int bits_f64(m_f64 m) { return m; }
 KLCE_INLINE int any_f32(m_f32 m) { return m != 0; }
 KLCE_INLINE int any_f64(m_f64 m) { return m != 0; }
 KLCE_INLINE int first_f32(m_f32 m) { return __builtin_ctz(m); }
@@ -524,8 +539,32 @@ KLCE_INLINE double first_lane_f64(v_f64 v)
     return lane[0];
 }
 
-/* The largest lane; no lane is nan.  Each round interleaves the halves with themselves, which
- * leaves half as many different values, each twice as often. */
+/* The largest lane; no lane is nan. */
+#if KLCE_VECTOR_BYTES >= 32
+/* By halves: to interleave a vector of 64 bytes takes as long as two such steps. */
+KLCE_INLINE float hmax_f32(v_f32 v)
+{
+#if KLCE_VECTOR_BYTES == 64
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+    __m256 half = v;
+#endif
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+    __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+KLCE_INLINE double hmax_f64(v_f64 v)
+{
+#if KLCE_VECTOR_BYTES == 64
+    __m256d half = _mm256_max_pd(_mm512_castpd512_pd256(v), _mm512_extractf64x4_pd(v, 1));
+#else
+    __m256d half = v;
+#endif
+    __m128d two = _mm_max_pd(_mm256_castpd256_pd128(half), _mm256_extractf128_pd(half, 1));
+    return _mm_cvtsd_f64(_mm_max_sd(two, _mm_unpackhi_pd(two, two)));
+}
+#else
+/* Each round interleaves the vector with itself, which leaves half as many different values. */
 KLCE_INLINE float hmax_f32(v_f32 v)
 {
     KLCE_UNROLL for (int n = 1; n < KLCE_WIDTH_f32; n *= 2) v =
@@ -538,3 +577,4 @@ KLCE_INLINE double hmax_f64(v_f64 v)
         max_f64(low_pairs_f64(v, v), high_pairs_f64(v, v));
     return first_lane_f64(v);
 }
+#endif

@@ -20,6 +20,7 @@
 #define KLCE_IN_VOCABULARY_or ~, C
 #define KLCE_IN_VOCABULARY_not ~, C
 #define KLCE_IN_VOCABULARY_any ~, C
+#define KLCE_IN_VOCABULARY_bits ~, C
 #define KLCE_IN_VOCABULARY_first ~, C
 #define KLCE_IN_VOCABULARY_select ~, C
 #define KLCE_IN_VOCABULARY_to_bits ~, C

@@ -157,7 +157,8 @@ def test_vector_isas_agree_to_the_bit(kernel, dtype):
 def test_a_row_stands_for_itself(kernel, dtype, isa):
     """Neither the number of rows nor a row's place among them changes a bit of its result."""
     short = (1, 2, 3, 5, 8, 9, 10, 16, 17, 31, 32, 33, 65)
-    shapes = [(37, n) for n in short] + [(5, n) for n in (600, 2049, 16385)]
+    shapes = [(37, n) for n in short] + [(25, n) for n in (257, 300, 1000)]
+    shapes += [(5, n) for n in (600, 2049, 16385)]
     with on_isa(isa):
         for args in operands_in_turn(kernel, shapes, dtype, seed=2):
             whole = call(kernel, args)
@@ -168,6 +169,42 @@ def test_a_row_stands_for_itself(kernel, dtype, isa):
                     a = np.stack([full[part] for part in parts])
                     b = np.stack([result[k] for result in found])
                     assert same_bits(a, b), f"{length} rows of {describe(kernel, args)}"
+
+
+def special_logits(n, dtype):
+    """Return rows whose maximum is somewhere in particular, is there twice, or is none."""
+    rng = np.random.default_rng(n)
+    x = (3 * rng.normal(size=(24, n))).astype(dtype)
+    places = [0, n - 1, n // 2, n - n % 64 - 1, 7, n // 3]
+    x[np.arange(6), places] = 20
+    x[6, [3, n // 2]] = x[7, [n // 2, n - 1]] = 9
+    x[8] = x[9] = 2.5
+    x[9, n // 3 :] = -7
+    x[10:12] = -np.abs(x[10:12]) - 1
+    x[12, 1:] = x[13, : n // 2] = -np.inf
+    x[14], x[15] = -np.inf, 0
+    x[16, -1], x[17, 1] = np.inf, -np.inf
+    x[18, 0], x[19, -1] = np.nan, np.nan
+    x[20], x[21] = np.sort(x[20]), np.sort(x[21])[::-1]
+    x[22, 5] = np.nan
+    x[22, 6] = 20
+    return x
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("n", [20, 100, 257, 600, 1000, 1024, 2048, 3000])
+@pytest.mark.parametrize("kernel", ["logsumexp", "softmax", "log_softmax", "entropy_logits"])
+def test_special_rows_among_others(kernel, n, dtype, isa):
+    """Give each of them what it gives alone, and as the specification has it."""
+    x = special_logits(n, dtype)
+    with on_isa(isa):
+        (whole,) = call(kernel, (x, 1.0)[: len(letters(kernel)[0])])
+        for i, row in enumerate(x[:, None]):
+            args = (row, 1.0)[: len(letters(kernel)[0])]
+            (alone,) = call(kernel, args)
+            assert same_bits(whole[i : i + 1], alone), i
+            assert_as_specified(kernel, args, (alone,), specified(kernel, args), f"row {i}")
 
 
 @DTYPE

@@ -41,8 +41,14 @@ static void K(cross_entropy_few)(const klce_call *call, ptrdiff_t row)
     K(cross_entropy_at)(call, row, KLCE_TILE, state, &labels);
 }
 
+static ptrdiff_t K(cross_entropy_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    return K(sum_exp_rows)(call, low, high, K(cross_entropy_finish));
+}
+
 static const klce_kernel K(cross_entropy_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), K(cross_entropy_finish)}},
     .few = TILE_OF(cross_entropy_few),
+    .pipelined = K(cross_entropy_pipelined),
 };

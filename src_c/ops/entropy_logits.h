@@ -53,9 +53,15 @@ static void K(entropy_logits_few)(const klce_call *call, ptrdiff_t row)
     K(entropy_logits_finish)(call, row, KLCE_TILE, state);
 }
 
+static ptrdiff_t K(entropy_logits_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    return K(sum_exp_and_weighted_rows)(call, low, high, SHARED(entropy_logits_finish));
+}
+
 static const klce_kernel K(entropy_logits_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(entropy_logits_sweep), SHARED(entropy_logits_merge),
               SHARED(entropy_logits_finish)}},
     .few = TILE_OF(entropy_logits_few),
+    .pipelined = K(entropy_logits_pipelined),
 };

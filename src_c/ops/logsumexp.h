@@ -28,8 +28,14 @@ static void K(logsumexp_few)(const klce_call *call, ptrdiff_t row)
     K(logsumexp_finish)(call, row, KLCE_TILE, state);
 }
 
+static ptrdiff_t K(logsumexp_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    return K(sum_exp_rows)(call, low, high, SHARED(logsumexp_finish));
+}
+
 static const klce_kernel K(logsumexp_kernel) = {
     .prepare = K(logsumexp_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(logsumexp_finish)}},
     .few = TILE_OF(logsumexp_few),
+    .pipelined = K(logsumexp_pipelined),
 };

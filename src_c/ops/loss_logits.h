@@ -97,8 +97,16 @@ static void K(loss_logits_few)(const klce_call *call, ptrdiff_t row)
     K(put_losses_of_logits)(call, row, KLCE_TILE, &mix, &picked, state);
 }
 
+/* Against an index alone: other targets are read class by class. */
+static ptrdiff_t K(loss_logits_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    K(mix) mix = K(mix_of)(call);
+    return mix.soft || mix.smooth ? low : K(sum_exp_rows)(call, low, high, K(loss_logits_finish));
+}
+
 static const klce_kernel K(loss_logits_kernel) = {
     .prepare = K(loss_logits_prepare),
     .pass = {{K(loss_logits_sweep), SHARED(loss_logits_merge), K(loss_logits_finish)}},
     .few = TILE_OF(loss_logits_few),
+    .pipelined = K(loss_logits_pipelined),
 };

@@ -1,0 +1,224 @@
+/* The sums of exponentials of rows of one block, in turn: to the bits of expsum.h.
+ *
+ * While a row is summed, one after it is looked through for its maximum, so that memory is asked
+ * for at an even pace.  What must be known of a row before it is summed is found in steps, and so
+ * are its sums closed, each while another row is summed: nothing waits for a chain of instructions,
+ * nor for a branch that hangs on a number, of which there is none.
+ */
+
+#define SPAN (GROUPS * LANES) /* classes that a sum takes at once, and whose peak is kept */
+enum { K(SPANS) = FLUSH / SPAN, K(FLUSHES) = BLOCK / FLUSH };
+
+/* What is known of a row before it is summed, and its sums. */
+typedef struct {
+    K(peak) of_flush[K(FLUSHES)], of_span[K(FLUSHES) *K(SPANS)];
+    real max, origin, ref;
+    ptrdiff_t skipped;      /* where the span of the first maximum begins, */
+    elem without_max[SPAN]; /* and that span without it */
+    K(v) sum[K(FLUSHES)][VECTORS], tail[K(FLUSHES)][VECTORS], weighted[K(FLUSHES)][VECTORS];
+} K(turn);
+
+KLCE_INLINE K(peak) K(peak_of_span)(const elem *x)
+{
+    K(peak) peak = K(no_peak)();
+    KLCE_UNROLL for (int g = 0; g < GROUPS; g++) K(raise_peak)(&peak, x + g * LANES);
+    return peak;
+}
+
+/* Of n classes, less than a span. */
+static KLCE_NOINLINE K(peak) K(peak_of_rest)(const elem *x, ptrdiff_t n)
+{
+    K(peak) peak = K(no_peak)();
+    elem last[LANES];
+    K(v) group[VECTORS];
+    for (; n >= LANES; x += LANES, n -= LANES)
+        K(raise_peak)(&peak, x);
+    if (n) {
+        K(load_group)(x, n, (real)-INFINITY, group);
+        EACH_VECTOR(v) K(store)(last + v * WIDTH, group[v]);
+        K(raise_peak)(&peak, last);
+    }
+    return peak;
+}
+
+/* Keeps the peak of the span that begins at j. */
+KLCE_INLINE void K(keep_peak)(K(turn) *row, ptrdiff_t j, K(peak) peak, K(peak) *of_flush)
+{
+    row->of_span[j / SPAN] = peak;
+    K(join_peak)(of_flush, &peak);
+}
+
+/* The peaks of n classes, by a look of its own. */
+static KLCE_NOINLINE void K(look_at_row)(const elem *x, ptrdiff_t n, K(turn) *row)
+{
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n), j = i;
+        K(peak) of_flush = K(no_peak)();
+        for (; j + SPAN <= end; j += SPAN)
+            K(keep_peak)(row, j, K(peak_of_span)(x + j), &of_flush);
+        if (j < end)
+            K(keep_peak)(row, j, K(peak_of_rest)(x + j, end - j), &of_flush);
+        row->of_flush[i / FLUSH] = of_flush;
+    }
+}
+
+/* From the peaks: the maximum, and what is measured from it. */
+KLCE_INLINE void K(find_maximum)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
+                                 K(turn) *row)
+{
+    K(peak) peak = row->of_flush[0];
+    for (ptrdiff_t i = 1; i * FLUSH < n; i++)
+        K(join_peak)(&peak, &row->of_flush[i]);
+    row->max = K(peak_value)(&peak);
+    if (row->max != row->max) /* one may have hidden it */
+        row->max = K(max_of)(x, n);
+    K(reference_of)(c, row->max, &row->origin, &row->ref);
+}
+
+/* Copies the span that holds the first maximum, without it. */
+KLCE_INLINE void K(take_out_maximum)(const elem *x, ptrdiff_t n, K(turn) *row)
+{
+    K(sought) sought = K(sought_of)(row->max);
+    K(v) group[GROUPS * VECTORS];
+    ptrdiff_t flush =
+        n <= FLUSH ? 0 : K(first_holding)(row->of_flush, (int)((n - 1) / FLUSH) + 1, &sought);
+    ptrdiff_t span = K(first_holding)(row->of_span + flush * K(SPANS), K(SPANS), &sought);
+    ptrdiff_t start = flush * FLUSH + span * SPAN;
+    KLCE_UNROLL for (ptrdiff_t g = 0, k = start; g < GROUPS; g++, k += LANES)
+        K(load_group)(k < n ? x + k : x, k < n ? n - k : 0, (real)-INFINITY, group + g * VECTORS);
+    KLCE_UNROLL for (int v = 0; v < GROUPS * VECTORS; v++)
+        K(store)(row->without_max + v * WIDTH, group[v]);
+    uint64_t hits = K(hits)(group, GROUPS * VECTORS, K(set)(row->max));
+    if (hits) /* else a nan hid it */
+        row->without_max[lowest_bit(hits)] = K(rounded)((real)-INFINITY);
+    row->skipped = start;
+}
+
+/* Sums x, whose maximum is taken out, and looks at a row ahead. */
+KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, ptrdiff_t n, K(turn) *row,
+                             const elem *ahead, K(turn) *coming, int moments)
+{
+    const K(measure) from = K(measure_from)(c, row->origin, row->ref, BOOST, FLOOR);
+    const K(centre) centre = K(centre_of)(row->max, row->origin, 0);
+    const ptrdiff_t skipped = row->skipped;
+    K(v) group[GROUPS * VECTORS];
+    for (ptrdiff_t i = 0; i < n; i += FLUSH) {
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n), j = i;
+        K(expsum_parts) parts = K(no_parts)();
+        K(peak) of_flush = K(no_peak)();
+        for (; j + SPAN <= end; j += SPAN) {
+            const elem *span = j == skipped ? row->without_max : x + j;
+            K(keep_peak)(coming, j, K(peak_of_span)(ahead + j), &of_flush);
+            KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
+            {
+                K(prefetch_group)(ahead + j + g * LANES);
+                K(load_group)(span + g * LANES, LANES, 0, group + g * VECTORS);
+            }
+            K(expsum_groups)(c, &from, &centre, group, NULL, &parts, GROUPS, LANES, moments);
+        }
+        if (j < end) {
+            const elem *span = j == skipped ? row->without_max : x + j;
+            K(keep_peak)(coming, j, K(peak_of_rest)(ahead + j, end - j), &of_flush);
+            for (; j < end; j += LANES, span += LANES) {
+                K(load_group)(span, end - j, (real)-INFINITY, group);
+                K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, end - j, moments);
+            }
+        }
+        coming->of_flush[i / FLUSH] = of_flush;
+        EACH_VECTOR(v)
+        {
+            row->sum[i / FLUSH][v] = parts.sum[v];
+            row->tail[i / FLUSH][v] = parts.tail[v];
+            if (moments)
+                row->weighted[i / FLUSH][v] = parts.weighted[v];
+        }
+    }
+}
+
+/* lanes += sums that are in memory. */
+KLCE_INLINE void K(add_lanes_at)(K(lanes) *lanes, const K(v) *sums)
+{
+#if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
+    K(add_lanes)(lanes, sums);
+#else
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) lanes->high[i] =
+        lanes->high[i] + K(load_doubles)((const real *)sums + i * KLCE_WIDTH_f64);
+#endif
+}
+
+/* The state of a row that is summed. */
+KLCE_INLINE void K(close_turn)(const elem *x, ptrdiff_t n, const K(turn) *row, double *state,
+                               int moments)
+{
+    K(expsum_lanes) lanes;
+    K(clear_expsum_lanes)(&lanes, 0, moments);
+    for (ptrdiff_t i = 0; i * FLUSH < n; i++) {
+        K(add_lanes_at)(&lanes.rest, row->sum[i]);
+        K(add_lanes_at)(&lanes.rest, row->tail[i]);
+        if (moments)
+            K(add_lanes_at)(&lanes.weighted, row->weighted[i]);
+    }
+    state[FIELD(MAX)] = row->max;
+    state[FIELD(ORIGIN)] = row->origin;
+    state[FIELD(REF)] = row->ref;
+    state[FIELD(REST)] = K(total)(&lanes.rest);
+    if (moments)
+        state[FIELD(WEIGHTED)] = K(total)(&lanes.weighted);
+    if (!(fabs(state[FIELD(MAX)]) < INFINITY)) {
+        /* The sums are no use: only nan among the elements still matters. */
+        state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
+        if (moments)
+            state[FIELD(WEIGHTED)] = 0;
+    }
+}
+
+/* Rows [low, high), whose states go to `finish`; returns the first that is left. */
+KLCE_INLINE ptrdiff_t K(expsum_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                     int moments, klce_finish finish)
+{
+    enum { AHEAD = 3, TURNS = 8 }; /* rows ahead to look at, and all at hand, a power of two */
+    /* A copy: what is stored might change the call's, for all that the compiler knows. */
+    const K(expsum_context) own = *K(context)(call), *c = &own;
+    const ptrdiff_t n = call->n;
+    double state[KLCE_FIELDS * KLCE_TILE];
+    K(turn) turns[TURNS];
+    if (n < 1 || n > BLOCK || high - low < TURNS)
+        return low;
+    for (int t = 0; t < TURNS; t++)
+        for (ptrdiff_t i = (n + SPAN - 1) / SPAN; i % K(SPANS); i++)
+            turns[t].of_span[i] = K(no_peak)();
+#define ROW(k) K(row_in)(call, 0, KLCE_LESSER(row + (k), high - 1)) /* the last one goes on */
+#define TURN(k) &turns[(size_t)(row - low + (k)) % TURNS]
+    for (ptrdiff_t row = low - AHEAD; row <= high; row++) {
+        if (row < low)
+            K(look_at_row)(ROW(AHEAD), n, TURN(AHEAD));
+        else if (row < high)
+            K(sum_turn)(c, ROW(0), n, TURN(0), ROW(AHEAD), TURN(AHEAD), moments);
+        if (row > low) {
+            ptrdiff_t i = (row - 1 - low) % KLCE_TILE;
+            K(close_turn)(ROW(-1), n, TURN(-1), state + i, moments);
+            if (i == KLCE_TILE - 1 || row == high)
+                finish(call, row - 1 - i, i + 1, state);
+        }
+        K(find_maximum)(c, ROW(AHEAD), n, TURN(AHEAD));
+        if (row > low - AHEAD)
+            K(take_out_maximum)(ROW(AHEAD - 1), n, TURN(AHEAD - 1));
+    }
+#undef ROW
+#undef TURN
+    return high;
+}
+
+static KLCE_NOINLINE ptrdiff_t K(sum_exp_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                               klce_finish finish)
+{
+    return K(expsum_rows)(call, low, high, 0, finish);
+}
+
+static KLCE_NOINLINE ptrdiff_t K(sum_exp_and_weighted_rows)(const klce_call *call, ptrdiff_t low,
+                                                            ptrdiff_t high, klce_finish finish)
+{
+    return K(expsum_rows)(call, low, high, 1, finish);
+}
+
+#undef SPAN
