@@ -117,8 +117,10 @@ KLCE_INLINE void transpose_pieces(v_f32 *four)
 }
 KLCE_INLINE void load_four_columns_f32(const char *first, ptrdiff_t step, v_f32 *column)
 {
-    KLCE_UNROLL for (int i = 0; i < 4; i++) column[i] = load_pieces(first + i * step, 4 * step);
-    transpose_pieces(column);
+    v_f32 four[4];
+    KLCE_UNROLL for (int i = 0; i < 4; i++) four[i] = load_pieces(first + i * step, 4 * step);
+    transpose_pieces(four);
+    KLCE_UNROLL for (int i = 0; i < 4; i++) column[i] = four[i];
 }
 /* The same of float64: 16 instructions with AVX-512, where the square of eight takes 32. */
 KLCE_INLINE void load_four_columns_f64(const char *first, ptrdiff_t step, v_f64 *column)

@@ -67,6 +67,59 @@ static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x
     state[FIELD(CENTRE)] = (double)K(first_lane)(centre);
 }
 
+/* What a sweep over columns goes by. */
+typedef struct {
+    const K(v) *x, *y; /* the columns, and those of other rows */
+    K(references) r;
+    K(v) max, top, own;   /* the maxima, their distance to the origin, and their exponentials */
+    K(m) is_left;         /* where the first maximum is still to come */
+    K(v) label, at_label; /* the rows' labels, and the values there, as far as they came */
+    K(v) centre;          /* see apart_of */
+    int moments, labels, apart; /* what is asked for beside the sum */
+} K(few_sweep);
+
+/* Its sums: lane j % LANES of a long row is a vector here. */
+typedef struct {
+    K(v) sum[LANES], tail[LANES], weighted[LANES], apart[LANES], sizes[LANES];
+} K(few_sums);
+
+/* Adds `count` columns from j on, side by side (vmath.h). */
+KLCE_INLINE void K(add_exp_columns)(const K(expsum_context) *c, K(few_sweep) *s, ptrdiff_t j,
+                                    int count, K(few_sums) *into)
+{
+    K(v) z[KLCE_BESIDE], t[KLCE_BESIDE], scale[KLCE_BESIDE];
+    K(m) is_first[KLCE_BESIDE];
+    KLCE_UNROLL for (int k = 0; k < count; k++)
+    {
+        K(v) x = s->x[j + k];
+        K(m) is_max = K(eq)(x, s->max);
+        is_first[k] = K (and)(s->is_left, is_max);
+        s->is_left = K (and)(s->is_left, K(not)(is_max));
+        /* In the place of the maximum is what stands for -inf, as in expsum. */
+        z[k] = K(max)(s->r.from.floor, x - s->r.origin);
+        z[k] = K(select)(is_first[k], s->r.from.floor, z[k]);
+        if (s->labels)
+            s->at_label = K(select)(K(eq)(s->label, K(set)((real)(j + k))), x, s->at_label);
+    }
+    K(exp_tails)(&c->e, z, s->r.from.magic, t, scale, count);
+    int group = j >= LANES;
+    KLCE_UNROLL for (int k = 0; k < count; k++)
+    {
+        ptrdiff_t l = (j + k) % LANES;
+        K(v) far = s->top - z[k], e = K(fma)(t[k], scale[k], scale[k]);
+        into->sum[l] = group ? into->sum[l] + scale[k] : scale[k];
+        into->tail[l] = group ? K(fma)(t[k], scale[k], into->tail[l]) : t[k] * scale[k];
+        if (s->moments)
+            into->weighted[l] = group ? K(fma)(e, far, into->weighted[l]) : e * far;
+        if (s->apart) {
+            K(v) d = K(apart_of)(s->x[j + k], s->y[j + k], s->centre), size = K(max)(d, -d);
+            K(v) whole = K(select)(is_first[k], s->own, e);
+            into->apart[l] = group ? K(fma)(whole, d, into->apart[l]) : whole * d;
+            into->sizes[l] = group ? K(fma)(whole, size, into->sizes[l]) : whole * size;
+        }
+    }
+}
+
 /* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
  * unless labels are NULL, the values at them; and unless y is, what sum_apart leaves, y being the
  * tile of other rows and y_max their maxima: APART is nan where all of WIDTH rows are near. */
@@ -76,64 +129,49 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
 {
     const K(expsum_context) *c = K(context)(call);
     ptrdiff_t n = call->n;
+    K(few_sums) sums;
+    K(v) zero = K(set)(0);
     K(load_tile)(call, operand, row, tile);
-    K(v) sum[LANES], tail[LANES], weighted[LANES], zero = K(set)(0);
-    K(v) apart_sum[LANES], sizes[LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(v) *x = tile->column[i / WIDTH];
-        const K(v) *y = y_tile ? y_tile->column[i / WIDTH] : NULL;
-        K(v) max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
-        K(references) r = K(references_of)(c, max, BOOST, FLOOR);
-        K(v) top = max - r.origin, own = K(exp_by_tail)(c, &r.from, top);
-        K(v) sought = max, at_label = K(set)((real)NAN);
-        K(v) label = labels ? K(load_field)(labels->label + i) : zero;
-        K(v) centre = y ? K(centre_apart)(max, K(load_field)(y_max + i)) : zero;
-        int apart =
-            y && n >= K(APART_CLASSES) &&K(are_apart)(x, y, n, centre, (real)(APART_NEAR * c->t));
-        EACH_GROUP(group, n) EACH_LANE(l, group, n)
-        {
-            ptrdiff_t j = group + l;
-            K(m) is_first = K(eq)(x[j], sought);
-            /* In the place of the maximum is what stands for -inf, as in expsum. */
-            K(v) z = K(max)(r.from.floor, x[j] - r.origin);
-            z = K(select)(is_first, r.from.floor, z);
-            if (labels)
-                at_label = K(select)(K(eq)(label, K(set)((real)j)), x[j], at_label);
-            sought = K(select)(is_first, K(set)((real)NAN), sought);
-            K(exp_parts) parts = K(exp_reduce)(&c->e, z, r.from.magic);
-            K(v) t = K(exp_tail)(&c->e, parts.r);
-            K(v) far = top - z, e = K(fma)(t, parts.scale, parts.scale);
-            sum[l] = group ? sum[l] + parts.scale : parts.scale;
-            tail[l] = group ? K(fma)(t, parts.scale, tail[l]) : t * parts.scale;
-            if (moments)
-                weighted[l] = group ? K(fma)(e, far, weighted[l]) : e * far;
-            if (apart) {
-                K(v) d = K(apart_of)(x[j], y[j], centre), size = K(max)(d, -d);
-                K(v) whole = K(select)(is_first, own, e);
-                apart_sum[l] = group ? K(fma)(whole, d, apart_sum[l]) : whole * d;
-                sizes[l] = group ? K(fma)(whole, size, sizes[l]) : whole * size;
-            }
-        }
-        K(store_field)(state + FIELD(MAX) + i, max);
-        K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
-        K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_column_pairs)(sum, tail, n, state + FIELD(REST) + i);
+        K(few_sweep) s = {.x = x, .y = y_tile ? y_tile->column[i / WIDTH] : NULL};
+        s.max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
+        s.r = K(references_of)(c, s.max, BOOST, FLOOR);
+        s.top = s.max - s.r.origin;
+        s.own = K(exp_by_tail)(c, &s.r.from, s.top);
+        s.is_left = K(eq)(zero, zero);
+        s.label = labels ? K(load_field)(labels->label + i) : zero;
+        s.at_label = K(set)((real)NAN);
+        s.centre = y_tile ? K(centre_apart)(s.max, K(load_field)(y_max + i)) : zero;
+        s.moments = moments;
+        s.labels = labels != NULL;
+        s.apart = y_tile && n >= K(APART_CLASSES) &&K(are_apart)(x, s.y, n, s.centre,
+                                                                 (real)(APART_NEAR * c->t));
+        ptrdiff_t j = 0;
+        for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
+            K(add_exp_columns)(c, &s, j, KLCE_BESIDE, &sums);
+        for (; j < n; j++)
+            K(add_exp_columns)(c, &s, j, 1, &sums);
+        K(store_field)(state + FIELD(MAX) + i, s.max);
+        K(store_field)(state + FIELD(ORIGIN) + i, s.r.origin);
+        K(store_field)(state + FIELD(REF) + i, s.r.ref);
+        K(sum_column_pairs)(sums.sum, sums.tail, n, state + FIELD(REST) + i);
         if (labels)
-            K(store_field)(labels->value + i, at_label);
+            K(store_field)(labels->value + i, s.at_label);
         if (moments)
-            K(sum_columns)(weighted, n, state + FIELD(WEIGHTED) + i);
-        if (apart) {
-            K(sum_columns)(apart_sum, n, state + FIELD(APART) + i);
-            K(sum_columns)(sizes, n, state + FIELD(SIZES) + i);
-        } else if (y) {
+            K(sum_columns)(sums.weighted, n, state + FIELD(WEIGHTED) + i);
+        if (s.apart) {
+            K(sum_columns)(sums.apart, n, state + FIELD(APART) + i);
+            K(sum_columns)(sums.sizes, n, state + FIELD(SIZES) + i);
+        } else if (y_tile) {
             K(store_field)(state + FIELD(APART) + i, K(set)((real)NAN));
         }
-        if (y)
-            K(store_field)(state + FIELD(CENTRE) + i, centre);
-        if (K(any)(K(eq)(K(max)(max, -max), K(set)((real)INFINITY)))) {
+        if (y_tile)
+            K(store_field)(state + FIELD(CENTRE) + i, s.centre);
+        if (K(any)(K(eq)(K(max)(s.max, -s.max), K(set)((real)INFINITY)))) {
             K(v) nan = zero; /* where a row holds one */
             real found[WIDTH];
-            for (ptrdiff_t j = 0; j < n; j++)
+            for (j = 0; j < n; j++)
                 nan = K(select)(K(eq)(x[j], x[j]), nan, x[j]);
             V(store)(found, nan);
             for (int k = i; k < i + WIDTH; k++)

@@ -136,8 +136,8 @@ typedef struct {
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high)
  * whole where there is nothing to keep from class to class.  `pipelined`, if present, does rows of
  * an op of passes, to the same bits, a step of one row along with a step of another, and returns
- * the first that it leaves to the passes.  `few`, if present, takes KLCE_TILE whole rows of 1 class to
- * KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that is
+ * the first that it leaves to the passes.  `few`, if present, takes KLCE_TILE whole rows of 1 class
+ * to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that is
  * computed in another has none, and its rows of few classes are widened for the other's (widen.c).
  * Its rows may lie side by side, a step from one to the next being the size of an element. */
 typedef struct {

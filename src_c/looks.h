@@ -117,8 +117,8 @@ KLCE_INLINE uint64_t K(hits)(const K(v) *v, int count, K(v) value)
     return hits;
 }
 
-/* The first of `count` peaks, 32 at most, that holds what is sought; the last if none does.  Without
- * a branch. */
+/* The first of `count` peaks, 32 at most, that holds what is sought; the last if none does.  No
+ * branch hangs on it. */
 KLCE_INLINE int K(first_holding)(const K(peak) *peaks, int count, const K(sought) *sought)
 {
     uint32_t holding = (uint32_t)1 << (count - 1);

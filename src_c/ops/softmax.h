@@ -436,33 +436,48 @@ static ptrdiff_t K(softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrd
     return high;
 }
 
+/* Columns [j, j + count) of rows of few classes become their exponentials, side by side. */
+KLCE_INLINE void K(softmax_add_columns)(const K(expsum_context) *c, const K(measure) *from, K(v) *e,
+                                        ptrdiff_t j, int count, K(v) *sum, K(v) *lost)
+{
+    K(exp_pair) pair[KLCE_BESIDE];
+    K(exps_lifted)(c, from, e + j, pair, count);
+    KLCE_UNROLL for (int k = 0; k < count; k++)
+    {
+        ptrdiff_t l = (j + k) % LANES;
+        e[j + k] = K(joined)(pair[k]);
+        if (j < LANES) {
+            sum[l] = K(set)(ANCHOR);
+            lost[l] = K(set)(0);
+        }
+        K(add_exp)(pair[k], e[j + k], &sum[l], &lost[l]);
+    }
+}
+
 static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
+    const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) tile;
-    K(v) sum[LANES], lost[LANES], anchor = K(set)(ANCHOR), small = K(set)(LIFTED_SMALL);
+    K(v) sum[LANES], lost[LANES], small = K(set)(LIFTED_SMALL);
     K(prefetch_tile)(call, 2, row);
     K(load_tile)(call, 0, row, &tile);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) *e = tile.column[i / WIDTH];
-        K(v) max = K(max_of_columns)(e, call->n, K(set)((real)-INFINITY));
+        K(v) max = K(max_of_columns)(e, n, K(set)((real)-INFINITY));
         K(references) r = K(references_of)(c, max, LIFT, LOWEST);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
-        {
-            ptrdiff_t j = group + l;
-            K(exp_pair) pair = K(exp_lifted)(c, &r.from, e[j]);
-            e[j] = K(joined)(pair);
-            sum[l] = group ? sum[l] : anchor;
-            lost[l] = group ? lost[l] : K(set)(0);
-            K(add_exp)(pair, e[j], &sum[l], &lost[l]);
-            if (j + LANES >= call->n)
-                sum[l] = sum[l] - anchor;
-        }
+        ptrdiff_t j = 0;
+        for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
+            K(softmax_add_columns)(c, &r.from, e, j, KLCE_BESIDE, sum, lost);
+        for (; j < n; j++)
+            K(softmax_add_columns)(c, &r.from, e, j, 1, sum, lost);
+        for (ptrdiff_t l = 0; l < KLCE_LESSER(n, LANES); l++)
+            sum[l] = sum[l] - K(set)(ANCHOR);
         K(store_field)(state + FIELD(MAX) + i, max);
         K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
         K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_column_pairs)(sum, lost, call->n, state + FIELD(SUM) + i);
+        K(sum_column_pairs)(sum, lost, n, state + FIELD(SUM) + i);
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
@@ -472,9 +487,13 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
         K(load_halves)(state + FIELD(FACTOR_LOW) + i, rest);
         K(factor) plain = K(factor_of)(full, rest, UNLIFT);
         K(factor) lifted = K(factor_of)(full, rest, 1);
-        for (ptrdiff_t j = 0; j < call->n; j++)
-            e[j] = K(any)(K(lt)(e[j], small)) ? K(unlifted)(K(times)(e[j], &lifted))
-                                              : K(times)(e[j], &plain);
+        if (K(any)(K(lt)(K(min_of_columns)(e, n, small), small)))
+            for (ptrdiff_t j = 0; j < n; j++)
+                e[j] = K(any)(K(lt)(e[j], small)) ? K(unlifted)(K(times)(e[j], &lifted))
+                                                  : K(times)(e[j], &plain);
+        else
+            for (ptrdiff_t j = 0; j < n; j++)
+                e[j] = K(times)(e[j], &plain);
         K(store_columns)(call, 2, row + i, e);
     }
 }
