@@ -104,17 +104,38 @@ KLCE_INLINE void K(clear_expsum_lanes)(K(expsum_lanes) *lanes, int has_y, int mo
         lanes->apart = K(no_lanes)();
 }
 
-KLCE_INLINE void K(add_parts)(K(expsum_lanes) *lanes, const K(expsum_parts) *parts, int has_y,
-                              int moments)
+/* Keeps those of a flush, of which only what is asked for is there. */
+KLCE_INLINE void K(keep_parts)(K(expsum_parts) *kept, const K(expsum_parts) *parts, int has_y,
+                               int moments)
 {
-    K(add_lanes)(&lanes->rest, parts->sum);
-    K(add_lanes)(&lanes->rest, parts->tail);
-    if (moments)
-        K(add_lanes)(&lanes->weighted, parts->weighted);
-    if (moments > 1)
-        K(add_lanes)(&lanes->squares, parts->squares);
-    if (has_y)
-        K(add_lanes)(&lanes->apart, parts->apart);
+    EACH_VECTOR(v)
+    {
+        kept->sum[v] = parts->sum[v];
+        kept->tail[v] = parts->tail[v];
+        if (moments)
+            kept->weighted[v] = parts->weighted[v];
+        if (moments > 1)
+            kept->squares[v] = parts->squares[v];
+        if (has_y)
+            kept->apart[v] = parts->apart[v];
+    }
+}
+
+/* Adds those of n classes, flush by flush: when all are there, since to convert one's waits for its
+ * last exponential, and the next one's exponentials wait behind it. */
+KLCE_INLINE void K(add_kept)(K(expsum_lanes) *lanes, const K(expsum_parts) *kept, ptrdiff_t n,
+                             int has_y, int moments)
+{
+    for (; n > 0; n -= FLUSH, kept++) {
+        K(add_lanes_at)(&lanes->rest, kept->sum);
+        K(add_lanes_at)(&lanes->rest, kept->tail);
+        if (moments)
+            K(add_lanes_at)(&lanes->weighted, kept->weighted);
+        if (moments > 1)
+            K(add_lanes_at)(&lanes->squares, kept->squares);
+        if (has_y)
+            K(add_lanes_at)(&lanes->apart, kept->apart);
+    }
 }
 
 /* The sum of exp * (distance of max - x from their mean)^2, boosted, of n elements whose other sums
@@ -218,7 +239,7 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
         K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, known - j, 1);
     }
-    K(add_parts)(&lanes, &parts, 0, 1);
+    K(add_kept)(&lanes, &parts, known, 0, 1);
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
 }
 
@@ -273,6 +294,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     enum { N = FIELD(REF), B = FIELD(WEIGHTED), Q = FIELD(SQUARES), A = FIELD(APART) };
     K(expsum_run) run = {.max = (real)-INFINITY};
     elem without_max[LANES];
+    K(expsum_parts) kept[BLOCK / FLUSH];
     K(expsum_lanes) lanes;
     K(clear_expsum_lanes)(&lanes, y != NULL, moments);
     K(measure) from = K(measure_from)(c, run.origin, run.ref, BOOST, FLOOR);
@@ -335,8 +357,9 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                 if (behind)
                     K(put_logs_along)(behind, j, end - j, 1, way);
             }
-            K(add_parts)(&lanes, &parts, y != NULL, moments);
+            K(keep_parts)(&kept[(i - start) / FLUSH], &parts, y != NULL, moments);
         }
+        K(add_kept)(&lanes, kept, stop - start, y != NULL, moments);
         if (next_stop > stop)
             block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
     }

@@ -15,7 +15,7 @@ typedef struct {
     real max, origin, ref;
     ptrdiff_t skipped;      /* where the span of the first maximum begins, */
     elem without_max[SPAN]; /* and that span without it */
-    K(v) sum[K(FLUSHES)][VECTORS], tail[K(FLUSHES)][VECTORS], weighted[K(FLUSHES)][VECTORS];
+    K(expsum_parts) parts[K(FLUSHES)];
 } K(turn);
 
 KLCE_INLINE K(peak) K(peak_of_span)(const elem *x)
@@ -125,25 +125,8 @@ KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, ptrdiff_
             }
         }
         coming->of_flush[i / FLUSH] = of_flush;
-        EACH_VECTOR(v)
-        {
-            row->sum[i / FLUSH][v] = parts.sum[v];
-            row->tail[i / FLUSH][v] = parts.tail[v];
-            if (moments)
-                row->weighted[i / FLUSH][v] = parts.weighted[v];
-        }
+        K(keep_parts)(&row->parts[i / FLUSH], &parts, 0, moments);
     }
-}
-
-/* lanes += sums that are in memory. */
-KLCE_INLINE void K(add_lanes_at)(K(lanes) *lanes, const K(v) *sums)
-{
-#if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
-    K(add_lanes)(lanes, sums);
-#else
-    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) lanes->high[i] =
-        lanes->high[i] + K(load_doubles)((const real *)sums + i * KLCE_WIDTH_f64);
-#endif
 }
 
 /* The state of a row that is summed. */
@@ -152,12 +135,7 @@ KLCE_INLINE void K(close_turn)(const elem *x, ptrdiff_t n, const K(turn) *row, d
 {
     K(expsum_lanes) lanes;
     K(clear_expsum_lanes)(&lanes, 0, moments);
-    for (ptrdiff_t i = 0; i * FLUSH < n; i++) {
-        K(add_lanes_at)(&lanes.rest, row->sum[i]);
-        K(add_lanes_at)(&lanes.rest, row->tail[i]);
-        if (moments)
-            K(add_lanes_at)(&lanes.weighted, row->weighted[i]);
-    }
+    K(add_kept)(&lanes, row->parts, n, 0, moments);
     state[FIELD(MAX)] = row->max;
     state[FIELD(ORIGIN)] = row->origin;
     state[FIELD(REF)] = row->ref;

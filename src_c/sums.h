@@ -40,6 +40,17 @@ KLCE_INLINE void K(add_lanes)(K(lanes) *lanes, const K(v) *sums)
     }
 }
 
+/* The same of sums in memory, which are widened as they are loaded. */
+KLCE_INLINE void K(add_lanes_at)(K(lanes) *lanes, const K(v) *sums)
+{
+#if KLCE_REAL_IS_F64 || !KLCE_VECTOR_BYTES
+    K(add_lanes)(lanes, sums);
+#else
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++) lanes->high[i] =
+        lanes->high[i] + K(load_doubles)((const real *)sums + i * KLCE_WIDTH_f64);
+#endif
+}
+
 /* A group as doubles. */
 KLCE_INLINE void K(widen_group)(const K(v) *group, v_f64 *wide)
 {
