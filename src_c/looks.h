@@ -29,6 +29,20 @@ KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
     }
 }
 
+/* The peak of groups, one at least. */
+KLCE_INLINE K(peak) K(peak_of)(const elem *x, int groups)
+{
+    shorts first = load_shorts((const char *)x);
+    K(peak) peak = {first, first};
+    KLCE_UNROLL for (int i = 1; i < groups * K(SHORTS); i++)
+    {
+        shorts v = load_shorts((const char *)x + i * KLCE_VECTOR_BYTES);
+        peak.most = max_shorts(v, peak.most);
+        peak.least = min_shorts(v, peak.least);
+    }
+    return peak;
+}
+
 KLCE_INLINE void K(join_peak)(K(peak) *into, const K(peak) *from)
 {
     into->most = max_shorts(from->most, into->most);
@@ -44,20 +58,24 @@ KLCE_INLINE real K(peak_value)(const K(peak) *peak)
 
 /* What equals a value: of zero, both. */
 typedef struct {
+    real value;
     shorts one, other;
 } K(sought);
 
 KLCE_INLINE K(sought) K(sought_of)(real value)
 {
     int bits = K(rounded)(value).bits;
-    return (K(sought)){set_shorts((int16_t)bits), set_shorts((int16_t)(bits ^ (value == 0) << 15))};
+    return (K(sought)){value, set_shorts((int16_t)bits),
+                       set_shorts((int16_t)(bits ^ (value == 0) << 15))};
 }
 
-/* Whether one of the groups holds their largest, which is sought. */
+/* Whether one of the groups holds their largest, which is sought: by its sign, as a rule. */
 KLCE_INLINE int K(peak_holds)(const K(peak) *peak, const K(sought) *sought)
 {
-    return either_short(peak->most, sought->one, sought->other) |
-           either_short(peak->least, sought->one, sought->other);
+    if (sought->value > 0)
+        return either_short(peak->most, sought->one, sought->one);
+    return either_short(peak->least, sought->one, sought->other) |
+           either_short(peak->most, sought->one, sought->other);
 }
 
 KLCE_INLINE int K(group_holds)(const elem *x, const K(sought) *sought)
@@ -81,6 +99,15 @@ KLCE_INLINE K(peak) K(no_peak)(void) { return (K(peak)){K(set)((real)-INFINITY)}
 KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
 {
     EACH_VECTOR(v) peak->most = K(max)(K(load)(x + v * WIDTH), peak->most); /* nan is passed over */
+}
+
+/* The peak of groups, one at least; anything where they hold a nan. */
+KLCE_INLINE K(peak) K(peak_of)(const elem *x, int groups)
+{
+    K(peak) peak = {K(load)(x)};
+    KLCE_UNROLL for (int v = 1; v < groups * VECTORS; v++) peak.most =
+        K(max)(peak.most, K(load)(x + v * WIDTH));
+    return peak;
 }
 
 KLCE_INLINE void K(join_peak)(K(peak) *into, const K(peak) *from)
