@@ -375,6 +375,20 @@ KLCE_INLINE void K(pick_weights)(const klce_call *call, ptrdiff_t row, ptrdiff_t
         }
         return;
     }
+    /* Of few classes each is compared with: less than to read for every row, and in vectors, which
+     * what follows would wait for otherwise. */
+    if (call->n <= 16 && call->step[K(CLASS_WEIGHT)] == 0) {
+        const real *weight = K(weights_in)(call, K(CLASS_WEIGHT), row);
+        EACH_STATE(i, count)
+        {
+            v_f64 label = load_f64(picked->at.label + i), own = set_f64(NAN);
+            for (ptrdiff_t j = 0; j < call->n; j++)
+                own = select_f64(eq_f64(label, set_f64((double)j)),
+                                 set_f64((double)weight[j * one]), own);
+            store_f64(picked->class_weight + i, own);
+        }
+        return;
+    }
     for (ptrdiff_t i = 0; i < count; i++) {
         ptrdiff_t label = (ptrdiff_t)picked->at.label[i];
         real weight = K(weights_in)(call, K(CLASS_WEIGHT), row + i)[label < 0 ? 0 : label * one];
@@ -443,8 +457,11 @@ static KLCE_NOINLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t 
         row_weight[i] = of_all;
         share[i] = all; /* of the sum over all classes */
     }
-    for (ptrdiff_t i = 0; i < count && !shared; i++)
-        row_weight[i] = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
+    if (!shared && count == KLCE_TILE && call->step[K(ROW_WEIGHT)] == sizeof(real))
+        EACH_STATE(i, count)
+    store_f64(row_weight + i, K(load_doubles)(K(weights_in)(call, K(ROW_WEIGHT), row) + i));
+    else if (!shared) for (ptrdiff_t i = 0; i < count; i++) row_weight[i] =
+        *K(weights_in)(call, K(ROW_WEIGHT), row + i);
     for (ptrdiff_t i = 0; i < count && mix->smooth && call->mask; i++) {
         double n = (double)K(classes_in)(call, row + i);
         share[i] = n > 0 ? mix->e / (n * mix->scale) : 0;
