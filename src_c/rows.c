@@ -15,6 +15,7 @@
 
 enum {
     CHUNK = 1 << 16,           /* elements a task takes, about: enough to hide its hand-over */
+    LONG_CHUNK = 1 << 18,      /* of a pipelined kernel, which a start costs as much as some rows */
     THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_WIDTH = 512, /* bytes of a class packed together: enough for memory's speed, see 0008, */
@@ -395,7 +396,9 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
     ptrdiff_t all = call->rows * call->slabs;
     if (j->layout == KLCE_TOGETHER || j->layout == KLCE_SIDE_BY_SIDE) {
         ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_SIDE_BY_SIDE ? KLCE_TILE : 1;
-        ptrdiff_t chunk = (CHUNK / n / KLCE_TILE) * KLCE_TILE,
+        int pipelined = j->kernel->pipelined && !klce_has_few_classes(call);
+        ptrdiff_t elements = pipelined ? LONG_CHUNK : CHUNK;
+        ptrdiff_t chunk = (elements / n / KLCE_TILE) * KLCE_TILE,
                   share = (all + threads - 1) / threads;
         chunk = chunk ? chunk : KLCE_TILE;
         chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
