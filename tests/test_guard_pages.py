@@ -70,6 +70,7 @@ def shapes():
     # Few enough classes that a load goes on into the next rows, and rows around what it may take.
     yield from itertools.product((17, 18, 19, 20, 34, 35), (1, 2, 3))
     yield from itertools.product((1, 3), (127, 129, 257, 513, 1000, 2047, 2049))
+    yield from itertools.product((9,), (257, 300, 1000, 2047))  # more than a pipeline holds
     yield 1, 16385
 
 
