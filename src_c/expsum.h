@@ -202,6 +202,21 @@ KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *r
     }
 }
 
+/* Of a row whose maximum is infinite the sums are no use: only nan among its elements matters. */
+KLCE_INLINE void K(settle_infinite)(const elem *x, ptrdiff_t n, int has_y, double *state,
+                                    int moments)
+{
+    if (fabs(state[FIELD(MAX)]) < INFINITY)
+        return;
+    state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
+    if (moments)
+        state[FIELD(WEIGHTED)] = 0;
+    if (has_y)
+        state[FIELD(APART)] = 0;
+    else if (moments > 1)
+        state[FIELD(SQUARES)] = 0;
+}
+
 /* Guesses the mean of n elements: from the mass and the weighted sum of `known` of them that are
  * not the maximum, at the run's reference. */
 KLCE_INLINE real K(guess_mean)(const K(expsum_context) *c, const K(expsum_run) *run, double mass,
@@ -364,16 +379,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
             block_max = K(largest)(&next_peak, x + stop, next_stop - stop);
     }
     K(end_run)(c, &run, &lanes, x, y != NULL, n, state, moments);
-    if (!(fabs(state[M]) < INFINITY)) {
-        /* The sums are no use: only nan among the elements still matters. */
-        state[S] = K(first_nan)(x, n) < 0 ? 0 : NAN;
-        if (moments)
-            state[B] = 0;
-        if (y)
-            state[A] = 0;
-        else if (moments > 1)
-            state[Q] = 0;
-    }
+    K(settle_infinite)(x, n, y != NULL, state, moments);
 }
 
 /* The sweeps that ops use, each compiled once. */

@@ -12,7 +12,7 @@ enum { K(SPANS) = FLUSH / SPAN, K(FLUSHES) = BLOCK / FLUSH };
 /* What is known of a row before it is summed, and its sums. */
 typedef struct {
     K(peak) of_flush[K(FLUSHES)], of_span[K(FLUSHES) *K(SPANS)];
-    real max, origin, ref;
+    K(expsum_run) run;      /* the whole row */
     ptrdiff_t skipped;      /* where the span of the first maximum begins, */
     elem without_max[SPAN]; /* and that span without it */
     K(expsum_parts) parts[K(FLUSHES)];
@@ -62,16 +62,17 @@ KLCE_INLINE void K(find_maximum)(const K(expsum_context) *c, const elem *x, ptrd
     K(peak) peak = row->of_flush[0];
     for (ptrdiff_t i = 1; i * FLUSH < n; i++)
         K(join_peak)(&peak, &row->of_flush[i]);
-    row->max = K(peak_value)(&peak);
-    if (row->max != row->max) /* one may have hidden it */
-        row->max = K(max_of)(x, n);
-    K(reference_of)(c, row->max, &row->origin, &row->ref);
+    real max = K(peak_value)(&peak);
+    if (max != max) /* one may have hidden it */
+        max = K(max_of)(x, n);
+    row->run = (K(expsum_run)){.max = max};
+    K(reference_of)(c, max, &row->run.origin, &row->run.ref);
 }
 
 /* Copies the span that holds the first maximum, without it. */
 KLCE_INLINE void K(take_out_maximum)(const elem *x, ptrdiff_t n, K(turn) *row)
 {
-    K(sought) sought = K(sought_of)(row->max);
+    K(sought) sought = K(sought_of)(row->run.max);
     K(v) group[GROUPS * VECTORS];
     ptrdiff_t flush =
         n <= FLUSH ? 0 : K(first_holding)(row->of_flush, (int)((n - 1) / FLUSH) + 1, &sought);
@@ -81,7 +82,7 @@ KLCE_INLINE void K(take_out_maximum)(const elem *x, ptrdiff_t n, K(turn) *row)
         K(load_group)(k < n ? x + k : x, k < n ? n - k : 0, (real)-INFINITY, group + g * VECTORS);
     KLCE_UNROLL for (int v = 0; v < GROUPS * VECTORS; v++)
         K(store)(row->without_max + v * WIDTH, group[v]);
-    uint64_t hits = K(hits)(group, GROUPS * VECTORS, K(set)(row->max));
+    uint64_t hits = K(hits)(group, GROUPS * VECTORS, K(set)(row->run.max));
     if (hits) /* else a nan hid it */
         row->without_max[lowest_bit(hits)] = K(rounded)((real)-INFINITY);
     row->skipped = start;
@@ -91,8 +92,9 @@ KLCE_INLINE void K(take_out_maximum)(const elem *x, ptrdiff_t n, K(turn) *row)
 KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, ptrdiff_t n, K(turn) *row,
                              const elem *ahead, K(turn) *coming, int moments)
 {
-    const K(measure) from = K(measure_from)(c, row->origin, row->ref, BOOST, FLOOR);
-    const K(centre) centre = K(centre_of)(row->max, row->origin, 0);
+    const K(expsum_run) *run = &row->run;
+    const K(measure) from = K(measure_from)(c, run->origin, run->ref, BOOST, FLOOR);
+    const K(centre) centre = K(centre_of)(run->max, run->origin, 0);
     const ptrdiff_t skipped = row->skipped;
     K(v) group[GROUPS * VECTORS];
     for (ptrdiff_t i = 0; i < n; i += FLUSH) {
@@ -123,24 +125,14 @@ KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, ptrdiff_
 }
 
 /* The state of a row that is summed. */
-KLCE_INLINE void K(close_turn)(const elem *x, ptrdiff_t n, const K(turn) *row, double *state,
-                               int moments)
+KLCE_INLINE void K(close_turn)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
+                               const K(turn) *row, double *state, int moments)
 {
     K(expsum_lanes) lanes;
     K(clear_expsum_lanes)(&lanes, 0, moments);
     K(add_kept)(&lanes, row->parts, n, 0, moments);
-    state[FIELD(MAX)] = row->max;
-    state[FIELD(ORIGIN)] = row->origin;
-    state[FIELD(REF)] = row->ref;
-    state[FIELD(REST)] = K(total)(&lanes.rest);
-    if (moments)
-        state[FIELD(WEIGHTED)] = K(total)(&lanes.weighted);
-    if (!(fabs(state[FIELD(MAX)]) < INFINITY)) {
-        /* The sums are no use: only nan among the elements still matters. */
-        state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
-        if (moments)
-            state[FIELD(WEIGHTED)] = 0;
-    }
+    K(close_run)(c, &row->run, &lanes, x, n, state, moments);
+    K(settle_infinite)(x, n, 0, state, moments);
 }
 
 /* Rows [low, high), whose states go to `finish`; returns the first that is left. */
@@ -167,7 +159,7 @@ KLCE_INLINE ptrdiff_t K(expsum_rows)(const klce_call *call, ptrdiff_t low, ptrdi
             K(sum_turn)(c, ROW(0), n, TURN(0), ROW(AHEAD), TURN(AHEAD), moments);
         if (row > low) {
             ptrdiff_t i = (row - 1 - low) % KLCE_TILE;
-            K(close_turn)(ROW(-1), n, TURN(-1), state + i, moments);
+            K(close_turn)(c, ROW(-1), n, TURN(-1), state + i, moments);
             if (i == KLCE_TILE - 1 || row == high)
                 finish(call, row - 1 - i, i + 1, state);
         }

@@ -457,11 +457,13 @@ static KLCE_NOINLINE void K(put_losses)(const klce_call *call, int k, ptrdiff_t 
         row_weight[i] = of_all;
         share[i] = all; /* of the sum over all classes */
     }
-    if (!shared && count == KLCE_TILE && call->step[K(ROW_WEIGHT)] == sizeof(real))
-        EACH_STATE(i, count)
-    store_f64(row_weight + i, K(load_doubles)(K(weights_in)(call, K(ROW_WEIGHT), row) + i));
-    else if (!shared) for (ptrdiff_t i = 0; i < count; i++) row_weight[i] =
-        *K(weights_in)(call, K(ROW_WEIGHT), row + i);
+    if (!shared && count == KLCE_TILE && call->step[K(ROW_WEIGHT)] == sizeof(real)) {
+        const real *weights = K(weights_in)(call, K(ROW_WEIGHT), row);
+        EACH_STATE(i, count) store_f64(row_weight + i, K(load_doubles)(weights + i));
+    } else if (!shared) {
+        for (ptrdiff_t i = 0; i < count; i++)
+            row_weight[i] = *K(weights_in)(call, K(ROW_WEIGHT), row + i);
+    }
     for (ptrdiff_t i = 0; i < count && mix->smooth && call->mask; i++) {
         double n = (double)K(classes_in)(call, row + i);
         share[i] = n > 0 ? mix->e / (n * mix->scale) : 0;
