@@ -23,6 +23,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "looks.h"
 #include "few.h"
 #include "state.h"
+#include "abreast.h"
 #include "statistics.h"
 
 #include "measure.h"
@@ -89,6 +90,8 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef EACH_LANE
 #undef HALVES
 #undef EACH_STATE
+#undef EACH_ABREAST
+#undef EACH_BESIDE
 #undef WANTS
 #undef TOP_FEW
 #undef SQUARE_BITS

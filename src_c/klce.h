@@ -70,6 +70,7 @@ typedef enum {
 enum {
     KLCE_MAX_ARGS = 16,
     KLCE_TILE = 16,            /* rows whose states are finished together, across vector lanes */
+    KLCE_ABREAST = 64,         /* rows of many classes that are taken side by side */
     KLCE_FIELDS = 25,          /* doubles of state a row */
     KLCE_PASSES = 4,           /* at most, over a row */
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
@@ -139,13 +140,17 @@ typedef struct {
  * the first that it leaves to the passes.  `few`, if present, takes KLCE_TILE whole rows of 1 class
  * to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that is
  * computed in another has none, and its rows of few classes are widened for the other's (widen.c).
- * Its rows may lie side by side, a step from one to the next being the size of an element. */
+ * Its rows may lie side by side, a step from one to the next being the size of an element.
+ * `abreast`, if present, takes KLCE_ABREAST so lying rows of more classes, up to KLCE_SEGMENT of
+ * them, to the bits of the passes.  It returns 0, and has written nothing, where one of the rows is
+ * left to those. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
     ptrdiff_t (*pipelined)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
+    int (*abreast)(const klce_call *, ptrdiff_t row);
 } klce_kernel;
 
 typedef struct {

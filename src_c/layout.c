@@ -62,6 +62,16 @@ static int takes_side_by_side(const klce_call *call, const klce_isa *isa)
                     : isa->kernels[call->dtype][call->op]->few != NULL);
 }
 
+/* Of more classes, if all operands with classes lie so. */
+static int takes_abreast(const klce_call *call, const klce_operands *o, const klce_isa *isa)
+{
+    int all = call->n <= KLCE_SEGMENT && !klce_has_few_classes(call) && !call->mask &&
+              call->rows >= KLCE_ABREAST;
+    for (int k = 0; k < o->count; k++)
+        all &= !is_vector(o->letter[k]) || is_side_by_side(call, o, k);
+    return all && isa->kernels[call->dtype][call->op]->abreast != NULL;
+}
+
 int klce_lie_together(const klce_call *call, const klce_operands *o)
 {
     for (int k = 0; k < o->count; k++)
@@ -81,6 +91,8 @@ klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const 
         side_by_side += is_side_by_side(call, o, k);
         masked += is_masked(call, o, k);
     }
+    if (takes_abreast(call, o, isa))
+        return KLCE_ABREAST_IN_PLACE;
     if (!side_by_side || !takes_side_by_side(call, isa))
         return KLCE_PACKED_TOGETHER;
     return strided == side_by_side && !masked && call->n <= STREAMS ? KLCE_SIDE_BY_SIDE

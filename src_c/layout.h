@@ -23,10 +23,12 @@ int klce_is_strided(const klce_call *call, const klce_operands *o, int k);
 int klce_has_few_classes(const klce_call *call);
 
 /* How rows reach the kernel: as they are, their classes together; as they are, few classes side by
- * side; through scratch memory, the classes of a row together or a class of several rows. */
+ * side, or many; through scratch memory, the classes of a row together or a class of several
+ * rows. */
 typedef enum {
     KLCE_TOGETHER,
     KLCE_SIDE_BY_SIDE,
+    KLCE_ABREAST_IN_PLACE,
     KLCE_PACKED_TOGETHER,
     KLCE_PACKED_SIDE_BY_SIDE
 } klce_layout;

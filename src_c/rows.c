@@ -36,8 +36,9 @@ typedef struct {
     const klce_isa *isa; /* the active one, as the call began */
     const klce_kernel *kernel;
     klce_operands operands;
-    ptrdiff_t chunk;    /* rows a task takes */
+    ptrdiff_t chunk;    /* rows a task takes, but for the first and the last */
     ptrdiff_t chunks;   /* of a slab */
+    ptrdiff_t lead;     /* rows that the first of those takes besides */
     ptrdiff_t segments; /* of a row */
     klce_layout layout;
     int pass;
@@ -46,6 +47,7 @@ typedef struct {
     ptrdiff_t scratch_bytes; /* see scratch_of */
     _Atomic(char *) spare[SPARES];
     atomic_int failed;
+    atomic_int left; /* how many more times `abreast` has left its rows than it has taken them */
 } job;
 
 enum { STATE = KLCE_FIELDS * KLCE_TILE };
@@ -176,9 +178,10 @@ typedef struct {
 
 static void find_chunk(const job *j, ptrdiff_t index, chunk *c)
 {
+    ptrdiff_t i = index % j->chunks;
     c->call = j->call;
-    c->low = index % j->chunks * j->chunk;
-    c->high = c->low + j->chunk < j->call->rows ? c->low + j->chunk : j->call->rows;
+    c->low = i ? i * j->chunk + j->lead : 0;
+    c->high = i + 1 < j->chunks ? (i + 1) * j->chunk + j->lead : j->call->rows;
     if (index < j->chunks) /* the first slab, which most calls have alone */
         return;
     c->own = *j->call;
@@ -242,6 +245,8 @@ static ptrdiff_t scratch_of(const job *j)
         chunk = klce_packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
     if (j->layout == KLCE_SIDE_BY_SIDE || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
         rest = klce_packing_of(j->call, &j->operands, KLCE_TILE, KLCE_PACKED_TOGETHER).bytes;
+    if (j->layout == KLCE_ABREAST_IN_PLACE)
+        rest = klce_packing_of(j->call, &j->operands, KLCE_ABREAST, KLCE_PACKED_TOGETHER).bytes;
     return chunk < rest ? rest : chunk;
 }
 
@@ -340,6 +345,43 @@ static void run_side_by_side_chunk(void *context, ptrdiff_t index)
     run_side_by_side(j, c.call, c.low, c.high);
 }
 
+/* KLCE_ABREAST rows as they lie; packed if the kernel leaves them, or has mostly left such rows. */
+static void run_abreast(job *j, const klce_call *call, ptrdiff_t low)
+{
+    int done = 0;
+    if (atomic_load_explicit(&j->left, memory_order_relaxed) <= 0) {
+        klce_environment saved = klce_enter();
+        done = j->kernel->abreast(call, low);
+        klce_leave(saved);
+        atomic_fetch_add_explicit(&j->left, done ? -1 : 1, memory_order_relaxed);
+    }
+    if (!done)
+        run_packed(j, call, low, low + KLCE_ABREAST, KLCE_PACKED_TOGETHER);
+}
+
+/* Rows of many classes that lie side by side, some of which are taken twice where there is no whole
+ * number of times as many as the kernel takes: after the first ones those from the first cache line
+ * on, and the last ones. */
+static void run_abreast_chunk(void *context, ptrdiff_t index)
+{
+    job *j = context;
+    chunk c;
+    find_chunk(j, index, &c);
+    for (ptrdiff_t row = c.low; row < c.high;) {
+        ptrdiff_t low = row < c.high - KLCE_ABREAST ? row : c.high - KLCE_ABREAST;
+        run_abreast(j, c.call, low);
+        row = low == 0 && j->lead ? j->lead : low + KLCE_ABREAST;
+    }
+}
+
+/* The rows of operand 0 before a cache line, of rows so many that to take some of them twice costs
+ * little: where all classes begin at the same place of one. */
+static ptrdiff_t rows_before_line(const klce_call *call)
+{
+    ptrdiff_t bytes = (ptrdiff_t)(-(uintptr_t)call->arg[0] % LINE);
+    return call->rows < 16 * KLCE_ABREAST || call->core[0] % LINE ? 0 : bytes / call->step[0];
+}
+
 static void run_packed_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
@@ -394,13 +436,14 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
 {
     const klce_call *call = j->call;
     ptrdiff_t all = call->rows * call->slabs;
-    if (j->layout == KLCE_TOGETHER || j->layout == KLCE_SIDE_BY_SIDE) {
-        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_SIDE_BY_SIDE ? KLCE_TILE : 1;
+    int abreast = j->layout == KLCE_ABREAST_IN_PLACE;
+    if (j->layout == KLCE_TOGETHER || j->layout == KLCE_SIDE_BY_SIDE || abreast) {
+        ptrdiff_t least = abreast ? KLCE_ABREAST : KLCE_TILE;
+        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_TOGETHER ? 1 : least;
         int pipelined = j->kernel->pipelined && !klce_has_few_classes(call);
         ptrdiff_t elements = pipelined ? LONG_CHUNK : CHUNK;
-        ptrdiff_t chunk = (elements / n / KLCE_TILE) * KLCE_TILE,
-                  share = (all + threads - 1) / threads;
-        chunk = chunk ? chunk : KLCE_TILE;
+        ptrdiff_t chunk = elements / n / least * least, share = (all + threads - 1) / threads;
+        chunk = chunk ? chunk : least;
         chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
         return chunk + (unit - chunk % unit) % unit;
     }
@@ -456,10 +499,16 @@ static klce_status run_rows(klce_call *call, double **sums)
     j.chunk = chunk_rows(&j, n, threads, sums != NULL);
     void (*run)(void *, ptrdiff_t) = j.layout == KLCE_TOGETHER
                                          ? (sums ? run_summed_chunk : run_chunk)
-                                     : j.layout == KLCE_SIDE_BY_SIDE ? run_side_by_side_chunk
-                                                                     : run_packed_chunk;
+                                     : j.layout == KLCE_SIDE_BY_SIDE     ? run_side_by_side_chunk
+                                     : j.layout == KLCE_ABREAST_IN_PLACE ? run_abreast_chunk
+                                                                         : run_packed_chunk;
     j.scratch_bytes = scratch_of(&j);
-    j.chunks = (call->rows + j.chunk - 1) / j.chunk;
+    if (j.layout == KLCE_ABREAST_IN_PLACE) { /* no task takes fewer rows than the kernel */
+        j.lead = rows_before_line(call);
+        j.chunks = call->rows - j.lead < j.chunk ? 1 : (call->rows - j.lead) / j.chunk;
+    } else {
+        j.chunks = (call->rows + j.chunk - 1) / j.chunk;
+    }
     klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
     for (int i = 0; i < SPARES && j.layout != KLCE_TOGETHER; i++)
         free(atomic_load(&j.spare[i]));

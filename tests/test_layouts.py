@@ -164,6 +164,39 @@ def test_what_is_special_side_by_side(kernel, dtype, isa):
                 assert_same(kernel, args, call(kernel, given), expected, "transposed")
 
 
+def unlike_rows(rng, count, n, dtype):
+    """Return two rows of probabilities for each, near ones in some rows and unlike in others."""
+    x = rng.normal(size=(count, n))
+    y = x + rng.normal(size=(count, n)) * np.where(np.arange(count) % 3 == 1, 0.01, 4)[:, None]
+    return [(np.exp(z) / np.exp(z).sum(axis=1, keepdims=True)).astype(dtype) for z in (x, y)]
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("kernel", ["entropy_probs", "kl_probs", "js_probs_probs"])
+def test_many_classes_side_by_side(kernel, dtype, isa):
+    """Rows that are taken as they lie, where one of them has to be settled otherwise."""
+    rng = np.random.default_rng(9)
+    count = letters(kernel)[0].count("v")
+    for n in (257, 700):
+        pair = unlike_rows(rng, 67, n, dtype)
+        pairs = [pair, [x[1::3] for x in pair], [np.repeat(x[::3], 3, axis=0) for x in pair]]
+        for value in (0, 1e-40, np.nan, np.inf, -0.25, 1.5):
+            pairs.append([x.copy() for x in pair])
+            for i, x in enumerate(pairs[-1]):
+                x[11 + i, n // 2] = value
+        for factor in (0, 2**-12, 3):
+            pairs.append([x.copy() for x in pair])
+            pairs[-1][-1][40] *= x.dtype.type(factor)
+        for rows in pairs:
+            for args in operands(kernel, len(rows[0]), n, dtype):
+                given = (*rows[-count:], *args[count:])
+                with on_isa(isa), np.errstate(all="ignore"):
+                    expected = call(kernel, given)
+                    laid = laid_out(kernel, given, "transposed")
+                    assert_same(kernel, given, call(kernel, laid), expected, "transposed")
+
+
 @DTYPE
 @KERNEL
 def test_other_operands(kernel, dtype):

@@ -401,9 +401,109 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
     K(entropy_probs_finish)(call, row, KLCE_TILE, state);
 }
 
+/* Rows that lie side by side: what they sum to, and of each lane the largest so far; the least. */
+typedef struct {
+    K(abreast_sums) rest, weighted;
+    K(v) most[LANES][K(ABREAST)], lowest[K(ABREAST)];
+} K(entropy_abreast);
+
+/* The first sweep of such rows; 0 where one holds a small probability. */
+KLCE_INLINE int K(entropy_sum_abreast)(const klce_call *call, ptrdiff_t row,
+                                       K(entropy_abreast) *sums)
+{
+    const K(entropy_measure) from = K(entropy_unmeasured)();
+    for (int l = 0; l < LANES; l++)
+        for (int w = 0; w < K(ABREAST); w++)
+            sums->most[l][w] = K(load)(K(class_of)(call, 0, row, l) + w * WIDTH);
+    for (ptrdiff_t j = LANES; j < call->n; j++) {
+        const elem *p = K(class_of)(call, 0, row, j);
+        const int lane = (int)(j % LANES);
+        K(prefetch_class)(call, 0, row, j);
+        for (int first = 0; first < K(ABREAST); first += K(BESIDE)) {
+            K(v) loser[K(BESIDE)], least = K(set)(SMALL), *most = sums->most[lane] + first;
+            K(v) *rest = sums->rest.part[lane] + first, *lowest = sums->lowest + first;
+            K(v) *weighted = sums->weighted.part[lane] + first;
+            EACH_BESIDE(w)
+            {
+                K(v) own = K(load)(p + (first + w) * WIDTH);
+                loser[w] = K(min)(most[w], own);
+                most[w] = K(max)(own, most[w]);
+                rest[w] = rest[w] + loser[w];
+                lowest[w] = K(min)(loser[w], lowest[w]);
+                least = K(min)(loser[w], least);
+            }
+            if (K(any)(K(lt)(least, K(set)(SMALL))) && K(any_small)(loser, K(BESIDE)))
+                return 0;
+            EACH_BESIDE(w) weighted[w] = K(add_entropy)(weighted[w], loser[w], &from, 0);
+        }
+        if (K(is_flushed)(j, call->n)) {
+            K(flush_abreast)(&sums->rest);
+            K(flush_abreast)(&sums->weighted);
+        }
+    }
+    return 1;
+}
+
+/* Adds what the lanes still hold, but for one of the maxima. */
+KLCE_INLINE int K(entropy_close_abreast)(K(entropy_abreast) *sums, K(abreast_states) *states)
+{
+    const K(entropy_measure) from = K(entropy_unmeasured)();
+    K(v) zero = K(set)(0), one = K(set)(1);
+    real max[KLCE_ABREAST], tied[KLCE_ABREAST], lowest[KLCE_ABREAST];
+    for (int w = 0; w < K(ABREAST); w++) {
+        K(v) top = zero, ties = -one, low = sums->lowest[w];
+        for (int l = 0; l < LANES; l++)
+            top = K(max)(sums->most[l][w], top);
+        for (int l = 0; l < LANES; l++) {
+            K(v) own = sums->most[l][w];
+            K(m) is_top = K(eq)(own, top);
+            K(v) loser = K(select)(is_top, zero, own);
+            if (K(any_small)(&loser, 1))
+                return 0;
+            ties = ties + K(select)(is_top, one, zero);
+            low = K(min)(own, low);
+            sums->rest.part[l][w] = loser;
+            sums->weighted.part[l][w] = K(add_entropy)(zero, loser, &from, 0);
+        }
+        V(store)(max + w * WIDTH, top);
+        V(store)(tied + w * WIDTH, ties);
+        V(store)(lowest + w * WIDTH, low);
+    }
+    K(flush_abreast)(&sums->rest);
+    K(flush_abreast)(&sums->weighted);
+    K(total_abreast)(&sums->rest, states, K(REST));
+    K(total_abreast)(&sums->weighted, states, K(WEIGHTED));
+    for (int i = 0; i < KLCE_ABREAST; i++) {
+        double *state = states->tile[i / KLCE_TILE] + i % KLCE_TILE;
+        state[FIELD(MAX)] = max[i];
+        K(entropy_probs_settle)(state, (int)tied[i], lowest[i], 0);
+    }
+    return 1;
+}
+
+/* Where the first sweep is all. */
+static int K(entropy_probs_abreast)(const klce_call *call, ptrdiff_t row)
+{
+    K(entropy_abreast) sums;
+    K(abreast_states) states;
+    memset(&sums, 0, sizeof sums);
+    if (!K(entropy_sum_abreast)(call, row, &sums) || !K(entropy_close_abreast)(&sums, &states))
+        return 0;
+    for (int i = 0; i < KLCE_ABREAST; i += KLCE_TILE) {
+        double *state = states.tile[i / KLCE_TILE];
+        memset(state + FIELD(MEASURED), 0, KLCE_TILE * sizeof(double));
+        if (K(entropy_normalizes)(call) && K(find_measured)(KLCE_TILE, state))
+            return 0;
+    }
+    for (int i = 0; i < KLCE_ABREAST; i += KLCE_TILE)
+        K(entropy_probs_finish)(call, row + i, KLCE_TILE, states.tile[i / KLCE_TILE]);
+    return 1;
+}
+
 static const klce_kernel K(entropy_probs_kernel) = {
     .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_look)},
              {K(entropy_probs_sweep_measured), SHARED(entropy_probs_merge_measured),
               SHARED(entropy_probs_finish)}},
     .few = TILE_OF(entropy_probs_few),
+    .abreast = K(entropy_probs_abreast),
 };

@@ -423,31 +423,179 @@ static void K(js_probs_first_merge)(const klce_call *call, double *into, const d
 /* The |s| that rounding explains, and that a JS of a ratio of 1 can bear. */
 #define SAME_SUM (KLCE_REAL_IS_F64 ? 0x1p-46 : 0x1p-21)
 
-static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+/* Settles the rows of a tile that were swept with a ratio of 1, where their sums say that this was
+ * right, and tells which. */
+KLCE_INLINE void K(js_settle)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state,
+                              int *settled)
 {
     double p_sum[KLCE_TILE], q_sum[KLCE_TILE];
     memcpy(p_sum, state + FIELD(SIDE_SUM), sizeof p_sum);
     memcpy(q_sum, state + FIELD(OTHER) + FIELD(SIDE_SUM), sizeof q_sum);
     K(js_probs_probs_sides)(call, row, count, state);
     for (ptrdiff_t i = 0; i < count; i++) {
+        double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
         int plain = call->n > FEW && K(js_is_plain)(call, state + i);
         int same = fabs(q_sum[i] - p_sum[i]) <= SAME_SUM * p_sum[i];
-        double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
-        if (plain && same && *how != K(OTHERS)) {
-            double scale = 2 / (p_sum[i] + q_sum[i]);
-            *terms *= scale;
-            state[FIELD(DRIFT) + i] *= scale;
-            if (*how == K(SEEM_UNLIKE))
-                *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
-        } else {
-            const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
-            K(v) ratio = K(js_plain_ratio)(state + i);
-            *how = plain && K(js_guess_of)(p, q, &ratio).unlike ? K(SEEM_UNLIKE) : K(OTHERS);
-        }
+        settled[i] = plain && same && *how != K(OTHERS);
+        if (!settled[i])
+            continue;
+        double scale = 2 / (p_sum[i] + q_sum[i]);
+        *terms *= scale;
+        state[FIELD(DRIFT) + i] *= scale;
+        if (*how == K(SEEM_UNLIKE))
+            *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
+    }
+}
+
+static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    int settled[KLCE_TILE];
+    K(js_settle)(call, row, count, state, settled);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        if (settled[i])
+            continue;
+        const elem *p = K(row_in)(call, 0, row + i), *q = K(row_in)(call, 1, row + i);
+        int plain = call->n > FEW && K(js_is_plain)(call, state + i);
+        K(v) ratio = K(js_plain_ratio)(state + i);
+        state[FIELD(UNLIKE) + i] =
+            plain && K(js_guess_of)(p, q, &ratio).unlike ? K(SEEM_UNLIKE) : K(OTHERS);
     }
 }
 
 #undef SAME_SUM
+
+/* Rows that lie side by side: what they sum to.  Of unlike ones the drift is 0. */
+typedef struct {
+    K(abreast_sums) p, q, terms, drift;
+} K(js_abreast);
+
+/* js_guess_of, of all of them; `unlike` is -1 where they are of both kinds. */
+KLCE_INLINE K(js_guess) K(js_guess_abreast)(const klce_call *call, ptrdiff_t row)
+{
+    double most[KLCE_ABREAST], least[KLCE_ABREAST];
+    K(v) largest = K(set)(0);
+    int unlike = 0;
+    for (int w = 0; w < K(ABREAST); w++) {
+        K(v) high[LANES], low[LANES];
+        for (int l = 0; l < LANES; l++)
+            high[l] = low[l] = K(set)(0);
+        for (int j = 0; j < UNLIKE_SAMPLE; j++) {
+            K(v) p = K(load)(K(class_of)(call, 0, row, j) + w * WIDTH);
+            K(v) q = K(load)(K(class_of)(call, 1, row, j) + w * WIDTH);
+            K(js_sides) sides = K(js_sides_of)(p, q, NULL);
+            high[j % LANES] = high[j % LANES] + sides.high;
+            low[j % LANES] = low[j % LANES] + sides.low;
+            largest = K(max)(sides.high, largest);
+        }
+        K(sum_columns)(high, LANES, most + w * WIDTH);
+        K(sum_columns)(low, LANES, least + w * WIDTH);
+    }
+    for (int i = 0; i < KLCE_ABREAST; i++)
+        unlike += most[i] - least[i] > 0.375 * (most[i] + least[i]);
+    return (K(js_guess)){K(hmax)(largest) <= 1, unlike == KLCE_ABREAST ? 1 : unlike ? -1 : 0};
+}
+
+/* As js_sum_unlike; 0 where a row holds a negative number. */
+KLCE_INLINE int K(js_sum_unlike_abreast)(const klce_call *call, ptrdiff_t row, K(js_abreast) *sums)
+{
+    enum { STEP = 2 }; /* classes that go through either half of the chain together */
+    K(v) larger[STEP][K(ABREAST)], quotient[STEP][K(ABREAST)], zero = K(set)(0), least = zero;
+    for (ptrdiff_t j = 0; j < call->n; j += STEP) {
+        const int count = (int)KLCE_LESSER(STEP, call->n - j), lane = (int)(j % LANES);
+        for (int c = 0; c < count; c++) {
+            const elem *p = K(class_of)(call, 0, row, j + c), *q = K(class_of)(call, 1, row, j + c);
+            K(v) *p_part = sums->p.part[lane + c], *q_part = sums->q.part[lane + c];
+            K(prefetch_class)(call, 0, row, j + c);
+            K(prefetch_class)(call, 1, row, j + c);
+            EACH_ABREAST(w)
+            {
+                K(v) own = K(load)(p + w * WIDTH), other = K(load)(q + w * WIDTH);
+                K(js_sides) sides = K(js_sides_of)(own, other, NULL);
+                least = K(min)(K(min)(own, other), least); /* nan is passed over */
+                larger[c][w] = sides.high;
+                quotient[c][w] = K(js_quotient)(&sides);
+                p_part[w] = p_part[w] + own;
+                q_part[w] = q_part[w] + other;
+            }
+        }
+        for (int c = 0; c < count; c++) {
+            K(v) *terms = sums->terms.part[lane + c];
+            EACH_ABREAST(w)
+            terms[w] = terms[w] + K(js_of_unlike_probs)(larger[c][w], quotient[c][w]);
+        }
+        if (K(is_flushed)(j + count - 1, call->n)) {
+            K(flush_abreast)(&sums->p);
+            K(flush_abreast)(&sums->q);
+            K(flush_abreast)(&sums->terms);
+        }
+    }
+    return !K(any)(K(lt)(least, zero));
+}
+
+/* As js_sum_plain, where there is one. */
+KLCE_INLINE int K(js_sum_plain_abreast)(const klce_call *call, ptrdiff_t row, K(js_abreast) *sums)
+{
+#if KLCE_FMA && !KLCE_REAL_IS_F64
+    for (ptrdiff_t j = 0; j < call->n; j++) {
+        const elem *p = K(class_of)(call, 0, row, j), *q = K(class_of)(call, 1, row, j);
+        const int lane = (int)(j % LANES);
+        K(v) *p_part = sums->p.part[lane], *q_part = sums->q.part[lane], d;
+        K(v) *terms = sums->terms.part[lane], *drift = sums->drift.part[lane];
+        K(prefetch_class)(call, 0, row, j);
+        K(prefetch_class)(call, 1, row, j);
+        EACH_ABREAST(w)
+        {
+            K(v) own = K(load)(p + w * WIDTH), other = K(load)(q + w * WIDTH);
+            terms[w] = terms[w] + K(js_probs_term)(own, other, NULL, &d);
+            drift[w] = drift[w] + d;
+            p_part[w] = p_part[w] + own;
+            q_part[w] = q_part[w] + other;
+        }
+        if (K(is_flushed)(j, call->n)) {
+            K(flush_abreast)(&sums->p);
+            K(flush_abreast)(&sums->q);
+            K(flush_abreast)(&sums->terms);
+            K(flush_abreast)(&sums->drift);
+        }
+    }
+    return 1;
+#else
+    return (void)call, (void)row, (void)sums, 0;
+#endif
+}
+
+/* Where the first sweep settles all of them. */
+static int K(js_probs_abreast)(const klce_call *call, ptrdiff_t row)
+{
+    K(js_guess) guess = K(js_guess_abreast)(call, row);
+    K(js_abreast) sums;
+    K(abreast_states) states;
+    if (!K(pair_normalizes)(call) || !guess.sums_to_one || guess.unlike < 0)
+        return 0;
+    memset(&sums, 0, sizeof sums);
+    if (!(guess.unlike ? K(js_sum_unlike_abreast)(call, row, &sums)
+                       : K(js_sum_plain_abreast)(call, row, &sums)))
+        return 0;
+    K(total_abreast)(&sums.p, &states, K(SIDE_SUM));
+    K(total_abreast)(&sums.q, &states, K(OTHER) + K(SIDE_SUM));
+    K(total_abreast)(&sums.terms, &states, K(TERMS));
+    K(total_abreast)(&sums.drift, &states, K(DRIFT));
+    for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++) {
+        double *state = states.tile[t];
+        int settled[KLCE_TILE];
+        for (int i = 0; i < KLCE_TILE; i++) {
+            state[FIELD(UNLIKE) + i] = guess.unlike ? K(SEEM_UNLIKE) : K(SETTLED);
+            state[FIELD(TERMS) + i] *= guess.unlike ? 2 : 1;
+        }
+        K(js_settle)(call, row, KLCE_TILE, state, settled);
+        for (int i = 0; i < KLCE_TILE; i++)
+            if (!settled[i] || state[FIELD(UNLIKE) + i] != K(SETTLED))
+                return 0;
+    }
+    for (int i = 0; i < KLCE_ABREAST; i += KLCE_TILE)
+        K(js_pair_finish)(call, row + i, KLCE_TILE, states.tile[i / KLCE_TILE]);
+    return 1;
+}
 
 static const klce_kernel K(js_probs_probs_kernel) = {
     .prepare = K(pairs_prepare),
@@ -455,4 +603,5 @@ static const klce_kernel K(js_probs_probs_kernel) = {
              {K(js_probs_sweep_unlike), SHARED(js_probs_add_unlike), SHARED(js_probs_look)},
              {K(js_probs_sweep), SHARED(add_of_others), SHARED(js_pair_finish)}},
     .few = TILE_OF(js_probs_few),
+    .abreast = TILE_OF(js_probs_abreast),
 };

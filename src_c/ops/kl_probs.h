@@ -209,10 +209,11 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
 #define FAINT (KLCE_REAL_IS_F64 ? 0x1p-900 : 0x1p-60)
 #define VAST (KLCE_REAL_IS_F64 ? 0x1p100 : 0x1p32)
 
-static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+/* What a tile's states make, and of normalised rows log1p's gaps; whether any of those may have to
+ * be summed anew. */
+KLCE_INLINE int K(kl_probs_results)(int normalize, ptrdiff_t count, const double *state,
+                                    double *result, double *gaps)
 {
-    int normalize = *(const int64_t *)call->arg[2] != 0;
-    double result[KLCE_TILE], gaps[KLCE_TILE];
     int any_rare = 0;
     EACH_STATE(i, count)
     {
@@ -223,8 +224,8 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
             m_f64 of_size = and_f64(le_f64(set_f64(FAINT), mass), le_f64(mass, set_f64(VAST)));
             /* Rounding may leave less than nothing. */
             kl = max_f64(zero, kl * inverse - gap) + (gain - gain);
-            /* What the loop below looks at: all that it may have to sum anew, and a little more, so
-             * that what becomes of a row does not depend on rounding here. */
+            /* All that finish may have to sum anew, and a little more, so that what becomes of a
+             * row does not depend on rounding here. */
             m_f64 plain = or_f64(le_f64(gap, set_f64(1e-12)), le_f64(gap + gap, kl));
             plain = and_f64(plain, lt_f64(set_f64(1.01 * SCANT - 1) * mass, gain));
             any_rare |= any_f64(not_f64(and_f64(plain, of_size)));
@@ -235,6 +236,14 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         }
         store_f64(result + i, kl);
     }
+    return any_rare;
+}
+
+static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
+{
+    int normalize = *(const int64_t *)call->arg[2] != 0;
+    double result[KLCE_TILE], gaps[KLCE_TILE];
+    int any_rare = K(kl_probs_results)(normalize, count, state, result, gaps);
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
         double p_sum = state[FIELD(KL_MASS) + i], q_sum = p_sum + state[FIELD(KL_GAIN) + i];
         int known = p_sum > 0 && p_sum < INFINITY && q_sum < INFINITY;
@@ -295,9 +304,96 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }
 
+/* What rows that lie side by side sum to. */
+typedef struct {
+    K(abreast_sums) terms, mass, gain;
+} K(kl_abreast);
+
+/* Adds some vectors of a class. */
+KLCE_INLINE void K(kl_add_abreast)(K(kl_abreast) *sums, int lane, int first, const K(v) *p,
+                                   const K(v) *q, K(special) special, int normalize)
+{
+    K(v) *terms = sums->terms.part[lane] + first;
+    K(v) *mass = sums->mass.part[lane] + first, *gain = sums->gain.part[lane] + first;
+    EACH_BESIDE(w)
+    {
+        terms[w] = terms[w] + K(kl_probs_term)(p[w], q[w], special, normalize).plain;
+        if (normalize) {
+            mass[w] = mass[w] + p[w];
+            gain[w] = gain[w] + (q[w] - p[w]);
+        }
+    }
+}
+
+/* Out of the way of the others, whose constants fill the registers. */
+static KLCE_NOINLINE void K(kl_add_zeros_abreast)(K(kl_abreast) *sums, int lane, int first,
+                                                  const K(v) *p, const K(v) *q, int normalize)
+{
+    if (normalize)
+        K(kl_add_abreast)(sums, lane, first, p, q, K(ZEROS), 1);
+    else
+        K(kl_add_abreast)(sums, lane, first, p, q, K(ZEROS), 0);
+}
+
+/* The sweep of such rows; 0 where one holds a small probability. */
+KLCE_INLINE int K(kl_sum_abreast)(const klce_call *call, ptrdiff_t row, K(kl_abreast) *sums,
+                                  int normalize)
+{
+    for (ptrdiff_t j = 0; j < call->n; j++) {
+        const elem *p = K(class_of)(call, 0, row, j), *q = K(class_of)(call, 1, row, j);
+        const int lane = (int)(j % LANES);
+        K(prefetch_class)(call, 0, row, j);
+        K(prefetch_class)(call, 1, row, j);
+        for (int first = 0; first < K(ABREAST); first += K(BESIDE)) {
+            K(v) own[K(BESIDE)], other[K(BESIDE)], least = K(set)(SMALL);
+            EACH_BESIDE(w)
+            {
+                own[w] = K(load)(p + (first + w) * WIDTH);
+                other[w] = K(load)(q + (first + w) * WIDTH);
+                least = K(min)(K(min)(own[w], other[w]), least);
+            }
+            K(special) special = K(special_of)(least, own, other, K(BESIDE));
+            if (special == K(SMALL_ONES))
+                return 0;
+            if (special == K(NOTHING))
+                K(kl_add_abreast)(sums, lane, first, own, other, K(NOTHING), normalize);
+            else
+                K(kl_add_zeros_abreast)(sums, lane, first, own, other, normalize);
+        }
+        if (K(is_flushed)(j, call->n)) {
+            K(flush_abreast)(&sums->terms);
+            K(flush_abreast)(&sums->mass);
+            K(flush_abreast)(&sums->gain);
+        }
+    }
+    return 1;
+}
+
+static int K(kl_probs_abreast)(const klce_call *call, ptrdiff_t row)
+{
+    int normalize = *(const int64_t *)call->arg[2] != 0;
+    double result[KLCE_ABREAST], gaps[KLCE_TILE];
+    K(kl_abreast) sums;
+    K(abreast_states) states;
+    memset(&sums, 0, sizeof sums);
+    if (!(normalize ? K(kl_sum_abreast)(call, row, &sums, 1)
+                    : K(kl_sum_abreast)(call, row, &sums, 0)))
+        return 0;
+    K(total_abreast)(&sums.terms, &states, K(KL_TERMS));
+    K(total_abreast)(&sums.mass, &states, K(KL_MASS));
+    K(total_abreast)(&sums.gain, &states, K(KL_GAIN));
+    for (int i = 0; i < KLCE_ABREAST; i += KLCE_TILE)
+        if (K(kl_probs_results)(normalize, KLCE_TILE, states.tile[i / KLCE_TILE], result + i, gaps))
+            return 0;
+    for (int i = 0; i < KLCE_ABREAST; i += KLCE_TILE)
+        K(put)(call, 3, row + i, KLCE_TILE, result + i);
+    return 1;
+}
+
 static const klce_kernel K(kl_probs_kernel) = {
     .pass = {{K(kl_probs_sweep), SHARED(kl_probs_merge), K(kl_probs_finish)}},
     .few = TILE_OF(kl_probs_few),
+    .abreast = K(kl_probs_abreast),
 };
 
 #undef SCANT
