@@ -190,11 +190,12 @@ static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
 _Static_assert(KLCE_DTYPE_COUNT == 4, "each dtype has its minus infinity");
 
 /* The inner loop follows the mask's smaller step. */
-void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const char *mask,
-                      ptrdiff_t mask_step, ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n,
-                      klce_dtype dtype, char fill)
+static void fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const klce_mask *m,
+                        ptrdiff_t rows, ptrdiff_t n)
 {
-    uint64_t bits = fill == '0' ? 0 : lowest[dtype];
+    const char *mask = m->first;
+    ptrdiff_t mask_step = m->step, mask_core = m->core;
+    uint64_t bits = m->fill == '0' ? 0 : lowest[m->dtype];
     if (mask_core == 1 && mask_step == n && row_step == n * packed_core) /* as one, likewise */
         n *= rows, rows = 1;
 #define FILL(type)                                                                                 \
@@ -206,6 +207,16 @@ void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, c
                 const char *counts = mask + i * mask_step;                                         \
                 for (ptrdiff_t k = 0; k < n; k++) /* vectorised */                                 \
                     x[k] = counts[k] ? x[k] : filler;                                              \
+            }                                                                                      \
+        else if (row_step == sizeof(type) && (mask_step == 1 || mask_step == 0))                   \
+            for (ptrdiff_t k = 0; k < n; k++) {                                                    \
+                type *x = (type *)(packed + k * packed_core);                                      \
+                const char *counts = mask + k * mask_core;                                         \
+                ask_for(mask, (k + AHEAD) * mask_core, rows * mask_step);                          \
+                for (ptrdiff_t i = 0; i < rows && mask_step; i++) /* likewise */                   \
+                    x[i] = counts[i] ? x[i] : filler;                                              \
+                for (ptrdiff_t i = 0; i < rows && !mask_step && !*counts; i++)                     \
+                    x[i] = filler;                                                                 \
             }                                                                                      \
         else if (distance(mask_step) < distance(mask_core))                                        \
             for (ptrdiff_t k = 0; k < n; k++)                                                      \
@@ -220,11 +231,47 @@ void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, c
                     *x = mask[i * mask_step + k * mask_core] ? *x : filler;                        \
                 }                                                                                  \
     } while (0)
-    if (klce_elem_sizes[dtype] == 2)
+    if (klce_elem_sizes[m->dtype] == 2)
         FILL(uint16_t);
-    else if (klce_elem_sizes[dtype] == 4)
+    else if (klce_elem_sizes[m->dtype] == 4)
         FILL(uint32_t);
     else
         FILL(uint64_t);
 #undef FILL
+}
+
+/* Where the rows and the mask's lie side by side, by way of a panel of some rows and classes, in
+ * which they still do, and are masked a vector at a time. */
+void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step,
+                      ptrdiff_t core, ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask)
+{
+    enum { ROW_BYTES = 512, PANEL = 1 << 15, CLASSES = PANEL / (ROW_BYTES + LINE) };
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[mask->dtype], most = ROW_BYTES / size;
+    char panel[PANEL];
+    if (step != size || core == size || (mask->step != 0 && mask->step != 1)) {
+        klce_pack(packed, row_step, array, step, core, rows, n, (size_t)size);
+        fill_masked(packed, row_step, size, mask, rows, n);
+        return;
+    }
+    for (ptrdiff_t i = 0; i < rows; i += most)
+        for (ptrdiff_t k = 0; k < n; k += CLASSES) {
+            ptrdiff_t count = CLASSES < n - k ? CLASSES : n - k;
+            ptrdiff_t beside = most < rows - i ? most : rows - i;
+            ptrdiff_t panel_core = klce_panel_core(beside * size);
+            klce_mask own = *mask;
+            own.first += i * own.step + k * own.core;
+            klce_pack_panel(panel, panel_core, array + i * size + k * core, core, count,
+                            beside * size);
+            fill_masked(panel, size, panel_core, &own, beside, count);
+            klce_pack(packed + i * row_step + k * size, row_step, panel, size, panel_core, beside,
+                      count, (size_t)size);
+        }
+}
+
+void klce_pack_masked_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+                            ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask)
+{
+    ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[mask->dtype];
+    klce_pack_panel(panel, panel_core, array, core, n, rows * size);
+    fill_masked(panel, size, panel_core, mask, rows, n);
 }

@@ -23,10 +23,17 @@ void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdi
 void klce_unpack_panel(char *array, ptrdiff_t core, const char *panel, ptrdiff_t panel_core,
                        ptrdiff_t n, ptrdiff_t bytes);
 
-/* Puts what stands for a class that is left out, see ops.def, where packed rows are masked: class
- * k of row i at packed + i*row_step + k*packed_core. */
-void klce_fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const char *mask,
-                      ptrdiff_t mask_step, ptrdiff_t mask_core, ptrdiff_t rows, ptrdiff_t n,
-                      klce_dtype dtype, char fill);
+/* Which classes count: a byte each (0: left out), class k of row i at first + i*step + k*core; and
+ * what is put for the others, see ops.def. */
+typedef struct {
+    const char *first;
+    ptrdiff_t step, core;
+    klce_dtype dtype;
+    char fill;
+} klce_mask;
+void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step,
+                      ptrdiff_t core, ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask);
+void klce_pack_masked_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+                            ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask);
 
 #endif

@@ -300,13 +300,16 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
         ptrdiff_t distinct = p.operand[k].rows, step = p.operand[k].step, core = p.operand[k].core;
         if (!p.operand[k].is_packed)
             continue;
-        if (k < o->outputs_from && p.operand[k].is_panel)
+        const klce_mask mask = {call.mask, call.mask_step, call.mask_core, call.dtype, o->fill[k]};
+        int is_panel = p.operand[k].is_panel, is_masked = p.operand[k].is_masked;
+        if (k < o->outputs_from && is_panel && is_masked)
+            klce_pack_masked_panel(to, core, from, call.core[k], rows, n, &mask);
+        else if (k < o->outputs_from && is_panel)
             klce_pack_panel(to, core, from, call.core[k], n, rows * size);
+        else if (k < o->outputs_from && is_masked)
+            klce_pack_masked(to, step, from, call.step[k], call.core[k], distinct, n, &mask);
         else if (k < o->outputs_from)
             klce_pack(to, step, from, call.step[k], call.core[k], distinct, n, (size_t)size);
-        if (p.operand[k].is_masked)
-            klce_fill_masked(to, step, core, call.mask, call.mask_step, call.mask_core, distinct, n,
-                             call.dtype, o->fill[k]);
         call.arg[k] = to;
         call.step[k] = distinct < rows ? 0 : step;
         call.core[k] = core;
