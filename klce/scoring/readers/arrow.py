@@ -33,6 +33,7 @@ class ArrowFile:
         self._path = location.file
         with damage_named(self._path, "not a whole Arrow file"):
             self._file = pa.ipc.open_file(pa.memory_map(os.fsencode(location.path)))
+            self.names = tuple(self._file.schema.names)
         with location.open() as file:
             self._map = FileMap(file, self._path)
         self._ends: list[int] = []
@@ -41,7 +42,6 @@ class ArrowFile:
             with damage_named(self._path, f"damaged from row {rows} on"):
                 rows += self._file.get_batch(i).num_rows
             self._ends.append(rows)
-        self.names = tuple(self._file.schema.names)
 
     def array(self, name: str) -> Reader:
         """Open one of the columns."""
@@ -59,7 +59,8 @@ class ArrowFile:
         while start < stop:
             first = self._ends[batch - 1] if batch else 0
             end = min(stop, self._ends[batch])
-            yield self._file.get_batch(batch).column(index).slice(start - first, end - start)
+            column = self._file.get_batch(batch).column(index)
+            yield _valid(column.slice(start - first, end - start))
             start, batch = end, batch + 1
 
 
@@ -75,6 +76,7 @@ class ArrowStream:
             source = self._source()
             stream = self._pa.ipc.open_stream(source)
             self._schema = stream.schema
+            self.names = tuple(self._schema.names)
             end = source.tell()
             for batch in stream:
                 self._rows += batch.num_rows
@@ -84,7 +86,6 @@ class ArrowStream:
                     f"{self._path}: ends without the mark of a stream's end, after "
                     f"{self._rows:,} rows: it is cut off, or its writer was not closed"
                 )
-        self.names = tuple(self._schema.names)
         with location.open() as file:
             self._map = FileMap(file, self._path)
 
@@ -93,7 +94,7 @@ class ArrowStream:
         path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
         index = self._schema.get_field_index(name)
         column = Column(path, self._schema.field(index).type)
-        stream = _Stream(lambda _: (batch.column(index) for batch in self._open()), [self._rows])
+        stream = _Stream(lambda _: self._columns(index), [self._rows])
         with damage_named(path, "damaged from row 0 on"):
             first = next(stream.parts(0, min(self._rows, 1)), None)
         return ArrowReader(column, self._rows, first, lambda a, b: self._parts(stream, a, b))
@@ -102,8 +103,9 @@ class ArrowStream:
         self._map.check()
         return stream.parts(start, stop)
 
-    def _open(self) -> Any:
-        return self._pa.ipc.open_stream(self._source())
+    def _columns(self, index: int) -> Iterator[Any]:
+        batches = self._pa.ipc.open_stream(self._source())
+        return (_valid(batch.column(index)) for batch in batches)
 
     def _source(self) -> Any:
         return self._pa.memory_map(os.fsencode(self._path))
@@ -257,6 +259,12 @@ class ArrowReader(Reader):
             values[row - start :][: len(part)] = numbers  # and no part is held any longer
             row += len(part)
         return values
+
+
+def _valid(part: Any) -> Any:
+    """Return a part of a file that is mapped, whose offsets nobody else has looked at."""
+    part.validate(full=True)
+    return part
 
 
 def _numpy(values: Any) -> NDArray[Any]:

@@ -102,6 +102,49 @@ def test_a_file_that_is_cut_off_while_it_is_read(tmp_path, suffix):
         reader.read(400, 500, 1)
 
 
+ARROW = [(".arrow", pa.ipc.new_file), (".arrow", pa.ipc.new_stream), (".arrows", pa.ipc.new_stream)]
+OFFSETS = 7 * np.arange(101, dtype=np.int32)
+
+
+def save_lists(path, new):
+    values = pa.ListArray.from_arrays(pa.array(OFFSETS), pa.array(logits(100, 7).reshape(-1)))
+    batch = pa.record_batch([values], names=["logits"])
+    with new(path, batch.schema) as writer:
+        writer.write_batch(batch)
+
+
+@pytest.mark.parametrize(("suffix", "new"), ARROW)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda offsets: offsets - 7,
+        lambda offsets: offsets + 3,
+        lambda offsets: offsets + 7,
+        lambda offsets: offsets + 10**8,
+        lambda offsets: np.where(offsets == 0, 10**6, offsets),
+        lambda offsets: np.where(offsets == 350, 700, offsets),
+    ],
+)
+def test_offsets_of_lists_in_arrow(tmp_path, suffix, new, change):
+    path = tmp_path / f"a{suffix}"
+    save_lists(path, new)
+    assert read(path).shape == (100, 7)
+    whole = path.read_bytes()
+    damaged = whole.replace(OFFSETS.tobytes(), change(OFFSETS).astype(np.int32).tobytes())
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=rf"^{path}: damaged from row 0 on: Offset [^\n]+$"):
+        read(path)
+
+
+@pytest.mark.parametrize(("suffix", "new"), ARROW)
+def test_names_in_arrow_that_are_no_utf_8(tmp_path, suffix, new):
+    path = tmp_path / f"a{suffix}"
+    save_lists(path, new)
+    path.write_bytes(path.read_bytes().replace(b"logits", b"log\xffts"))
+    with pytest.raises(InputError, match=rf"^{path}: not a whole Arrow file[^\n]*: 'utf-8' codec"):
+        read(path)
+
+
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("batches", [0, 1, 3])
 def test_cut_arrow_stream(tmp_path, legacy, batches):
