@@ -21,6 +21,7 @@ CUTS = (16, 24)
 
 _MAGIC = b"_logits_"
 _COUNTS = struct.Struct("<3i")
+_LARGEST_ROW = 2**31 - 1  # bytes, of what NumPy has as one element
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,11 @@ class Layout:
         return self.tokens_offset + 4 * self.n_chunk * self.n_ctx
 
     @property
+    def row_bytes(self) -> int:
+        """Bytes of a row."""
+        return 8 + 2 * (self.n_vocab + self.n_vocab % 2)
+
+    @property
     def row_dtype(self) -> np.dtype[Any]:
         """A row as it stands in the file."""
         return np.dtype(
@@ -66,7 +72,7 @@ class Layout:
     @property
     def size(self) -> int:
         """Bytes of a whole file."""
-        return self.rows_offset + self.rows * self.row_dtype.itemsize
+        return self.rows_offset + self.rows * self.row_bytes
 
     def targets(self, tokens: NDArray[Any]) -> NDArray[np.int64]:
         """Return the token that each row predicts, of `tokens` of shape (n_chunk, n_ctx)."""
@@ -85,7 +91,8 @@ def read_header(file: BinaryIO, path: str) -> tuple[Layout, NDArray[np.int32]]:
         raise InputError(f"{path}: not a base file of llama.cpp (.kld)")
     counts = file.read(_COUNTS.size)
     layout = Layout(*_COUNTS.unpack(counts)) if len(counts) == _COUNTS.size else Layout(0, 0, 0)
-    if layout.n_ctx < 2 or layout.n_vocab < 1 or layout.n_chunk < 0:
+    possible = layout.n_ctx >= 2 and layout.n_vocab >= 1 and layout.n_chunk >= 0
+    if not possible or layout.row_bytes > _LARGEST_ROW:
         raise InputError(
             f"{path}: the header is damaged or truncated: n_ctx {layout.n_ctx}, "
             f"n_vocab {layout.n_vocab}, n_chunk {layout.n_chunk}"

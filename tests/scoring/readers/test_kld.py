@@ -84,6 +84,8 @@ def test_scored_with_its_own_targets():
         (BASE.read_bytes() + b"x", "too long: 632,133 bytes"),
         (BASE.read_bytes()[:12], "header is damaged or truncated"),
         (b"_logits_" + struct.pack("<3i", 71, -3, 1), "header is damaged"),
+        (b"_logits_" + struct.pack("<3i", 71, 2**31 - 1, 1), "damaged .* n_vocab 2147483647"),
+        (b"_logits_" + struct.pack("<3i", 2, 2**30, 0), "damaged .* n_vocab 1073741824"),
         (b"_logitz_" + BASE.read_bytes()[8:], "not a base file of llama.cpp"),
     ],
 )
