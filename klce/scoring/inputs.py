@@ -65,6 +65,10 @@ class Logits(Rows):
                 f"{path}: logits need 2 axes or more, the last one the classes; "
                 f"this array has {len(shape)}"
             )
+        if not reader.sized:
+            raise InputError(
+                f"{path}: has no rows, and lists without rows do not tell the number of classes"
+            )
         if shape[-1] == 0:
             raise InputError(f"{path}: rows without classes: the shape is {shape}")
         taken = element_dtype(dtype)

@@ -197,6 +197,7 @@ class Column:
             or pa.types.is_large_list(kind)
         )
         self._size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+        self.of_any_length = self.lists and self._size is None
         value = kind.value_type if self.lists else kind
         kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
         if not any(is_kind(value) for is_kind in kinds):
@@ -241,6 +242,7 @@ class ArrowReader(Reader):
         self.path, self.dtype = column.path, column.dtype
         self._width = column.width(first)
         self.shape: tuple[int, ...] = (rows, self._width) if column.lists else (rows,)
+        self.sized = rows > 0 or not column.of_any_length
         self._column, self._parts = column, parts
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:

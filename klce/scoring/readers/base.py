@@ -30,6 +30,8 @@ class Reader(Protocol):
         Are slices views of a memory map, which cost no memory of this process?
     chunks : tuple of int or None
         The shape of the pieces that are read whole, if there are such.
+    sized : bool
+        Is the length of all axes known? Without rows, that of lists is not, and is 0 in the shape.
     layout : Layout or None
         How a base file of llama.cpp holds them, if that is where these log-probabilities are from.
     """
@@ -39,6 +41,7 @@ class Reader(Protocol):
     dtype: np.dtype[Any]
     mapped: bool = False
     chunks: tuple[int, ...] | None = None
+    sized: bool = True
     layout: Layout | None = None
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:

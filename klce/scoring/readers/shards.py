@@ -142,17 +142,18 @@ class ShardsReader(Reader):
     """Arrays one after the other."""
 
     def __init__(self, path: str, readers: list[Reader]) -> None:
-        first = readers[0]
+        first = next((reader for reader in readers if reader.sized), readers[0])
         for reader in readers:
             if not reader.shape:
                 raise InputError(f"{reader.path}: a single number, not rows")
-            if (reader.shape[1:], reader.dtype) != (first.shape[1:], first.dtype):
+            if not _continues(reader, first):
                 raise InputError(
                     f"{reader.path}: {_kind(reader)} does not continue {first.path}, "
                     f"which has {_kind(first)}"
                 )
         self.path = path
         self.dtype = first.dtype
+        self.sized = first.sized
         self.mapped = all(reader.mapped for reader in readers)
         # Shards need not begin at a chunk: at worst, one is read twice.
         self.chunks = first.chunks
@@ -178,6 +179,12 @@ class ShardsReader(Reader):
         """Refuse an array of which a part is not there, where opening it does not."""
         for reader in self.readers:
             reader.check_whole()
+
+
+def _continues(reader: Reader, first: Reader) -> bool:
+    item = reader.shape[1:] if reader.sized else first.shape[1:]
+    alike = len(reader.shape) == len(first.shape) and reader.dtype == first.dtype
+    return alike and item == first.shape[1:]
 
 
 def _kind(reader: Reader) -> str:
