@@ -130,7 +130,9 @@ class ParquetFile:
             file.close()
             file = pa.OSFile(os.fsencode(location.file))
         with damage_named(self._path, "not a whole Parquet file"):
-            self._file = parquet.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
+            self._file = parquet.ParquetFile(
+                file, buffer_size=1 << 20, pre_buffer=False, page_checksum_verification=True
+            )
         meta = self._file.metadata
         self._ends = list(
             accumulate(meta.row_group(i).num_rows for i in range(meta.num_row_groups))

@@ -177,6 +177,23 @@ def test_parquet(tmp_path, group):
         read(path)
 
 
+@pytest.mark.parametrize("checksums", [False, True])
+def test_checksums_of_parquet(tmp_path, checksums):
+    path, values = tmp_path / "a.parquet", logits(50, 7)
+    table = pa.table({"logits": column(values)})
+    pa.parquet.write_table(
+        table, path, compression="none", use_dictionary=False, write_page_checksum=checksums
+    )
+    data = bytearray(path.read_bytes())
+    data[data.index(values[30].tobytes())] ^= 1
+    path.write_bytes(data)
+    if not checksums:
+        assert (read(path) != values).sum() == 1
+        return
+    with pytest.raises(InputError, match=rf"^{path}: damaged from row 0 on: [^\n]*CRC[^\n]*$"):
+        read(path)
+
+
 def test_npz(tmp_path):
     path = tmp_path / "a.npz"
     np.savez(path, x=logits(500, 40))
