@@ -1,5 +1,6 @@
 """Array files, by suffix. A new format is one module here and one row in `READERS`."""
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,6 +48,8 @@ LOGITS = ("logits", "log_probs")
 def open_file(location: Location) -> ArrayFile:
     """Open a file by the format that its suffix names; or a folder or a pattern of such files."""
     shards = find_shards(location, tuple(READERS))
+    for shard in shards or [location]:
+        _check_file(shard)
     if shards is None:
         return _open_single(location)
     if shards[0].suffix == ".kld":  # whose chunks are numbered, through all of them
@@ -64,10 +67,19 @@ def would_read(location: Location, path: Path) -> bool:
     return takes_in(location, path, tuple(READERS))
 
 
+def _check_file(location: Location) -> None:
+    if location.remote:
+        return
+    mode = Path(location.file).stat().st_mode  # a missing file is missing, whatever its suffix
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # to open a pipe waits for its writer
+        raise InputError(
+            f"{location.file}: is a pipe or a device, which is read from its beginning only; "
+            "copy what it gives to a file"
+        )
+
+
 def _open_single(location: Location) -> ArrayFile:
-    if not location.remote:
-        Path(location.file).stat()  # a missing file is reported as missing, whatever its suffix
-    elif location.suffix not in READERS:
+    if location.remote and location.suffix not in READERS:
         system, path = location.filesystem()
         with location.remote_errors():
             system.info(path)

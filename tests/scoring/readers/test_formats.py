@@ -164,6 +164,19 @@ def test_columns_of_numbers_are_labels(tmp_path):
     assert report.summary.perplexity == pytest.approx(3)
 
 
+@pytest.mark.parametrize("link", [False, True])
+@pytest.mark.parametrize("suffix", READERS)
+def test_pipes_and_devices_are_not_opened(tmp_path, suffix, link):
+    path = tmp_path / f"b{suffix}"
+    if link:
+        path.symlink_to("/dev/null")
+    else:
+        os.mkfifo(path)
+    for place in (path, f"{path}::logits", tmp_path, f"{tmp_path}/*{suffix}"):
+        with pytest.raises(InputError, match=rf"^{path}: is a pipe or a device, [^\n]+$"):
+            open_reader(place)
+
+
 def test_blocks_of_cover_the_items_in_order():
     axes = (3, 4, 2)
     numbers = np.arange(24).reshape(axes)
