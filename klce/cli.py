@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import json
 import os
 import re
@@ -41,6 +42,19 @@ if TYPE_CHECKING:
 _PROGRESS_AFTER_SECONDS = 1.0
 
 
+class _Closed(io.TextIOBase):
+    """Stands for a stdout that is closed, of which Python makes None and prints nothing to."""
+
+    def write(self, _: str) -> int:
+        raise OSError(errno.EBADF, "is closed", "stdout")
+
+
+def _check_stdout() -> None:
+    """Refuse one that is closed before what it is to show is computed."""
+    if isinstance(sys.stdout, _Closed):
+        sys.stdout.write("")
+
+
 def _stop_printing(error: OSError) -> int:
     """Give up stdout, so that Python does not try once more at its end; return the status."""
     with contextlib.suppress(OSError):  # it may be no file
@@ -66,11 +80,12 @@ class _Commands(click.Group):
 
     def main(self, *args: Any, **options: Any) -> Any:
         standalone_mode = options.get("standalone_mode", True)
+        if sys.stdout is None:
+            sys.stdout = _Closed()
         _print_whatever_comes()
         try:
             status = super().main(*args, **options | {"standalone_mode": False})
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            sys.stdout.flush()
         except OSError as error:  # of printing, since commands report their own
             status = _stop_printing(error)
         except SystemExit:  # how Click ends where the reader of stdout has gone
@@ -292,6 +307,8 @@ def score(
         _errors_in_one_line(kept=options["out"] is not None),
         _ProgressBar("scoring", enabled=not quiet) as bar,
     ):
+        if as_json or not quiet:
+            _check_stdout()
         ids = None if candidates is None else _ids(candidates)
         scored = score_file(logits, targets, candidates=ids, progress=bar.update, **options)
     _warn(scored.summary.nan, scored.summary.first_nan)
@@ -355,6 +372,8 @@ def compare(
         _errors_in_one_line(kept=options["out"] is not None),
         _ProgressBar("comparing", enabled=not quiet) as bar,
     ):
+        if as_json or not quiet:
+            _check_stdout()
         comparison = compare_file(p, q, targets, progress=bar.update, **options)
     if comparison.summary is not None:
         _warn(comparison.summary.nan, comparison.summary.first_nan)
@@ -412,6 +431,7 @@ FILE is a file, a folder, a 'pattern' of files or a URL.
 def info(file: str, *, as_json: bool) -> None:
     """Print what a file holds."""
     with _errors_in_one_line():
+        _check_stdout()
         found = file_info(file)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))

@@ -622,6 +622,26 @@ def test_process_whose_reader_has_gone(files, arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("arguments", [["info", "logits.npy"], ["info", "logits.npy", "--json"],
+                                       ["score", "logits.npy", "--out", "a.csv"],
+                                       ["score", "logits.npy", "--quiet", "--json"],
+                                       ["compare", "logits.npy", "logits.npy"],
+                                       ["--help"], ["--version"]])  # fmt: skip
+def test_process_without_stdout(files, arguments):
+    done = run_process(*arguments, stdout=None, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (2, "klce: stdout: is closed\n")
+    assert not (files / "a.csv").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [["score", "logits.npy", "--quiet", "--out"], ["convert", "logits.npy"]]
+)
+def test_process_that_needs_no_stdout(files, arguments):
+    done = run_process(*arguments, "a.npy", stdout=None, preexec_fn=lambda: os.close(1))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (files / "a.npy").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "status"), [(["info", "logits.npy"], 0), (["info", "nothing.npy"], 2)]
 )
