@@ -491,7 +491,8 @@ def _end_at_interrupt(what: str) -> None:
 def _as_typed(message: str) -> str:
     """Return what `klce.scoring` says of a parameter by the name that the option has here."""
     return re.sub(
-        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )|(?<= without )top_k$",
+        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )|(?<= without )top_k$"
+        r"|(?<= need )groups(?=: )",
         lambda found: "--" + found[0].replace("_", "-"),
         message,
     )

@@ -111,12 +111,12 @@ def _warn_of_chunks(
 ) -> None:
     takes = decoding + block_rows * held
     for rows, chunks in inputs:
-        size = f"chunks of {chunks.rows:,} rows and {_megabytes(chunks.chunk_bytes)}"
-        over = f"the run takes up to {_megabytes(takes)}" if takes > memory else ""
-        told = f"{rows.path}: {size} are too large for memory {_megabytes(memory)}: "
+        size = f"chunks of {chunks.rows:,} rows and {_size(chunks.chunk_bytes)}"
+        over = f"the run takes up to {_size(takes)}" if takes > memory else ""
+        told = f"{rows.path}: {size} are too large for memory {_size(memory)}: "
         if block_rows < chunks.rows and not chunks.kept:
             times = f"each is decoded {-(-chunks.rows // block_rows)} times"
-            enough = _megabytes(decoding + chunks.rows * held)
+            enough = _size(decoding + chunks.rows * held)
             told += f"{times}{over and ' and '}{over}; with --memory {enough} it is once"
         elif over and chunks.chunk_bytes > DECODED_BYTES:
             told += over
@@ -126,8 +126,12 @@ def _warn_of_chunks(
         return
 
 
-def _megabytes(count: int) -> str:
-    return f"{-(-count // 10**6)}MB"
+def _size(count: int) -> str:
+    """Return a number of bytes, rounded up, in a unit of which it is not a few only."""
+    for unit, each in (("MB", 10**6), ("kB", 10**3)):
+        if count >= 10 * each:
+            return f"{-(-count // each)}{unit}"
+    return f"{count:,} bytes" if count != 1 else "1 byte"
 
 
 def run_blocks(

@@ -554,6 +554,10 @@ def test_chunks_too_large_for_the_memory_are_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=over):
         plan_blocks([logits], memory=100_000_000, block_rows=None)
 
+    for memory, shown in ((1, "1 byte"), (9999, "9,999 bytes"), (1_500_001, "1501kB")):
+        with pytest.warns(UserWarning, match=f"are too large for memory {shown}: each is decoded"):
+            plan_blocks([logits], memory=memory, block_rows=None)
+
     zarr.create_array(tmp_path / "b.zarr", shape=(3000, 32000), chunks=(3000, 32000), dtype="f4")
     logits = Logits(open_reader(tmp_path / "b.zarr"))
     over = "3,000 rows and 384MB are too large for memory 250MB: the run takes up to 1153MB$"
