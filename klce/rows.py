@@ -100,6 +100,8 @@ class RowTable(Mapping[str, "Array"]):
                 else:
                     values = arrow.FixedSizeListArray.from_arrays(values, type=kind)
             arrays[name] = values
+        if not arrays:  # rows without columns are a choice of none of some
+            return arrow.table({"": arrow.nulls(self._rows())}).select([])
         return arrow.table(arrays)
 
     def to_pandas(self) -> Any:
@@ -119,10 +121,13 @@ class RowTable(Mapping[str, "Array"]):
                 columns[name] = column
             else:
                 columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
-        return pandas.DataFrame(columns)
+        return pandas.DataFrame(columns, index=range(self._rows()))
+
+    def _rows(self) -> int:
+        return int(np.prod(self.shape))
 
     def _flat(self) -> Iterator[tuple[str, Array]]:
-        rows = int(np.prod(self.shape))
+        rows = self._rows()
         for name, column in self.items():
             yield name, column.reshape(rows, *column.shape[len(self.shape) :])
 

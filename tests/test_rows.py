@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import ml_dtypes
@@ -525,6 +526,20 @@ def test_to_pandas(table):
     frame = table.to_pandas()
     assert list(frame)[-2:] == ["top_log_probs_0", "top_log_probs_1"]
     assert_array_equal(frame["top_ids_1"], table.top_ids[..., 1].reshape(6))
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (2, 3, 4), (0, 3), (3,)])
+def test_rows_without_columns(shape):
+    rows = math.prod(shape[:-1])
+    table = klce.score(np.ones(shape), want=())
+    assert len(table) == 0
+    assert table.to_structured().shape == shape[:-1]
+    arrow = pytest.importorskip("pyarrow").Table
+    found = table.to_arrow()
+    assert isinstance(found, arrow)
+    assert (found.num_rows, found.num_columns) == (rows, 0)
+    pytest.importorskip("pandas")
+    assert table.to_pandas().shape == (rows, 0)
 
 
 @pytest.mark.parametrize("package", ["pyarrow", "pandas"])
