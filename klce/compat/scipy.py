@@ -54,6 +54,14 @@ def _common(arrays: dict[str, Any], *, least: Any = None) -> list[Array]:
     return [np.asarray(x, dtype=dtype) for x in values]
 
 
+def _operand(x: ArrayLike, axis: Axis) -> Array:
+    """Return an array, and refuse axes of a scalar as NumPy does: all but 0 and -1, alone."""
+    array = _arrays.floats(x, "x")
+    if array.ndim == 0 and axis is not None and axis not in (0, -1):
+        normalize_axis_tuple(axis, 0)
+    return array
+
+
 # --- scipy.special --------------------------------------------------------------------------------
 
 
@@ -154,7 +162,7 @@ def softmax(x: ArrayLike, axis: Axis = None) -> Any:
     array([[0.25, 0.25],
            [0.25, 0.25]])
     """
-    return klce.softmax(_arrays.floats(x, "x"), axis)
+    return klce.softmax(_operand(x, axis), axis)
 
 
 def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
@@ -193,7 +201,7 @@ def log_softmax(x: ArrayLike, axis: Axis = None) -> Any:
     >>> log_softmax([1000.0, 1.0])
     array([   0., -999.])
     """
-    array = _arrays.floats(x, "x")
+    array = _operand(x, axis)
     axes = _validate.class_axes(axis, array, "x")
     result = klce.log_softmax(array, axis)
     # Of a row that is nan where klce says so, the first element is.

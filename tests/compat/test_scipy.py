@@ -385,3 +385,13 @@ def test_jensenshannon_normalises_before_it_broadcasts(axis):
 def test_complex_numbers_are_refused(call):
     with pytest.raises(TypeError, match=r"must be .*, got complex128"):
         call(np.array([1.0 + 1.0j]))
+
+
+@pytest.mark.parametrize(("name", "value"), [("softmax", 1), ("log_softmax", 0)])
+def test_axes_of_a_scalar(name, value):
+    function = getattr(ours, name)
+    for axis in (1, -2, (0,), (0, 1)):
+        with pytest.raises(np.exceptions.AxisError, match="out of bounds for array of dimension 0"):
+            function(2.5, axis=axis)
+    for axis in (None, 0, -1, ()):
+        assert function(2.5, axis=axis) == value
