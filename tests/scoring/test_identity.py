@@ -1,6 +1,7 @@
 """What a run reads is what it is known by."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,15 @@ def test_a_file_that_is_new_gone_or_changed_is_named(shards):
     np.save("targets.npy", np.zeros(1000, int))
     with pytest.raises(InputError, match=rf": LOGITS has changed since \({shards}/1\.npy\), TARG"):
         score(resume=True)
+
+
+def test_a_file_that_was_copied_back_with_its_time_is_the_same(shards):
+    with pytest.raises(Interrupted):
+        score(progress=stop_after(400))
+    shutil.copy2("shards/1.npy", "copy.npy")
+    Path("copy.npy").replace("shards/1.npy")
+    Path("shards/0.npy").chmod(0o600)
+    assert score(resume=True).resumed_rows == 400
 
 
 def test_only_what_is_read_counts(shards):
