@@ -45,7 +45,7 @@ class ArrowFile:
 
     def array(self, name: str) -> Reader:
         """Open one of the columns."""
-        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        path = _column_path(self._path, self.names, name)
         index = self._file.schema.get_field_index(name)
         column = Column(path, self._file.schema.field(index).type)
         rows = self._ends[-1] if self._ends else 0
@@ -91,7 +91,7 @@ class ArrowStream:
 
     def array(self, name: str) -> Reader:
         """Open one of the columns."""
-        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        path = _column_path(self._path, self.names, name)
         index = self._schema.get_field_index(name)
         column = Column(path, self._schema.field(index).type)
         stream = _Stream(lambda _: self._columns(index), [self._rows])
@@ -141,7 +141,7 @@ class ParquetFile:
 
     def array(self, name: str) -> Reader:
         """Open one of the columns."""
-        path = f"{self._path}::{name}" if len(self.names) > 1 else self._path
+        path = _column_path(self._path, self.names, name)
         column = Column(path, self._file.schema_arrow.field(name).type)
         rows = self._ends[-1] if self._ends else 0
         with damage_named(path, "damaged from row 0 on"):
@@ -156,6 +156,13 @@ class ParquetFile:
             batch_rows, row_groups=groups, columns=[name], use_threads=False
         )
         return (batch.column(0) for batch in batches)
+
+
+def _column_path(path: str, names: tuple[str, ...], name: str) -> str:
+    """Return what names a column in errors, of which there is one of that name."""
+    if names.count(name) > 1:
+        raise InputError(f"{path}: {names.count(name)} columns are named {name!r}")
+    return f"{path}::{name}" if len(names) > 1 else path
 
 
 class _Stream:

@@ -252,6 +252,21 @@ def test_truncated(tmp_path, suffix, save):
         open_reader(path)
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".arrows"])
+def test_columns_of_one_name(tmp_path, suffix):
+    table = pa.table([[1.0, 2.0], [3.0, 4.0], [5, 6]], names=["x", "x", "y"])
+    path = tmp_path / ("file" + suffix)
+    if suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+    else:
+        new = pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream
+        with new(path, table.schema) as writer:
+            writer.write_table(table)
+    with pytest.raises(InputError, match=r"file\.\w+: 2 columns are named 'x'$"):
+        open_reader(f"{path}::x")
+    assert open_reader(f"{path}::y").read(0, 2, 0).tolist() == [5, 6]
+
+
 def test_columns_that_are_not_rows(tmp_path):
     path = tmp_path / "a.parquet"
     for column, message in [
