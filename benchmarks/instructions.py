@@ -83,7 +83,10 @@ def per_vector(name: str, layout: Layout, dtype: str, isa: str) -> float:
     A vector has as many elements as the instruction set computes at once: float16 and bfloat16 as
     many as float32.
     """
-    rows = 32 if layout.classes <= 256 or layout.axis != -1 else 16 if layout.classes <= 2048 else 1
+    if layout.axis != -1:
+        rows = 64  # as many as are taken side by side
+    else:
+        rows = 32 if layout.classes <= 256 else 16 if layout.classes <= 2048 else 1
     counts = []
     for k in (1, 2):
         run = Klce(1).contestant(make_case(name, sample(layout, k * rows), dtype)).into

@@ -4,7 +4,7 @@
  * KLCE_ABREAST rows at a time, which are whole cache lines of a class.  A class's terms are added
  * to what its lane of the row kernels would hold, class j to lane j % LANES, and that is flushed
  * after as many classes as there, so that the bits are the same.  These sums are in memory: those
- * since the last flush are 8 KB, and three of them stay in L1.
+ * since the last flush are 8 KB, and some of them stay in L1.
  */
 enum { K(ABREAST) = KLCE_ABREAST / WIDTH }; /* vectors of a class, */
 enum { K(BESIDE) = 4 };                     /* and of those that are taken in one step */
@@ -88,8 +88,8 @@ KLCE_INLINE const elem *K(class_of)(const klce_call *call, int k, ptrdiff_t row,
     return (const elem *)(call->arg[k] + row * call->step[k] + class * call->core[k]);
 }
 
-/* The same of one that will be read, which is asked for and may lie beyond the array: each class is
- * on a page of its own, where the processor does not go ahead.  No further on, since classes that
+/* The same of one that will be read, which is asked for and may lie beyond the array: classes may be
+ * on pages of their own, where the processor does not go ahead.  No further on, since classes that
  * are a power of two apart fall into the same few places of a cache. */
 KLCE_INLINE void K(prefetch_class)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t class)
 {

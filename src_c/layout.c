@@ -68,7 +68,8 @@ static int takes_abreast(const klce_call *call, const klce_operands *o, const kl
     int all = call->n <= KLCE_SEGMENT && !klce_has_few_classes(call) && !call->mask &&
               call->rows >= KLCE_ABREAST;
     for (int k = 0; k < o->count; k++)
-        all &= !is_vector(o->letter[k]) || is_side_by_side(call, o, k);
+        if (is_vector(o->letter[k]) || o->letter[k] == 'w')
+            all &= is_side_by_side(call, o, k);
     return all && isa->kernels[call->dtype][call->op]->abreast != NULL;
 }
 
@@ -92,7 +93,7 @@ klce_layout klce_layout_of(const klce_call *call, const klce_operands *o, const 
         masked += is_masked(call, o, k);
     }
     if (takes_abreast(call, o, isa))
-        return KLCE_ABREAST_IN_PLACE;
+        return KLCE_MANY_SIDE_BY_SIDE;
     if (!side_by_side || !takes_side_by_side(call, isa))
         return KLCE_PACKED_TOGETHER;
     return strided == side_by_side && !masked && call->n <= STREAMS ? KLCE_SIDE_BY_SIDE

@@ -28,7 +28,7 @@ int klce_has_few_classes(const klce_call *call);
 typedef enum {
     KLCE_TOGETHER,
     KLCE_SIDE_BY_SIDE,
-    KLCE_ABREAST_IN_PLACE,
+    KLCE_MANY_SIDE_BY_SIDE,
     KLCE_PACKED_TOGETHER,
     KLCE_PACKED_SIDE_BY_SIDE
 } klce_layout;

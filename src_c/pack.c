@@ -189,7 +189,8 @@ static const uint64_t lowest[KLCE_DTYPE_COUNT] = {
 };
 _Static_assert(KLCE_DTYPE_COUNT == 4, "each dtype has its minus infinity");
 
-/* The inner loop follows the mask's smaller step. */
+/* By rows or classes that lie side by side in both; else the inner loop follows the mask's smaller
+ * step. */
 static void fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core, const klce_mask *m,
                         ptrdiff_t rows, ptrdiff_t n)
 {
@@ -212,11 +213,13 @@ static void fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core,
             for (ptrdiff_t k = 0; k < n; k++) {                                                    \
                 type *x = (type *)(packed + k * packed_core);                                      \
                 const char *counts = mask + k * mask_core;                                         \
-                ask_for(mask, (k + AHEAD) * mask_core, rows * mask_step);                          \
-                for (ptrdiff_t i = 0; i < rows && mask_step; i++) /* likewise */                   \
-                    x[i] = counts[i] ? x[i] : filler;                                              \
-                for (ptrdiff_t i = 0; i < rows && !mask_step && !*counts; i++)                     \
-                    x[i] = filler;                                                                 \
+                ask_for(mask, (k + AHEAD) * mask_core, mask_step ? rows : 1);                      \
+                if (mask_step)                                                                     \
+                    for (ptrdiff_t i = 0; i < rows; i++) /* likewise */                            \
+                        x[i] = counts[i] ? x[i] : filler;                                          \
+                else if (!*counts)                                                                 \
+                    for (ptrdiff_t i = 0; i < rows; i++)                                           \
+                        x[i] = filler;                                                             \
             }                                                                                      \
         else if (distance(mask_step) < distance(mask_core))                                        \
             for (ptrdiff_t k = 0; k < n; k++)                                                      \
@@ -247,7 +250,8 @@ void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdi
 {
     enum { ROW_BYTES = 512, PANEL = 1 << 15, CLASSES = PANEL / (ROW_BYTES + LINE) };
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[mask->dtype], most = ROW_BYTES / size;
-    char panel[PANEL];
+    _Alignas(LINE) uint64_t room[PANEL / sizeof(uint64_t)];
+    char *panel = (char *)room;
     if (step != size || core == size || (mask->step != 0 && mask->step != 1)) {
         klce_pack(packed, row_step, array, step, core, rows, n, (size_t)size);
         fill_masked(packed, row_step, size, mask, rows, n);

@@ -19,16 +19,18 @@ enum {
     THRESHOLD = 1 << 15,       /* elements below which a second thread does not pay */
     ELEMENTWISE_ROW = 1 << 12, /* elements of an elementwise call that are packed together */
     PACK_WIDTH = 512, /* bytes of a class packed together: enough for memory's speed, see 0008, */
-    PACK_BYTES = 1 << 19,  /* if all classes of those rows are no more, which stay in L2; */
-    PACK_ROWS = 32,        /* else so many rows: whole cache lines of a transposed array */
-    TILE_BYTES = 1 << 14,  /* of rows that the next pass finds in L1, beside its own */
-    PANEL_BYTES = 80000,   /* of rows of few classes that are packed side by side, about */
-    SPARES = 32,           /* pieces of scratch memory that wait for the next task */
-    PACK_LIMIT = 1 << 22,  /* bytes of one packed operand, unless a single row is longer */
-    PAST_CACHES = 3 << 22, /* bytes of a map's results that leave a last level, with its input */
-    LINE = 64,             /* bytes of a cache line */
-    TILE_AHEAD = 4096,     /* bytes from a tile to what is asked for, at least */
-    SUMMED_CHUNKS = 16     /* of results, a thread's at least, where tasks sum their own */
+    PACK_BYTES = 1 << 19,   /* if all classes of those rows are no more, which stay in L2; */
+    PACK_ROWS = 32,         /* else so many rows: whole cache lines of a transposed array */
+    TILE_BYTES = 1 << 14,   /* of rows that the next pass finds in L1, beside its own */
+    PANEL_BYTES = 80000,    /* of rows of few classes that are packed side by side, about */
+    SPARES = 32,            /* pieces of scratch memory that wait for the next task */
+    PACK_LIMIT = 1 << 22,   /* bytes of one packed operand, unless a single row is longer */
+    PAST_CACHES = 3 << 22,  /* bytes of a map's results that leave a last level, with its input */
+    LINE = 64,              /* bytes of a cache line */
+    TILE_AHEAD = 4096,      /* bytes from a tile to what is asked for, at least */
+    SUMMED_CHUNKS = 16,     /* of results, a thread's at least, where tasks sum their own */
+    LEFT = 4,               /* times more that `abreast` may leave its rows than take them */
+    REST = KLCE_ABREAST / 2 /* rows, from which on it takes some twice to take these */
 };
 
 typedef struct {
@@ -47,7 +49,8 @@ typedef struct {
     ptrdiff_t scratch_bytes; /* see scratch_of */
     _Atomic(char *) spare[SPARES];
     atomic_int failed;
-    atomic_int left; /* how many more times `abreast` has left its rows than it has taken them */
+    ptrdiff_t packed; /* rows that are packed together of those that `abreast` leaves */
+    atomic_int left;  /* how many more times it has left its rows than taken them */
 } job;
 
 enum { STATE = KLCE_FIELDS * KLCE_TILE };
@@ -245,8 +248,8 @@ static ptrdiff_t scratch_of(const job *j)
         chunk = klce_packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
     if (j->layout == KLCE_SIDE_BY_SIDE || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
         rest = klce_packing_of(j->call, &j->operands, KLCE_TILE, KLCE_PACKED_TOGETHER).bytes;
-    if (j->layout == KLCE_ABREAST_IN_PLACE)
-        rest = klce_packing_of(j->call, &j->operands, KLCE_ABREAST, KLCE_PACKED_TOGETHER).bytes;
+    if (j->layout == KLCE_MANY_SIDE_BY_SIDE)
+        rest = klce_packing_of(j->call, &j->operands, j->packed, KLCE_PACKED_TOGETHER).bytes;
     return chunk < rest ? rest : chunk;
 }
 
@@ -348,32 +351,38 @@ static void run_side_by_side_chunk(void *context, ptrdiff_t index)
     run_side_by_side(j, c.call, c.low, c.high);
 }
 
-/* KLCE_ABREAST rows as they lie; packed if the kernel leaves them, or has mostly left such rows. */
-static void run_abreast(job *j, const klce_call *call, ptrdiff_t low)
+/* KLCE_ABREAST rows as they lie, unless the kernel leaves them, or has mostly left such rows. */
+static int take_abreast(job *j, const klce_call *call, ptrdiff_t row)
 {
-    int done = 0;
-    if (atomic_load_explicit(&j->left, memory_order_relaxed) <= 0) {
-        klce_environment saved = klce_enter();
-        done = j->kernel->abreast(call, low);
-        klce_leave(saved);
-        atomic_fetch_add_explicit(&j->left, done ? -1 : 1, memory_order_relaxed);
-    }
-    if (!done)
-        run_packed(j, call, low, low + KLCE_ABREAST, KLCE_PACKED_TOGETHER);
+    if (atomic_load_explicit(&j->left, memory_order_relaxed) > LEFT)
+        return 0;
+    klce_environment saved = klce_enter();
+    int done = j->kernel->abreast(call, row);
+    klce_leave(saved);
+    atomic_fetch_add_explicit(&j->left, done ? -1 : 1, memory_order_relaxed);
+    return done;
 }
 
-/* Rows of many classes that lie side by side, some of which are taken twice where there is no whole
- * number of times as many as the kernel takes: after the first ones those from the first cache line
- * on, and the last ones. */
+/* Rows of many classes that lie side by side.  Where there is no whole number of times as many as
+ * the kernel takes, some are taken twice: after the first ones those from the first cache line on,
+ * and the last ones.  Packed, those that it leaves, and a rest of few. */
 static void run_abreast_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
     chunk c;
     find_chunk(j, index, &c);
     for (ptrdiff_t row = c.low; row < c.high;) {
-        ptrdiff_t low = row < c.high - KLCE_ABREAST ? row : c.high - KLCE_ABREAST;
-        run_abreast(j, c.call, low);
-        row = low == 0 && j->lead ? j->lead : low + KLCE_ABREAST;
+        ptrdiff_t low = row, high = row + KLCE_ABREAST;
+        if (high > c.high) {
+            high = c.high;
+            low = high - row < REST ? row : high - KLCE_ABREAST;
+        }
+        if (high - low < KLCE_ABREAST || !take_abreast(j, c.call, low))
+            for (ptrdiff_t end; low < high; low = end) {
+                end = low + j->packed < high ? low + j->packed : high;
+                run_packed(j, c.call, low, end, KLCE_PACKED_TOGETHER);
+            }
+        row = row == 0 && j->lead ? j->lead : high;
     }
 }
 
@@ -434,29 +443,18 @@ static klce_status run_split(job *j)
     return KLCE_OK;
 }
 
-/* The rows a task takes, which cost as much as n classes each. */
-static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
+/* The rows that a task packs together, which cost as much as n classes each. */
+static ptrdiff_t packed_rows(const job *j, ptrdiff_t n, int threads)
 {
     const klce_call *call = j->call;
-    ptrdiff_t all = call->rows * call->slabs;
-    int abreast = j->layout == KLCE_ABREAST_IN_PLACE;
-    if (j->layout == KLCE_TOGETHER || j->layout == KLCE_SIDE_BY_SIDE || abreast) {
-        ptrdiff_t least = abreast ? KLCE_ABREAST : KLCE_TILE;
-        ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_TOGETHER ? 1 : least;
-        int pipelined = j->kernel->pipelined && !klce_has_few_classes(call);
-        ptrdiff_t elements = pipelined ? LONG_CHUNK : CHUNK;
-        ptrdiff_t chunk = elements / n / least * least, share = (all + threads - 1) / threads;
-        chunk = chunk ? chunk : least;
-        chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
-        return chunk + (unit - chunk % unit) % unit;
-    }
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[call->dtype];
     ptrdiff_t row_bytes = size * (call->n ? call->n : 1); /* gathered from, too */
     int strided = 0;
     for (int k = 0; k < j->operands.count; k++)
         strided |= klce_is_strided(call, &j->operands, k);
     /* Rows that are only masked share no cache lines: as many as stay in L2. */
-    ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes, share = all / threads;
+    ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes;
+    ptrdiff_t share = call->rows * call->slabs / threads;
     int panel = j->layout == KLCE_PACKED_SIDE_BY_SIDE;
     ptrdiff_t few = panel ? PANEL_BYTES / row_bytes : CHUNK / 4 / n;
     ptrdiff_t wide = PACK_WIDTH / size < few ? few : PACK_WIDTH / size;
@@ -467,6 +465,23 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
     if (chunk > KLCE_TILE) /* whole tiles */
         return chunk - chunk % KLCE_TILE;
     return chunk < 1 ? 1 : chunk;
+}
+
+/* The rows a task takes. */
+static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
+{
+    const klce_call *call = j->call;
+    int abreast = j->layout == KLCE_MANY_SIDE_BY_SIDE;
+    if (j->layout == KLCE_PACKED_TOGETHER || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
+        return packed_rows(j, n, threads);
+    ptrdiff_t least = abreast ? KLCE_ABREAST : KLCE_TILE;
+    ptrdiff_t unit = summed ? KLCE_SUM_CHUNK : j->layout == KLCE_TOGETHER ? 1 : least;
+    int pipelined = j->kernel->pipelined && !klce_has_few_classes(call);
+    ptrdiff_t chunk = (pipelined ? LONG_CHUNK : CHUNK) / n / least * least;
+    ptrdiff_t share = (call->rows * call->slabs + threads - 1) / threads;
+    chunk = chunk ? chunk : least;
+    chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
+    return chunk + (unit - chunk % unit) % unit;
 }
 
 /* `sums`, if given, receive those of the chunks of results. */
@@ -494,6 +509,9 @@ static klce_status run_rows(klce_call *call, double **sums)
     call->past_caches = j.layout == KLCE_TOGETHER &&
                         all_rows > PAST_CACHES / n / (ptrdiff_t)klce_elem_sizes[call->dtype];
     int threads = all_rows <= THRESHOLD / n ? 1 : klce_get_num_threads();
+    if (j.layout == KLCE_MANY_SIDE_BY_SIDE && threads > 1 &&
+        call->rows / KLCE_ABREAST * call->slabs < threads)
+        j.layout = KLCE_PACKED_TOGETHER; /* by which all of them have something to do */
     j.segments = (n + KLCE_SEGMENT - 1) / KLCE_SEGMENT;
     if (j.layout == KLCE_TOGETHER && !sums && !call->whole_rows && j.kernel->pass[0].sweep &&
         threads > 1 && j.segments > 1 && all_rows < 4 * threads && call->slabs == 1)
@@ -502,16 +520,17 @@ static klce_status run_rows(klce_call *call, double **sums)
     j.chunk = chunk_rows(&j, n, threads, sums != NULL);
     void (*run)(void *, ptrdiff_t) = j.layout == KLCE_TOGETHER
                                          ? (sums ? run_summed_chunk : run_chunk)
-                                     : j.layout == KLCE_SIDE_BY_SIDE     ? run_side_by_side_chunk
-                                     : j.layout == KLCE_ABREAST_IN_PLACE ? run_abreast_chunk
-                                                                         : run_packed_chunk;
-    j.scratch_bytes = scratch_of(&j);
-    if (j.layout == KLCE_ABREAST_IN_PLACE) { /* no task takes fewer rows than the kernel */
+                                     : j.layout == KLCE_SIDE_BY_SIDE      ? run_side_by_side_chunk
+                                     : j.layout == KLCE_MANY_SIDE_BY_SIDE ? run_abreast_chunk
+                                                                          : run_packed_chunk;
+    if (j.layout == KLCE_MANY_SIDE_BY_SIDE) { /* no task takes fewer rows than the kernel */
         j.lead = rows_before_line(call);
-        j.chunks = call->rows - j.lead < j.chunk ? 1 : (call->rows - j.lead) / j.chunk;
+        j.chunks = (call->rows - j.lead + j.chunk - KLCE_ABREAST) / j.chunk;
+        j.packed = packed_rows(&j, n, threads);
     } else {
         j.chunks = (call->rows + j.chunk - 1) / j.chunk;
     }
+    j.scratch_bytes = scratch_of(&j);
     klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
     for (int i = 0; i < SPARES && j.layout != KLCE_TOGETHER; i++)
         free(atomic_load(&j.spare[i]));

@@ -198,6 +198,26 @@ def test_many_classes_side_by_side(kernel, dtype, isa):
 
 
 @DTYPE
+@pytest.mark.parametrize("name", ["entropy", "kl_divergence", "js_divergence"])
+@pytest.mark.parametrize("shape", [(1, 64), (3, 127), (2, 129), (5, 200), (1, 1040), (1, 1555)])
+def test_pieces_of_many_classes_side_by_side(name, shape, dtype):
+    """Tasks of several pieces, some rows of which are in two, from any place of a cache line on."""
+    slabs, count = shape
+    function = getattr(klce, name)
+    rng = np.random.default_rng(10)
+    pair = unlike_rows(rng, slabs * count, 272, dtype)
+    pair[0][7::200, 3] = 1e-40
+    pair[1][50] *= pair[1].dtype.type(0.25)
+    pair = [x.reshape(slabs, count, -1) for x in pair][: 1 + (name != "entropy")]
+    expected = function(*pair, axis=-1)
+    for by in (0, 16):
+        laid = [shifted(np.ascontiguousarray(x.swapaxes(1, 2)), by) for x in pair]
+        for threads in (1, 2, 5):
+            with klce.threads(threads):
+                assert same_bits(function(*laid, axis=1), expected), (by, threads)
+
+
+@DTYPE
 @KERNEL
 def test_other_operands(kernel, dtype):
     """Labels and parameters: strided, reversed, of a smaller or foreign integer type."""
