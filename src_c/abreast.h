@@ -88,9 +88,9 @@ KLCE_INLINE const elem *K(class_of)(const klce_call *call, int k, ptrdiff_t row,
     return (const elem *)(call->arg[k] + row * call->step[k] + class * call->core[k]);
 }
 
-/* The same of one that will be read, which is asked for and may lie beyond the array: classes may be
- * on pages of their own, where the processor does not go ahead.  No further on, since classes that
- * are a power of two apart fall into the same few places of a cache. */
+/* Asks for one that will be read, which may lie beyond the array: classes may be on pages of their
+ * own, where the processor does not go ahead.  No further on, since classes that are a power of two
+ * apart fall into the same few places of a cache. */
 KLCE_INLINE void K(prefetch_class)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t class)
 {
     enum { AHEAD = 12, BYTES = KLCE_ABREAST * sizeof(elem) };
