@@ -85,6 +85,16 @@ def save_feather(path, array):
     pa.feather.write_feather(pa.table({"logits": lists(array, "fixed")}), path)
 
 
+def save_table(path, table):
+    """Write a table in the format that the suffix names."""
+    if path.suffix == ".parquet":
+        pa.parquet.write_table(table, path)
+    else:
+        new = pa.ipc.new_stream if path.suffix == ".arrows" else pa.ipc.new_file
+        with new(path, table.schema) as writer:
+            writer.write_table(table)
+
+
 SAVERS = [
     (".npy", save_npy), (".npz", save_npz), (".npz", save_compressed),
     (".safetensors", save_safetensors), (".zarr", save_zarr), (".zarr", save_zarr_group),
@@ -255,13 +265,8 @@ def test_truncated(tmp_path, suffix, save):
 @pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".arrows"])
 def test_columns_of_one_name(tmp_path, suffix):
     table = pa.table([[1.0, 2.0], [3.0, 4.0], [5, 6]], names=["x", "x", "y"])
-    path = tmp_path / ("file" + suffix)
-    if suffix == ".parquet":
-        pa.parquet.write_table(table, path)
-    else:
-        new = pa.ipc.new_file if suffix == ".arrow" else pa.ipc.new_stream
-        with new(path, table.schema) as writer:
-            writer.write_table(table)
+    path = tmp_path / f"file{suffix}"
+    save_table(path, table)
     with pytest.raises(InputError, match=r"file\.\w+: 2 columns are named 'x'$"):
         open_reader(f"{path}::x")
     assert open_reader(f"{path}::y").read(0, 2, 0).tolist() == [5, 6]
@@ -286,12 +291,7 @@ def test_columns_that_are_not_rows(tmp_path):
 def test_lists_without_numbers(tmp_path, suffix, rows):
     path = tmp_path / f"a{suffix}"
     table = pa.table({"x": pa.array([[]] * rows, pa.list_(pa.float32()))})
-    if suffix == ".parquet":
-        pa.parquet.write_table(table, path)
-    else:
-        new = pa.ipc.new_stream if suffix == ".arrows" else pa.ipc.new_file
-        with new(path, table.schema) as writer:
-            writer.write_table(table)
+    save_table(path, table)
     reader = open_reader(path)
     assert reader.dtype == np.float32
     assert reader.read(0, rows, 1).shape == reader.shape == (rows, 0)
@@ -458,11 +458,7 @@ def test_shards_without_rows_of_lists(tmp_path, suffix, empty):
     parts = [values[:0] if i in empty else values[2 * i : 2 * i + 2] for i in range(3)]
     for i, part in enumerate(parts):
         table = pa.table({"logits": lists(part, "variable"), "targets": np.arange(len(part)) % 3})
-        if suffix == ".parquet":
-            pa.parquet.write_table(table, tmp_path / f"{i}{suffix}")
-        else:
-            with pa.ipc.new_file(tmp_path / f"{i}{suffix}", table.schema) as writer:
-                writer.write_table(table)
+        save_table(tmp_path / f"{i}{suffix}", table)
     check_slices(open_reader(tmp_path), np.concatenate(parts))
     check_slices(open_reader(f"{tmp_path}/*{suffix}"), np.concatenate(parts))
     assert score_file(tmp_path).summary.labelled == 6 - 2 * len(empty)
