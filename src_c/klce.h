@@ -71,7 +71,7 @@ enum {
     KLCE_MAX_ARGS = 16,
     KLCE_TILE = 16,            /* rows whose states are finished together, across vector lanes */
     KLCE_ABREAST = 64,         /* rows of many classes that are taken side by side */
-    KLCE_FIELDS = 25,          /* doubles of state a row */
+    KLCE_FIELDS = 26,          /* doubles of state a row */
     KLCE_PASSES = 4,           /* at most, over a row */
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
     KLCE_FEW_BYTES = 1024,     /* of `real`, in a row of few classes: FEW of them (kernels.h) */

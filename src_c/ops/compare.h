@@ -1,8 +1,8 @@
 /* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
- * The first sweep takes both rows' sums and their maxima, and KL(p||q) of rows that are near
- * (near_logits.h) or unlike (kl_logits.h), of those KL(q||p) too; a second, over the rows in cache,
+ * The first sweep takes both rows' sums and their maxima, and both KL of rows that are near
+ * (near_logits.h) or unlike (kl_logits.h); a second, over the rows in cache,
  * takes what else is asked for of unlike rows (unlike_logits.h).  What is not had by then, the
  * third adds up by each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h
  * has them:
@@ -25,7 +25,8 @@
  *     12-13   BEST_P, BEST_Q                       the same
  *     14-15   -                                    ENTROPY_P, ENTROPY_Q
  *     16-21   -                                    KL to COMPARE_DRIFT
- *     22-24   NEAR_TERMS, NEAR_DRIFT, NEAR_GUESS   KNOWN_KL, AGAIN, UNLIKE (unlike.h) */
+ *     22-24   NEAR_TERMS, NEAR_DRIFT, NEAR_GUESS   KNOWN_KL, AGAIN, UNLIKE (unlike.h)
+ *     25      NEAR_REVERSE                         - */
 enum {
     K(COMPARE_Q) = K(APART) + 1,
     K(BEST_P) = K(COMPARE_Q) + K(APART) + 1, /* as in score.h: where its segment begins, then it */
@@ -78,7 +79,7 @@ KLCE_INLINE int K(needs_kl)(int64_t want)
            WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy);
 }
 
-/* Whether nothing else is that takes another sweep of near rows. */
+/* Whether nothing else is. */
 KLCE_INLINE int K(needs_kl_alone)(int64_t want)
 {
     return K(needs_kl)(want) && !K(needs_reverse_kl)(want) && !K(needs_more_than_kl)(want);
@@ -93,7 +94,8 @@ static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff
     int long_row = call->n > FEW, unlike = long_row && K(seem_unlike)(c, p, q);
     state[FIELD(BEST_P)] = state[FIELD(BEST_Q)] = (double)low;
     state[FIELD(APART)] = state[FIELD(COMPARE_Q) + FIELD(APART)] = NAN;
-    if (long_row && !unlike && K(needs_kl_alone)(want) &&
+    if (long_row && !unlike && (K(needs_kl)(want) || K(needs_reverse_kl)(want)) &&
+        !K(needs_more_than_kl)(want) &&
         K(sum_exp_and_weighted_near)(c, p + low, q + low, high - low, state, K(COMPARE_Q)))
         return;
     state[FIELD(NEAR_TERMS)] = NAN;
@@ -139,6 +141,7 @@ static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_
         store_f64(state + FIELD(ENTROPY_P) + i, K(entropy_of)(c, state, i));
         store_f64(state + FIELD(ENTROPY_Q) + i, K(entropy_of)(c, other, i));
         v_f64 near = K(near_kl)(c, state, i), drift = K(near_drift)(c, state, i);
+        v_f64 near_reverse = K(near_reverse_kl)(c, state, i);
         v_f64 mean = K(mean_apart)(c, state, i), reverse = K(mean_apart)(c, other, i);
         m_f64 is_near = eq_f64(near, near);
         K(relate_logits)(c, state, other, i);
@@ -146,8 +149,8 @@ static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_
         v_f64 offset_low = K(state)(state, K(OFFSET_LOW), i);
         v_f64 plain = K(plain_kl)(c, mean, offset_high, offset_low);
         store_f64(state + FIELD(KNOWN_KL) + i, select_f64(is_near, near, plain));
-        store_f64(state + FIELD(KNOWN_REVERSE_KL) + i,
-                  K(plain_kl)(c, reverse, -offset_high, -offset_low));
+        reverse = K(plain_kl)(c, reverse, -offset_high, -offset_low);
+        store_f64(state + FIELD(KNOWN_REVERSE_KL) + i, select_f64(is_near, near_reverse, reverse));
         /* The guess and the drift hold more digits than the rows' sums. */
         twofold offset =
             two_sum(K(state)(state, K(NEAR_GUESS), i), set_f64(c->t) * log1p_f64(drift));
@@ -194,7 +197,8 @@ static void K(compare_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdif
 static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
-    int more = K(needs_more_than_kl)(want), js = WANTS(want, compare_js_divergence);
+    int js = WANTS(want, compare_js_divergence), more = K(needs_more_than_kl)(want);
+    int sized = js || WANTS(want, compare_total_variation); /* the agreement is right as it is */
     double scale[KLCE_TILE], *unlike = state + FIELD(UNLIKE);
     (void)row;
     EACH_STATE(i, count)
@@ -202,7 +206,7 @@ static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     for (ptrdiff_t i = 0; i < count; i++) {
         double least = js ? UNLIKE_JS : UNLIKE_VARIATION;
         double size = state[(js ? FIELD(JS) : FIELD(VARIATION)) + i] * scale[i];
-        int lacks = more && (unlike[i] == 0 || !(size >= least));
+        int lacks = more && (unlike[i] == 0 || (sized && !(size >= least)));
         lacks |= K(needs_kl)(want) && isnan(state[FIELD(KNOWN_KL) + i]);
         lacks |= K(needs_reverse_kl)(want) && isnan(state[FIELD(KNOWN_REVERSE_KL) + i]);
         unlike[i] = !lacks;
@@ -212,66 +216,118 @@ static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
 /* The sums of the third sweep, in the order of their fields. */
 enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
 
-/* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(reverse_kl_of_pair)(const K(expsum_context) *c, const K(logit_pair) *pair)
+/* Which of them are taken. */
+KLCE_INLINE void K(sums_taken)(int64_t want, int *taken)
 {
-    K(v) near = K(fma)(pair->slope, pair->moved, -pair->bend);
-    if (!pair->any_far)
-        return near;
-    K(v) far = K(kl_of_far)(c, pair->q, pair->w - pair->q, -pair->d, pair->no_q);
-    return K(select)(pair->far, far, near);
+    taken[0] = taken[K(COMPARE_DRIFT) - K(KL)] = 1;
+    taken[K(REVERSE_KL) - K(KL)] = K(needs_reverse_kl)(want);
+    taken[K(JS) - K(KL)] = WANTS(want, compare_js_divergence);
+    taken[K(VARIATION) - K(KL)] = WANTS(want, compare_total_variation);
+    taken[K(AGREEMENT) - K(KL)] = WANTS(want, compare_expected_agreement);
 }
 
-/* One class's terms. */
-KLCE_INLINE void K(compare_terms)(const K(expsum_context) *c, const K(pair_measure) *by,
-                                  int64_t want, K(v) x, K(v) y, K(v) *term)
+/* What is summed of a stretch of classes at a time. */
+typedef struct {
+    K(v) w[FLUSH / WIDTH], slope[FLUSH / WIDTH], bend[FLUSH / WIDTH], moved[FLUSH / WIDTH];
+} K(near_classes);
+
+/* The terms of near classes as their sums take them, a loop for each but the first two's. */
+KLCE_INLINE K(v) K(reverse_kl_of_near)(const K(near_classes) *of, ptrdiff_t i)
 {
-    K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    term[0] = K(kl_of_pair)(c, &pair);
-    term[K(COMPARE_DRIFT) - K(KL)] = pair.moved;
-    if (K(needs_reverse_kl)(want))
-        term[K(REVERSE_KL) - K(KL)] = K(reverse_kl_of_pair)(c, &pair);
-    if (WANTS(want, compare_js_divergence))
-        term[K(JS) - K(KL)] = K(js_of_pair)(&pair);
-    if (WANTS(want, compare_total_variation))
-        term[K(VARIATION) - K(KL)] = K(max)(pair.moved, -pair.moved);
-    if (WANTS(want, compare_expected_agreement)) {
-        K(v) q = K(select)(pair.far, pair.q, pair.w + pair.moved);
-        term[K(AGREEMENT) - K(KL)] = q * (pair.w * K(set)((real)PAIR_UNBOOST));
-    }
+    return K(fma)(of->slope[i], of->moved[i], -of->bend[i]);
+}
+
+KLCE_INLINE K(v) K(js_of_near)(const K(near_classes) *of, ptrdiff_t i)
+{
+    K(v) slope = of->slope[i], square = slope * slope;
+    return (of->w[i] * square) * K(js_near)(slope, square);
+}
+
+KLCE_INLINE K(v) K(variation_of_near)(const K(near_classes) *of, ptrdiff_t i)
+{
+    return K(max)(of->moved[i], -of->moved[i]);
+}
+
+KLCE_INLINE K(v) K(agreement_of_near)(const K(near_classes) *of, ptrdiff_t i)
+{
+    return (of->w[i] + of->moved[i]) * (of->w[i] * K(set)((real)PAIR_UNBOOST));
+}
+
+/* Those of the far classes of a vector, which are added to sums `stride` vectors apart. */
+KLCE_INLINE void K(add_far_terms)(const K(expsum_context) *c, const K(pair_measure) *by,
+                                  const int *taken, K(v) x, K(v) y, K(v) w, K(v) d, K(m) far,
+                                  K(v) *sum, int stride)
+{
+    const K(far_pair) pair = K(far_pair_of)(c, by, x, y);
+    K(v) q = pair.q, moved = q - w, term[K(COMPARE_SUMS)];
+    term[0] = K(kl_of_far)(c, w, moved, d, pair.no_p);
+    term[K(COMPARE_DRIFT) - K(KL)] = moved;
+    term[K(REVERSE_KL) - K(KL)] = K(kl_of_far)(c, q, w - q, -d, pair.no_q);
+    term[K(JS) - K(KL)] = K(js_of_far)(w, q, d * K(set)(c->e.c1));
+    term[K(VARIATION) - K(KL)] = K(max)(moved, -moved);
+    term[K(AGREEMENT) - K(KL)] = q * (w * K(set)((real)PAIR_UNBOOST));
+    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) if (taken[k]) sum[k * stride] =
+        sum[k * stride] + K(select)(far, term[k], K(set)(0));
 }
 
 KLCE_INLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state, int64_t want)
 {
-    const K(expsum_context) *c = K(context)(call);
+    const K(expsum_context) own = *K(context)(call), *c = &own;
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     const K(pair_measure) by = K(pair_measure_of)(c, state);
     K(lanes) sums[K(COMPARE_SUMS)];
     K(v) x_group[VECTORS], y_group[VECTORS];
-    K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][VECTORS];
+    K(v) sum[K(COMPARE_SUMS)][VECTORS], far_sum[K(COMPARE_SUMS)][VECTORS];
+    K(near_classes) of;
+    int taken[K(COMPARE_SUMS)];
+    K(sums_taken)(want, taken);
     KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sums[k] = K(no_lanes)();
-    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) term[k] = K(set)(0);
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
+        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high), vectors = 0;
+        int any_far = 0;
         for (int k = 0; k < K(COMPARE_SUMS); k++)
-            EACH_VECTOR(v) sum[k][v] = K(set)(0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
+            EACH_VECTOR(v) sum[k][v] = far_sum[k][v] = K(set)(0);
+        K(stretch_weights)(c, &by, x + i, end - i, of.w);
+        for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
             K(load_group)(x + j, end - j, (real)NAN, x_group);
             K(load_group)(y + j, end - j, (real)NAN, y_group);
-            for (int v = 0; v < VECTORS; v++) { /* long enough not to be unrolled */
-                K(compare_terms)(c, &by, want, x_group[v], y_group[v], term);
-                if (end - j < LANES) { /* as in logits_second */
-                    K(m) is_class = K(eq)(x_group[v], x_group[v]);
-                    for (int k = 0; k < K(COMPARE_SUMS); k++)
-                        term[k] = K(select)(is_class, term[k], K(set)(0));
+            EACH_VECTOR(v)
+            {
+                K(v) w = of.w[vectors + v], d = K(log_ratio)(&by, x_group[v], y_group[v]);
+                K(v) slope = d * K(set)(c->e.c1), near_w = w, bend, moved;
+                K(m) far;
+                if (K(take_far)(1, x_group[v], &near_w, &slope, &far)) {
+                    any_far = 1;
+                    of.w[vectors + v] = near_w;
+                    K(add_far_terms)(c, &by, taken, x_group[v], y_group[v], w, d, far,
+                                     &far_sum[0][v], VECTORS);
                 }
-                KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][v] =
-                    sum[k][v] + term[k];
+                K(near_pair)(near_w, slope, &bend, &moved);
+                of.slope[vectors + v] = slope;
+                of.bend[vectors + v] = bend;
+                of.moved[vectors + v] = moved;
+                sum[0][v] = sum[0][v] + bend;
+                sum[K(COMPARE_DRIFT) - K(KL)][v] = sum[K(COMPARE_DRIFT) - K(KL)][v] + moved;
             }
         }
-        for (int k = 0; k < K(COMPARE_SUMS); k++)
+#define ADD(name, term_of)                                                                         \
+    if (taken[K(name) - K(KL)])                                                                    \
+        for (ptrdiff_t m = 0; m < vectors; m += VECTORS)                                           \
+            EACH_VECTOR(v)                                                                         \
+    sum[K(name) - K(KL)][v] = sum[K(name) - K(KL)][v] + K(term_of)(&of, m + v)
+        ADD(REVERSE_KL, reverse_kl_of_near);
+        ADD(JS, js_of_near);
+        ADD(VARIATION, variation_of_near);
+        ADD(AGREEMENT, agreement_of_near);
+#undef ADD
+        for (int k = 0; k < K(COMPARE_SUMS); k++) {
+            if (!taken[k])
+                continue;
+            if (any_far)
+                EACH_VECTOR(v) sum[k][v] = sum[k][v] + far_sum[k][v];
             K(add_lanes)(&sums[k], sum[k]);
+        }
     }
     for (int k = 0; k < K(COMPARE_SUMS); k++)
         state[(K(KL) + k) * KLCE_TILE] = K(total)(&sums[k]);
@@ -507,19 +563,47 @@ KLCE_INLINE void K(sum_terms_few)(const klce_call *call, const K(tile) *x_tile,
                                   const K(tile) *y_tile, double *state, int64_t want)
 {
     const K(expsum_context) *c = K(context)(call);
-    K(v) term[K(COMPARE_SUMS)], sum[K(COMPARE_SUMS)][LANES];
-    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) term[k] = K(set)(0);
+    K(v) sum[K(COMPARE_SUMS)][LANES], far_sum[K(COMPARE_SUMS)][LANES];
+    const int lanes = (int)KLCE_LESSER(LANES, call->n);
+    int taken[K(COMPARE_SUMS)];
+    K(sums_taken)(want, taken);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(pair_measure) by = K(pair_measures_of)(c, state, i);
         const K(v) *x = x_tile->column[i / WIDTH], *y = y_tile->column[i / WIDTH];
+        int any_far = 0;
+        for (int k = 0; k < K(COMPARE_SUMS); k++)
+            for (int l = 0; l < lanes; l++)
+                sum[k][l] = far_sum[k][l] = K(set)(0);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
-            K(compare_terms)(c, &by, want, x[group + l], y[group + l], term);
-            KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sum[k][l] =
-                group ? sum[k][l] + term[k] : term[k];
+            K(near_classes) of;
+            K(v) own_x = x[group + l], own_y = y[group + l], w;
+            K(v) d = K(log_ratio)(&by, own_x, own_y);
+            K(m) far;
+            K(weights_of)(c, &by, &own_x, &w, 1);
+            of.w[0] = w;
+            of.slope[0] = d * K(set)(c->e.c1);
+            if (K(take_far)(1, own_x, &of.w[0], &of.slope[0], &far)) {
+                any_far = 1;
+                K(add_far_terms)(c, &by, taken, own_x, own_y, w, d, far, &far_sum[0][l], LANES);
+            }
+            K(near_pair)(of.w[0], of.slope[0], &of.bend[0], &of.moved[0]);
+#define ADD(name, term)                                                                            \
+    if (taken[K(name) - K(KL)])                                                                    \
+    sum[K(name) - K(KL)][l] = sum[K(name) - K(KL)][l] + (term)
+            ADD(KL, of.bend[0]);
+            ADD(COMPARE_DRIFT, of.moved[0]);
+            ADD(REVERSE_KL, K(reverse_kl_of_near)(&of, 0));
+            ADD(JS, K(js_of_near)(&of, 0));
+            ADD(VARIATION, K(variation_of_near)(&of, 0));
+            ADD(AGREEMENT, K(agreement_of_near)(&of, 0));
+#undef ADD
         }
-        for (int k = 0; k < K(COMPARE_SUMS); k++)
+        for (int k = 0; k < K(COMPARE_SUMS); k++) {
+            for (int l = 0; any_far && l < lanes; l++)
+                sum[k][l] = sum[k][l] + far_sum[k][l];
             K(sum_columns)(sum[k], call->n, state + (K(KL) + k) * KLCE_TILE + i);
+        }
     }
 }
 

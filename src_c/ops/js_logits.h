@@ -57,44 +57,37 @@ KLCE_INLINE K(v) K(js_far)(K(v) a, K(v) t)
     return K(fma)(t, a + s, K(set)((real)LOG_2));
 }
 
-/* Twice the part of a class whose parts are known. */
-KLCE_INLINE K(v) K(js_of_pair)(const K(logit_pair) *pair)
+/* Twice the part of a far class, by w and q. */
+KLCE_INLINE K(v) K(js_of_far)(K(v) w, K(v) q, K(v) slope)
 {
-    K(v) term = pair->w * (pair->square * K(js_near)(pair->slope, pair->square));
-    if (pair->any_far) {
-        K(v) high = K(max)(pair->w, pair->q), low = K(min)(pair->w, pair->q);
-        K(v) a = K(max)(K(min)(pair->slope, -pair->slope), K(set)(-STEEPEST)); /* of nan, that */
-        K(v) t = K(max)(low, high * K(set)(JS_LOGITS_SLIGHT)) / high;
-        K(m) is_near = K(lt)(K(set)(-JS_LOGITS_NEAR), a);
-        term = K(select)(is_near, term, high * K(js_far)(a, t));
-    }
-    return term;
+    K(v) high = K(max)(w, q), low = K(min)(w, q), square = slope * slope;
+    K(v) a = K(max)(K(min)(slope, -slope), K(set)(-STEEPEST)); /* of nan, that */
+    K(v) t = K(max)(low, high * K(set)(JS_LOGITS_SLIGHT)) / high;
+    K(m) is_near = K(lt)(K(set)(-JS_LOGITS_NEAR), a);
+    return K(select)(is_near, w * (square * K(js_near)(slope, square)), high * K(js_far)(a, t));
 }
 
-/* Twice a class's part and, for the drift, w d of near classes: some 45 instructions a vector in
- * float32, and 55 more where a class is far. */
-KLCE_INLINE void K(js_logits_term)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
-                                   K(v) y, K(v) *term, K(v) *moved)
+/* Twice a near class's part, and w d: 15 instructions a vector in float32. */
+KLCE_INLINE void K(js_logits_near)(K(v) w, K(v) slope, K(v) *term, K(v) *moved)
 {
-    K(v) d = K(log_ratio)(by, x, y), slope = d * K(set)(c->e.c1), square = slope * slope;
-    K(v) zero = K(set)(0), least = K(set)(-JS_LOGITS_NEAR), a = K(min)(slope, -slope);
-    K(m) far = K(not)(K(lt)(least, a));
-    int any_far = K(any)(far);
-    K(v) w, x_from = x - by->p.origin;
-    if (any_far)
-        w = K(exp_of_either)(c, by, K (and)(far, K(lt)(zero, d)), x_from, y - by->q.origin);
-    else
-        w = K(exp_measured)(c, &by->p, K(max)(by->p.floor, x_from));
-    *term = w * (square * K(js_near)(slope, square));
+    K(v) square = slope * slope;
+    *term = (w * square) * K(js_near)(slope, square);
     *moved = w * slope;
-    if (any_far) {
-        K(v) away = K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t)));
-        K(v) js = w * K(js_far)(away * K(set)(c->e.c1), K(exp_of_away)(c, away));
-        js = K(select)(K(eq)(d, d), js, zero); /* both are -inf */
-        *term = K(select)(far, js, *term);
-        *moved = K(select)(far, zero, *moved);
-    }
 }
+
+/* Of a far one, without a quotient; it has no part in the drift. */
+KLCE_INLINE void K(js_logits_far)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
+                                  K(v) y, K(v) w, K(v) d, K(v) *term, K(v) *moved)
+{
+    K(v) zero = K(set)(0), away = K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t)));
+    w = K(exp_of_either)(c, by, K(lt)(zero, d), x - by->p.origin, y - by->q.origin);
+    K(v) js = w * K(js_far)(away * K(set)(c->e.c1), K(exp_of_away)(c, away));
+    *term = K(select)(K(eq)(d, d), js, zero); /* both are -inf */
+    *moved = zero;
+}
+
+static const K(logit_terms)
+    K(js_logits_terms) = {JS_LOGITS_NEAR, K(js_logits_near), K(js_logits_far)};
 
 /* A drift s has added s^2/8.  It is at most 1e-7 (1e-16) and shows below 2^-27 (2^-56) alone; there
  * the sum of w d over near classes, within some 10 JS of that of q - w, is good enough. */
@@ -169,7 +162,7 @@ static void K(js_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
     if (state[FIELD(UNLIKE)] != 0)
         return;
     if (K(js_logits_plain)(call))
-        K(logits_second)(call, K(js_logits_term), row, low, high, state);
+        K(logits_second)(call, K(js_logits_terms), row, low, high, state);
     else
         K(js_logits_logits_sweep)(call, row, low, high, state);
 }
@@ -194,7 +187,7 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
     K(sum_exp_few)(call, 0, row, &x, state);
     K(sum_exp_few)(call, 1, row, &y, state + FIELD(OTHER));
     K(logits_relate)(call, row, KLCE_TILE, state);
-    K(logits_second_few)(call, K(js_logits_term), &x, &y, state);
+    K(logits_second_few)(call, K(js_logits_terms), &x, &y, state);
     K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
 }
 

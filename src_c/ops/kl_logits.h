@@ -23,22 +23,15 @@ KLCE_INLINE K(v) K(kl_of_far)(const K(expsum_context) *c, K(v) w, K(v) less, K(v
     return K(select)(K(eq)(d, least), -least, K(fma)(-within, w * K(set)(c->e.c1), less));
 }
 
-/* Of a class whose parts are known. */
-KLCE_INLINE K(v) K(kl_of_pair)(const K(expsum_context) *c, const K(logit_pair) *pair)
+KLCE_INLINE void K(kl_logits_far)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
+                                  K(v) y, K(v) w, K(v) d, K(v) *term, K(v) *moved)
 {
-    if (!pair->any_far)
-        return pair->bend;
-    K(v) far = K(kl_of_far)(c, pair->w, pair->q - pair->w, pair->d, pair->no_p);
-    return K(select)(pair->far, far, pair->bend);
+    const K(far_pair) pair = K(far_pair_of)(c, by, x, y);
+    *moved = pair.q - w;
+    *term = K(kl_of_far)(c, w, *moved, d, pair.no_p);
 }
 
-KLCE_INLINE void K(kl_logits_term)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
-                                   K(v) y, K(v) *term, K(v) *moved)
-{
-    K(logit_pair) pair = K(logit_pair_of)(c, by, x, y);
-    *term = K(kl_of_pair)(c, &pair);
-    *moved = pair.moved;
-}
+static const K(logit_terms) K(kl_logits_terms) = {1, K(near_pair), K(kl_logits_far)};
 
 /* y's fields between the first sweep and the relation, behind x's. */
 enum { K(KL_Q) = K(CENTRE) + 1 };
@@ -128,7 +121,7 @@ static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
                                double *state)
 {
     if (isnan(state[FIELD(PLAIN_KL)]))
-        K(logits_second)(call, K(kl_logits_term), row, low, high, state);
+        K(logits_second)(call, K(kl_logits_terms), row, low, high, state);
     else
         state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
 }
@@ -170,7 +163,7 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
         return;
     }
     EACH_STATE(i, KLCE_TILE) K(relate_logits)(c, state, state + FIELD(KL_Q), i);
-    K(logits_second_few)(call, K(kl_logits_term), &x, &y, state);
+    K(logits_second_few)(call, K(kl_logits_terms), &x, &y, state);
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 

@@ -6,20 +6,24 @@
  * from one exponential where |slope| < 1.  w + moved is q to the scale of w, so that the sum of y's
  * exponentials comes along; and with A the sum of w, terms that of bend, drift that of moved,
  *     KL = terms/A - (s - log1p(s)),  s = drift/A,
- * as in kl_logits.h, whatever the guess: but what is taken off is large where the guess is far
- * off the difference of the normalisers.  For such rows the second sweep follows; where a slope is
- * beyond NEAR_STEEPEST or no number, or most of w is taken off again, the rows' sums are found one
- * by one as well.
+ * as in kl_logits.h, whatever the guess, and with that of slope moved - bend, what a class of q
+ * takes from p,
+ *     KL(q||p) = reverse/(A + drift) - (u - log1p(u)),  u = -s/(1 + s):
+ * but what is taken off is large where the guess is far off the difference of the normalisers.
+ * For such rows the second sweep follows; where a slope is beyond NEAR_STEEPEST or no number, or
+ * most of w is taken off again, the rows' sums are found one by one as well.
  *
  * All sums are linear in w, so that stretches of a row join as in expsum.h.  A guess that is eta T
  * above the winner's adds eta to each slope:
- *     drift + (exp(eta) - 1) (drift + A),
- *     terms + (exp(eta) - 1) drift + (exp(eta) - 1 - eta) A.
+ *     drift + gain (drift + A),
+ *     terms + gain drift + gap A,
+ *     reverse + gain reverse + eta (1 + gain) drift + (eta gain - gap) A,
+ * with gain = exp(eta) - 1 and gap = exp(eta) - 1 - eta.
  */
 
 /* Fields, behind all that later sweeps write; TERMS is nan where KL is not to be had so. */
-enum { K(NEAR_TERMS) = 22, K(NEAR_DRIFT), K(NEAR_GUESS) };
-LAST_FIELD(NEAR_GUESS);
+enum { K(NEAR_TERMS) = 22, K(NEAR_DRIFT), K(NEAR_GUESS), K(NEAR_REVERSE) };
+LAST_FIELD(NEAR_REVERSE);
 _Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind logit_pairs.h's");
 
 /* q is w + moved, which loses digits where the slope is far below 0, and is to stay in range. */
@@ -52,61 +56,95 @@ KLCE_INLINE K(near_measure) K(near_measure_of)(const K(expsum_context) *c, const
     return by;
 }
 
-/* The partial sums of a group's lanes, and those under one maximum. */
+/* The partial sums of a group's lanes, and those under one maximum; weighted sums and what is the
+ * reverse's are there where those are asked for. */
 typedef struct {
     K(v) sum[VECTORS], tail[VECTORS], weighted[VECTORS];
-    K(v) y_weighted[VECTORS], terms[VECTORS], drift[VECTORS];
+    K(v) moved_below[VECTORS], terms[VECTORS], drift[VECTORS], reverse[VECTORS];
 } K(near_parts);
 
 typedef struct {
-    K(lanes) rest, weighted, y_weighted, terms, drift;
+    K(lanes) rest, weighted, moved_below, terms, drift, reverse;
 } K(near_lanes);
+
+/* What is summed at a time: w, slope T, and how far x is below its maximum. */
+typedef struct {
+    K(v) w[FLUSH / WIDTH], d[FLUSH / WIDTH], below[FLUSH / WIDTH];
+} K(near_stretch);
+
+/* The first loop, of the group of vector m on, as logit_pairs.h has two: the exponentials, what is
+ * summed of x alone, and the distances.  In float32 29 instructions a vector, with the weighted sum
+ * 3 more. */
+KLCE_INLINE void K(near_measured)(const K(expsum_context) *c, const K(near_measure) *by,
+                                  const K(v) *x, const K(v) *y, K(near_parts) *into,
+                                  K(near_stretch) *to, ptrdiff_t m, int weighs)
+{
+    K(v) *w = to->w + m, *d = to->d + m, *below = to->below + m;
+    int beside = KLCE_LESSER(VECTORS, KLCE_BESIDE);
+    KLCE_UNROLL for (int first = 0; first < VECTORS; first += beside)
+    {
+        K(v) z[KLCE_BESIDE], t[KLCE_BESIDE], scale[KLCE_BESIDE];
+        KLCE_UNROLL for (int i = 0; i < beside; i++) z[i] =
+            K(max)(by->from.floor, x[first + i] - by->from.origin);
+        K(exp_tails)(&c->e, z, by->from.magic, t, scale, beside);
+        KLCE_UNROLL for (int i = 0; i < beside; i++)
+        {
+            int v = first + i;
+            into->sum[v] = into->sum[v] + scale[i];
+            into->tail[v] = K(fma)(t[i], scale[i], into->tail[v]);
+            K(v) whole = K(fma)(t[i], scale[i], scale[i]);
+            w[v] = K(max)(whole, K(set)(NEAR_LEAST));
+            if (weighs) {
+                below[v] = by->top - z[i];
+                into->weighted[v] = K(fma)(whole, below[v], into->weighted[v]);
+            }
+            /* y - x without error (Knuth's two-sum), then less the guess. */
+            K(v) s = y[v] - x[v], u = s - y[v], error = (y[v] - (s - u)) - (x[v] + u);
+            d[v] = (s - by->guess) + (error - by->guess_low);
+        }
+    }
+}
 
 /* A class whose slope is 1 or beyond, or of -inf in both rows, whose slope is taken to be 0.
  * Whether a slope is beyond what may be. */
-KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(m) far, K(v) *d,
+KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(v) *slope,
                             K(v) *moved, K(v) *bend)
 {
-    K(v) least = K(set)((real)-INFINITY);
+    K(v) least = K(set)((real)-INFINITY), one = K(set)(1);
+    K(m) far = K(not)(K(lt)(*slope * *slope, one));
     K(m) no_class = K (and)(K(eq)(x, least), K(eq)(y, least));
-    *d = K(select)(no_class, K(set)(0), *d);
-    K(v) slope = *d * K(set)(c->e.c1);
-    K(exp_parts) parts = K(exp_reduce)(&c->e, *d, K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
-    K(v) gain = K(fma)(K(exp_tail)(&c->e, parts.r), parts.scale, parts.scale - K(set)(1)) * w;
+    *slope = K(select)(no_class, K(set)(0), *slope);
+    K(v) d = *slope * K(set)((real)c->t);
+    K(exp_parts) parts = K(exp_reduce)(&c->e, d, K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
+    K(v) gain = K(fma)(K(exp_tail)(&c->e, parts.r), parts.scale, parts.scale - one) * w;
     *moved = K(select)(far, gain, *moved);
-    *bend = K(select)(far, K(fma)(-slope, w, gain), *bend);
-    return K(any)(K(not)(K(lt)(K(max)(slope, -slope), K(set)(NEAR_STEEPEST))));
+    *bend = K(select)(far, K(fma)(-*slope, w, gain), *bend);
+    return K(any)(K(not)(K(lt)(K(max)(*slope, -*slope), K(set)(NEAR_STEEPEST))));
 }
 
-/* One group: in float32 65 instructions a vector with AVX-512, all told, 42 of them the arithmetic;
- * with the weighted sums 5 more, and some 35 more where a class is far.  Whether a slope is beyond
- * what may be. */
-KLCE_INLINE int K(near_group)(const K(expsum_context) *c, const K(near_measure) *by, const K(v) *x,
-                              const K(v) *y, K(near_parts) *into, int weighs)
+/* The second loop, likewise, of elements x and y: in float32 20 instructions a vector, with the
+ * weighted sum and the reverse 4 more, and some 35 more where a class is far.  Whether a slope is
+ * beyond what may be. */
+KLCE_INLINE int K(near_terms)(const K(expsum_context) *c, const K(near_stretch) *of, ptrdiff_t m,
+                              const elem *x, const elem *y, ptrdiff_t count, K(near_parts) *into,
+                              int weighs)
 {
     int lost = 0;
     EACH_VECTOR(v)
     {
-        K(v) z = K(max)(by->from.floor, x[v] - by->from.origin);
-        K(exp_parts) parts = K(exp_reduce)(&c->e, z, by->from.magic);
-        K(v) t = K(exp_tail)(&c->e, parts.r);
-        into->sum[v] = into->sum[v] + parts.scale;
-        into->tail[v] = K(fma)(t, parts.scale, into->tail[v]);
-        K(v) whole = K(fma)(t, parts.scale, parts.scale), w = K(max)(whole, K(set)(NEAR_LEAST));
-        /* y - x without error (Knuth's two-sum), then less the guess. */
-        K(v) s = y[v] - x[v], u = s - y[v], error = (y[v] - (s - u)) - (x[v] + u);
-        K(v) d = (s - by->guess) + (error - by->guess_low);
-        K(v) slope = d * K(set)(c->e.c1), square = slope * slope;
-        K(v) bend = w * (square * K(bend_of)(slope, square)), moved = K(fma)(w, slope, bend);
-        K(m) far = K(not)(K(lt)(square, K(set)(1)));
-        if (K(any)(far))
-            lost |= K(near_far)(c, x[v], y[v], w, far, &d, &moved, &bend);
+        K(v) w = of->w[m + v], slope = of->d[m + v] * K(set)(c->e.c1), bend, moved;
+        K(near_pair)(w, slope, &bend, &moved);
+        if (K(any)(K(not)(K(lt)(slope * slope, K(set)(1))))) {
+            K(v) x_group[VECTORS], y_group[VECTORS];
+            K(load_group)(x, count, (real)-INFINITY, x_group);
+            K(load_group)(y, count, (real)-INFINITY, y_group);
+            lost |= K(near_far)(c, x_group[v], y_group[v], w, &slope, &moved, &bend);
+        }
         into->terms[v] = into->terms[v] + bend;
         into->drift[v] = into->drift[v] + moved;
         if (weighs) {
-            K(v) below = by->top - z; /* of y's at m, y is below - d */
-            into->weighted[v] = K(fma)(whole, below, into->weighted[v]);
-            into->y_weighted[v] = K(fma)(whole + moved, below - d, into->y_weighted[v]);
+            into->moved_below[v] = K(fma)(moved, of->below[m + v], into->moved_below[v]);
+            into->reverse[v] = into->reverse[v] + K(fma)(slope, moved, -bend);
         }
     }
     return lost;
@@ -118,7 +156,7 @@ KLCE_INLINE K(near_parts) K(no_near_parts)(void)
     EACH_VECTOR(v)
     {
         parts.sum[v] = parts.tail[v] = parts.weighted[v] = K(set)(0);
-        parts.y_weighted[v] = parts.terms[v] = parts.drift[v] = K(set)(0);
+        parts.moved_below[v] = parts.terms[v] = parts.drift[v] = parts.reverse[v] = K(set)(0);
     }
     return parts;
 }
@@ -126,7 +164,7 @@ KLCE_INLINE K(near_parts) K(no_near_parts)(void)
 KLCE_INLINE K(near_lanes) K(no_near_lanes)(void)
 {
     K(lanes) none = K(no_lanes)();
-    return (K(near_lanes)){none, none, none, none, none};
+    return (K(near_lanes)){none, none, none, none, none, none};
 }
 
 KLCE_INLINE void K(add_near_parts)(K(near_lanes) *lanes, const K(near_parts) *parts, int weighs)
@@ -137,7 +175,8 @@ KLCE_INLINE void K(add_near_parts)(K(near_lanes) *lanes, const K(near_parts) *pa
     K(add_lanes)(&lanes->drift, parts->drift);
     if (weighs) {
         K(add_lanes)(&lanes->weighted, parts->weighted);
-        K(add_lanes)(&lanes->y_weighted, parts->y_weighted);
+        K(add_lanes)(&lanes->moved_below, parts->moved_below);
+        K(add_lanes)(&lanes->reverse, parts->reverse);
     }
 }
 
@@ -150,24 +189,29 @@ static KLCE_NOINLINE double K(exp_gap)(const K(expsum_context) *c, double z)
     return first_lane_f64(select_f64(lt_f64(max_f64(eta, -eta), set_f64(0.34)), near, far));
 }
 
-/* Joins TERMS, DRIFT and the guess of a later state; before the rows' own sums are joined. */
+/* Joins TERMS, DRIFT, REVERSE and the guess of a later state; before the rows' own sums are
+ * joined. */
 static void K(near_join)(const K(expsum_context) *c, double *into, const double *from)
 {
     enum { M = FIELD(MAX), O = FIELD(ORIGIN), N = FIELD(REF) };
     enum { B = FIELD(NEAR_TERMS), D = FIELD(NEAR_DRIFT), G = FIELD(NEAR_GUESS) };
+    enum { V = FIELD(NEAR_REVERSE) };
     const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
-    double terms = high[B], drift = high[D], guess = high[G];
+    double terms = high[B], drift = high[D], reverse = high[V], guess = high[G];
     if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double mass = factor * K(mass_at_reference)(c, low), eta = (low[G] - high[G]) / c->t;
         double gap = K(exp_gap)(c, low[G] - high[G]), gain = gap + eta;
         terms += factor * low[B] + (gain * (factor * low[D]) + gap * mass);
+        reverse += (1 + gain) * (factor * low[V] + eta * (factor * low[D]));
+        reverse += (eta * gain - gap) * mass;
         drift += factor * low[D] + gain * (factor * low[D] + mass);
     } else {
         terms += low[B] == low[B] ? 0 : NAN;
     }
     into[B] = terms;
     into[D] = drift;
+    into[V] = reverse;
     into[G] = guess;
 }
 
@@ -191,6 +235,12 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     closed[FIELD(NEAR_TERMS)] = K(total)(&lanes->terms);
     closed[FIELD(NEAR_GUESS)] = guess;
     closed[FIELD(NEAR_DRIFT)] = drift;
+    closed[FIELD(NEAR_REVERSE)] = weighs ? K(total)(&lanes->reverse) : 0;
+    /* Of y's at m, y is below - slope T, and q slope sums up to drift + reverse. */
+    double y_weighted = 0;
+    if (weighs)
+        y_weighted = closed[FIELD(WEIGHTED)] + K(total)(&lanes->moved_below) -
+                     c->t * (drift + closed[FIELD(NEAR_REVERSE)]);
     /* m is outside both sums, which are taken from the scale of x_m to that of y_m. */
     double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
     K(reference_of)(c, y_max, &origin, &ref);
@@ -199,16 +249,17 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
      * from y's maximum. */
     ADD_KEEPING(double, again, -(double)run->max, left);
     if (left != 0) {
-        double gap = K(exp_gap)(c, left);
+        double gap = K(exp_gap)(c, left), gain = gap + left / c->t;
         closed[FIELD(NEAR_TERMS)] += own * gap;
-        closed[FIELD(NEAR_DRIFT)] += own * (gap + left / c->t);
+        closed[FIELD(NEAR_DRIFT)] += own * gain;
+        closed[FIELD(NEAR_REVERSE)] += own * (left / c->t * gain - gap);
         scale *= K(exp_of)(c, -left);
+        y_weighted += left * (rest + drift);
     }
     y[FIELD(MAX)] = y_max;
     y[FIELD(REST)] = (rest + drift) * scale;
     y[FIELD(ORIGIN)] = origin;
     y[FIELD(REF)] = ref;
-    double y_weighted = weighs ? K(total)(&lanes->y_weighted) + left * (rest + drift) : 0;
     y[FIELD(WEIGHTED)] = y_weighted * scale;
     K(near_join)(c, state, closed);
     K(expsum_join)(c, state, closed, weighs);
@@ -242,6 +293,7 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
     K(near_lanes) lanes = K(no_near_lanes)();
     K(near_measure) by = K(near_measure_of)(c, &run);
     K(v) x_group[VECTORS], y_group[VECTORS];
+    K(near_stretch) stretch;
     elem x_without[LANES], y_without[LANES]; /* the maximum's group, without it */
     K(peak) y_peak = K(no_peak)();
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
@@ -250,7 +302,8 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
     state[FIELD(MAX)] = other[FIELD(MAX)] = -INFINITY;
     for (int f = K(REST); f <= K(WEIGHTED); f++)
         state[f * KLCE_TILE] = other[f * KLCE_TILE] = 0;
-    state[FIELD(NEAR_TERMS)] = state[FIELD(NEAR_DRIFT)] = state[FIELD(NEAR_GUESS)] = 0;
+    for (int f = K(NEAR_TERMS); f <= K(NEAR_REVERSE); f++)
+        state[f * KLCE_TILE] = 0;
 
     for (ptrdiff_t start = 0; start < n && !lost; start += BLOCK) {
         ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
@@ -271,17 +324,20 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
         for (ptrdiff_t i = start; i < stop; i += FLUSH) {
             ptrdiff_t end = KLCE_LESSER(i + FLUSH, stop);
             K(near_parts) parts = K(no_near_parts)();
-            for (ptrdiff_t j = i; j < end; j += LANES) {
-                if (j + BLOCK + LANES <= next_stop)
-                    K(raise_peak)(&next_peak, x + j + BLOCK);
-                if (weighs && j + LANES <= n)
-                    K(raise_peak)(&y_peak, y + j);
+            for (ptrdiff_t j = i; j < end && j + BLOCK + LANES <= next_stop; j += LANES)
+                K(raise_peak)(&next_peak, x + j + BLOCK);
+            for (ptrdiff_t j = i; weighs && j < end && j + LANES <= n; j += LANES)
+                K(raise_peak)(&y_peak, y + j);
+            for (ptrdiff_t j = i, m = 0; j < end; j += LANES, m += VECTORS) {
                 K(prefetch_group)(x + j);
                 K(prefetch_group)(y + j);
                 K(load_group)(j == skipped ? x_without : x + j, end - j, (real)-INFINITY, x_group);
                 K(load_group)(j == skipped ? y_without : y + j, end - j, (real)-INFINITY, y_group);
-                lost |= K(near_group)(c, &by, x_group, y_group, &parts, weighs);
+                K(near_measured)(c, &by, x_group, y_group, &parts, &stretch, m, weighs);
             }
+            for (ptrdiff_t j = i, m = 0; j < end; j += LANES, m += VECTORS)
+                lost |= K(near_terms)(c, &stretch, m, j == skipped ? x_without : x + j,
+                                      j == skipped ? y_without : y + j, end - j, &parts, weighs);
             K(add_near_parts)(&lanes, &parts, weighs);
         }
         if (next_stop > stop)
@@ -301,7 +357,7 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
     return 1;
 }
 
-/* Of KL divergence alone, y's state standing at `q`; y's MAX is what it is at x's. */
+/* Of KL(p||q) alone, y's state standing at `q`; y's MAX is what it is at x's. */
 static KLCE_NOINLINE int K(sum_exp_near)(const K(expsum_context) *c, const elem *x, const elem *y,
                                          ptrdiff_t n, double *state, int q)
 {
@@ -340,6 +396,14 @@ KLCE_INLINE v_f64 K(near_kl)(const K(expsum_context) *c, const double *state, in
     v_f64 mass = set_f64(1) + K(rest_of)(c, state, i);
     v_f64 terms = K(at_maximum)(c, state, K(NEAR_TERMS), i) / mass;
     return K(with_digits)(terms - log1p_gap_f64(K(near_drift)(c, state, i)), terms);
+}
+
+/* KL(q||p) of those sums, likewise. */
+KLCE_INLINE v_f64 K(near_reverse_kl)(const K(expsum_context) *c, const double *state, int i)
+{
+    v_f64 one = set_f64(1), s = K(near_drift)(c, state, i), mass = one + K(rest_of)(c, state, i);
+    v_f64 terms = K(at_maximum)(c, state, K(NEAR_REVERSE), i) / (mass * (one + s));
+    return K(with_digits)(terms - log1p_gap_f64(-s / (one + s)), terms);
 }
 
 #undef NEAR_STEEPEST

@@ -42,11 +42,6 @@ KLCE_INLINE void K(find_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
     }
 }
 
-/* high and, if asked for, low = min(p, q), both to the scale of w as logit_pairs.h has it; -|d|. */
-typedef struct {
-    K(v) high, low, away;
-} K(unlike_pair);
-
 /* The exponential of y or of x, each from its origin, whichever is told, to the scale of w. */
 KLCE_INLINE K(v) K(exp_of_either)(const K(expsum_context) *c, const K(pair_measure) *by, K(m) of_y,
                                   K(v) x, K(v) y)
@@ -58,20 +53,6 @@ KLCE_INLINE K(v) K(exp_of_either)(const K(expsum_context) *c, const K(pair_measu
     return K(select)(of_y, e * by->ratio, e);
 }
 
-/* 32 instructions a vector in float32, and 18 for low.  Both -inf is a class far from one another
- * at the floor. */
-KLCE_INLINE K(unlike_pair) K(unlike_pair_of)(const K(expsum_context) *c, const K(pair_measure) *by,
-                                             K(v) x, K(v) y, int low)
-{
-    K(unlike_pair) pair;
-    K(v) d = K(log_ratio)(by, x, y), zero = K(set)(0);
-    K(m) q_leads = K(lt)(zero, d);
-    pair.high = K(exp_of_either)(c, by, q_leads, x, y);
-    pair.low = low ? K(exp_of_either)(c, by, K(not)(q_leads), x, y) : zero;
-    pair.away = K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t))); /* of nan, that */
-    return pair;
-}
-
 /* t = exp(-|d|/T): 12 instructions. */
 KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, K(v) away)
 {
@@ -79,10 +60,62 @@ KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, K(v) away)
     return K(exp_measured)(c, &plain, away);
 }
 
-/* Twice a class's part of JS over high: 11 instructions. */
-KLCE_INLINE K(v) K(js_of_unlike)(const K(expsum_context) *c, const K(unlike_pair) *pair, K(v) t)
+/* What is summed at a time of two rows' classes, each found in a loop of its own (see
+ * logit_pairs.h): d; high = max(p, q) and, if asked for, low = min(p, q), both to the scale of w;
+ * and t. */
+typedef struct {
+    int vectors;
+    K(v) d[FLUSH / WIDTH], high[FLUSH / WIDTH], low[FLUSH / WIDTH], t[FLUSH / WIDTH];
+} K(unlike_classes);
+
+/* -|d|, or the least of which t is anything: of nan that, where both are -inf. */
+KLCE_INLINE K(v) K(away_of)(const K(expsum_context) *c, K(v) d)
 {
-    K(v) s = K(fma)(pair->away, K(set)(c->e.c1), K(unlike_series)(t));
+    return K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t)));
+}
+
+/* Of `count` classes; 10, 15, 18 and 14 instructions a vector in float32, low 17 of them.  What is
+ * no class is -inf in both rows, and both -inf is a class far from one another at the floor. */
+KLCE_INLINE void K(unlike_classes_of)(const K(expsum_context) *c, const K(pair_measure) *by,
+                                      const elem *x, const elem *y, ptrdiff_t count, int low,
+                                      K(unlike_classes) *of)
+{
+    K(v) x_group[VECTORS], y_group[VECTORS], zero = K(set)(0);
+    of->vectors = 0;
+    for (ptrdiff_t j = 0; j < count; j += LANES, of->vectors += VECTORS) {
+        K(load_group)(x + j, count - j, (real)-INFINITY, x_group);
+        K(load_group)(y + j, count - j, (real)-INFINITY, y_group);
+        EACH_VECTOR(v)
+        {
+            K(v) d = K(log_ratio)(by, x_group[v], y_group[v]);
+            K(m) q_leads = K(lt)(zero, d);
+            of->d[of->vectors + v] = d;
+            of->high[of->vectors + v] = K(select)(q_leads, y_group[v], x_group[v]);
+            of->low[of->vectors + v] = K(select)(q_leads, x_group[v], y_group[v]);
+        }
+    }
+    for (int m = 0; m < of->vectors; m += VECTORS)
+        EACH_VECTOR(v)
+        {
+            K(m) q_leads = K(lt)(zero, of->d[m + v]);
+            K(v) high = of->high[m + v];
+            of->high[m + v] = K(exp_of_either)(c, by, q_leads, high, high);
+        }
+    for (int m = 0; low && m < of->vectors; m += VECTORS)
+        EACH_VECTOR(v)
+        {
+            K(m) p_trails = K(lt)(zero, of->d[m + v]);
+            K(v) least = of->low[m + v];
+            of->low[m + v] = K(exp_of_either)(c, by, K(not)(p_trails), least, least);
+        }
+    for (int m = 0; m < of->vectors; m += VECTORS)
+        EACH_VECTOR(v) of->t[m + v] = K(exp_of_away)(c, K(away_of)(c, of->d[m + v]));
+}
+
+/* Twice a class's part of JS over high: 13 instructions. */
+KLCE_INLINE K(v) K(js_of_unlike)(const K(expsum_context) *c, K(v) d, K(v) t)
+{
+    K(v) s = K(fma)(K(away_of)(c, d), K(set)(c->e.c1), K(unlike_series)(t));
     return K(fma)(t, s, K(set)((real)LOG_2));
 }
 
@@ -93,36 +126,30 @@ enum { K(UNLIKE_SUMS) = 3 };
 KLCE_INLINE void K(sum_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                const double *state, const int *wanted, double *total)
 {
-    const K(expsum_context) *c = K(context)(call);
+    const K(expsum_context) own = *K(context)(call), *c = &own;
     const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
     const K(pair_measure) by = K(pair_measure_of)(c, state);
     K(lanes) sums[K(UNLIKE_SUMS)];
-    K(v) x_group[VECTORS], y_group[VECTORS], sum[K(UNLIKE_SUMS)][VECTORS];
-    K(unlike_pair) pairs[FLUSH / WIDTH];
+    K(v) sum[K(UNLIKE_SUMS)][VECTORS];
+    K(unlike_classes) of;
     KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) sums[k] = K(no_lanes)();
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
-        int vectors = 0;
-        for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
-            K(prefetch_later_pair)(x + j, y + j, call->n);
-            K(load_group)(x + j, end - j, (real)-INFINITY, x_group);
-            K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
-            EACH_VECTOR(v)
-            pairs[vectors + v] = K(unlike_pair_of)(c, &by, x_group[v], y_group[v], wanted[2]);
-        }
+        ptrdiff_t count = KLCE_LESSER(FLUSH, high - i);
+        for (ptrdiff_t j = 0; j < count; j += LANES)
+            K(prefetch_later_pair)(x + i + j, y + i + j, call->n);
+        K(unlike_classes_of)(c, &by, x + i, y + i, count, wanted[2], &of);
         KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) EACH_VECTOR(v) sum[k][v] = K(set)(0);
-        for (int m = 0; m < vectors; m += VECTORS)
-            EACH_VECTOR(v)
-            {
-                const K(unlike_pair) *pair = &pairs[m + v];
-                K(v) high = pair->high, t = K(exp_of_away)(c, pair->away);
-                if (wanted[0])
-                    sum[0][v] = K(fma)(high, K(js_of_unlike)(c, pair, t), sum[0][v]);
-                if (wanted[1])
-                    sum[1][v] = sum[1][v] + K(fma)(-high, t, high);
-                if (wanted[2])
-                    sum[2][v] = K(fma)(high * K(set)((real)PAIR_UNBOOST), pair->low, sum[2][v]);
-            }
+#define ADD(k, term)                                                                               \
+    for (int m = 0; wanted[k] && m < of.vectors; m += VECTORS)                                     \
+        EACH_VECTOR(v)                                                                             \
+        {                                                                                          \
+            K(v) from = of.high[m + v], t = of.t[m + v];                                           \
+            sum[k][v] = term;                                                                      \
+        }
+        ADD(0, K(fma)(from, K(js_of_unlike)(c, of.d[m + v], t), sum[0][v]))
+        ADD(1, sum[1][v] + K(fma)(-from, t, from))
+        ADD(2, ((void)t, K(fma)(from * K(set)((real)PAIR_UNBOOST), of.low[m + v], sum[2][v])))
+#undef ADD
         KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) if (wanted[k])
             K(add_lanes)(&sums[k], sum[k]);
     }
