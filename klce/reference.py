@@ -776,14 +776,17 @@ def _comparison(
     none = p.sum(axis=-1) + q.sum(axis=-1)
     none = none - none if x.shape[-1] else none * np.nan
     kl, reverse = _kl_of_splits(x, y, a, b, temperature), _kl_of_splits(y, x, b, a, temperature)
-    h_p, h_q = _entropy_of_split(a), _entropy_of_split(b)
+    # What each row has for itself.
+    own_p, own_q = (
+        _statistics_of_split(z, s, target, ignore_index, temperature) for z, s in ((x, a), (y, b))
+    )
+    h_p, h_q = own_p["entropy"], own_q["entropy"]
     log_change, counts = _at_target(d, target, ignore_index)
     prob_change, _ = _at_target(difference, target, ignore_index)
     tops = [_top(z, top_k) for z in (x, y)]
     shared = (tops[0][..., :, np.newaxis] == tops[1][..., np.newaxis, :]) & (
         tops[0][..., :, np.newaxis] >= 0
     )
-    best = [z.argmax(axis=-1) if z.shape[-1] else np.zeros(z.shape[:-1]) for z in (x, y)]
     return {
         "kl_divergence": kl,
         "reverse_kl_divergence": reverse,
@@ -796,8 +799,16 @@ def _comparison(
         "expected_agreement": _float64((p * q).sum(axis=-1) + none),
         "target_log_prob_change": _float64(np.where(counts, log_change + none, np.nan)),
         "target_prob_change": _float64(np.where(counts, prob_change + none, np.nan)),
-        "same_argmax": (best[0] == best[1]).astype(np.int64),
+        "nll_p": own_p["nll"],
+        "nll_q": own_q["nll"],
+        "max_log_prob_p": own_p["max_log_prob"],
+        "max_log_prob_q": own_q["max_log_prob"],
+        "same_argmax": (own_p["argmax"] == own_q["argmax"]).astype(np.int64),
         "top_overlap": shared.sum(axis=(-2, -1)),
+        "argmax_p": own_p["argmax"],
+        "argmax_q": own_q["argmax"],
+        "greedy_match_p": own_p["greedy_match"],
+        "greedy_match_q": own_q["greedy_match"],
     }
 
 
@@ -1700,11 +1711,13 @@ def compare(
         ``entropy_p``, ``entropy_q``, ``expected_agreement`` :math:`\sum p q`,
         ``target_log_prob_change`` :math:`\log q_t - \log p_t`, ``target_prob_change``
         :math:`q_t - p_t` (nan where ignored), ``same_argmax``, ``top_overlap`` (how many of the
-        top_k classes are the same).
+        top_k classes are the same); and with ``_p`` and ``_q`` behind, ``nll``, ``max_log_prob``,
+        ``argmax`` and ``greedy_match`` of each, as `score` has them.
     """
     (x, y), label, ignored = _row_options(
         (p, q), target, axis, form, temperature, where, ignore_index
     )
     found = _comparison(x, y, label, ignored, temperature, top_k)
-    found["same_argmax"] = found["same_argmax"] == 1
+    for name in ("same_argmax", "greedy_match_p", "greedy_match_q"):
+        found[name] = found[name] == 1
     return {name: found[name] for name in (found if want is None else want)}

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 __all__ = ["RowTable", "compare", "compare_top_k", "score"]
 
 
-#: The statistics without ``want=``: of every row, and of rows with a target.
-_SCORE_DEFAULT = ("logsumexp", "entropy", "argmax")
+#: The statistics that take a target, and those without ``want=``.
 _SCORE_OF_TARGET = ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
-_COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax")
-_COMPARE_OF_TARGET = ("target_log_prob_change", "target_prob_change")
+_SCORE_DEFAULT = ("logsumexp", "entropy", "argmax", *_SCORE_OF_TARGET)
+_CHANGES = ("target_log_prob_change", "target_prob_change")
+_COMPARE_OF_TARGET = (*_CHANGES, "nll_p", "nll_q", "greedy_match_p", "greedy_match_q")
+_COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax", *_CHANGES)
 
 
 class RowTable(Mapping[str, "Array"]):
@@ -328,13 +329,21 @@ def compare(
         ``target_log_prob_change``, ``target_prob_change``
             :math:`\log q_y - \log p_y` and :math:`q_y - p_y`; nan for a row without a target (the
             first also where both are 0).
+        ``nll_p``, ``nll_q``
+            :math:`-\log p_y` and :math:`-\log q_y`, in nats; 0 for a row without a target.
+        ``max_log_prob_p``, ``max_log_prob_q``
+            :math:`\max_i \log p_i` and :math:`\max_i \log q_i`.
         ``same_argmax``
             Whether both have the first maximum at the same class (bool).
         ``top_overlap``
             How many classes are in the top k of both; of equal ones the lower index comes first.
+        ``argmax_p``, ``argmax_q``
+            The first index of the largest of each, or of a nan; -1 for no classes.
+        ``greedy_match_p``, ``greedy_match_q``
+            Whether that is the target (bool).
 
         Numbers are float64 where p or q is float64, an integer or bool, else float32; the overlap
-        is int64.
+        and indices are int64.
 
     Raises
     ------
@@ -345,14 +354,15 @@ def compare(
 
     Notes
     -----
-    All but the entropies come from :math:`d = \log q - \log p`, in terms that are never negative
-    and small where the two are near, so a divergence of 1e-12 keeps its digits (see
-    `kl_divergence`); the total variation and the changes are good to the last place of the logits,
-    their size.  What else is asked for decides by which sums they are found, and may change their
-    last bit.  Probabilities go through their logarithm, in float64 and block by block: a
-    divergence of float64 ones is good to the square root of itself times 1e-15.  What relates
-    a row that is no distribution to another one is nan; ``entropy_p`` and ``entropy_q`` are those
-    of their own row, and ``same_argmax`` and ``top_overlap`` come from comparing logits.
+    What ends in ``_p`` or ``_q`` is of that row alone, as `score` has it.  All else comes from
+    :math:`d = \log q - \log p`, in terms that are never negative and small where the two are near,
+    so a divergence of 1e-12 keeps its digits (see `kl_divergence`); the total variation and the
+    changes are good to the last place of the logits, their size.  What else is asked for decides by
+    which sums numbers are found, and may change their last bit.  Probabilities go through their
+    logarithm, in float64 and block by block: a divergence of float64 ones is good to the square
+    root of itself times 1e-15.  What relates a row that is no distribution to another one is nan;
+    what is of one row alone does not depend on the other, and ``same_argmax`` and ``top_overlap``
+    come from comparing logits.
 
     The sources of the divergences are those of `kl_divergence` and `js_divergence`.  1 less the
     total variation is how often speculative decoding keeps what q drafts for p (Leviathan, Kalman
@@ -375,8 +385,8 @@ def compare(
         names.add("top_overlap")
     label, ignored = rows.labels(target, ignore_index)
     columns = rows.run("compare", names, (label, ignored), (size,), (), ())
-    if "same_argmax" in columns:
-        columns["same_argmax"] = np.asarray(columns["same_argmax"] != 0)
+    for name in columns.keys() & {"same_argmax", "greedy_match_p", "greedy_match_q"}:
+        columns[name] = np.asarray(columns[name] != 0)
     return RowTable(columns, rows.shape)
 
 
@@ -505,7 +515,7 @@ def _wanted(
 ) -> set[str]:
     """Return the statistics to compute."""
     if want is None:
-        return {*default, *(of_target if labelled else ())}
+        return {name for name in default if labelled or name not in of_target}
     if isinstance(want, str):
         raise TypeError(f"want must be a collection of names, got the string {want!r}")
     try:

@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import klce
 from klce import _ufuncs, reference
 from tests.kernels import ISAS, on_isa
+from tests.ulp import ulp_error
 
 SCORES = list(_ufuncs.STATISTICS["score"])
 COMPARISONS = list(_ufuncs.STATISTICS["compare"])
@@ -62,7 +63,12 @@ def test_compare_as_specified(dtype, rng):
     assert list(table) == COMPARISONS
     wide = p.astype(np.float64), q.astype(np.float64)
     assert_near(table, reference.compare(*wide, target, top_k=5))
-    assert table.same_argmax.dtype == np.bool_
+    number = np.float64 if dtype == np.float64 else np.float32
+    kinds = dict.fromkeys(["top_overlap", "argmax_p", "argmax_q"], np.int64)
+    kinds |= dict.fromkeys(["same_argmax", "greedy_match_p", "greedy_match_q"], np.bool_)
+    assert {k: a.dtype for k, a in table.items()} == {
+        k: np.dtype(kinds.get(k, number)) for k in table
+    }
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -115,6 +121,76 @@ def test_changes_at_a_maximum_beyond_all_digits(rows_of, isa):
         change = klce.compare(p, q, np.ones(rows_of, int), want=["target_prob_change"])
     expected = klce.softmax(q[0].astype(np.float64))[1]
     assert_allclose(change.target_prob_change, expected, rtol=1e-6)
+
+
+# What compare tells of each row as score does.
+OF_EACH = ["nll", "max_log_prob", "argmax", "greedy_match"]
+OF_ONE = [f"{name}_{row}" for name in OF_EACH for row in "pq"]
+
+
+def kinds_of_pairs(n, rng):
+    """Pairs of rows of n classes: near, unlike, confident ones, and those that are none."""
+    x = 3 * rng.standard_normal((40, n))
+    y = x + np.geomspace(1e-6, 10, 40)[:, None] * rng.standard_normal(x.shape)
+    for k, lead in enumerate((20, 46, 90)):
+        x[k, n // 2] = y[k, -1] = lead
+        x[3 + k, 0] = y[3 + k, 0] = lead
+    for k, wrong in enumerate((np.nan, np.inf)):
+        x[6 + k, n // 2] = y[8 + k, -1] = x[10 + k, 0] = y[10 + k, 0] = wrong
+    x[12] = y[13] = x[14] = y[14] = -np.inf
+    x[15, : n // 2] = y[16, n // 2 :] = -np.inf
+    x[17:19, :1] = y[17:19, :1] = -np.inf
+    return x, y
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 300, 2000, 40_000])
+def test_what_is_of_one_row_is_what_score_tells(n, dtype, isa, rng):
+    """To the bit, but for near rows, whose sums of KL divergence alone are others."""
+    x, y = (a.astype(dtype) for a in kinds_of_pairs(n, rng))
+    if n > 10_000:  # two of each kind are enough
+        x, y = x[::2], y[::2]
+    target = rng.integers(0, n, len(x))
+    target[::3] = x.argmax(axis=1)[::3]
+    target[1::6] = -100
+    mask = rng.random((len(x), n)) < 0.8
+    with on_isa(isa):
+        for options in ({}, {"temperature": 0.7}, {"where": mask}):
+            own = [klce.score(a, target, want=OF_EACH, **options) for a in (x, y)]
+            for more in ([], ["js_divergence", "reverse_kl_divergence"], ["kl_divergence"]):
+                table = klce.compare(x, y, target, want=[*OF_ONE, *more], **options)
+                for name in OF_ONE:
+                    expected = own[name.endswith("_q")][name[:-2]]
+                    if more == ["kl_divergence"] and table[name].dtype.kind == "f":
+                        rtol = 6 * np.finfo(expected.dtype).eps
+                        assert_allclose(table[name], expected, rtol=rtol, err_msg=name)
+                    else:
+                        assert_array_equal(table[name], expected, err_msg=name)
+                        assert table[name].dtype == expected.dtype
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("lead", [5, 46, 80])
+@pytest.mark.parametrize("more", [[], ["kl_divergence"], ["js_divergence"]])
+def test_what_is_left_of_confident_rows_keeps_its_digits(more, lead, dtype, isa, rng):
+    """The loss of the likely class is all that the others have, down to 1e-35."""
+    names = ["nll_p", "nll_q", "max_log_prob_p", "max_log_prob_q"]
+    for n in (2, 100, 300, 2000):
+        for noise in (1e-3, 0.3, 5):
+            x = rng.standard_normal((20, n)).astype(dtype)
+            y = (x + noise * rng.standard_normal(x.shape)).astype(dtype)
+            x[:, 1] = y[:, 1] = lead
+            target = np.ones(20, int)
+            expected = reference.compare(x, y, target, want=names)
+            assert lead < 46 or expected["nll_q"].max() < 1e-10
+            with on_isa(isa):
+                table = klce.compare(x, y, target, want=[*names, *more])
+            bound = 4 if dtype == np.float32 else 8  # README.md
+            for name in names:
+                error = ulp_error(table[name], expected[name], 0, np.dtype(dtype), None)
+                assert error.max() <= bound, name
 
 
 def test_a_top_of_none_shares_nothing():
@@ -193,7 +269,7 @@ def test_rows_without_a_distribution():
     assert table.entropy[3] == 0
     assert table.margin[3] == np.inf
     both = klce.compare(x, np.zeros((4, 3)), want=COMPARISONS, target=[0] * 4, top_k=3)
-    numbers = [k for k, a in both.items() if a.dtype.kind == "f" and k != "entropy_q"]
+    numbers = [k for k, a in both.items() if a.dtype.kind == "f" and not k.endswith("_q")]
     for name in numbers:
         assert np.isnan(both[name][:3]).all(), name
     assert_allclose(both.kl_divergence[3], np.log(3), rtol=1e-15)
@@ -211,7 +287,10 @@ def test_ignored_rows(rng):
     assert np.isnan(table.target_prob[::2]).all()
     assert np.isfinite(table.target_prob[1::2]).all()
     changes = ["target_log_prob_change", "target_prob_change"]
-    both = klce.compare(x, x, target, want=changes, ignore_index=7)
+    both = klce.compare(x, x, target, want=COMPARISONS, top_k=1, ignore_index=7)
+    assert_array_equal(both.nll_q, table.nll)
+    assert_array_equal(both.greedy_match_p, table.greedy_match)
+    assert_array_equal(both.argmax_p, table.argmax)
     for change in changes:
         assert_array_equal(both[change], [np.nan, 0] * 3)
 
@@ -316,6 +395,9 @@ def test_no_rows_and_no_classes():
     empty = klce.score(np.zeros((2, 0)), want=["logsumexp", "argmax", "entropy"])
     assert_array_equal(empty.logsumexp, [-np.inf] * 2)
     assert_array_equal(empty.argmax, [-1, -1])
+    both = klce.compare(np.zeros((2, 0)), np.zeros((2, 0)), want=["argmax_p", "max_log_prob_q"])
+    assert_array_equal(both.argmax_p, [-1, -1])
+    assert np.isnan(both.max_log_prob_q).all()
     assert np.isnan(empty.entropy).all()
 
 
@@ -592,6 +674,7 @@ X = np.zeros((3, 4))
         (lambda: klce.compare(X, X[:, 0], axis=0), ValueError, "axis must name the same axis of p"),
         (lambda: klce.compare(X, X[0], axis=1), ValueError, "axis 1 is out of bounds for q"),
         (lambda: klce.compare(X, X, want=["top_overlap"]), ValueError, "without top_k"),
+        (lambda: klce.compare(X, X, want=["nll_q"]), ValueError, "'nll_q' without a target"),
         (lambda: klce.compare(X, X + 1j), TypeError, "q must be .*complex128"),
         (
             lambda: klce.compare_top_k([[0, 0]] * 3, X[:, :2] - 1, X),

@@ -21,7 +21,7 @@
  *     0-3     MAX, REST, ORIGIN, REF of x          the same
  *     4-5     WEIGHTED, APART of x                 OFFSET, OFFSET_LOW (logit_pairs.h)
  *     6-8     MAX, REST, ORIGIN of y               RATIO, Q_ORIGIN, Q_REF
- *     9-11    REF, WEIGHTED, APART of y            -, -, KNOWN_REVERSE_KL
+ *     9-11    REF, WEIGHTED, APART of y            MAX_Q, LOG_Q, KNOWN_REVERSE_KL
  *     12-13   BEST_P, BEST_Q                       the same
  *     14-15   -                                    ENTROPY_P, ENTROPY_Q
  *     16-21   -                                    KL to COMPARE_DRIFT
@@ -39,12 +39,14 @@ enum {
     K(VARIATION),
     K(AGREEMENT),
     K(COMPARE_DRIFT),
+    K(MAX_Q) = K(COMPARE_Q) + K(REF),      /* y's maximum, */
+    K(LOG_Q) = K(COMPARE_Q) + K(WEIGHTED), /* and log1p of the sum of its others */
     K(KNOWN_REVERSE_KL) = K(COMPARE_Q) + K(APART),
     K(KNOWN_KL) = K(NEAR_TERMS),
     K(AGAIN) = K(NEAR_DRIFT) /* whether there is a fourth sweep */
 };
 _Static_assert(FIELD(COMPARE_DRIFT) < FIELD(NEAR_TERMS), "what near_logits.h leaves stays");
-_Static_assert(FIELD(Q_REF) < FIELD(KNOWN_REVERSE_KL), "and behind what relates them");
+_Static_assert(FIELD(Q_REF) < FIELD(MAX_Q), "and behind what relates them");
 
 enum {
     K(COMPARE_TARGET) = 2,
@@ -83,6 +85,28 @@ KLCE_INLINE int K(needs_kl)(int64_t want)
 KLCE_INLINE int K(needs_kl_alone)(int64_t want)
 {
     return K(needs_kl)(want) && !K(needs_reverse_kl)(want) && !K(needs_more_than_kl)(want);
+}
+
+/* Whether numbers that each row has for itself are asked for, but the entropies. */
+KLCE_INLINE int K(needs_own)(int64_t want)
+{
+    return WANTS(want, compare_nll_p) || WANTS(want, compare_nll_q) ||
+           WANTS(want, compare_max_log_prob_p) || WANTS(want, compare_max_log_prob_q);
+}
+
+/* Whether what labels decide is. */
+KLCE_INLINE int K(needs_labels)(int64_t want)
+{
+    return WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change) ||
+           WANTS(want, compare_nll_p) || WANTS(want, compare_nll_q) ||
+           WANTS(want, compare_greedy_match_p) || WANTS(want, compare_greedy_match_q);
+}
+
+/* Whether the first maxima, beyond whether they are the same. */
+KLCE_INLINE int K(needs_best)(int64_t want)
+{
+    return WANTS(want, compare_argmax_p) || WANTS(want, compare_argmax_q) ||
+           WANTS(want, compare_greedy_match_p) || WANTS(want, compare_greedy_match_q);
 }
 
 static void K(compare_normalizers)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
@@ -159,11 +183,30 @@ static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_
     }
 }
 
+/* And what y's own numbers come from, of which that leaves nothing. */
+static void K(compare_relate_own)(const klce_call *call, ptrdiff_t count, double *state)
+{
+    const K(expsum_context) *c = K(context)(call);
+    const double *other = state + FIELD(COMPARE_Q);
+    double max_q[KLCE_TILE], log_q[KLCE_TILE];
+    int own = K(needs_own)(K(wanted)(call, K(COMPARE_WANT)));
+    for (int i = 0; own && i < count; i += KLCE_WIDTH_f64) {
+        store_f64(max_q + i, K(state)(other, K(MAX), i));
+        store_f64(log_q + i, K(log_of_rest)(c, other, i));
+    }
+    K(compare_relate)(c, count, state);
+    for (ptrdiff_t i = 0; own && i < count; i++) {
+        state[FIELD(MAX_Q) + i] = max_q[i];
+        state[FIELD(LOG_Q) + i] = log_q[i];
+    }
+}
+
 /* And the first maxima. */
 static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
     const double *other = state + FIELD(COMPARE_Q);
-    if (WANTS(K(wanted)(call, K(COMPARE_WANT)), compare_same_argmax))
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    if (WANTS(want, compare_same_argmax) || K(needs_best)(want))
         for (ptrdiff_t i = 0; i < count; i++) {
             const elem *x = K(row_in)(call, 0, row + i), *y = K(row_in)(call, 1, row + i);
             ptrdiff_t best_p = K(argmax)(x, call->n, state + i, K(BEST_P));
@@ -171,7 +214,7 @@ static void K(compare_offset)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
             state[FIELD(BEST_P) + i] = (double)best_p;
             state[FIELD(BEST_Q) + i] = (double)best_q;
         }
-    K(compare_relate)(K(context)(call), count, state);
+    K(compare_relate_own)(call, count, state);
     K(find_unlike)(call, row, count, state);
 }
 
@@ -420,30 +463,41 @@ static KLCE_NOINLINE double K(overlap)(const klce_call *call, ptrdiff_t row)
     return shared;
 }
 
-/* What the target's log-probability and probability change by, from p to q. */
-KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
-                                   const double *state, double *of_log, double *of_prob)
+/* Of up to a tile of rows the labels, what both rows hold there, nan for one that is out of range,
+ * and 1 for each that counts. */
+typedef struct {
+    double label[KLCE_TILE], x[KLCE_TILE], y[KLCE_TILE], counted[KLCE_TILE];
+} K(pair_labels);
+
+KLCE_INLINE void K(read_at_pair_labels)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                        K(pair_labels) *read)
 {
-    const K(expsum_context) *c = K(context)(call);
-    double x[KLCE_TILE] = {0}, y[KLCE_TILE] = {0}, counts[KLCE_TILE] = {0};
     int64_t ignored = *(const int64_t *)call->arg[K(COMPARE_IGNORED)];
     for (ptrdiff_t i = 0; i < count; i++) {
         int64_t label = *(const int64_t *)(call->arg[K(COMPARE_TARGET)] +
                                            (row + i) * call->step[K(COMPARE_TARGET)]);
-        counts[i] = label != ignored;
-        if (!counts[i])
+        read->label[i] = (double)label;
+        read->counted[i] = label != ignored;
+        if (label == ignored)
             continue;
         int inside = (uint64_t)label < (uint64_t)call->n;
         if (!inside)
             K(meet_label)(call, KLCE_BAD_LABEL);
-        x[i] = inside ? K(value)(K(row_in)(call, 0, row + i)[label]) : (double)NAN;
-        y[i] = inside ? K(value)(K(row_in)(call, 1, row + i)[label]) : (double)NAN;
+        read->x[i] = inside ? K(value)(K(row_in)(call, 0, row + i)[label]) : (double)NAN;
+        read->y[i] = inside ? K(value)(K(row_in)(call, 1, row + i)[label]) : (double)NAN;
     }
+}
+
+/* What the target's log-probability and probability change by, from p to q. */
+KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t count, const double *state,
+                                   const K(pair_labels) *labels, double *of_log, double *of_prob)
+{
+    const K(expsum_context) *c = K(context)(call);
     v_f64 one = set_f64(1), inverse = set_f64(1 / c->t), nan = set_f64(NAN);
     v_f64 least = set_f64(-INFINITY), zero = set_f64(0);
     EACH_STATE(i, count)
     {
-        v_f64 own = load_f64(x + i), other = load_f64(y + i);
+        v_f64 own = load_f64(labels->x + i), other = load_f64(labels->y + i);
         twofold step = two_sum(other, -own);
         v_f64 offset_low = K(state)(state, K(OFFSET_LOW), i), low = step.low - offset_low;
         low = select_f64(eq_f64(low, low), low, zero); /* nan of infinite ones */
@@ -465,9 +519,53 @@ KLCE_INLINE void K(target_changes)(const klce_call *call, ptrdiff_t row, ptrdiff
         prob = select_f64(lt_f64(set_f64(8), change * inverse), q - p, prob);
         prob = min_f64(one, max_f64(-one, prob)); /* nan comes through */
         prob = select_f64(and_f64(no_p, eq_f64(other, least)), none, prob);
-        m_f64 counted = eq_f64(load_f64(counts + i), one);
+        m_f64 counted = eq_f64(load_f64(labels->counted + i), one);
         store_f64(of_log + i, select_f64(counted, change * inverse, nan));
         store_f64(of_prob + i, select_f64(counted, prob, nan));
+    }
+}
+
+/* The numbers that each row has for itself: as score.h gives them. */
+KLCE_INLINE void K(own_numbers)(const klce_call *call, ptrdiff_t count, const double *state,
+                                const K(pair_labels) *labels, double (*value)[KLCE_TILE])
+{
+    const K(expsum_context) *c = K(context)(call);
+    v_f64 inverse = set_f64(1 / c->t), zero = set_f64(0);
+    EACH_STATE(i, count)
+    {
+        m_f64 ignored = eq_f64(load_f64(labels->counted + i), zero);
+        v_f64 max_p = K(state)(state, K(MAX), i), max_q = K(state)(state, K(MAX_Q), i);
+        v_f64 log_p = K(log_of_rest)(c, state, i) + (max_p - max_p); /* inf - inf is nan */
+        v_f64 log_q = K(state)(state, K(LOG_Q), i) + (max_q - max_q);
+        v_f64 nll_p = (max_p - load_f64(labels->x + i)) * inverse + log_p;
+        v_f64 nll_q = (max_q - load_f64(labels->y + i)) * inverse + log_q;
+        store_f64(value[KLCE_compare_nll_p] + i, select_f64(ignored, zero, nll_p));
+        store_f64(value[KLCE_compare_nll_q] + i, select_f64(ignored, zero, nll_q));
+        store_f64(value[KLCE_compare_max_log_prob_p] + i, zero - log_p);
+        store_f64(value[KLCE_compare_max_log_prob_q] + i, zero - log_q);
+    }
+}
+
+/* What is at the target, and what each row has for itself, but for the entropies. */
+static KLCE_NOINLINE void K(of_either)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                       const double *state, double (*value)[KLCE_TILE])
+{
+    int64_t want = K(wanted)(call, K(COMPARE_WANT));
+    K(pair_labels) labels = {.counted = {0}};
+    if (K(needs_labels)(want))
+        K(read_at_pair_labels)(call, row, count, &labels);
+    if (WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change))
+        K(target_changes)(call, count, state, &labels, value[KLCE_compare_target_log_prob_change],
+                          value[KLCE_compare_target_prob_change]);
+    if (K(needs_own)(want))
+        K(own_numbers)(call, count, state, &labels, value);
+    for (ptrdiff_t i = 0; i < count; i++) {
+        double best_p = state[FIELD(BEST_P) + i], best_q = state[FIELD(BEST_Q) + i];
+        int counts = labels.counted[i] != 0;
+        value[KLCE_compare_argmax_p][i] = best_p;
+        value[KLCE_compare_argmax_q][i] = best_q;
+        value[KLCE_compare_greedy_match_p][i] = counts && best_p == labels.label[i];
+        value[KLCE_compare_greedy_match_q][i] = counts && best_q == labels.label[i];
     }
 }
 
@@ -514,9 +612,8 @@ static KLCE_NOINLINE void K(put_comparisons)(const klce_call *call, ptrdiff_t ro
         store_f64(value[KLCE_compare_entropy_q] + i, entropy_q);
         store_f64(value[KLCE_compare_expected_agreement] + i, agreement + none);
     }
-    if (WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change))
-        K(target_changes)(call, row, count, state, value[KLCE_compare_target_log_prob_change],
-                          value[KLCE_compare_target_prob_change]);
+    if (K(needs_labels)(want) || K(needs_own)(want) || K(needs_best)(want))
+        K(of_either)(call, row, count, state, value);
     for (int i = 0; i < count; i++) {
         value[KLCE_compare_same_argmax][i] = state[FIELD(BEST_P) + i] == state[FIELD(BEST_Q) + i];
         value[KLCE_compare_top_overlap][i] = overlaps[i];
@@ -629,7 +726,7 @@ static void K(compare_few)(const klce_call *call, ptrdiff_t row)
     /* Whether weighted sums come along changes no bit of the others. */
     K(sum_exp_and_weighted_few)(call, 0, row, &x, state);
     K(sum_exp_and_weighted_few)(call, 1, row, &y, other);
-    if (WANTS(want, compare_same_argmax)) {
+    if (WANTS(want, compare_same_argmax) || K(needs_best)(want)) {
         K(argmax_few)(&x, call->n, state, state + FIELD(BEST_P));
         K(argmax_few)(&y, call->n, other, state + FIELD(BEST_Q));
     }
@@ -637,7 +734,7 @@ static void K(compare_few)(const klce_call *call, ptrdiff_t row)
         state[FIELD(APART) + i] = other[FIELD(APART) + i] = state[FIELD(NEAR_TERMS) + i] = NAN;
     if (WANTS(want, compare_top_overlap))
         K(overlap_few)(call, row, &x, &y, state, overlaps);
-    K(compare_relate)(K(context)(call), KLCE_TILE, state);
+    K(compare_relate_own)(call, KLCE_TILE, state);
     if (K(needs_kl_alone)(want))
         K(sum_kl_terms_few)(call, &x, &y, state);
     else if (K(needs_reverse_kl)(want) || K(needs_more_than_kl)(want))

@@ -521,7 +521,7 @@ static void compare(const row *r, wide *want, wide *size)
     split a = split_of(r->x, r->n, r->d), b = split_of(r->y, r->n, r->d);
     sum kl = {0, 0}, reverse = {0, 0}, js = {0, 0}, variation = {0, 0}, agreement = {0, 0};
     row other = *r;
-    wide change = NAN, prob_change = NAN, logs = 1, h[2], h_size[2];
+    wide change = NAN, prob_change = NAN, logs = 1, h[2], h_size[2], nll[2] = {0, 0};
     ptrdiff_t place, k = 0, shared = 0;
     other.x = r->y;
     entropy_at(r, r->d, h, h_size);
@@ -534,8 +534,10 @@ static void compare(const row *r, wide *want, wide *size)
         add(&js, jensen_shannon(p, q, v - u));
         add(&variation, fabsl(q - p) / 2);
         add(&agreement, p * q);
-        if (j == r->label && r->label != r->i)
+        if (j == r->label && r->label != r->i) {
             change = v - u, prob_change = q - p, logs = fmaxl(fabsl(u), fabsl(v));
+            nll[0] = -u, nll[1] = -v;
+        }
         shared += is_in_top(r->x, r->n, j, COMPARE_TOP, &place) &&
                   is_in_top(r->y, r->n, j, COMPARE_TOP, &place);
     }
@@ -549,16 +551,25 @@ static void compare(const row *r, wide *want, wide *size)
                             h[1],
                             agreement.total,
                             change,
-                            prob_change};
-    for (; k < 11; k++)
+                            prob_change,
+                            nll[0],
+                            nll[1],
+                            -log1pl(a.rest),
+                            -log1pl(b.rest)};
+    const ptrdiff_t best[] = {argmax(r->x, r->n), argmax(r->y, r->n)};
+    for (; k < 15; k++)
         plain(numbers[k], want + k, size + k);
     /* Differences are as good as what they are the difference of; the agreement is of products. */
     /* Below 1e-12 the bound of a divergence is absolute, and so that of a cross-entropy. */
     for (int number = 0; number < 6; number++)
         size[number] = fmaxl(size[number], 1e-12L);
     size[3] = fmaxl(size[3], 0.1L), size[8] *= 2, size[9] = fmaxl(logs, 1), size[10] = 1;
-    want[k] = argmax(r->x, r->n) == argmax(r->y, r->n), size[k++] = 0;
+    want[k] = best[0] == best[1], size[k++] = 0;
     want[k] = shared, size[k++] = 0;
+    for (int side = 0; side < 2; side++, k++)
+        want[k] = best[side], size[k] = 0;
+    for (int side = 0; side < 2; side++, k++)
+        want[k] = r->label != r->i && best[side] == r->label, size[k] = 0;
 }
 
 /* The bounds are relative, in ULP of float32 and of float64: of what is computed in. */

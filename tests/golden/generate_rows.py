@@ -71,6 +71,10 @@ def compare(x: Logits, y: Logits, target: int) -> dict[str, tuple[Any, Any]]:
         "expected_agreement": mpmath.fsum(a * b for a, b in pairs),
         "target_log_prob_change": log_q[target] - log_p[target],
         "target_prob_change": q[target] - p[target],
+        "nll_p": -log_p[target],
+        "nll_q": -log_q[target],
+        "max_log_prob_p": max(log for log in log_p if log is not None),
+        "max_log_prob_q": max(log for log in log_q if log is not None),
     }
     # Differences are as good as what they are the difference of; the agreement is of products.
     sizes = {"total_variation": 0.1, "target_log_prob_change": 1, "target_prob_change": 1}
