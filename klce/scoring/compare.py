@@ -477,9 +477,9 @@ def compare_block(
     )
     for name, column in compared.items():
         table[name] = column
-    # What the two do not have together, but each for itself: nothing, unless it is asked for or
-    # there are labels. It is computed as the rest, in the dtype of both, or the NLLs would not
-    # differ by the change of the label's log-probability.
+    # What klce.compare does not tell of either: nothing, unless it is asked for. It is computed as
+    # the rest, in the dtype of both, or the label's log-probabilities would not differ by their
+    # change.
     dtype = np.promote_types(computed(p.dtype), computed(q.dtype))
     for logits, suffix in ((p, "_p"), (q, "_q")):
         own = own_of(names, suffix)

@@ -24,20 +24,22 @@ COMPARED = (
 """The statistics of `klce.compare` that the summary is made of."""
 
 SUMMED = (*COMPARED, "nll_p", "nll_q", "greedy_match_p", "greedy_match_q")
-"""Those and the statistics of `klce.score` that it takes: of labels alone."""
+"""Those and what it takes of each model's labels."""
 
 SHOWN = (
     *COMPARED, "nll_p", "nll_q", "max_log_prob_p", "max_log_prob_q", "argmax_p", "argmax_q"
 )  # fmt: skip
 """The statistics that a page shows, or that results have if no others are asked for."""
 
-OWN = tuple(
-    name + suffix
-    for name in STATISTICS["score"]
-    for suffix in ("_p", "_q")
-    if name + suffix not in STATISTICS["compare"]
+_OF_ONE = tuple(
+    name + suffix for suffix in ("_p", "_q") for name in STATISTICS["score"] if name != "entropy"
 )
-"""What `klce.score` tells of P and of Q."""
+"""What stands behind all else in a row: of P alone, and of Q."""
+
+_ORDER = (*(name for name in STATISTICS["compare"] if name not in _OF_ONE), *_OF_ONE)
+
+OWN = tuple(name for name in _OF_ONE if name not in STATISTICS["compare"])
+"""What `klce.score` tells of P and of Q, and `klce.compare` does not."""
 
 _OF_LABELS = (
     "target_log_prob_change",
@@ -101,7 +103,7 @@ def row_dtype(
             scored = klce.score(none, target, want=own_of(names, suffix), temperature=temperature)
             told |= {name + suffix: column for name, column in scored.items()}
     columns: list[Any] = [("target", np.int64)] if labelled else []
-    columns += [(name, column.dtype) for name, column in told.items()]
+    columns += [(name, told[name].dtype) for name in _ORDER if name in told]
     if cut_off:
         columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
     return np.dtype(columns)

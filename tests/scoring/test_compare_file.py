@@ -207,7 +207,9 @@ def test_equal_models_and_impossible_labels_have_what_there_is(files):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_each_model_is_read_for_itself_only_for_what_both_do_not_have(files, monkeypatch, labelled):
+def test_each_model_is_read_for_itself_only_for_what_both_do_not_have(
+    files, tmp_path, monkeypatch, labelled
+):
     asked = []
     real = klce.score
 
@@ -216,8 +218,12 @@ def test_each_model_is_read_for_itself_only_for_what_both_do_not_have(files, mon
         return real(logits, *args, want=want, **options)
 
     monkeypatch.setattr(klce, "score", score)
-    compare_file(*files(*make(20, 5, dtype=np.float64))[: 3 if labelled else 2])
-    assert [want for want in asked if want] == [{"nll", "greedy_match"}] * (2 * labelled)
+    paths = files(*make(20, 5, dtype=np.float64))[: 3 if labelled else 2]
+    compare_file(*paths)
+    compare_file(*paths, out=tmp_path / "out.npy", report=tmp_path / "report.html")
+    assert not any(asked)
+    compare_file(*paths, out=tmp_path / "out.npy", want=["margin_p", "argmax_p", "kl_divergence"])
+    assert [want for want in asked if want] == [{"margin"}]
 
 
 def test_overlap_of_the_top_k(files, tmp_path):

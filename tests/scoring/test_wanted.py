@@ -71,6 +71,21 @@ def test_rows_of_two_are_those_of_klce_compare_and_of_klce_score(files):
         np.testing.assert_allclose(rows[name], column, rtol=1e-6, err_msg=name)
 
 
+def test_columns_of_two_stand_in_one_order(files):
+    compare("out.npy")
+    both = (
+        "kl_divergence", "reverse_kl_divergence", "js_divergence", "total_variation", "entropy_p",
+        "entropy_q", "expected_agreement", "target_log_prob_change", "target_prob_change",
+        "same_argmax",
+    )  # fmt: skip
+    each = ("nll_p", "max_log_prob_p", "argmax_p", "nll_q", "max_log_prob_q", "argmax_q")
+    assert np.load("out.npy").dtype.names == ("target", *both, *each)
+    each = ("nll_p", "margin_p", "argmax_p", "greedy_match_p", "target_prob_q", "argmax_q")
+    compare("out.npy", top_k=1, want=[*reversed(each), "entropy_q", "cross_entropy"])
+    both = ("cross_entropy", "entropy_q", "top_overlap")
+    assert np.load("out.npy").dtype.names == ("target", *both, *each)
+
+
 def test_the_summary_of_two_does_not_depend_on_what_is_wanted(files):
     plain = compare("out.npy").summary
     assert compare("out.npy", want=["rank_q"]).summary == plain
