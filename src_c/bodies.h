@@ -67,6 +67,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "ops/near_logits.h"
 #include "ops/unlike.h"
 #include "ops/unlike_logits.h"
+#include "ops/pair_terms.h"
 #include "ops/kl_logits.h"
 #include "ops/pairs.h"
 #include "ops/kl_pairs.h"

@@ -1,7 +1,7 @@
 """Print the polynomial coefficients of src_c/ (needs mpmath).
 
 Of ``vmath.h``, and of the ops that have their own: ``js_pairs.h``, ``js_probs.h``,
-``js_logits.h``, ``logit_pairs.h`` and ``unlike.h``.
+``logit_pairs.h``, ``pair_terms.h`` and ``unlike.h``.
 
 Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
 serves, not of the polynomial alone.  Run ``python tools/minimax.py``; the output holds the
@@ -139,8 +139,7 @@ def main() -> None:
         fit = remez(of_larger, one, lambda u: 1 / of_both(u), degrees[1], mp.mpf(0), half)
         report(f"of the larger {dtype}", fit, digits)
 
-    # The terms of logit_pairs.h and js_logits.h: of a slope up to 1, or JS_LOGITS_NEAR, and of a
-    # ratio beyond.
+    # The terms of logit_pairs.h and pair_terms.h: of a slope up to 1, and of a ratio beyond.
     def bend(d: mp.mpf) -> mp.mpf:  # (exp(d) - 1 - d)/d^2
         return (mp.expm1(d) - d) / d**2 if abs(d) > 1e-9 else mp.mpf(1) / 2 + d / 6
 
@@ -155,12 +154,11 @@ def main() -> None:
     def js(t: mp.mpf) -> mp.mpf:  # twice a class's JS, over the larger of p and q
         return mp.log(2) + mixed(t) + (t * mp.log(t) if t > 0 else 0)
 
-    kinds = (("f32", 10, (7, 10, 4), 1.5), ("f64", 18, (14, 18, 13), 1))
-    for dtype, digits, degrees, most in kinds:
-        for f, degree, end in zip((bend, near), degrees[:2], (1, most), strict=True):
-            fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-end), mp.mpf(end))
+    for dtype, digits, degrees in (("f32", 10, (7, 7, 5)), ("f64", 18, (14, 18, 13))):
+        for f, degree in zip((bend, near), degrees[:2], strict=True):
+            fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-1), mp.mpf(1))
             report(f"{f.__name__} {dtype}", fit, digits)
-        end = mp.exp(-most) * mp.mpf("1.00001")
+        end = mp.exp(-1) * mp.mpf("1.00001")
         fit = remez(mixed, lambda t: t, lambda t: 1 / js(t), degrees[2], mp.mpf(0), end)
         report(f"far {dtype}", fit, digits)
 

@@ -81,12 +81,6 @@ KLCE_INLINE int K(needs_kl)(int64_t want)
            WANTS(want, compare_kl_divergence) || WANTS(want, compare_cross_entropy);
 }
 
-/* Whether nothing else is. */
-KLCE_INLINE int K(needs_kl_alone)(int64_t want)
-{
-    return K(needs_kl)(want) && !K(needs_reverse_kl)(want) && !K(needs_more_than_kl)(want);
-}
-
 /* Whether numbers that each row has for itself are asked for, but the entropies. */
 KLCE_INLINE int K(needs_own)(int64_t want)
 {
@@ -256,149 +250,37 @@ static void K(compare_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t coun
     }
 }
 
-/* The sums of the third sweep, in the order of their fields. */
-enum { K(COMPARE_SUMS) = K(COMPARE_DRIFT) - K(KL) + 1 };
+_Static_assert((int)K(SUM_DRIFT) == K(COMPARE_DRIFT) - K(KL),
+               "sums are in the order of their fields");
 
-/* Which of them are taken. */
-KLCE_INLINE void K(sums_taken)(int64_t want, int *taken)
+/* The sums that the third sweep takes. */
+KLCE_INLINE int K(compare_sums)(int64_t want)
 {
-    taken[0] = taken[K(COMPARE_DRIFT) - K(KL)] = 1;
-    taken[K(REVERSE_KL) - K(KL)] = K(needs_reverse_kl)(want);
-    taken[K(JS) - K(KL)] = WANTS(want, compare_js_divergence);
-    taken[K(VARIATION) - K(KL)] = WANTS(want, compare_total_variation);
-    taken[K(AGREEMENT) - K(KL)] = WANTS(want, compare_expected_agreement);
+    return K(KL_SUMS) | K(needs_reverse_kl)(want) << K(SUM_REVERSE_KL) |
+           (int)WANTS(want, compare_js_divergence) << K(SUM_JS) |
+           (int)WANTS(want, compare_total_variation) << K(SUM_VARIATION) |
+           (int)WANTS(want, compare_expected_agreement) << K(SUM_AGREEMENT);
 }
 
-/* What is summed of a stretch of classes at a time. */
-typedef struct {
-    K(v) w[FLUSH / WIDTH], slope[FLUSH / WIDTH], bend[FLUSH / WIDTH], moved[FLUSH / WIDTH];
-} K(near_classes);
-
-/* The terms of near classes as their sums take them, a loop for each but the first two's. */
-KLCE_INLINE K(v) K(reverse_kl_of_near)(const K(near_classes) *of, ptrdiff_t i)
+/* Of a row; that of the divergence that everybody asks for, alone, is compiled for it. */
+static KLCE_NOINLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
+                                       ptrdiff_t high, double *state)
 {
-    return K(fma)(of->slope[i], of->moved[i], -of->bend[i]);
-}
-
-KLCE_INLINE K(v) K(js_of_near)(const K(near_classes) *of, ptrdiff_t i)
-{
-    K(v) slope = of->slope[i], square = slope * slope;
-    return (of->w[i] * square) * K(js_near)(slope, square);
-}
-
-KLCE_INLINE K(v) K(variation_of_near)(const K(near_classes) *of, ptrdiff_t i)
-{
-    return K(max)(of->moved[i], -of->moved[i]);
-}
-
-KLCE_INLINE K(v) K(agreement_of_near)(const K(near_classes) *of, ptrdiff_t i)
-{
-    return (of->w[i] + of->moved[i]) * (of->w[i] * K(set)((real)PAIR_UNBOOST));
-}
-
-/* Those of the far classes of a vector, which are added to sums `stride` vectors apart. */
-KLCE_INLINE void K(add_far_terms)(const K(expsum_context) *c, const K(pair_measure) *by,
-                                  const int *taken, K(v) x, K(v) y, K(v) w, K(v) d, K(m) far,
-                                  K(v) *sum, int stride)
-{
-    const K(far_pair) pair = K(far_pair_of)(c, by, x, y);
-    K(v) q = pair.q, moved = q - w, term[K(COMPARE_SUMS)];
-    term[0] = K(kl_of_far)(c, w, moved, d, pair.no_p);
-    term[K(COMPARE_DRIFT) - K(KL)] = moved;
-    term[K(REVERSE_KL) - K(KL)] = K(kl_of_far)(c, q, w - q, -d, pair.no_q);
-    term[K(JS) - K(KL)] = K(js_of_far)(w, q, d * K(set)(c->e.c1));
-    term[K(VARIATION) - K(KL)] = K(max)(moved, -moved);
-    term[K(AGREEMENT) - K(KL)] = q * (w * K(set)((real)PAIR_UNBOOST));
-    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) if (taken[k]) sum[k * stride] =
-        sum[k * stride] + K(select)(far, term[k], K(set)(0));
-}
-
-KLCE_INLINE void K(sum_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                              double *state, int64_t want)
-{
-    const K(expsum_context) own = *K(context)(call), *c = &own;
-    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    const K(pair_measure) by = K(pair_measure_of)(c, state);
-    K(lanes) sums[K(COMPARE_SUMS)];
-    K(v) x_group[VECTORS], y_group[VECTORS];
-    K(v) sum[K(COMPARE_SUMS)][VECTORS], far_sum[K(COMPARE_SUMS)][VECTORS];
-    K(near_classes) of;
-    int taken[K(COMPARE_SUMS)];
-    K(sums_taken)(want, taken);
-    KLCE_UNROLL for (int k = 0; k < K(COMPARE_SUMS); k++) sums[k] = K(no_lanes)();
-    for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high), vectors = 0;
-        int any_far = 0;
-        for (int k = 0; k < K(COMPARE_SUMS); k++)
-            EACH_VECTOR(v) sum[k][v] = far_sum[k][v] = K(set)(0);
-        K(stretch_weights)(c, &by, x + i, end - i, of.w);
-        for (ptrdiff_t j = i; j < end; j += LANES, vectors += VECTORS) {
-            K(load_group)(x + j, end - j, (real)NAN, x_group);
-            K(load_group)(y + j, end - j, (real)NAN, y_group);
-            EACH_VECTOR(v)
-            {
-                K(v) w = of.w[vectors + v], d = K(log_ratio)(&by, x_group[v], y_group[v]);
-                K(v) slope = d * K(set)(c->e.c1), near_w = w, bend, moved;
-                K(m) far;
-                if (K(take_far)(1, x_group[v], &near_w, &slope, &far)) {
-                    any_far = 1;
-                    of.w[vectors + v] = near_w;
-                    K(add_far_terms)(c, &by, taken, x_group[v], y_group[v], w, d, far,
-                                     &far_sum[0][v], VECTORS);
-                }
-                K(near_pair)(near_w, slope, &bend, &moved);
-                of.slope[vectors + v] = slope;
-                of.bend[vectors + v] = bend;
-                of.moved[vectors + v] = moved;
-                sum[0][v] = sum[0][v] + bend;
-                sum[K(COMPARE_DRIFT) - K(KL)][v] = sum[K(COMPARE_DRIFT) - K(KL)][v] + moved;
-            }
-        }
-#define ADD(name, term_of)                                                                         \
-    if (taken[K(name) - K(KL)])                                                                    \
-        for (ptrdiff_t m = 0; m < vectors; m += VECTORS)                                           \
-            EACH_VECTOR(v)                                                                         \
-    sum[K(name) - K(KL)][v] = sum[K(name) - K(KL)][v] + K(term_of)(&of, m + v)
-        ADD(REVERSE_KL, reverse_kl_of_near);
-        ADD(JS, js_of_near);
-        ADD(VARIATION, variation_of_near);
-        ADD(AGREEMENT, agreement_of_near);
-#undef ADD
-        for (int k = 0; k < K(COMPARE_SUMS); k++) {
-            if (!taken[k])
-                continue;
-            if (any_far)
-                EACH_VECTOR(v) sum[k][v] = sum[k][v] + far_sum[k][v];
-            K(add_lanes)(&sums[k], sum[k]);
-        }
-    }
-    for (int k = 0; k < K(COMPARE_SUMS); k++)
-        state[(K(KL) + k) * KLCE_TILE] = K(total)(&sums[k]);
-}
-
-/* The divergence that everybody asks for, alone: its sums stay in registers. */
-static KLCE_NOINLINE void K(sum_kl_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                          ptrdiff_t high, double *state)
-{
-    K(sum_terms)(call, row, low, high, state, 0);
-}
-
-static KLCE_NOINLINE void K(sum_all_terms)(const klce_call *call, ptrdiff_t row, ptrdiff_t low,
-                                           ptrdiff_t high, double *state, int64_t want)
-{
-    K(sum_terms)(call, row, low, high, state, want);
+    double sums[K(PAIR_SUMS)];
+    int taken = K(compare_sums)(K(wanted)(call, K(COMPARE_WANT)));
+    if (taken == K(KL_SUMS))
+        K(sum_pairs)(call, row, low, high, K(KL_SUMS), state, sums);
+    else
+        K(sum_pairs)(call, row, low, high, taken, state, sums);
+    for (int k = 0; k < K(PAIR_SUMS); k++)
+        state[(K(KL) + k) * KLCE_TILE] = sums[k];
 }
 
 static void K(compare_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
-    int64_t want = K(wanted)(call, K(COMPARE_WANT));
-    if (state[FIELD(UNLIKE)] != 0)
-        return;
-    if (K(needs_kl_alone)(want))
-        K(sum_kl_terms)(call, row, low, high, state);
-    else
-        K(sum_all_terms)(call, row, low, high, state, want);
+    if (state[FIELD(UNLIKE)] == 0)
+        K(sum_terms)(call, row, low, high, state);
 }
 
 static void K(compare_add_all)(const klce_call *call, double *into, const double *from)
@@ -439,7 +321,7 @@ static void K(compare_sweep_again)(const klce_call *call, ptrdiff_t row, ptrdiff
                                    ptrdiff_t high, double *state)
 {
     if (state[FIELD(AGAIN)] != 0)
-        K(sum_all_terms)(call, row, low, high, state, K(wanted)(call, K(COMPARE_WANT)));
+        K(sum_terms)(call, row, low, high, state);
 }
 
 static void K(compare_add_again)(const klce_call *call, double *into, const double *from)
@@ -656,64 +538,17 @@ KLCE_INLINE void K(overlap_few)(const klce_call *call, ptrdiff_t row, const K(ti
 }
 
 /* The third sweep, or the fourth, of a tile, whose sums it writes in the place of those there. */
-KLCE_INLINE void K(sum_terms_few)(const klce_call *call, const K(tile) *x_tile,
-                                  const K(tile) *y_tile, double *state, int64_t want)
+static KLCE_NOINLINE void K(sum_terms_few)(const klce_call *call, const K(tile) *x,
+                                           const K(tile) *y, double *state)
 {
-    const K(expsum_context) *c = K(context)(call);
-    K(v) sum[K(COMPARE_SUMS)][LANES], far_sum[K(COMPARE_SUMS)][LANES];
-    const int lanes = (int)KLCE_LESSER(LANES, call->n);
-    int taken[K(COMPARE_SUMS)];
-    K(sums_taken)(want, taken);
-    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        const K(pair_measure) by = K(pair_measures_of)(c, state, i);
-        const K(v) *x = x_tile->column[i / WIDTH], *y = y_tile->column[i / WIDTH];
-        int any_far = 0;
-        for (int k = 0; k < K(COMPARE_SUMS); k++)
-            for (int l = 0; l < lanes; l++)
-                sum[k][l] = far_sum[k][l] = K(set)(0);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
-        {
-            K(near_classes) of;
-            K(v) own_x = x[group + l], own_y = y[group + l], w;
-            K(v) d = K(log_ratio)(&by, own_x, own_y);
-            K(m) far;
-            K(weights_of)(c, &by, &own_x, &w, 1);
-            of.w[0] = w;
-            of.slope[0] = d * K(set)(c->e.c1);
-            if (K(take_far)(1, own_x, &of.w[0], &of.slope[0], &far)) {
-                any_far = 1;
-                K(add_far_terms)(c, &by, taken, own_x, own_y, w, d, far, &far_sum[0][l], LANES);
-            }
-            K(near_pair)(of.w[0], of.slope[0], &of.bend[0], &of.moved[0]);
-#define ADD(name, term)                                                                            \
-    if (taken[K(name) - K(KL)])                                                                    \
-    sum[K(name) - K(KL)][l] = sum[K(name) - K(KL)][l] + (term)
-            ADD(KL, of.bend[0]);
-            ADD(COMPARE_DRIFT, of.moved[0]);
-            ADD(REVERSE_KL, K(reverse_kl_of_near)(&of, 0));
-            ADD(JS, K(js_of_near)(&of, 0));
-            ADD(VARIATION, K(variation_of_near)(&of, 0));
-            ADD(AGREEMENT, K(agreement_of_near)(&of, 0));
-#undef ADD
-        }
-        for (int k = 0; k < K(COMPARE_SUMS); k++) {
-            for (int l = 0; any_far && l < lanes; l++)
-                sum[k][l] = sum[k][l] + far_sum[k][l];
-            K(sum_columns)(sum[k], call->n, state + (K(KL) + k) * KLCE_TILE + i);
-        }
-    }
-}
-
-static KLCE_NOINLINE void K(sum_kl_terms_few)(const klce_call *call, const K(tile) *x,
-                                              const K(tile) *y, double *state)
-{
-    K(sum_terms_few)(call, x, y, state, 0);
-}
-
-static KLCE_NOINLINE void K(sum_all_terms_few)(const klce_call *call, const K(tile) *x,
-                                               const K(tile) *y, double *state, int64_t want)
-{
-    K(sum_terms_few)(call, x, y, state, want);
+    double *field[K(PAIR_SUMS)];
+    int taken = K(compare_sums)(K(wanted)(call, K(COMPARE_WANT)));
+    for (int k = 0; k < K(PAIR_SUMS); k++)
+        field[k] = state + (K(KL) + k) * KLCE_TILE;
+    if (taken == K(KL_SUMS))
+        K(sum_pairs_few)(call, x, y, K(KL_SUMS), state, field);
+    else
+        K(sum_pairs_few)(call, x, y, taken, state, field);
 }
 
 static void K(compare_few)(const klce_call *call, ptrdiff_t row)
@@ -735,16 +570,14 @@ static void K(compare_few)(const klce_call *call, ptrdiff_t row)
     if (WANTS(want, compare_top_overlap))
         K(overlap_few)(call, row, &x, &y, state, overlaps);
     K(compare_relate_own)(call, KLCE_TILE, state);
-    if (K(needs_kl_alone)(want))
-        K(sum_kl_terms_few)(call, &x, &y, state);
-    else if (K(needs_reverse_kl)(want) || K(needs_more_than_kl)(want))
-        K(sum_all_terms_few)(call, &x, &y, state, want);
+    if (K(needs_kl)(want) || K(needs_reverse_kl)(want) || K(needs_more_than_kl)(want))
+        K(sum_terms_few)(call, &x, &y, state);
     K(compare_settle)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i++)
         any_again |= state[FIELD(AGAIN) + i] != 0;
     if (any_again) {
         memcpy(again, state, sizeof again);
-        K(sum_all_terms_few)(call, &x, &y, again, want);
+        K(sum_terms_few)(call, &x, &y, again);
         for (int k = K(KL); k <= K(COMPARE_DRIFT); k++)
             for (int i = 0; i < KLCE_TILE; i++)
                 if (state[FIELD(AGAIN) + i] != 0)

@@ -13,26 +13,6 @@
  * small by themselves, take distances about that of their maxima and sum their sizes as well.
  */
 
-/* q - w - w d/T of a class that is far: of w/T, as d/T may be infinite where d is not.  A p that
- * does not count leaves q, but beside a q of 0 it is infinite like any other. */
-KLCE_INLINE K(v) K(kl_of_far)(const K(expsum_context) *c, K(v) w, K(v) less, K(v) d, K(m) none)
-{
-    K(v) least = K(set)((real)-INFINITY), steep = K(set)((real)(STEEPEST * c->t));
-    K(v) low = K(select)(none, -steep, least);
-    K(v) within = K(max)(low, K(min)(d, steep)); /* of nan, the steepest */
-    return K(select)(K(eq)(d, least), -least, K(fma)(-within, w * K(set)(c->e.c1), less));
-}
-
-KLCE_INLINE void K(kl_logits_far)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x,
-                                  K(v) y, K(v) w, K(v) d, K(v) *term, K(v) *moved)
-{
-    const K(far_pair) pair = K(far_pair_of)(c, by, x, y);
-    *moved = pair.q - w;
-    *term = K(kl_of_far)(c, w, *moved, d, pair.no_p);
-}
-
-static const K(logit_terms) K(kl_logits_terms) = {1, K(near_pair), K(kl_logits_far)};
-
 /* y's fields between the first sweep and the relation, behind x's. */
 enum { K(KL_Q) = K(CENTRE) + 1 };
 _Static_assert(FIELD(KL_Q) + FIELD(REF) < FIELD(PLAIN_KL), "what stays stands behind both");
@@ -120,10 +100,11 @@ static void K(kl_logits_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t 
 static void K(kl_logits_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                double *state)
 {
+    double sums[K(PAIR_SUMS)] = {0};
     if (isnan(state[FIELD(PLAIN_KL)]))
-        K(logits_second)(call, K(kl_logits_terms), row, low, high, state);
-    else
-        state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
+        K(sum_pairs)(call, row, low, high, K(KL_SUMS), state, sums);
+    state[FIELD(TERMS)] = sums[K(SUM_KL)];
+    state[FIELD(DRIFT)] = sums[K(SUM_DRIFT)];
 }
 
 static void K(kl_logits_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
@@ -163,7 +144,9 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
         return;
     }
     EACH_STATE(i, KLCE_TILE) K(relate_logits)(c, state, state + FIELD(KL_Q), i);
-    K(logits_second_few)(call, K(kl_logits_terms), &x, &y, state);
+    double *const sums[K(PAIR_SUMS)] = {[K(SUM_KL)] = state + FIELD(TERMS),
+                                        [K(SUM_DRIFT)] = state + FIELD(DRIFT)};
+    K(sum_pairs_few)(call, &x, &y, K(KL_SUMS), state, sums);
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 

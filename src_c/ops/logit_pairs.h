@@ -5,14 +5,9 @@
  * in cache, measures each class by
  *     w = exp(x/T), q = exp(y/T), both to the scale of x's reference, and slope = log(q/p) = d/T,
  * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a class is
- * near: its term is w times a polynomial of the slope, whose digits are those of a small
- * divergence.  Beyond it is far, and its term is of w and q themselves, which by then are far
- * enough apart: it is taken out of its vector, and its term goes to a sum of its own, which joins
- * the near ones' where that goes to the lanes.  q is exponentiated only in vectors that need it.
- *
- * Of a stretch of classes one loop takes w and another what follows from it: a class's steps, one
- * waiting for another, are some 120 cycles long, and while they wait they would leave the
- * processor's scheduler no room for those of enough other classes.
+ * near: its terms (pair_terms.h) are w times a polynomial of the slope, whose digits are those of a
+ * small divergence.  Beyond it is far, and its terms are of w and q themselves, which by then are
+ * far enough apart.  q is exponentiated only in vectors that need it.
  *
  * d is right to the last place, but for what rounding of the offset leaves, which is common to all
  * classes and shows in the drift, the sum of q - w: that q has the same offset.
@@ -159,140 +154,12 @@ KLCE_INLINE K(v) K(log_ratio)(const K(pair_measure) *by, K(v) x, K(v) y)
     return (s - by->offset) + (error - by->offset_low);
 }
 
-/* w of `count` vectors: 14 instructions each in float32. */
-KLCE_INLINE void K(weights_of)(const K(expsum_context) *c, const K(pair_measure) *by, const K(v) *x,
-                               K(v) *w, int count)
-{
-    int beside = KLCE_LESSER(count, KLCE_BESIDE);
-    KLCE_UNROLL for (int first = 0; first < count; first += beside)
-    {
-        K(v) z[KLCE_BESIDE], t[KLCE_BESIDE], scale[KLCE_BESIDE];
-        KLCE_UNROLL for (int i = 0; i < beside; i++) z[i] =
-            K(max)(by->p.floor, x[first + i] - by->p.origin);
-        K(exp_tails)(&c->e, z, by->p.magic, t, scale, beside);
-        KLCE_UNROLL for (int i = 0; i < beside; i++) w[first + i] =
-            K(fma)(t[i], scale[i], scale[i]);
-    }
-}
-
-/* Of a stretch of up to FLUSH classes; what is no class has any. */
-KLCE_INLINE void K(stretch_weights)(const K(expsum_context) *c, const K(pair_measure) *by,
-                                    const elem *x, ptrdiff_t count, K(v) *w)
-{
-    K(v) group[GROUPS * VECTORS];
-    ptrdiff_t j = 0;
-    for (; j + GROUPS * LANES <= count; j += GROUPS * LANES, w += GROUPS * VECTORS) {
-        KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
-            K(load_group)(x + j + g * LANES, LANES, 0, group + g * VECTORS);
-        K(weights_of)(c, by, group, w, GROUPS * VECTORS);
-    }
-    for (; j < count; j += LANES, w += VECTORS) {
-        K(load_group)(x + j, count - j, 0, group);
-        K(weights_of)(c, by, group, w, VECTORS);
-    }
-}
-
 /* A near class: w (exp(slope) - 1 - slope), and q - w.  11 instructions in float32. */
 KLCE_INLINE void K(near_pair)(K(v) w, K(v) slope, K(v) *bend, K(v) *moved)
 {
     K(v) square = slope * slope;
     *bend = (w * square) * K(bend_of)(slope, square);
     *moved = K(fma)(w, slope, *bend);
-}
-
-/* A far class: q, and where x or y is below the lowest. */
-typedef struct {
-    K(v) q;
-    K(m) no_p, no_q;
-} K(far_pair);
-
-KLCE_INLINE K(far_pair)
-    K(far_pair_of)(const K(expsum_context) *c, const K(pair_measure) *by, K(v) x, K(v) y)
-{
-    K(far_pair) pair;
-    K(v) y_from = y - by->q.origin;
-    K(v) q = K(exp_measured)(c, &by->q, K(max)(by->q.floor, y_from));
-    pair.q = K(fma)(q, by->ratio, q * by->ratio_low);
-    pair.no_p = K(lt)(x - by->p.origin, by->p.floor);
-    pair.no_q = K(lt)(y_from, by->q.floor);
-    return pair;
-}
-
-/* Takes what is far out of a vector of slopes and w, which are 0 there: those whose size is not
- * below `most`.  Returns whether any is; `far` are those that are classes (others have nan). */
-KLCE_INLINE int K(take_far)(real most, K(v) x, K(v) *w, K(v) *slope, K(m) *far)
-{
-    K(m) is_near = K(lt)(*slope * *slope, K(set)(most * most));
-    *far = K(not)(is_near);
-    if (!K(any)(*far))
-        return 0;
-    *far = K (and)(*far, K(eq)(x, x));
-    *w = K(select)(is_near, *w, K(set)(0));
-    *slope = K(select)(is_near, *slope, K(set)(0));
-    return 1;
-}
-
-/* A class's term and, for the drift, q - w or what stands for it, both to the scale of w: of a near
- * one, and of a far one. */
-typedef void (*K(near_term))(K(v) w, K(v) slope, K(v) *term, K(v) *moved);
-typedef void (*K(far_term))(const K(expsum_context) *, const K(pair_measure) *, K(v) x, K(v) y,
-                            K(v) w, K(v) d, K(v) *term, K(v) *moved);
-typedef struct {
-    real most; /* slopes of this size are far */
-    K(near_term) near;
-    K(far_term) far;
-} K(logit_terms);
-
-/* Adds a vector's, those of far classes apart; returns whether it has any. */
-KLCE_INLINE int K(add_pair)(const K(expsum_context) *c, const K(pair_measure) *by,
-                            K(logit_terms) of, K(v) x, K(v) y, K(v) w, K(v) *sums, K(v) *far_sums)
-{
-    K(v) d = K(log_ratio)(by, x, y), slope = d * K(set)(c->e.c1), near_w = w, term, moved;
-    K(m) far;
-    int any_far = K(take_far)(of.most, x, &near_w, &slope, &far);
-    if (any_far) {
-        of.far(c, by, x, y, w, d, &term, &moved);
-        far_sums[0] = far_sums[0] + K(select)(far, term, K(set)(0));
-        far_sums[1] = far_sums[1] + K(select)(far, moved, K(set)(0));
-    }
-    of.near(near_w, slope, &term, &moved);
-    sums[0] = sums[0] + term;
-    sums[1] = sums[1] + moved;
-    return any_far;
-}
-
-/* With the terms of KL some 43 instructions a vector in float32, and 30 more where a class is far.
- */
-KLCE_INLINE void K(logits_second)(const klce_call *call, K(logit_terms) of, ptrdiff_t row,
-                                  ptrdiff_t low, ptrdiff_t high, double *state)
-{
-    const K(expsum_context) own = *K(context)(call), *c = &own;
-    const elem *x = K(row_in)(call, 0, row), *y = K(row_in)(call, 1, row);
-    const K(pair_measure) by = K(pair_measure_of)(c, state);
-    K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
-    K(v) x_group[VECTORS], y_group[VECTORS], w[FLUSH / WIDTH], sums[VECTORS][2], far[VECTORS][2];
-    for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, high);
-        EACH_VECTOR(v) sums[v][0] = sums[v][1] = far[v][0] = far[v][1] = K(set)(0);
-        K(stretch_weights)(c, &by, x + i, end - i, w);
-        for (ptrdiff_t j = i, m = 0; j < end; j += LANES, m += VECTORS) {
-            K(prefetch_later_pair)(x + j, y + j, call->n);
-            K(load_group)(x + j, end - j, (real)NAN, x_group);
-            K(load_group)(y + j, end - j, (real)NAN, y_group);
-            EACH_VECTOR(v)
-            K(add_pair)(c, &by, of, x_group[v], y_group[v], w[m + v], sums[v], far[v]);
-        }
-        K(v) term_sum[VECTORS], drift_sum[VECTORS];
-        EACH_VECTOR(v)
-        {
-            term_sum[v] = sums[v][0] + far[v][0];
-            drift_sum[v] = sums[v][1] + far[v][1];
-        }
-        K(add_lanes)(&terms, term_sum);
-        K(add_lanes)(&drift, drift_sum);
-    }
-    state[FIELD(TERMS)] = K(total)(&terms);
-    state[FIELD(DRIFT)] = K(total)(&drift);
 }
 
 static void K(divergence_add)(const klce_call *call, double *into, const double *from)
@@ -307,34 +174,6 @@ KLCE_INLINE v_f64 K(of_probabilities)(const K(expsum_context) *c, const double *
 {
     v_f64 one = set_f64(1), mass = one + K(rest_of)(c, state, i);
     return (one + K(to_maximum)(c, state, i)) * set_f64(PAIR_UNBOOST) / mass;
-}
-
-/* The second sweep of a tile of rows of few classes, which are related. */
-KLCE_INLINE void K(logits_second_few)(const klce_call *call, K(logit_terms) of,
-                                      const K(tile) *x_tile, const K(tile) *y_tile, double *state)
-{
-    const K(expsum_context) *c = K(context)(call);
-    K(v) sums[LANES][2], far[LANES][2], terms[LANES], drift[LANES];
-    const int lanes = (int)KLCE_LESSER(LANES, call->n);
-    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        const K(pair_measure) by = K(pair_measures_of)(c, state, i);
-        const K(v) *x = x_tile->column[i / WIDTH], *y = y_tile->column[i / WIDTH];
-        int any_far = 0;
-        for (int l = 0; l < lanes; l++)
-            sums[l][0] = sums[l][1] = far[l][0] = far[l][1] = K(set)(0);
-        EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
-        {
-            K(v) w;
-            K(weights_of)(c, &by, &x[group + l], &w, 1);
-            any_far |= K(add_pair)(c, &by, of, x[group + l], y[group + l], w, sums[l], far[l]);
-        }
-        for (int l = 0; l < lanes; l++) {
-            terms[l] = any_far ? sums[l][0] + far[l][0] : sums[l][0];
-            drift[l] = any_far ? sums[l][1] + far[l][1] : sums[l][1];
-        }
-        K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
-        K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
-    }
 }
 
 #undef PAIR_BOOST

@@ -1,7 +1,8 @@
 /* Pairs of long rows of logits that are near, x (of p) and y (of q), in one sweep: both rows' sums
  * as expsum.h has them, and those of KL divergence.
  *
- * With m the class of x's maximum and guess = y_m - x_m, a class has w ~ exp(x/T) and
+ * With m the class of x's maximum and a guess of the rows' offset, y_m - x_m or what is known of
+ * them by then, a class has w ~ exp(x/T) and
  *     slope = ((y - x) - guess)/T, moved = w (exp(slope) - 1), bend = moved - w slope,
  * from one exponential where |slope| < 1.  w + moved is q to the scale of w, so that the sum of y's
  * exponentials comes along; and with A the sum of w, terms that of bend, drift that of moved,
@@ -36,23 +37,22 @@ _Static_assert(FIELD(PLAIN_KL) < FIELD(NEAR_TERMS), "what stays stands behind lo
 /* What is summed under one maximum. */
 typedef struct {
     real max, origin, ref;
-    double y_at_max;
+    double y_at_max, guess;
 } K(near_run);
 
 typedef struct {
     K(measure) from;
-    K(v) top, guess, guess_low; /* x's maximum less its origin; y_m - x_m in two pieces */
+    K(v) top, guess, guess_low; /* x's maximum less its origin; the guess in two pieces */
 } K(near_measure);
 
 KLCE_INLINE K(near_measure) K(near_measure_of)(const K(expsum_context) *c, const K(near_run) *run)
 {
-    double guess = run->y_at_max - (double)run->max;
-    real high = (real)guess;
+    real high = (real)run->guess;
     K(near_measure) by;
     by.from = K(measure_from)(c, run->origin, run->ref, BOOST, FLOOR);
     by.top = K(set)(run->max - run->origin);
     by.guess = K(set)(high);
-    by.guess_low = K(set)((real)(guess - (double)high));
+    by.guess_low = K(set)((real)(run->guess - (double)high));
     return by;
 }
 
@@ -223,9 +223,9 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
 {
     double closed[KLCE_TILE * KLCE_FIELDS], *y = closed + q * KLCE_TILE;
     double rest = K(total)(&lanes->rest), drift = K(total)(&lanes->drift);
-    double guess = run->y_at_max - (double)run->max, again = run->y_at_max, left = 0;
+    double apart = run->y_at_max, rounded = 0;
     real y_max = (real)run->y_at_max, origin, ref;
-    if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY && fabs(guess) < INFINITY))
+    if (!(rest + drift >= rest * 0.375 && rest + drift < INFINITY && fabs(apart) < INFINITY))
         return 0;
     closed[FIELD(MAX)] = run->max;
     closed[FIELD(REST)] = rest;
@@ -233,7 +233,7 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     closed[FIELD(REF)] = run->ref;
     closed[FIELD(WEIGHTED)] = weighs ? K(total)(&lanes->weighted) : 0;
     closed[FIELD(NEAR_TERMS)] = K(total)(&lanes->terms);
-    closed[FIELD(NEAR_GUESS)] = guess;
+    closed[FIELD(NEAR_GUESS)] = run->guess;
     closed[FIELD(NEAR_DRIFT)] = drift;
     closed[FIELD(NEAR_REVERSE)] = weighs ? K(total)(&lanes->reverse) : 0;
     /* Of y's at m, y is below - slope T, and q slope sums up to drift + reverse. */
@@ -245,9 +245,10 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
     K(reference_of)(c, y_max, &origin, &ref);
     double scale = K(own_at_reference)(c, y_max, origin, ref) / own;
-    /* In float64 the guess is rounded: m's own slope is what that took, and all others are as far
-     * from y's maximum. */
-    ADD_KEEPING(double, again, -(double)run->max, left);
+    /* m's own slope, whose rounded part shows in float64 where the guess is m's; all others are as
+     * far from y's maximum. */
+    ADD_KEEPING(double, apart, -(double)run->max, rounded);
+    double left = (apart - run->guess) + rounded;
     if (left != 0) {
         double gap = K(exp_gap)(c, left), gain = gap + left / c->t;
         closed[FIELD(NEAR_TERMS)] += own * gap;
@@ -265,6 +266,15 @@ static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(nea
     K(expsum_join)(c, state, closed, weighs);
     K(expsum_join)(c, state + q * KLCE_TILE, y, weighs);
     return 1;
+}
+
+/* The offset of what is summed by now, a better guess than a single class's distance: KL of one row
+ * in twelve is less than a quarter of what is taken off where classes' distances deviate by chance
+ * and the guess is one of them. */
+static KLCE_NOINLINE double K(guess_from_sums)(const K(expsum_context) *c, const double *state)
+{
+    double drift = state[FIELD(NEAR_DRIFT)] / K(mass_at_reference)(c, state);
+    return state[FIELD(NEAR_GUESS)] + c->t * first_lane_f64(log1p_f64(set_f64(drift)));
 }
 
 /* Makes y's maximum, the class at x's so far, what the state is about. */
@@ -312,8 +322,12 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
                 lost |= !K(end_near_run)(c, &run, &lanes, weighs, state, q);
             lanes = K(no_near_lanes)();
             ptrdiff_t first = K(first_maximum)(x, start, stop, block_max);
+            double guess = start ? K(guess_from_sums)(c, state) : NAN;
             run.max = block_max;
             run.y_at_max = (double)K(value)(y[first]);
+            run.guess = run.y_at_max - (double)run.max;
+            if (fabs(run.guess - guess) < c->t) /* y's sum is right to the last place of that */
+                run.guess = guess;
             K(reference_of)(c, run.max, &run.origin, &run.ref);
             by = K(near_measure_of)(c, &run);
             skipped = K(copy_without)(x, start, stop, first, x_without);
