@@ -339,6 +339,46 @@ def test_what_hangs_on_the_difference_of_normalisers(n, noise, dtype, isa, rng):
                 np.testing.assert_allclose(found[name], expected[name], rtol=rtol, atol=atol)
 
 
+OF_PAIRS = [
+    "kl_divergence", "reverse_kl_divergence", "js_divergence", "total_variation",
+    "expected_agreement",
+]  # fmt: skip
+
+
+def pairs_of_all_kinds(n, dtype, rng):
+    """Rows of a quantized model and its own: shifted, with outliers, maxima that rise."""
+    p = 3 * rng.standard_normal((24, n))
+    q = p + np.geomspace(1e-4, 1, 24)[:, None] * rng.standard_normal(p.shape)
+    q[::2] += 5
+    for row, count in zip(range(1, 24, 4), (1, 3, 10, 30, 100, n), strict=True):
+        q[row, rng.integers(0, n, count)] += 3 * rng.standard_normal(count)  # far from the rest
+    for row in range(2, 24, 4):
+        order = np.argsort(p[row])  # each block has a maximum of its own
+        p[row], q[row] = p[row][order], q[row][order]
+    p[3::8, n // 2] += 12
+    q[3::8, n // 2] += 12.5
+    return p.astype(dtype), q.astype(dtype)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n", [7, 100, 256, 257, 300, 1000, 5000, 70_000])
+def test_divergences_whatever_the_sweep(n, dtype, isa, rng):
+    """From one sweep, from a second one, and from one of unlike rows."""
+    p, q = pairs_of_all_kinds(n, dtype, rng)
+    if n > 10_000:  # some of each kind are enough
+        p, q = p[:12], q[:12]
+    wide = (p.astype(np.float64), q.astype(np.float64))
+    rtol = 1e-12 if np.dtype(dtype) == np.float64 else 1e-6
+    with on_isa(isa):
+        for temperature in (1.0, 2.5):
+            expected = reference.compare(*wide, want=OF_PAIRS, temperature=temperature)
+            for want in (OF_PAIRS[:2], OF_PAIRS[1:2], OF_PAIRS[2:3], OF_PAIRS[3:], OF_PAIRS):
+                found = klce.compare(p, q, want=want, temperature=temperature)
+                for name in want:
+                    assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
 def test_axes(axis, rng):
     x, y = rows(rng, (3, 4, 5), np.float32), rows(rng, (3, 4, 5), np.float32)
