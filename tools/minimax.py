@@ -139,7 +139,8 @@ def main() -> None:
         fit = remez(of_larger, one, lambda u: 1 / of_both(u), degrees[1], mp.mpf(0), half)
         report(f"of the larger {dtype}", fit, digits)
 
-    # The terms of logit_pairs.h and pair_terms.h: of a slope up to 1, and of a ratio beyond.
+    # The terms of logit_pairs.h and pair_terms.h: of a slope up to 1, in float32 and for JS alone
+    # 1.5, and of a ratio beyond.
     def bend(d: mp.mpf) -> mp.mpf:  # (exp(d) - 1 - d)/d^2
         return (mp.expm1(d) - d) / d**2 if abs(d) > 1e-9 else mp.mpf(1) / 2 + d / 6
 
@@ -154,12 +155,16 @@ def main() -> None:
     def js(t: mp.mpf) -> mp.mpf:  # twice a class's JS, over the larger of p and q
         return mp.log(2) + mixed(t) + (t * mp.log(t) if t > 0 else 0)
 
-    for dtype, digits, degrees in (("f32", 10, (7, 7, 5)), ("f64", 18, (14, 18, 13))):
-        for f, degree in zip((bend, near), degrees[:2], strict=True):
-            fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-1), mp.mpf(1))
-            report(f"{f.__name__} {dtype}", fit, digits)
+    near_fits = (
+        (bend, "f32", 10, 7, 1), (near, "f32", 10, 7, 1), (near, "f32", 10, 10, 1.5),
+        (bend, "f64", 18, 14, 1), (near, "f64", 18, 18, 1),
+    )  # fmt: skip
+    for f, dtype, digits, degree, most in near_fits:
+        fit = remez(f, one, lambda d, f=f: 1 / f(d), degree, mp.mpf(-most), mp.mpf(most))
+        report(f"{f.__name__} to {most} {dtype}", fit, digits)
+    for dtype, digits, degree in (("f32", 10, 5), ("f64", 18, 13)):
         end = mp.exp(-1) * mp.mpf("1.00001")
-        fit = remez(mixed, lambda t: t, lambda t: 1 / js(t), degrees[2], mp.mpf(0), end)
+        fit = remez(mixed, lambda t: t, lambda t: 1 / js(t), degree, mp.mpf(0), end)
         report(f"far {dtype}", fit, digits)
 
     # ((1 + t) log(2/(1 + t)) - log 2)/t of unlike.h; the error of t times it, absolute.

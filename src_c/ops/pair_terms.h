@@ -42,11 +42,16 @@ KLCE_INLINE K(v) K(kl_of_far)(const K(expsum_context) *c, K(v) w, K(v) less, K(v
     return K(select)(K(eq)(d, least), -least, K(fma)(-within, w * K(set)(c->e.c1), less));
 }
 
-/* Twice the JS of a near class, over w slope^2, to 2^-28.1 (2^-57) of itself but for the rounding
- * of the coefficients (tools/minimax.py). */
-KLCE_INLINE K(v) K(js_near)(K(v) slope, K(v) square)
+/* Where JS is taken alone, a class is near up to this slope: fewer vectors then have any that are
+ * far. */
+#define JS_NEAR (KLCE_REAL_IS_F64 ? (real)1 : (real)1.5)
+
+/* Twice the JS of a near class, of JS alone or beside others, over w slope^2, to 2^-28 (2^-57) of
+ * itself but for the rounding of the coefficients (tools/minimax.py). */
+KLCE_INLINE K(v) K(js_near)(K(v) slope, K(v) square, int alone)
 {
 #if KLCE_REAL_IS_F64
+    (void)alone;
     static const double series[] = {
         0.249999999999999999,     0.124999999999999977,     0.0312500000000000882,
         0.00520833333333473537,   0.000868055555553218948,  0.000173611111085785577,
@@ -59,6 +64,12 @@ KLCE_INLINE K(v) K(js_near)(K(v) slope, K(v) square)
     static const float series[] = {0.2499999999f,   0.1249999926f,    0.03125000024f,
                                    0.005208427483f, 0.0008680688234f, 0.00017328952f,
                                    2.165219969e-5f, -1.036721774e-7f};
+    static const float farther[] = {0.2499999997f,   0.1249999961f,    0.03125000732f,
+                                    0.005208371595f, 0.0008680306702f, 0.0001735076716f,
+                                    2.172880614e-5f, -4.018877885e-7f, -6.121277806e-8f,
+                                    1.314265971e-7f, 1.476176274e-8f};
+    if (alone)
+        return K(series)(farther, (int)(sizeof farther / sizeof *farther) - 1, slope, square);
 #endif
     return K(series)(series, (int)(sizeof series / sizeof *series) - 1, slope, square);
 }
@@ -101,7 +112,8 @@ typedef struct {
 } K(pair_stretch);
 
 /* Sums of `lanes` vectors each, one after another, the first `used` of which count.  Those that a
- * loop of their own adds up have their far classes' terms apart, nothing while there are none. */
+ * row adds up in a loop of their own have their far classes' terms apart, nothing while there are
+ * none. */
 typedef struct {
     K(v) *sum, *far;
     int lanes, used, any_far;
@@ -148,8 +160,8 @@ KLCE_INLINE void K(far_terms)(const K(expsum_context) *c, const K(pair_measure) 
     *term = K(kl_of_far)(c, w, *moved, d, no_p);
     if (taken == K(KL_SUMS))
         return;
-    for (int k = 0; !sums->any_far && k < K(PAIR_SUMS); k++)
-        for (int i = 0; i < sums->used; i++)
+    for (int k = 0; !sums->any_far && k < K(SUM_DRIFT); k++)
+        for (int i = 0; (taken & ~K(KL_SUMS)) >> k & 1 && i < sums->used; i++)
             sums->far[k * lanes + i] = zero;
     sums->any_far = 1;
 #define ADD(name, term)                                                                            \
@@ -162,70 +174,100 @@ KLCE_INLINE void K(far_terms)(const K(expsum_context) *c, const K(pair_measure) 
 #undef ADD
 }
 
+/* The terms of a vector's near classes, but those that the first loop takes. */
+KLCE_INLINE K(v) K(reverse_kl_of_near)(K(v) slope, K(v) bend, K(v) moved)
+{
+    return K(fma)(slope, moved, -bend);
+}
+
+KLCE_INLINE K(v) K(js_of_near)(K(v) w, K(v) slope)
+{
+    K(v) square = slope * slope;
+    return (w * square) * K(js_near)(slope, square, 0);
+}
+
+KLCE_INLINE K(v) K(agreement_of_near)(K(v) w, K(v) moved)
+{
+    return (w + moved) * (w * K(set)((real)PAIR_UNBOOST));
+}
+
 /* Adds the terms of vectors of x and y, whose w are known, to the sums; where those are `fresh`, to
- * nothing.  With those of KL 29 instructions a vector in float32, with those of JS 27, and of each
- * further sum 2 to 13 in a loop of its own; some 35 more where a class is far. */
+ * nothing.  With those of KL 29 instructions a vector in float32, with those of JS 29, and of each
+ * further sum 2 to 12, of a row in a loop of its own; some 35 more where a class is far. */
 KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) *by, int taken,
                               const elem *x, const elem *y, int vectors, K(pair_stretch) *of,
                               K(pair_sums) *sums, int fresh)
 {
-    const int lanes = sums->lanes;
-    const int step = lanes == VECTORS ? VECTORS : 1; /* of a tile, any number of vectors */
+    const int lanes = sums->lanes, js_alone = taken == K(JS_SUMS);
+    const int of_row = lanes == VECTORS;   /* else of a tile: */
+    const int step = of_row ? VECTORS : 1; /* any number of vectors, */
+    const real most = js_alone ? JS_NEAR : 1;
 #define ADD(name, term)                                                                            \
+    if (TAKES(taken, name))                                                                        \
     sums->sum[K(SUM_##name) *lanes + at] =                                                         \
         fresh ? (term) : sums->sum[K(SUM_##name) *lanes + at] + (term)
-#define EACH(...)                                                                                  \
-    for (int m = 0; m < vectors; m += step)                                                        \
-        KLCE_UNROLL for (int k = 0; k < step; k++)                                                 \
+#define EACH(name, term)                                                                           \
+    for (int m = 0; TAKES(taken, name) && m < vectors; m += step)                                  \
+        KLCE_UNROLL for (int at = 0; at < step; at++)                                              \
         {                                                                                          \
-            int i = m + k, at = step == 1 ? m : k;                                                 \
-            K(v) w = of->w[i], slope = of->slope[i], moved = of->moved[i];                         \
-            (void)w, (void)slope, (void)moved;                                                     \
-            __VA_ARGS__;                                                                           \
+            K(v) w = of->w[m + at], slope = of->slope[m + at];                                     \
+            K(v) bend = of->bend[m + at], moved = of->moved[m + at];                               \
+            (void)w, (void)slope, (void)bend, (void)moved;                                         \
+            ADD(name, term);                                                                       \
         }
     for (int m = 0; m < vectors; m += step)
         KLCE_UNROLL for (int k = 0; k < step; k++)
         {
-            int i = m + k, at = step == 1 ? m : k;
+            int i = m + k, at = of_row ? k : m;
             K(v) own_x = K(load)(x + i * WIDTH), own_y = K(load)(y + i * WIDTH), w = of->w[i];
             K(v) d = K(log_ratio)(by, own_x, own_y), slope = d * K(set)(c->e.c1);
-            K(v) square = slope * slope, term, moved, zero = K(set)(0);
-            K(m) near = K(lt)(square, K(set)(1)), far = K(not)(near);
-            if (taken == K(JS_SUMS)) {
-                term = (w * square) * K(js_near)(slope, square);
+            K(v) square = slope * slope, bend, moved, term, drift, zero = K(set)(0);
+            K(m) near = K(lt)(square, K(set)(most * most)), far = K(not)(near);
+            if (js_alone) {
+                bend = (w * square) * K(js_near)(slope, square, 1);
                 moved = w * slope;
             } else {
-                K(near_pair)(w, slope, &term, &moved);
-                of->slope[i] = slope;
-                of->bend[i] = term;
-                of->moved[i] = moved;
+                K(near_pair)(w, slope, &bend, &moved);
             }
+            term = bend;
+            drift = moved;
             if (K(any)(far)) {
-                K(v) far_term, far_moved;
+                K(v) far_term, far_drift;
                 far = K (and)(far, K(eq)(own_x, own_x)); /* what is no class has nan */
                 K(far_terms)(c, by, taken, own_x, own_y, w, d, far, at, sums, &far_term,
-                             &far_moved);
-                of->w[i] = K(select)(near, w, zero);
-                of->slope[i] = K(select)(near, slope, zero);
-                of->bend[i] = K(select)(near, term, zero);
-                of->moved[i] = K(select)(near, moved, zero);
-                term = K(select)(far, far_term, K(select)(near, term, zero));
-                moved = K(select)(far, far_moved, K(select)(near, moved, zero));
+                             &far_drift);
+                of->w[i] = w = K(select)(near, w, zero);
+                slope = K(select)(near, slope, zero);
+                bend = K(select)(near, bend, zero);
+                moved = K(select)(near, moved, zero);
+                term = K(select)(far, far_term, bend);
+                drift = K(select)(far, far_drift, moved);
             }
-            if (taken == K(JS_SUMS))
+            if (js_alone) {
                 ADD(JS, term);
-            else
+            } else {
                 ADD(KL, term);
-            ADD(DRIFT, moved);
+            }
+            ADD(DRIFT, drift);
+            if (js_alone)
+                continue;
+            if (of_row) {
+                of->slope[i] = slope;
+                of->bend[i] = bend;
+                of->moved[i] = moved;
+            } else {
+                ADD(REVERSE_KL, K(reverse_kl_of_near)(slope, bend, moved));
+                ADD(JS, K(js_of_near)(w, slope));
+                ADD(VARIATION, K(max)(moved, -moved));
+                ADD(AGREEMENT, K(agreement_of_near)(w, moved));
+            }
         }
-    if (TAKES(taken, REVERSE_KL))
-        EACH(ADD(REVERSE_KL, K(fma)(slope, moved, -of->bend[i])))
-    if (TAKES(taken, JS) && taken != K(JS_SUMS))
-        EACH(K(v) square = slope * slope; ADD(JS, (w * square) * K(js_near)(slope, square)))
-    if (TAKES(taken, VARIATION))
-        EACH(ADD(VARIATION, K(max)(moved, -moved)))
-    if (TAKES(taken, AGREEMENT))
-        EACH(ADD(AGREEMENT, (w + moved) * (w * K(set)((real)PAIR_UNBOOST))))
+    if (!of_row || js_alone)
+        return;
+    EACH(REVERSE_KL, K(reverse_kl_of_near)(slope, bend, moved))
+    EACH(JS, K(js_of_near)(w, slope))
+    EACH(VARIATION, K(max)(moved, -moved))
+    EACH(AGREEMENT, K(agreement_of_near)(w, moved))
 #undef EACH
 #undef ADD
 }
@@ -274,7 +316,7 @@ KLCE_INLINE void K(sum_pairs)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         for (int k = 0; k < K(PAIR_SUMS); k++) {
             if (!(taken >> k & 1))
                 continue;
-            if (sums.any_far)
+            if (sums.any_far && !(K(KL_SUMS) >> k & 1))
                 EACH_VECTOR(v) sum[k][v] = sum[k][v] + far[k][v];
             K(add_lanes)(&lanes[k], sum[k]);
         }
@@ -306,7 +348,7 @@ KLCE_INLINE void K(sum_pairs_few)(const klce_call *call, const K(tile) *x_tile,
         for (int k = 0; k < K(PAIR_SUMS); k++) {
             if (!(taken >> k & 1))
                 continue;
-            for (int l = 0; sums.any_far && l < sums.used; l++)
+            for (int l = 0; sums.any_far && !(K(KL_SUMS) >> k & 1) && l < sums.used; l++)
                 sum[k][l] = sum[k][l] + far[k][l];
             K(sum_columns)(sum[k], call->n, field[k] + i);
         }
@@ -314,5 +356,6 @@ KLCE_INLINE void K(sum_pairs_few)(const klce_call *call, const K(tile) *x_tile,
 }
 
 #undef TAKES
+#undef JS_NEAR
 #undef SLIGHT
 #undef LOG_SLIGHT
