@@ -72,9 +72,9 @@ typedef struct {
     K(v) w[FLUSH / WIDTH], d[FLUSH / WIDTH], below[FLUSH / WIDTH];
 } K(near_stretch);
 
-/* The first loop, of the group of vector m on, as logit_pairs.h has two: the exponentials, what is
- * summed of x alone, and the distances.  In float32 29 instructions a vector, with the weighted sum
- * 3 more. */
+/* The first loop, of the group of vector m on, as pair_terms.h has several: the exponentials, what
+ * is summed of x alone, and the distances.  In float32 29 instructions a vector, with the weighted
+ * sum 3 more. */
 KLCE_INLINE void K(near_measured)(const K(expsum_context) *c, const K(near_measure) *by,
                                   const K(v) *x, const K(v) *y, K(near_parts) *into,
                                   K(near_stretch) *to, ptrdiff_t m, int weighs)
