@@ -379,6 +379,53 @@ def test_divergences_whatever_the_sweep(n, dtype, isa, rng):
                     assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("temperature", [0.7, 1.1, 1.7])
+def test_few_classes_far_apart_among_near_ones(temperature, dtype, isa, rng):
+    """They are most of the divergence then, at any temperature."""
+    p = rng.standard_normal((12, 3000)).astype(dtype)
+    q = p + (1e-3 * rng.standard_normal(p.shape)).astype(dtype)
+    for row in range(12):
+        q[row, rng.integers(0, 3000, 4)] += dtype(temperature * rng.uniform(3, 7.5))
+    wide = (p.astype(np.float64), q.astype(np.float64))
+    with on_isa(isa):
+        found = klce.compare(p, q, want=OF_PAIRS[:2], temperature=temperature)
+        alone = klce.kl_divergence(p, q, form="logits", temperature=temperature)
+    expected = reference.compare(*wide, want=OF_PAIRS[:2], temperature=temperature)
+    rtol = 1e-12 if dtype is np.float64 else 1e-6
+    for name in OF_PAIRS[:2]:
+        assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+    assert_allclose(alone, expected["kl_divergence"], rtol=rtol)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_near_rows_that_begin_with_impossible_classes(dtype, isa, rng):
+    p = 3 * rng.standard_normal((6, 9000))
+    p[:, :5000] = -np.inf
+    q = p + 0.1 * rng.standard_normal(p.shape)
+    p[3:], q[3:] = np.sort(p[3:]), np.sort(q[3:])
+    p, q = p.astype(dtype), q.astype(dtype)
+    expected = reference.compare(p.astype(np.float64), q.astype(np.float64), want=OF_PAIRS)
+    with on_isa(isa):
+        for want in (OF_PAIRS[:2], OF_PAIRS, OF_PAIRS[4:]):
+            found = klce.compare(p, q, want=want)
+            for name in want:
+                rtol = 1e-12 if dtype is np.float64 else 1e-6
+                assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n", [300, 40_000])
+def test_the_agreement_of_unlike_rows_alone(n, isa, rng):
+    p, q = (3 * rng.standard_normal((4, n)) for _ in range(2))
+    expected = reference.compare(p, q, want=OF_PAIRS[4:])["expected_agreement"]
+    with on_isa(isa):
+        found = klce.compare(p, q, want=OF_PAIRS[4:]).expected_agreement
+    assert_allclose(found, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -2])
 def test_axes(axis, rng):
     x, y = rows(rng, (3, 4, 5), np.float32), rows(rng, (3, 4, 5), np.float32)

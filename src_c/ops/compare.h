@@ -1,17 +1,12 @@
 /* compare: what is asked for of two rows of logits, x (of p) and y (of q), from one read of both.
  * Operands: logits of p and q, target, ignore_index, temperature, want, top_k > numbers, integers.
  *
- * The first sweep takes both rows' sums and their maxima, and both KL of rows that are near
- * (near_logits.h) or unlike (kl_logits.h); a second, over the rows in cache,
- * takes what else is asked for of unlike rows (unlike_logits.h).  What is not had by then, the
- * third adds up by each class's terms, all of them of w ~ p, q and d = log(q/p) as logit_pairs.h
- * has them:
- *     KL(p||q)    as kl_logits.h
- *     KL(q||p)    w (d (exp(d) - 1) - (exp(d) - 1 - d)), or where d is far q d - (q - w)
- *     JS          as js_logits.h
- * None is negative, and each is small where the rows are near.  A cross-entropy is a divergence and
- * an entropy: two sums that are not negative.  The drift, what rounding left of the sum of q - p,
- * is taken out of the divergences at the end, and of the offset.
+ * The first sweep takes both rows' sums and their maxima, and both KL of rows that are near, where
+ * nothing is asked for that takes another sweep (near_logits.h), or unlike (kl_logits.h); a second,
+ * over the rows in cache, takes what else is asked for of unlike rows (unlike_logits.h).  What is
+ * not had by then, the third adds up by each class's terms (pair_terms.h).  A cross-entropy is a
+ * divergence and an entropy: two sums that are not negative.  The drift, what rounding left of the
+ * sum of q - p, is taken out of the divergences at the end, and of the offset.
  *
  * The total variation feels the drift to first order.  Where that shows, as in rows that are near,
  * a fourth sweep does what the third did, from the offset that is right. */
@@ -174,6 +169,10 @@ static KLCE_NOINLINE void K(compare_relate)(const K(expsum_context) *c, ptrdiff_
             two_sum(K(state)(state, K(NEAR_GUESS), i), set_f64(c->t) * log1p_f64(drift));
         store_f64(state + FIELD(OFFSET) + i, select_f64(is_near, offset.high, offset_high));
         store_f64(state + FIELD(OFFSET_LOW) + i, select_f64(is_near, offset.low, offset_low));
+        /* And the ratio is that of the offset. */
+        v_f64 again = exp_f64(&c->f, (offset_high - offset.high) + (offset_low - offset.low), c->t);
+        v_f64 ratio = K(state)(state, K(RATIO), i);
+        store_f64(state + FIELD(RATIO) + i, select_f64(is_near, ratio * again, ratio));
     }
 }
 

@@ -122,5 +122,3 @@ static const klce_kernel K(js_logits_logits_kernel) = {
              {K(js_logits_sweep), SHARED(add_of_others), SHARED(js_logits_finish)}},
     .few = TILE_OF(js_logits_few),
 };
-
-#undef UNLIKE_FARTHEST

@@ -1,7 +1,7 @@
 /* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h,
  * js_logits.h and compare.h share.
  *
- * The first sweep takes both normalisers, and KL of most rows with them; the second, over the rows
+ * The first sweep takes both normalisers, and KL of most rows with them; a later one, over the rows
  * in cache, measures each class by
  *     w = exp(x/T), q = exp(y/T), both to the scale of x's reference, and slope = log(q/p) = d/T,
  * d = (y - x) - offset, offset the difference of the normalisers.  Where |slope| < 1 a class is

@@ -106,15 +106,15 @@ KLCE_INLINE void K(near_measured)(const K(expsum_context) *c, const K(near_measu
 }
 
 /* A class whose slope is 1 or beyond, or of -inf in both rows, whose slope is taken to be 0.
- * Whether a slope is beyond what may be. */
-KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(v) *slope,
+ * Whether a slope is beyond what may be.  The exponential is that of d, slope T as it was. */
+KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, K(v) d, K(v) *slope,
                             K(v) *moved, K(v) *bend)
 {
-    K(v) least = K(set)((real)-INFINITY), one = K(set)(1);
+    K(v) least = K(set)((real)-INFINITY), one = K(set)(1), zero = K(set)(0);
     K(m) far = K(not)(K(lt)(*slope * *slope, one));
     K(m) no_class = K (and)(K(eq)(x, least), K(eq)(y, least));
-    *slope = K(select)(no_class, K(set)(0), *slope);
-    K(v) d = *slope * K(set)((real)c->t);
+    d = K(select)(no_class, zero, d);
+    *slope = K(select)(no_class, zero, *slope);
     K(exp_parts) parts = K(exp_reduce)(&c->e, d, K(set)(K(KLCE_MAGIC) + K(KLCE_BIAS)));
     K(v) gain = K(fma)(K(exp_tail)(&c->e, parts.r), parts.scale, parts.scale - one) * w;
     *moved = K(select)(far, gain, *moved);
@@ -132,13 +132,13 @@ KLCE_INLINE int K(near_terms)(const K(expsum_context) *c, const K(near_stretch) 
     int lost = 0;
     EACH_VECTOR(v)
     {
-        K(v) w = of->w[m + v], slope = of->d[m + v] * K(set)(c->e.c1), bend, moved;
+        K(v) w = of->w[m + v], d = of->d[m + v], slope = d * K(set)(c->e.c1), bend, moved;
         K(near_pair)(w, slope, &bend, &moved);
         if (K(any)(K(not)(K(lt)(slope * slope, K(set)(1))))) {
             K(v) x_group[VECTORS], y_group[VECTORS];
             K(load_group)(x, count, (real)-INFINITY, x_group);
             K(load_group)(y, count, (real)-INFINITY, y_group);
-            lost |= K(near_far)(c, x_group[v], y_group[v], w, &slope, &moved, &bend);
+            lost |= K(near_far)(c, x_group[v], y_group[v], w, d, &slope, &moved, &bend);
         }
         into->terms[v] = into->terms[v] + bend;
         into->drift[v] = into->drift[v] + moved;
@@ -198,6 +198,10 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
     enum { V = FIELD(NEAR_REVERSE) };
     const double *low = from[M] > into[M] ? into : from, *high = low == into ? from : into;
     double terms = high[B], drift = high[D], reverse = high[V], guess = high[G];
+    if (into[B] != into[B] || from[B] != from[B]) { /* the others may be anything */
+        into[B] = NAN;
+        return;
+    }
     if (fabs(low[M]) < INFINITY && fabs(high[M]) < INFINITY) {
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double mass = factor * K(mass_at_reference)(c, low), eta = (low[G] - high[G]) / c->t;
@@ -216,7 +220,7 @@ static void K(near_join)(const K(expsum_context) *c, double *into, const double 
 }
 
 /* Closes a run and joins it to the states of x and, `q` fields on, y; or 0, where y_m is infinite,
- * or where little of w is left in y's sum, and few of its digits.  1 + s is at least 3/8 then. */
+ * or where little of w is left in y's sum, and few of its digits.  1 + s is a third at least. */
 static KLCE_NOINLINE int K(end_near_run)(const K(expsum_context) *c, const K(near_run) *run,
                                          const K(near_lanes) *lanes, int weighs, double *state,
                                          int q)

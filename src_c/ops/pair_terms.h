@@ -1,7 +1,6 @@
-/* The second sweep of a pair of rows of logits: the sums of its classes' terms, of w, q and
- * slope = d/T as logit_pairs.h has them, which kl_logits.h, js_logits.h and compare.h make their
- * divergences of:
- *                 near (|slope| < 1)                    far
+/* The sweep that adds up the terms of a pair of rows of logits, of w, q and slope = d/T as
+ * logit_pairs.h has them, which kl_logits.h, js_logits.h and compare.h make their divergences of:
+ *                 near (|slope| < 1, or JS_NEAR)        far
  *     KL(p||q)    bend = w (exp(slope) - 1 - slope)     (q - w) - w d/T
  *     drift       moved = q - w = w slope + bend        q - w
  *     KL(q||p)    slope moved - bend                    (w - q) + q d/T
@@ -116,7 +115,7 @@ typedef struct {
  * none. */
 typedef struct {
     K(v) *sum, *far;
-    int lanes, used, any_far;
+    int of_tile, lanes, used, any_far;
 } K(pair_sums);
 
 /* w of vectors of x: 16 instructions each in float32. */
@@ -192,15 +191,14 @@ KLCE_INLINE K(v) K(agreement_of_near)(K(v) w, K(v) moved)
 }
 
 /* Adds the terms of vectors of x and y, whose w are known, to the sums; where those are `fresh`, to
- * nothing.  With those of KL 29 instructions a vector in float32, with those of JS 29, and of each
+ * nothing.  With those of KL 29 instructions a vector in float32, with those of JS 32, and of each
  * further sum 2 to 12, of a row in a loop of its own; some 35 more where a class is far. */
 KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) *by, int taken,
                               const elem *x, const elem *y, int vectors, K(pair_stretch) *of,
                               K(pair_sums) *sums, int fresh)
 {
     const int lanes = sums->lanes, js_alone = taken == K(JS_SUMS);
-    const int of_row = lanes == VECTORS;   /* else of a tile: */
-    const int step = of_row ? VECTORS : 1; /* any number of vectors, */
+    const int step = sums->of_tile ? 1 : VECTORS; /* of a tile, any number of vectors */
     const real most = js_alone ? JS_NEAR : 1;
 #define ADD(name, term)                                                                            \
     if (TAKES(taken, name))                                                                        \
@@ -218,7 +216,7 @@ KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) 
     for (int m = 0; m < vectors; m += step)
         KLCE_UNROLL for (int k = 0; k < step; k++)
         {
-            int i = m + k, at = of_row ? k : m;
+            int i = m + k, at = sums->of_tile ? m : k;
             K(v) own_x = K(load)(x + i * WIDTH), own_y = K(load)(y + i * WIDTH), w = of->w[i];
             K(v) d = K(log_ratio)(by, own_x, own_y), slope = d * K(set)(c->e.c1);
             K(v) square = slope * slope, bend, moved, term, drift, zero = K(set)(0);
@@ -251,7 +249,7 @@ KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) 
             ADD(DRIFT, drift);
             if (js_alone)
                 continue;
-            if (of_row) {
+            if (!sums->of_tile) {
                 of->slope[i] = slope;
                 of->bend[i] = bend;
                 of->moved[i] = moved;
@@ -262,7 +260,7 @@ KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) 
                 ADD(AGREEMENT, K(agreement_of_near)(w, moved));
             }
         }
-    if (!of_row || js_alone)
+    if (sums->of_tile || js_alone)
         return;
     EACH(REVERSE_KL, K(reverse_kl_of_near)(slope, bend, moved))
     EACH(JS, K(js_of_near)(w, slope))
@@ -303,7 +301,7 @@ KLCE_INLINE void K(sum_pairs)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
         EACH_VECTOR(v) far[k][v] = K(set)(0);
     }
     for (ptrdiff_t i = low; i < high; i += FLUSH) {
-        K(pair_sums) sums = {sum[0], far[0], VECTORS, VECTORS, 0};
+        K(pair_sums) sums = {sum[0], far[0], 0, VECTORS, VECTORS, 0};
         ptrdiff_t count = KLCE_LESSER(FLUSH, high - i);
         int vectors = (int)((count + LANES - 1) / LANES) * VECTORS;
         for (ptrdiff_t j = 0; j < count; j += LANES)
@@ -335,7 +333,7 @@ KLCE_INLINE void K(sum_pairs_few)(const klce_call *call, const K(tile) *x_tile,
     K(pair_stretch) stretch;
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(pair_measure) by = K(pair_measures_of)(c, state, i);
-        K(pair_sums) sums = {sum[0], far[0], LANES, (int)KLCE_LESSER(LANES, call->n), 0};
+        K(pair_sums) sums = {sum[0], far[0], 1, LANES, (int)KLCE_LESSER(LANES, call->n), 0};
         EACH_GROUP(group, call->n)
         {
             /* Elements are `real` wherever rows are taken so. */

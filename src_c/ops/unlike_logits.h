@@ -61,7 +61,7 @@ KLCE_INLINE K(v) K(exp_of_away)(const K(expsum_context) *c, K(v) away)
 }
 
 /* What is summed at a time of two rows' classes, each found in a loop of its own (see
- * logit_pairs.h): d; high = max(p, q) and, if asked for, low = min(p, q), both to the scale of w;
+ * pair_terms.h): d; high = max(p, q) and, if asked for, low = min(p, q), both to the scale of w;
  * and t. */
 typedef struct {
     int vectors;
@@ -74,8 +74,8 @@ KLCE_INLINE K(v) K(away_of)(const K(expsum_context) *c, K(v) d)
     return K(max)(K(min)(d, -d), K(set)((real)(UNLIKE_FARTHEST * c->t)));
 }
 
-/* Of `count` classes; 10, 15, 18 and 14 instructions a vector in float32, low 17 of them.  What is
- * no class is -inf in both rows, and both -inf is a class far from one another at the floor. */
+/* Of `count` classes: some 50 instructions a vector in float32, and 18 for low.  What is no class
+ * is -inf in both rows, and both -inf is a class far from one another at the floor. */
 KLCE_INLINE void K(unlike_classes_of)(const K(expsum_context) *c, const K(pair_measure) *by,
                                       const elem *x, const elem *y, ptrdiff_t count, int low,
                                       K(unlike_classes) *of)
@@ -104,9 +104,9 @@ KLCE_INLINE void K(unlike_classes_of)(const K(expsum_context) *c, const K(pair_m
     for (int m = 0; low && m < of->vectors; m += VECTORS)
         EACH_VECTOR(v)
         {
-            K(m) p_trails = K(lt)(zero, of->d[m + v]);
+            K(m) q_leads = K(lt)(zero, of->d[m + v]);
             K(v) least = of->low[m + v];
-            of->low[m + v] = K(exp_of_either)(c, by, K(not)(p_trails), least, least);
+            of->low[m + v] = K(exp_of_either)(c, by, K(not)(q_leads), least, least);
         }
     for (int m = 0; m < of->vectors; m += VECTORS)
         EACH_VECTOR(v) of->t[m + v] = K(exp_of_away)(c, K(away_of)(c, of->d[m + v]));
@@ -144,14 +144,17 @@ KLCE_INLINE void K(sum_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t l
         EACH_VECTOR(v)                                                                             \
         {                                                                                          \
             K(v) from = of.high[m + v], t = of.t[m + v];                                           \
+            (void)t;                                                                               \
             sum[k][v] = term;                                                                      \
         }
         ADD(0, K(fma)(from, K(js_of_unlike)(c, of.d[m + v], t), sum[0][v]))
         ADD(1, sum[1][v] + K(fma)(-from, t, from))
-        ADD(2, ((void)t, K(fma)(from * K(set)((real)PAIR_UNBOOST), of.low[m + v], sum[2][v])))
+        ADD(2, K(fma)(from * K(set)((real)PAIR_UNBOOST), of.low[m + v], sum[2][v]))
 #undef ADD
         KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) if (wanted[k])
             K(add_lanes)(&sums[k], sum[k]);
     }
     KLCE_UNROLL for (int k = 0; k < K(UNLIKE_SUMS); k++) total[k] = K(total)(&sums[k]);
 }
+
+#undef UNLIKE_FARTHEST
