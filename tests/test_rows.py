@@ -401,6 +401,22 @@ def test_few_classes_far_apart_among_near_ones(temperature, dtype, isa, rng):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_one_divergence_with_digits_and_the_other_without(dtype, isa, rng):
+    """Of so many rows the first sweep has both of most, one of some, and of others neither."""
+    p = rng.standard_normal((2000, 300))
+    q = (p + 0.5 * rng.standard_normal(p.shape)).astype(dtype)
+    q[:, ::50] += dtype(1.5)  # far from the rest
+    p = p.astype(dtype)
+    expected = reference.compare(p.astype(np.float64), q.astype(np.float64), want=OF_PAIRS[:2])
+    with on_isa(isa):
+        found = klce.compare(p, q, want=OF_PAIRS[:2])
+    for name in OF_PAIRS[:2]:
+        rtol = 1e-12 if dtype is np.float64 else 1e-6
+        assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_near_rows_that_begin_with_impossible_classes(dtype, isa, rng):
     p = 3 * rng.standard_normal((6, 9000))
     p[:, :5000] = -np.inf
