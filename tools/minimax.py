@@ -132,11 +132,14 @@ def main() -> None:
     def of_both(u: mp.mpf) -> mp.mpf:
         return of_larger(u) + (u * mp.log(u) if u > 0 else 0)
 
-    for dtype, digits, degrees in (("f32", 10, (5, 6)), ("f64", 18, (12, 13))):
-        fit = remez(even, one, lambda w: 1 / even(w), degrees[0], mp.mpf(0), mp.mpf(1) / 4)
+    for dtype, digits, degrees, v in (
+        ("f32", 10, (7, 5), mp.mpf("0.7")),
+        ("f64", 18, (12, 13), mp.mpf(1) / 2),
+    ):
+        fit = remez(even, one, lambda w: 1 / even(w), degrees[0], mp.mpf(0), v * v)
         report(f"even {dtype}", fit, digits)
-        half = mp.mpf("0.50001")
-        fit = remez(of_larger, one, lambda u: 1 / of_both(u), degrees[1], mp.mpf(0), half)
+        top = (1 - v) * mp.mpf("1.00002")
+        fit = remez(of_larger, one, lambda u: 1 / of_both(u), degrees[1], mp.mpf(0), top)
         report(f"of the larger {dtype}", fit, digits)
 
     # The terms of logit_pairs.h and pair_terms.h: of a slope up to 1, in float32 and for JS alone

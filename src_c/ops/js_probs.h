@@ -1,9 +1,9 @@
 /* js_probs_probs: JS divergence of probabilities.  Of unlike rows as unlike.h says, t being the
- * quotient of the smaller and the larger of both.  Of others, those of float32 and of 16 bits need
- * no doubles for a class where there is a fused multiply-add: q is brought to the scale of p by a
- * ratio in two pieces, so that q ratio - p keeps its digits where the two are near, and the term is
- * that of js_pairs.h, a few units of float32 off.  Rows that are not normalised, or whose sums are
- * far from 1, take the passes of pairs.h, as near ones of float64 do.
+ * quotient of the smaller and the larger of both.  Others need nothing wider than `real` for a class
+ * where there is a fused multiply-add: q is brought to the scale of p by a ratio in two pieces, so
+ * that q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a
+ * few units of `real` off.  Rows that are not normalised, or whose sums are far from 1, take the
+ * passes of pairs.h.
  *
  * Where p and q have the same sum but for rounding, the ratio is 1, and the sweep that finds out
  * has the terms as well.  With Q = P (1 + s), four times the JS is measured as
@@ -17,11 +17,14 @@ PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
  * terms are summed. */
 enum { K(OTHERS), K(SEEM_UNLIKE), K(SETTLED) };
 
-/* Whether a row's sums leave room in `real` for all that is done with its classes. */
+/* The scales of rows whose sums leave room in `real` for all that is done with their classes. */
+#define JS_LEAST_SCALE 0x1p-30
+#define JS_MOST_SCALE 0x1p6
 KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
 {
     double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
-    return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
+    return K(pair_normalizes)(call) && JS_LEAST_SCALE < p && p < JS_MOST_SCALE &&
+           JS_LEAST_SCALE < q && q < JS_MOST_SCALE;
 }
 
 /* The larger and the smaller of p and q, q at the scale of p. */
@@ -169,28 +172,42 @@ static void K(js_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t cou
                 state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
 }
 
-#if KLCE_FMA && !KLCE_REAL_IS_F64
+#if KLCE_FMA
 
-/* What brings q to the scale of p. */
+/* What brings q to the scale of p, in two pieces. */
 typedef struct {
     K(v) high, low;
 } K(js_ratio);
 
-KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state)
+/* What a quotient's rounding took from it. */
+KLCE_INLINE v_f64 K(js_ratio_rest)(v_f64 ratio, v_f64 p, v_f64 q)
 {
-    double ratio = state[FIELD(OTHER) + FIELD(SIDE_SCALE)] / state[FIELD(SIDE_SCALE)];
-    return (K(js_ratio)){K(set)((real)ratio), K(set)((real)(ratio - (real)ratio))};
+    return KLCE_REAL_IS_F64 ? fma_f64(-ratio, p, q) / p : set_f64(0);
 }
 
 KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
 {
     K(js_ratio) ratio;
-    v_f64 p[HALVES], q[HALVES];
+    v_f64 p[HALVES], q[HALVES], rest[HALVES];
     K(load_halves)(state + FIELD(SIDE_SCALE) + i, p);
     K(load_halves)(state + FIELD(OTHER) + FIELD(SIDE_SCALE) + i, q);
-    KLCE_UNROLL for (int h = 0; h < HALVES; h++) q[h] = q[h] / p[h];
-    K(split_halves)(q, NULL, &ratio.high, &ratio.low);
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+        v_f64 quotient = q[h] / p[h];
+        rest[h] = K(js_ratio_rest)(quotient, p[h], q[h]);
+        q[h] = quotient;
+    }
+    K(split_halves)(q, rest, &ratio.high, &ratio.low);
     return ratio;
+}
+
+/* Of one row. */
+KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state)
+{
+    v_f64 p = set_f64(state[FIELD(SIDE_SCALE)]);
+    v_f64 q = set_f64(state[FIELD(OTHER) + FIELD(SIDE_SCALE)]), ratio = q / p;
+    double whole = first_lane_f64(ratio), rest = first_lane_f64(K(js_ratio_rest)(ratio, p, q));
+    return (K(js_ratio)){K(set)((real)whole), K(set)((real)((whole - (real)whole) + rest))};
 }
 
 /* Whether those of all of a tile's rows do, whose sums make room for the scales and nothing else;
@@ -198,7 +215,7 @@ KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
 KLCE_INLINE int K(js_are_plain)(const klce_call *call, double *state)
 {
     double *other = state + FIELD(OTHER), scale[2][KLCE_TILE];
-    v_f64 least = set_f64(0x1p-30), most = set_f64(0x1p30);
+    v_f64 least = set_f64(JS_LEAST_SCALE), most = set_f64(JS_MOST_SCALE);
     m_f64 plain = lt_f64(least, most);
     EACH_STATE(i, KLCE_TILE)
     {
@@ -215,49 +232,61 @@ KLCE_INLINE int K(js_are_plain)(const klce_call *call, double *state)
     return 1;
 }
 
-/* At 2^-110 there is nothing to lose (2^-80 of the sum at most), but products that are subnormal
- * numbers, which cost a hundred cycles; below 0 there is no probability. */
-KLCE_INLINE K(v) K(js_probability)(K(v) x)
+/* The |q - p|/(q + p) up to which a class is near.  In float32 a longer series costs less than the
+ * logarithm of a few classes in every vector. */
+#define JS_CLOSE (KLCE_REAL_IS_F64 ? (real)0.5 : (real)0.7)
+
+#if KLCE_REAL_IS_F64
+KLCE_INLINE K(v) K(js_close)(K(v) square) { return K(js_even)(square); }
+KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u) { return K(js_of_larger)(u); }
+#else
+/* A coefficient at a time: one instruction less, whose square of a tiny x would be subnormal, and
+ * nothing waits for the sum. */
+KLCE_INLINE K(v) K(js_series)(const float *c, int degree, K(v) x)
 {
-    K(v) zero = K(set)(0), no_number = K(set)((real)NAN);
-    K(v) low = K(select)(K(lt)(x, zero), no_number, zero);
-    return K(select)(K(lt)(x, K(set)(0x1p-110f)), low, x);
+    K(v) sum = K(set)(c[degree]);
+    KLCE_UNROLL for (int k = degree - 1; k >= 0; k--) sum = K(fma)(sum, x, K(set)(c[k]));
+    return sum;
 }
 
-/* (2 - u) log(2 - u) for u from 0 to 1/2, to 2^-29 of its sum with u log(u) (tools/minimax.py). */
-KLCE_INLINE K(v) K(js_plain_of_larger)(K(v) u)
+/* js_even up to there, to 2^-27 of it (tools/minimax.py). */
+KLCE_INLINE K(v) K(js_close)(K(v) square)
 {
-    static const float series[] = {1.386294363f,   -1.693147471f,   0.2500076411f,  0.04158861272f,
-                                   0.01080124979f, 0.002161341672f, 0.002171342819f};
-    return K(series)(series, (int)(sizeof series / sizeof *series) - 1, u, u * u);
+    static const float c[] = {0.999999994f,   0.1666681301f, 0.06660743519f,  0.03662133273f,
+                              0.01550565087f, 0.0413873396f, -0.04251415201f, 0.05693528467f};
+    return K(js_series)(c, (int)(sizeof c / sizeof *c) - 1, square);
 }
 
-/* Four times a class's part, of the scale of p; and *d, q - p there.  Some 35 instructions a vector
- * with one division, and 35 more where a class is far.  A ratio of NULL is 1. */
+/* js_of_larger beyond, to 2^-30 of its sum with u log(u). */
+KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u)
+{
+    static const float c[] = {1.38629436f,    -1.693146999f,   0.2499937654f,
+                              0.04174668902f, 0.009950215451f, 0.00434963241f};
+    return K(js_series)(c, (int)(sizeof c / sizeof *c) - 1, u);
+}
+#endif
+
+/* Above the first, quotients are normal numbers, and above the second so is d^2 over the sum of two
+ * that differ.  The sums are 2^-6 and more. */
+#define JS_LEAST SMALL
+#define JS_NEGLIGIBLE (KLCE_REAL_IS_F64 ? (real)0x1p-880 : (real)0x1p-80)
+
+/* Four times a class's part, of the scale of p; and *d, q - p there.  Some 26 instructions a vector
+ * in float32 with one division, and 30 more where a class is far.  A ratio of NULL is 1. */
 KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v) *d)
 {
-    K(v) least = K(set)(0x1p-100f);
-    p = K(js_probability)(p);
-    q = K(js_probability)(q);
-    *d = ratio ? K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p)) : q - p;
+    p = K(max)(K(set)(JS_LEAST), p); /* nan comes through */
+    q = K(max)(K(set)(JS_LEAST), q);
     K(v) sum = ratio ? K(fma)(q, ratio->high, p) : q + p;
-    K(v) inverse = K(set)(1) / K(max)(K(set)(0x1p-126f), sum);
-    K(v) v = *d * inverse, square = v * v;
-    /* The even series up to v^2 = 1/4, to 2^-28 of it but for the rounding of the coefficients
-     * (tools/minimax.py). */
-    K(v) even = K(fma)(K(set)(0.027629270f), square, K(set)(0.018234583f));
-    even = K(fma)(even, square, K(set)(0.036266925f));
-    even = K(fma)(even, square, K(set)(0.066632830f));
-    even = K(fma)(even, square, K(set)(0.16666742f));
-    even = K(fma)(even, square, K(set)(1));
-    K(v) term = *d * v * even;
-    K(m) far = K(lt)(K(set)(0.25f), square);
+    *d = ratio ? K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p)) : q - p;
+    *d = K(select)(K(lt)(sum, K(set)(JS_NEGLIGIBLE)), K(set)(0), *d);
+    K(v) inverse = K(set)(1) / sum, v = *d * inverse, square = v * v;
+    K(v) term = *d * v * K(js_close)(square);
+    K(m) far = K(lt)(K(set)(JS_CLOSE * JS_CLOSE), square);
     if (K(any)(far)) {
-        /* With u and 2 - u the shares of the smaller and the larger of both, which sum to 2; at
-         * 2^-100 u log(u) adds nothing that shows. */
-        K(v) scaled = ratio ? q * ratio->high : q;
-        K(v) u = K(max)(least, K(min)(p, scaled) * (inverse * K(set)(2)));
-        K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_plain_of_larger)(u));
+        /* With u and 2 - u the shares of the smaller and the larger of both, which sum to 2. */
+        K(v) u = K(min)(p, ratio ? q * ratio->high : q) * (inverse + inverse);
+        K(v) of_far = sum * K(fma)(u, K(log_term)(u), K(js_far_of_larger)(u));
         term = K(select)(far, of_far, term);
     }
     return term;
@@ -271,7 +300,7 @@ KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
     K(lanes) terms = K(no_lanes)(), drift = K(no_lanes)();
     K(lanes) p_lanes = K(no_lanes)(), q_lanes = K(no_lanes)();
     K(v) p_group[VECTORS], q_group[VECTORS], term_sum[VECTORS], drift_sum[VECTORS], d;
-    K(v) p_part[VECTORS], q_part[VECTORS];
+    K(v) p_part[VECTORS], q_part[VECTORS], least = K(set)(0);
     for (ptrdiff_t i = 0; i < n; i += FLUSH) {
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
         EACH_VECTOR(v) term_sum[v] = drift_sum[v] = p_part[v] = q_part[v] = K(set)(0);
@@ -284,6 +313,7 @@ KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
             K(load_group)(q + j, end - j, 0, q_group);
             EACH_VECTOR(v)
             {
+                least = K(min)(K(min)(p_group[v], q_group[v]), least); /* nan is passed over */
                 term_sum[v] = term_sum[v] + K(js_probs_term)(p_group[v], q_group[v], ratio, &d);
                 drift_sum[v] = drift_sum[v] + d;
                 p_part[v] = p_part[v] + p_group[v];
@@ -297,7 +327,8 @@ KLCE_INLINE void K(js_sum_plain)(const elem *p, const elem *q, ptrdiff_t n,
             K(add_lanes)(&q_lanes, q_part);
         }
     }
-    state[FIELD(TERMS)] = K(total)(&terms);
+    /* Below 0 there is no probability. */
+    state[FIELD(TERMS)] = (double)K(hmax)(-least) > 0 ? (double)NAN : K(total)(&terms);
     state[FIELD(DRIFT)] = K(total)(&drift);
     if (!ratio) {
         state[FIELD(SIDE_SUM)] = K(total)(&p_lanes);
@@ -355,12 +386,15 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
         K(js_ratio) ratio = K(js_ratios_of)(state, i);
         const K(v) *p = p_tile.column[i / WIDTH], *q = q_tile.column[i / WIDTH];
+        K(v) least = K(set)(0);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
         {
             K(v) term = K(js_probs_term)(p[group + l], q[group + l], &ratio, &d);
+            least = K(min)(K(min)(p[group + l], q[group + l]), least);
             terms[l] = group ? terms[l] + term : term;
             drift[l] = group ? drift[l] + d : d;
         }
+        terms[0] = K(select)(K(lt)(least, K(set)(0)), K(set)((real)NAN), terms[0]);
         K(sum_columns)(terms, call->n, state + FIELD(TERMS) + i);
         K(sum_columns)(drift, call->n, state + FIELD(DRIFT) + i);
     }
@@ -403,7 +437,7 @@ static void K(js_probs_first)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
                 K(js_sum_unlike)(p + low, q + low, high - low, NULL, call->n, p_sum, q_sum);
             return;
         }
-#if KLCE_FMA && !KLCE_REAL_IS_F64
+#if KLCE_FMA
         if (guess.sums_to_one) {
             state[FIELD(UNLIKE)] = K(SETTLED);
             K(js_sum_plain)(p + low, q + low, high - low, NULL, call->n, state);
@@ -536,7 +570,8 @@ KLCE_INLINE int K(js_sum_unlike_abreast)(const klce_call *call, ptrdiff_t row, K
 /* As js_sum_plain, where there is one. */
 KLCE_INLINE int K(js_sum_plain_abreast)(const klce_call *call, ptrdiff_t row, K(js_abreast) *sums)
 {
-#if KLCE_FMA && !KLCE_REAL_IS_F64
+#if KLCE_FMA
+    K(v) zero = K(set)(0), least = zero;
     for (ptrdiff_t j = 0; j < call->n; j++) {
         const elem *p = K(class_of)(call, 0, row, j), *q = K(class_of)(call, 1, row, j);
         const int lane = (int)(j % LANES);
@@ -547,6 +582,7 @@ KLCE_INLINE int K(js_sum_plain_abreast)(const klce_call *call, ptrdiff_t row, K(
         EACH_ABREAST(w)
         {
             K(v) own = K(load)(p + w * WIDTH), other = K(load)(q + w * WIDTH);
+            least = K(min)(K(min)(own, other), least); /* nan is passed over */
             terms[w] = terms[w] + K(js_probs_term)(own, other, NULL, &d);
             drift[w] = drift[w] + d;
             p_part[w] = p_part[w] + own;
@@ -559,7 +595,7 @@ KLCE_INLINE int K(js_sum_plain_abreast)(const klce_call *call, ptrdiff_t row, K(
             K(flush_abreast)(&sums->drift);
         }
     }
-    return 1;
+    return !K(any)(K(lt)(least, zero));
 #else
     return (void)call, (void)row, (void)sums, 0;
 #endif
@@ -609,3 +645,9 @@ static const klce_kernel K(js_probs_probs_kernel) = {
     /* Of 16 bits sums differ, and two such sweeps gained nothing (docs/decisions/0014). */
     .abreast = sizeof(elem) == sizeof(real) ? K(js_probs_abreast) : NULL,
 };
+
+#undef JS_LEAST_SCALE
+#undef JS_MOST_SCALE
+#undef JS_CLOSE
+#undef JS_LEAST
+#undef JS_NEGLIGIBLE
