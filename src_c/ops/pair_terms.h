@@ -230,10 +230,11 @@ KLCE_INLINE void K(add_pairs)(const K(expsum_context) *c, const K(pair_measure) 
             term = bend;
             drift = moved;
             if (K(any)(far)) {
-                K(v) far_term, far_drift;
+                K(v) far_term = zero, far_drift = zero;
                 far = K (and)(far, K(eq)(own_x, own_x)); /* what is no class has nan */
-                K(far_terms)(c, by, taken, own_x, own_y, w, d, far, at, sums, &far_term,
-                             &far_drift);
+                if (K(any)(far))
+                    K(far_terms)(c, by, taken, own_x, own_y, w, d, far, at, sums, &far_term,
+                                 &far_drift);
                 of->w[i] = w = K(select)(near, w, zero);
                 slope = K(select)(near, slope, zero);
                 bend = K(select)(near, bend, zero);
