@@ -182,8 +182,8 @@ typedef struct {
  * turned into those about the mean; where the guess was off by more than the deviation, so that
  * more than a bit would cancel, they are summed anew. */
 KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *run,
-                              const K(expsum_lanes) *lanes, const elem *x, ptrdiff_t stop,
-                              double *state, int moments)
+                              const K(expsum_lanes) *lanes, const elem *x, int has_y,
+                              ptrdiff_t stop, double *state, int moments)
 {
     state[FIELD(MAX)] = run->max;
     state[FIELD(ORIGIN)] = run->origin;
@@ -199,6 +199,10 @@ KLCE_INLINE void K(close_run)(const K(expsum_context) *c, const K(expsum_run) *r
         state[FIELD(SQUARES)] = 2 * lost <= about
                                     ? about - lost
                                     : K(sum_squares)(c, x + run->start, stop - run->start, state);
+    }
+    if (has_y) {
+        double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
+        state[FIELD(APART)] = K(total)(&lanes->apart) + own * run->apart;
     }
 }
 
@@ -264,11 +268,7 @@ static KLCE_NOINLINE void K(end_run)(const K(expsum_context) *c, const K(expsum_
                                      ptrdiff_t stop, double *state, int moments)
 {
     double room[KLCE_TILE * KLCE_FIELDS], *closed = run->start ? room : state;
-    K(close_run)(c, run, lanes, x, stop, closed, moments);
-    if (has_y) {
-        double own = K(own_at_reference)(c, run->max, run->origin, run->ref);
-        closed[FIELD(APART)] = K(total)(&lanes->apart) + own * run->apart;
-    }
+    K(close_run)(c, run, lanes, x, has_y, stop, closed, moments);
     if (closed == state)
         return;
     if (has_y)

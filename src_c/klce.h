@@ -137,13 +137,13 @@ typedef struct {
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high)
  * whole where there is nothing to keep from class to class.  `pipelined`, if present, does rows of
  * an op of passes, to the same bits, a step of one row along with a step of another, and returns
- * the first that it leaves to the passes.  `few`, if present, takes KLCE_TILE whole rows of 1 class
- * to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the passes; a dtype that is
- * computed in another has none, and its rows of few classes are widened for the other's (widen.c).
- * Its rows may lie side by side, a step from one to the next being the size of an element.
- * `abreast`, if present, takes KLCE_ABREAST so lying rows of more classes, up to KLCE_SEGMENT of
- * them, to the bits of the passes.  It returns 0, and has written nothing, where one of the rows is
- * left to those. */
+ * the first that it leaves; where that is `low`, the passes take a tile.  `few`, if present, takes
+ * KLCE_TILE whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits
+ * as the passes; a dtype that is computed in another has none, and its rows of few classes are
+ * widened for the other's (widen.c).  Its rows may lie side by side, a step from one to the next
+ * being the size of an element.  `abreast`, if present, takes KLCE_ABREAST so lying rows of more
+ * classes, up to KLCE_SEGMENT of them, to the bits of the passes.  It returns 0, and has written
+ * nothing, where one of the rows is left to those. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];

@@ -73,14 +73,17 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
     }
 }
 
-/* Rows [low, high) of a kernel's passes, `tile` rows at a time:
- * as many as stay in L1 between the passes. */
+/* Rows [low, high) of a kernel's passes, those that it leaves of them `tile` rows at a time: as many
+ * as stay in L1 between the passes. */
 static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
                       ptrdiff_t low, ptrdiff_t high)
 {
     double state[STATE] = {0};
-    for (ptrdiff_t row = low; row < high; row += tile) {
-        ptrdiff_t count = tile < high - row ? tile : high - row;
+    for (ptrdiff_t row = low, count; row < high; row += count) {
+        count = kernel->pipelined ? kernel->pipelined(call, row, high) - row : 0;
+        if (count)
+            continue;
+        count = tile < high - row ? tile : high - row;
         for (const klce_pass *pass = kernel->pass; pass < kernel->pass + KLCE_PASSES && pass->sweep;
              pass++) {
             for (ptrdiff_t i = 0; i < count; i++)
@@ -158,8 +161,6 @@ static void run_rows_within(const klce_call *call, const klce_isa *isa, ptrdiff_
     }
     if (klce_has_few_classes(call))
         low = run_few(call, isa, low, high);
-    if (kernel->pipelined && low < high)
-        low = kernel->pipelined(call, low, high);
     tile = tile < 1 ? 1 : tile < KLCE_TILE ? tile : KLCE_TILE;
     if (low < high)
         run_tiles(call, kernel, tile, low, high);

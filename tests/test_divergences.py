@@ -348,6 +348,34 @@ def test_steep_rows_alone_and_among_others(dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("n", [257, 300, 1000])
+def test_logits_in_turn_and_alone(n, dtype, isa):
+    """Rows of one block: unlike ones are summed in turn as far as they follow one another."""
+    rng = np.random.default_rng(n)
+    stretches = [21, 2, 70, 1, 3, 5, 4, 19]  # unlike, near, unlike, ...
+    x = 4 * rng.normal(size=(sum(stretches), n))
+    apart = np.repeat(np.resize([4, 0.05], len(stretches)), stretches)
+    y = x + apart[:, None] * rng.normal(size=x.shape)
+    y[2::9] -= 500
+    y[4::9, ::3] = x[5::9, :100] = -math.inf
+    x[6::9] = np.round(x[6::9])  # several largest
+    x[7, -1] = y[8, 0] = x[9, 3] = y[9, 3] = math.inf
+    x[10, n // 2] = y[11, -1] = math.nan
+    x[12] = y[13] = x[14] = y[14] = -math.inf
+    x, y = (z.astype(computed(dtype)).astype(dtype) for z in (x, y))
+    with on_isa(isa):
+        for f in (klce.kl_divergence, klce.js_divergence):
+            for t in (1, 0.5):
+                together = f(x, y, form="logits", temperature=t)
+                alone = [
+                    f(x[i : i + 1], y[i : i + 1], form="logits", temperature=t)
+                    for i in range(len(x))
+                ]
+                assert same_bits(together, np.concatenate(alone)), f
+
+
+@ISA
+@DTYPE
 @pytest.mark.parametrize("n", [4, 10, 71])
 def test_one_class_alone_above_all(n, dtype, isa):
     """Divergences of next to nothing, which lie between the ways they may be found."""

@@ -115,10 +115,31 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
     K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
 }
 
+/* From the sums of both rows on. */
+static void K(js_logits_of_sums)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                 double *state)
+{
+    K(js_logits_relate)(call, row, count, state);
+    for (ptrdiff_t i = 0; i < count; i++)
+        K(js_logits_sweep_unlike)(call, row + i, 0, call->n, state + i);
+    K(js_logits_look)(call, row, count, state);
+    for (ptrdiff_t i = 0; i < count; i++)
+        K(js_logits_sweep)(call, row + i, 0, call->n, state + i);
+    K(js_logits_finish)(call, row, count, state);
+}
+
+static ptrdiff_t K(js_logits_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    if (!K(js_logits_plain)(call))
+        return low;
+    return K(expsum_rows)(call, low, high, FIELD(OTHER), 0, 0, K(js_logits_of_sums));
+}
+
 static const klce_kernel K(js_logits_logits_kernel) = {
     .prepare = K(pairs_prepare),
     .pass = {{K(js_logits_logits_normalizers), SHARED(js_logits_logits_merge), K(js_logits_relate)},
              {K(js_logits_sweep_unlike), SHARED(divergence_add), SHARED(js_logits_look)},
              {K(js_logits_sweep), SHARED(add_of_others), SHARED(js_logits_finish)}},
     .few = TILE_OF(js_logits_few),
+    .pipelined = K(js_logits_pipelined),
 };

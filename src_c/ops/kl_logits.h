@@ -150,9 +150,35 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 
+/* From the sums of unlike rows on. */
+static void K(kl_logits_of_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
+                                   double *state)
+{
+    for (ptrdiff_t i = 0; i < count; i++)
+        state[FIELD(NEAR_TERMS) + i] = NAN;
+    K(kl_logits_relate)(call, row, count, state);
+    for (ptrdiff_t i = 0; i < count; i++)
+        K(kl_logits_sweep)(call, row + i, 0, call->n, state + i);
+    K(kl_logits_finish)(call, row, count, state);
+}
+
+/* Rows that seem unlike, as far as they follow one another. */
+static ptrdiff_t K(kl_logits_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    enum { MOST = 64 }; /* so that what is looked at stays in cache */
+    ptrdiff_t n = call->n, end = low;
+    if (n <= FEW || n > BLOCK)
+        return low;
+    while (end < KLCE_LESSER(low + MOST, high) &&
+           K(seem_unlike)(K(context)(call), K(row_in)(call, 0, end), K(row_in)(call, 1, end)))
+        end++;
+    return K(expsum_rows)(call, low, end, FIELD(KL_Q), 1, 0, K(kl_logits_of_unlike));
+}
+
 static const klce_kernel K(kl_logits_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(kl_logits_normalizers), SHARED(kl_logits_merge), SHARED(kl_logits_relate)},
              {K(kl_logits_sweep), SHARED(divergence_add), SHARED(kl_logits_finish)}},
     .few = TILE_OF(kl_logits_few),
+    .pipelined = K(kl_logits_pipelined),
 };
