@@ -22,7 +22,7 @@ LAST_FIELD(CENTRE);
 KLCE_INLINE double K(own_at_reference)(const K(expsum_context) *c, double max, double origin,
                                        double ref)
 {
-    return ldexp(K(rescale)(c, max, 0, origin, ref), BOOST);
+    return K(rescale)(c, max, 0, origin, ref) * (1 / UNBOOST);
 }
 
 KLCE_INLINE double K(mass_at_reference)(const K(expsum_context) *c, const double *state)

@@ -122,6 +122,18 @@ KLCE_INLINE int K(near_far)(const K(expsum_context) *c, K(v) x, K(v) y, K(v) w, 
     return K(any)(K(not)(K(lt)(K(max)(*slope, -*slope), K(set)(NEAR_STEEPEST))));
 }
 
+/* Takes a distance of 0 for what has no terms, and would be far: the maximum, if it is one of these
+ * classes, and what is beyond them. */
+KLCE_INLINE void K(pass_over)(K(near_stretch) *of, ptrdiff_t classes, ptrdiff_t maximum)
+{
+    ptrdiff_t count = classes % LANES, m = classes / LANES * VECTORS;
+    EACH_VECTOR(v)
+    if (count)
+        of->d[m + v] = K(select)(K(holds_class)(v, count), of->d[m + v], K(set)(0));
+    if (maximum >= 0 && maximum < classes)
+        ((real *)of->d)[maximum] = 0;
+}
+
 /* The second loop, likewise, of elements x and y: in float32 20 instructions a vector, with the
  * weighted sum and the reverse 4 more, and some 35 more where a class is far.  Whether a slope is
  * beyond what may be. */
@@ -308,7 +320,7 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
     K(near_measure) by = K(near_measure_of)(c, &run);
     K(v) x_group[VECTORS], y_group[VECTORS];
     K(near_stretch) stretch;
-    elem x_without[LANES], y_without[LANES]; /* the maximum's group, without it */
+    elem x_without[LANES]; /* the maximum's group, without it */
     K(peak) y_peak = K(no_peak)();
     real block_max = K(max_of)(x, KLCE_LESSER(BLOCK, n));
     double *other = state + q * KLCE_TILE;
@@ -320,12 +332,12 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
         state[f * KLCE_TILE] = 0;
 
     for (ptrdiff_t start = 0; start < n && !lost; start += BLOCK) {
-        ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), skipped = -1;
+        ptrdiff_t stop = KLCE_LESSER(start + BLOCK, n), first = -1, skipped = -1;
         if (block_max > run.max) {
             if (run.max > (real)-INFINITY) /* what is below it has no class to be measured by */
                 lost |= !K(end_near_run)(c, &run, &lanes, weighs, state, q);
             lanes = K(no_near_lanes)();
-            ptrdiff_t first = K(first_maximum)(x, start, stop, block_max);
+            first = K(first_maximum)(x, start, stop, block_max);
             double guess = start ? K(guess_from_sums)(c, state) : NAN;
             run.max = block_max;
             run.y_at_max = (double)K(value)(y[first]);
@@ -335,7 +347,6 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
             K(reference_of)(c, run.max, &run.origin, &run.ref);
             by = K(near_measure_of)(c, &run);
             skipped = K(copy_without)(x, start, stop, first, x_without);
-            K(copy_without)(y, start, stop, first, y_without);
         }
         ptrdiff_t next_stop = KLCE_LESSER(stop + BLOCK, n);
         K(peak) next_peak = K(no_peak)();
@@ -350,12 +361,13 @@ KLCE_INLINE int K(sum_near)(const K(expsum_context) *c, const elem *x, const ele
                 K(prefetch_group)(x + j);
                 K(prefetch_group)(y + j);
                 K(load_group)(j == skipped ? x_without : x + j, end - j, (real)-INFINITY, x_group);
-                K(load_group)(j == skipped ? y_without : y + j, end - j, (real)-INFINITY, y_group);
+                K(load_group)(y + j, end - j, (real)-INFINITY, y_group);
                 K(near_measured)(c, &by, x_group, y_group, &parts, &stretch, m, weighs);
             }
+            K(pass_over)(&stretch, end - i, first - i);
             for (ptrdiff_t j = i, m = 0; j < end; j += LANES, m += VECTORS)
-                lost |= K(near_terms)(c, &stretch, m, j == skipped ? x_without : x + j,
-                                      j == skipped ? y_without : y + j, end - j, &parts, weighs);
+                lost |= K(near_terms)(c, &stretch, m, j == skipped ? x_without : x + j, y + j,
+                                      end - j, &parts, weighs);
             K(add_near_parts)(&lanes, &parts, weighs);
         }
         if (next_stop > stop)
