@@ -73,8 +73,8 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
     }
 }
 
-/* Rows [low, high) of a kernel's passes, those that it leaves of them `tile` rows at a time: as many
- * as stay in L1 between the passes. */
+/* Rows [low, high) of a kernel with passes: those that it does not take in turn by `tile` rows, as
+ * many as stay in L1 between the passes. */
 static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
                       ptrdiff_t low, ptrdiff_t high)
 {
