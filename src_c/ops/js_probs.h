@@ -1,9 +1,9 @@
 /* js_probs_probs: JS divergence of probabilities.  Of unlike rows as unlike.h says, t being the
- * quotient of the smaller and the larger of both.  Others need nothing wider than `real` for a class
- * where there is a fused multiply-add: q is brought to the scale of p by a ratio in two pieces, so
- * that q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a
- * few units of `real` off.  Rows that are not normalised, or whose sums are far from 1, take the
- * passes of pairs.h.
+ * quotient of the smaller and the larger of both.  Others need nothing wider than `real` for a
+ * class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two
+ * pieces, so that q ratio - p keeps its digits where the two are near, and the term is that of
+ * js_pairs.h, a few units of `real` off.  Rows that are not normalised, or whose sums are far from
+ * 1, take the passes of pairs.h.
  *
  * Where p and q have the same sum but for rounding, the ratio is 1, and the sweep that finds out
  * has the terms as well.  With Q = P (1 + s), four times the JS is measured as
