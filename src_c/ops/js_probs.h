@@ -17,14 +17,11 @@ PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
  * terms are summed. */
 enum { K(OTHERS), K(SEEM_UNLIKE), K(SETTLED) };
 
-/* The scales of rows whose sums leave room in `real` for all that is done with their classes. */
-#define JS_LEAST_SCALE 0x1p-30
-#define JS_MOST_SCALE 0x1p6
+/* Whether a row's sums leave room in `real` for all that is done with its classes. */
 KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
 {
     double p = state[FIELD(SIDE_SCALE)], q = state[FIELD(OTHER) + FIELD(SIDE_SCALE)];
-    return K(pair_normalizes)(call) && JS_LEAST_SCALE < p && p < JS_MOST_SCALE &&
-           JS_LEAST_SCALE < q && q < JS_MOST_SCALE;
+    return K(pair_normalizes)(call) && 0x1p-30 < p && p < 0x1p30 && 0x1p-30 < q && q < 0x1p30;
 }
 
 /* The larger and the smaller of p and q, q at the scale of p. */
@@ -215,7 +212,7 @@ KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state)
 KLCE_INLINE int K(js_are_plain)(const klce_call *call, double *state)
 {
     double *other = state + FIELD(OTHER), scale[2][KLCE_TILE];
-    v_f64 least = set_f64(JS_LEAST_SCALE), most = set_f64(JS_MOST_SCALE);
+    v_f64 least = set_f64(0x1p-30), most = set_f64(0x1p30);
     m_f64 plain = lt_f64(least, most);
     EACH_STATE(i, KLCE_TILE)
     {
@@ -266,10 +263,11 @@ KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u)
 }
 #endif
 
-/* Above the first, quotients are normal numbers, and above the second so is d^2 over the sum of two
- * that differ.  The sums are 2^-6 and more. */
-#define JS_LEAST SMALL
-#define JS_NEGLIGIBLE (KLCE_REAL_IS_F64 ? (real)0x1p-880 : (real)0x1p-80)
+/* What is below the first is taken to be there, so that its quotient by any sum is a normal number,
+ * and a pair that adds up to less than the second has no term: beside the sums it is 2^-64 at most,
+ * and mostly 2^-90. */
+#define JS_LEAST (KLCE_REAL_IS_F64 ? (real)0x1p-900 : (real)0x1p-96)
+#define JS_NEGLIGIBLE (KLCE_REAL_IS_F64 ? (real)0x1p-898 : (real)0x1p-94)
 
 /* Four times a class's part, of the scale of p; and *d, q - p there.  Some 26 instructions a vector
  * in float32 with one division, and 30 more where a class is far.  A ratio of NULL is 1. */
@@ -646,8 +644,6 @@ static const klce_kernel K(js_probs_probs_kernel) = {
     .abreast = sizeof(elem) == sizeof(real) ? K(js_probs_abreast) : NULL,
 };
 
-#undef JS_LEAST_SCALE
-#undef JS_MOST_SCALE
 #undef JS_CLOSE
 #undef JS_LEAST
 #undef JS_NEGLIGIBLE
