@@ -77,19 +77,19 @@ KLCE_INLINE void K(take_out_maximum)(const elem *x, const elem *y, ptrdiff_t n, 
     ptrdiff_t flush =
         n <= FLUSH ? 0 : K(first_holding)(row->of_flush, (int)((n - 1) / FLUSH) + 1, &sought);
     ptrdiff_t span = K(first_holding)(row->of_span + flush * K(SPANS), K(SPANS), &sought);
-    ptrdiff_t start = flush * FLUSH + span * SPAN, first = 0;
+    ptrdiff_t start = flush * FLUSH + span * SPAN;
     KLCE_UNROLL for (ptrdiff_t g = 0, k = start; g < GROUPS; g++, k += LANES)
         K(load_group)(k < n ? x + k : x, k < n ? n - k : 0, (real)-INFINITY, group + g * VECTORS);
     KLCE_UNROLL for (int v = 0; v < GROUPS * VECTORS; v++)
         K(store)(row->without_max + v * WIDTH, group[v]);
     uint64_t hits = K(hits)(group, GROUPS * VECTORS, K(set)(row->run.max));
-    if (hits) { /* else a nan hid it */
-        first = lowest_bit(hits);
+    if (hits) { /* else a nan hid it, and the row's sums are nan */
+        ptrdiff_t first = lowest_bit(hits);
         row->without_max[first] = K(rounded)((real)-INFINITY);
+        if (y)
+            row->run.apart = (double)row->run.max - (double)K(value)(y[start + first]);
     }
     row->skipped = start;
-    if (y)
-        row->run.apart = (double)row->run.max - (double)K(value)(y[start + first]);
 }
 
 /* Sums x, whose maximum is taken out, with y as expsum.h does, and looks at a row ahead. */
@@ -154,7 +154,7 @@ KLCE_INLINE ptrdiff_t K(expsum_rows)(const klce_call *call, ptrdiff_t low, ptrdi
     /* A copy: what is stored might change the call's, for all that the compiler knows. */
     const K(expsum_context) own = *K(context)(call), *c = &own;
     const ptrdiff_t n = call->n, sides = other ? 2 : 1, count = (high - low) * sides;
-    double state[KLCE_FIELDS * KLCE_TILE];
+    double state[KLCE_FIELDS * KLCE_TILE] = {0};
     K(turn) turns[TURNS];
     if (n < 1 || n > BLOCK || count < TURNS)
         return low;

@@ -376,6 +376,24 @@ def test_logits_in_turn_and_alone(n, dtype, isa):
 
 @ISA
 @DTYPE
+@pytest.mark.parametrize("n", [3, 71, 300])
+@pytest.mark.parametrize("factor", [1, 3, 2.0**12, 2.0**25])
+def test_js_of_a_row_and_a_multiple_of_it(factor, n, dtype, isa):
+    """In a tile and alone the same; and nothing, whatever stands for two classes that are 0."""
+    q = np.random.default_rng(n).integers(1, 9, size=(17, n)) / 2**10
+    q[:, 1] = q[:, 2::5] = 0
+    p = q * (min(factor, 2**12) if dtype == np.float16 else factor)  # what float16 has room for
+    p, q = (z.astype(computed(dtype)).astype(dtype) for z in (p, q))
+    with on_isa(isa):
+        for a, b in ((p, q), (q, p)):
+            together = klce.js_divergence(a, b)
+            alone = [klce.js_divergence(a[i : i + 1], b[i : i + 1]) for i in range(len(a))]
+            assert same_bits(together, np.concatenate(alone))
+            assert (together == 0).all() or factor == 3
+
+
+@ISA
+@DTYPE
 @pytest.mark.parametrize("n", [4, 10, 71])
 def test_one_class_alone_above_all(n, dtype, isa):
     """Divergences of next to nothing, which lie between the ways they may be found."""

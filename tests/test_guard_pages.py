@@ -11,6 +11,7 @@ import mmap
 import numpy as np
 import pytest
 
+import klce
 from tests.kernels import (
     DTYPES,
     ISAS,
@@ -117,7 +118,20 @@ def main(name):
                     assert same_bits(a, b), "the result differs"
                 for guard, out in zip(others, outputs, strict=False):
                     assert guard.untouched(out), "written beyond the output"
+    hide_a_maximum(dtype, guards)
     print("done", flush=True)
+
+
+def hide_a_maximum(dtype, guards):
+    """A nan in the lane of the last row's maximum, so that it is not found where it should be."""
+    rng = np.random.default_rng(0)
+    x, y = (4 * rng.normal(size=(8, 300)) for _ in range(2))
+    x[-1, [3, 131]] = 60, np.nan
+    held = [guard.hold(z.astype(dtype), True) for guard, z in zip(guards, (x, y), strict=False)]
+    for isa in ISAS:
+        print("a hidden maximum", dtype.name, isa, flush=True)
+        with on_isa(isa):
+            assert np.isnan(klce.kl_divergence(*held, form="logits")[-1])
 
 
 SCRIPT = "import sys; from tests.test_guard_pages import main; main(sys.argv[1])"

@@ -1,9 +1,9 @@
 /* js_probs_probs: JS divergence of probabilities.  Of unlike rows as unlike.h says, t being the
  * quotient of the smaller and the larger of both.  Others need nothing wider than `real` for a
- * class where there is a fused multiply-add: q is brought to the scale of p by a ratio in two
- * pieces, so that q ratio - p keeps its digits where the two are near, and the term is that of
- * js_pairs.h, a few units of `real` off.  Rows that are not normalised, or whose sums are far from
- * 1, take the passes of pairs.h.
+ * class where there is a fused multiply-add: q is brought to the scale of p by a ratio, so that
+ * q ratio - p keeps its digits where the two are near, and the term is that of js_pairs.h, a few
+ * units of `real` off.  Rows that are not normalised, or whose sums are far from 1, take the passes
+ * of pairs.h.
  *
  * Where p and q have the same sum but for rounding, the ratio is 1, and the sweep that finds out
  * has the terms as well.  With Q = P (1 + s), four times the JS is measured as
@@ -171,40 +171,35 @@ static void K(js_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t cou
 
 #if KLCE_FMA
 
-/* What brings q to the scale of p, in two pieces. */
+/* What brings q to the scale of p.  What rounding takes from a float64 ratio shows in no JS of more
+ * than 1e-32, since it is common to all classes; from a float32 one it would in one of 1e-17. */
 typedef struct {
     K(v) high, low;
 } K(js_ratio);
 
-/* What a quotient's rounding took from it. */
-KLCE_INLINE v_f64 K(js_ratio_rest)(v_f64 ratio, v_f64 p, v_f64 q)
+/* A low piece below 2^-30 of the ratio is left out: tiny numbers times it would be subnormal. */
+KLCE_INLINE K(js_ratio) K(js_ratio_of_pieces)(K(v) high, K(v) low)
 {
-    return KLCE_REAL_IS_F64 ? fma_f64(-ratio, p, q) / p : set_f64(0);
+    K(m) slight = K(lt)(K(max)(low, -low), high * K(set)((real)0x1p-30));
+    return (K(js_ratio)){high, K(select)(slight, K(set)(0), low)};
 }
 
-KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
-{
-    K(js_ratio) ratio;
-    v_f64 p[HALVES], q[HALVES], rest[HALVES];
-    K(load_halves)(state + FIELD(SIDE_SCALE) + i, p);
-    K(load_halves)(state + FIELD(OTHER) + FIELD(SIDE_SCALE) + i, q);
-    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-    {
-        v_f64 quotient = q[h] / p[h];
-        rest[h] = K(js_ratio_rest)(quotient, p[h], q[h]);
-        q[h] = quotient;
-    }
-    K(split_halves)(q, rest, &ratio.high, &ratio.low);
-    return ratio;
-}
-
-/* Of one row. */
 KLCE_INLINE K(js_ratio) K(js_ratio_of)(const double *state)
 {
-    v_f64 p = set_f64(state[FIELD(SIDE_SCALE)]);
-    v_f64 q = set_f64(state[FIELD(OTHER) + FIELD(SIDE_SCALE)]), ratio = q / p;
-    double whole = first_lane_f64(ratio), rest = first_lane_f64(K(js_ratio_rest)(ratio, p, q));
-    return (K(js_ratio)){K(set)((real)whole), K(set)((real)((whole - (real)whole) + rest))};
+    double ratio = state[FIELD(OTHER) + FIELD(SIDE_SCALE)] / state[FIELD(SIDE_SCALE)];
+    return K(js_ratio_of_pieces)(K(set)((real)ratio), K(set)((real)(ratio - (real)ratio)));
+}
+
+/* Of the rows from i on, a lane each. */
+KLCE_INLINE K(js_ratio) K(js_ratios_of)(const double *state, int i)
+{
+    K(v) high, low;
+    v_f64 p[HALVES], q[HALVES];
+    K(load_halves)(state + FIELD(SIDE_SCALE) + i, p);
+    K(load_halves)(state + FIELD(OTHER) + FIELD(SIDE_SCALE) + i, q);
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++) q[h] = q[h] / p[h];
+    K(split_halves)(q, NULL, &high, &low);
+    return K(js_ratio_of_pieces)(high, low);
 }
 
 /* Whether those of all of a tile's rows do, whose sums make room for the scales and nothing else;
@@ -246,7 +241,8 @@ KLCE_INLINE K(v) K(js_series)(const float *c, int degree, K(v) x)
     return sum;
 }
 
-/* js_even up to there, to 2^-27 of it (tools/minimax.py). */
+/* js_even up to there, to 2^-27 of it but for the rounding of the coefficients
+ * (tools/minimax.py). */
 KLCE_INLINE K(v) K(js_close)(K(v) square)
 {
     static const float c[] = {0.999999994f,   0.1666681301f, 0.06660743519f,  0.03662133273f,
@@ -254,7 +250,7 @@ KLCE_INLINE K(v) K(js_close)(K(v) square)
     return K(js_series)(c, (int)(sizeof c / sizeof *c) - 1, square);
 }
 
-/* js_of_larger beyond, to 2^-30 of its sum with u log(u). */
+/* js_of_larger beyond, to 2^-30 of its sum with u log(u), likewise. */
 KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u)
 {
     static const float c[] = {1.38629436f,    -1.693146999f,   0.2499937654f,
@@ -263,9 +259,8 @@ KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u)
 }
 #endif
 
-/* What is below the first is taken to be there, so that its quotient by any sum is a normal number,
- * and a pair that adds up to less than the second has no term: beside the sums it is 2^-64 at most,
- * and mostly 2^-90. */
+/* What is below the first is taken to be there, and a pair of which neither is above the second, at
+ * the scale of the larger sum, has no term: beside the sums it is 2^-64 at most, mostly 2^-94. */
 #define JS_LEAST (KLCE_REAL_IS_F64 ? (real)0x1p-900 : (real)0x1p-96)
 #define JS_NEGLIGIBLE (KLCE_REAL_IS_F64 ? (real)0x1p-898 : (real)0x1p-94)
 
@@ -273,12 +268,17 @@ KLCE_INLINE K(v) K(js_far_of_larger)(K(v) u)
  * in float32 with one division, and 30 more where a class is far.  A ratio of NULL is 1. */
 KLCE_INLINE K(v) K(js_probs_term)(K(v) p, K(v) q, const K(js_ratio) *ratio, K(v) *d)
 {
+    K(v) one = K(set)(1), negligible = K(set)(JS_NEGLIGIBLE);
+    if (ratio)
+        negligible = negligible * K(max)(one, ratio->high);
     p = K(max)(K(set)(JS_LEAST), p); /* nan comes through */
     q = K(max)(K(set)(JS_LEAST), q);
     K(v) sum = ratio ? K(fma)(q, ratio->high, p) : q + p;
-    *d = ratio ? K(fma)(q, ratio->low, K(fma)(q, ratio->high, -p)) : q - p;
-    *d = K(select)(K(lt)(sum, K(set)(JS_NEGLIGIBLE)), K(set)(0), *d);
-    K(v) inverse = K(set)(1) / sum, v = *d * inverse, square = v * v;
+    *d = ratio ? K(fma)(q, ratio->high, -p) : q - p;
+    if (ratio && !KLCE_REAL_IS_F64)
+        *d = K(fma)(q, ratio->low, *d);
+    *d = K(select)(K(lt)(sum, negligible), K(set)(0), *d);
+    K(v) inverse = one / sum, v = *d * inverse, square = v * v;
     K(v) term = *d * v * K(js_close)(square);
     K(m) far = K(lt)(K(set)(JS_CLOSE * JS_CLOSE), square);
     if (K(any)(far)) {
@@ -382,7 +382,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
     for (int i = 0; i < KLCE_TILE && !plain; i++)
         K(js_gathered_sweep)(call, row + i, state + i);
     for (int i = 0; i < KLCE_TILE && plain; i += WIDTH) {
-        K(js_ratio) ratio = K(js_ratios_of)(state, i);
+        const K(js_ratio) ratio = K(js_ratios_of)(state, i);
         const K(v) *p = p_tile.column[i / WIDTH], *q = q_tile.column[i / WIDTH];
         K(v) least = K(set)(0);
         EACH_GROUP(group, call->n) EACH_LANE(l, group, call->n)
