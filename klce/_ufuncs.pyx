@@ -226,6 +226,7 @@ cdef void loop(char **args, const cnp.npy_intp *dimensions, const cnp.npy_intp *
     call.n = dimensions[0] if what.elementwise else (dimensions[1] if what.has_classes else 1)
     for k in range(KLCE_MAX_ARGS):
         call.arg[k] = NULL
+        call.slab_step[k] = 0
         call.extent[k] = 1
     call.mask = NULL
     for k in range(what.operands):

@@ -24,6 +24,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "few.h"
 #include "state.h"
 #include "abreast.h"
+#include "panels.h"
 #include "statistics.h"
 
 #include "measure.h"
@@ -33,6 +34,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "expsum.h"
 #include "expsum_rows.h"
 #include "expsum_few.h"
+#include "expsum_abreast.h"
 #include "top.h"
 #include "top_few.h"
 

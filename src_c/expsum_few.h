@@ -69,55 +69,79 @@ static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x
 
 /* What a sweep over columns goes by. */
 typedef struct {
-    const K(v) *x, *y; /* the columns, and those of other rows */
+    const K(v) *y; /* the columns of other rows */
     K(references) r;
     K(v) max, top, own;   /* the maxima, their distance to the origin, and their exponentials */
     K(m) is_left;         /* where the first maximum is still to come */
     K(v) label, at_label; /* the rows' labels, and the values there, as far as they came */
     K(v) centre;          /* see apart_of */
-    int moments, labels, apart; /* what is asked for beside the sum */
 } K(few_sweep);
+
+/* What is asked for beside the sum, and whether the maxima are among the columns. */
+typedef struct {
+    int moments, labels, apart, maxima;
+} K(few_asked);
 
 /* Its sums: lane j % LANES of a long row is a vector here. */
 typedef struct {
     K(v) sum[LANES], tail[LANES], weighted[LANES], apart[LANES], sizes[LANES];
 } K(few_sums);
 
-/* Adds `count` columns from j on, side by side (vmath.h). */
-KLCE_INLINE void K(add_exp_columns)(const K(expsum_context) *c, K(few_sweep) *s, ptrdiff_t j,
-                                    int count, K(few_sums) *into)
+/* Adds `count` columns, those of class j and on, side by side (vmath.h). */
+KLCE_INLINE void K(add_exp_columns)(const K(expsum_context) *c, K(few_sweep) *s, K(few_asked) asked,
+                                    const K(v) *column, ptrdiff_t j, int count, K(few_sums) *into)
 {
     K(v) z[KLCE_BESIDE], t[KLCE_BESIDE], scale[KLCE_BESIDE];
     K(m) is_first[KLCE_BESIDE];
     KLCE_UNROLL for (int k = 0; k < count; k++)
     {
-        K(v) x = s->x[j + k];
-        K(m) is_max = K(eq)(x, s->max);
-        is_first[k] = K (and)(s->is_left, is_max);
-        s->is_left = K (and)(s->is_left, K(not)(is_max));
-        /* In the place of the maximum is what stands for -inf, as in expsum. */
+        K(v) x = column[k];
         z[k] = K(max)(s->r.from.floor, x - s->r.origin);
-        z[k] = K(select)(is_first[k], s->r.from.floor, z[k]);
-        if (s->labels)
+        if (asked.maxima) { /* in their place is what stands for -inf, as in expsum */
+            K(m) is_max = K(eq)(x, s->max);
+            is_first[k] = K (and)(s->is_left, is_max);
+            s->is_left = K (and)(s->is_left, K(not)(is_max));
+            z[k] = K(select)(is_first[k], s->r.from.floor, z[k]);
+        }
+        if (asked.labels)
             s->at_label = K(select)(K(eq)(s->label, K(set)((real)(j + k))), x, s->at_label);
     }
     K(exp_tails)(&c->e, z, s->r.from.magic, t, scale, count);
-    int group = j >= LANES;
+    int group = j % FLUSH >= LANES;
     KLCE_UNROLL for (int k = 0; k < count; k++)
     {
         ptrdiff_t l = (j + k) % LANES;
         K(v) far = s->top - z[k], e = K(fma)(t[k], scale[k], scale[k]);
         into->sum[l] = group ? into->sum[l] + scale[k] : scale[k];
         into->tail[l] = group ? K(fma)(t[k], scale[k], into->tail[l]) : t[k] * scale[k];
-        if (s->moments)
+        if (asked.moments)
             into->weighted[l] = group ? K(fma)(e, far, into->weighted[l]) : e * far;
-        if (s->apart) {
-            K(v) d = K(apart_of)(s->x[j + k], s->y[j + k], s->centre), size = K(max)(d, -d);
+        if (asked.apart) {
+            K(v) d = K(apart_of)(column[k], s->y[j + k], s->centre), size = K(max)(d, -d);
             K(v) whole = K(select)(is_first[k], s->own, e);
             into->apart[l] = group ? K(fma)(whole, d, into->apart[l]) : whole * d;
             into->sizes[l] = group ? K(fma)(whole, size, into->sizes[l]) : whole * size;
         }
     }
+}
+
+/* The sweep of rows of these maxima, for their sums alone. */
+KLCE_INLINE K(few_sweep) K(few_sweep_of)(const K(expsum_context) *c, K(v) max)
+{
+    K(v) zero = K(set)(0);
+    K(few_sweep) s = {.max = max};
+    s.r = K(references_of)(c, max, BOOST, FLOOR);
+    s.top = max - s.r.origin;
+    s.is_left = K(eq)(zero, zero);
+    return s;
+}
+
+/* What is known of the rows before they are summed, into their states. */
+KLCE_INLINE void K(store_references)(const K(few_sweep) *s, double *state)
+{
+    K(store_field)(state + FIELD(MAX), s->max);
+    K(store_field)(state + FIELD(ORIGIN), s->r.origin);
+    K(store_field)(state + FIELD(REF), s->r.ref);
 }
 
 /* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
@@ -134,33 +158,28 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
     K(load_tile)(call, operand, row, tile);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         const K(v) *x = tile->column[i / WIDTH];
-        K(few_sweep) s = {.x = x, .y = y_tile ? y_tile->column[i / WIDTH] : NULL};
-        s.max = K(max_of_columns)(x, n, K(set)((real)-INFINITY));
-        s.r = K(references_of)(c, s.max, BOOST, FLOOR);
-        s.top = s.max - s.r.origin;
+        K(few_sweep) s = K(few_sweep_of)(c, K(max_of_columns)(x, n, K(set)((real)-INFINITY)));
+        s.y = y_tile ? y_tile->column[i / WIDTH] : NULL;
         s.own = K(exp_by_tail)(c, &s.r.from, s.top);
-        s.is_left = K(eq)(zero, zero);
         s.label = labels ? K(load_field)(labels->label + i) : zero;
         s.at_label = K(set)((real)NAN);
         s.centre = y_tile ? K(centre_apart)(s.max, K(load_field)(y_max + i)) : zero;
-        s.moments = moments;
-        s.labels = labels != NULL;
-        s.apart = y_tile && n >= K(APART_CLASSES) &&K(are_apart)(x, s.y, n, s.centre,
-                                                                 (real)(APART_NEAR * c->t));
+        const real near = (real)(APART_NEAR * c->t);
+        K(few_asked) asked = {.moments = moments, .labels = labels != NULL, .maxima = 1};
+        if (y_tile && n >= K(APART_CLASSES))
+            asked.apart = K(are_apart)(x, s.y, n, s.centre, near);
         ptrdiff_t j = 0;
         for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
-            K(add_exp_columns)(c, &s, j, KLCE_BESIDE, &sums);
+            K(add_exp_columns)(c, &s, asked, x + j, j, KLCE_BESIDE, &sums);
         for (; j < n; j++)
-            K(add_exp_columns)(c, &s, j, 1, &sums);
-        K(store_field)(state + FIELD(MAX) + i, s.max);
-        K(store_field)(state + FIELD(ORIGIN) + i, s.r.origin);
-        K(store_field)(state + FIELD(REF) + i, s.r.ref);
+            K(add_exp_columns)(c, &s, asked, x + j, j, 1, &sums);
+        K(store_references)(&s, state + i);
         K(sum_column_pairs)(sums.sum, sums.tail, n, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, s.at_label);
         if (moments)
             K(sum_columns)(sums.weighted, n, state + FIELD(WEIGHTED) + i);
-        if (s.apart) {
+        if (asked.apart) {
             K(sum_columns)(sums.apart, n, state + FIELD(APART) + i);
             K(sum_columns)(sums.sizes, n, state + FIELD(SIZES) + i);
         } else if (y_tile) {

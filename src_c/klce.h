@@ -70,7 +70,8 @@ typedef enum {
 enum {
     KLCE_MAX_ARGS = 16,
     KLCE_TILE = 16,            /* rows whose states are finished together, across vector lanes */
-    KLCE_ABREAST = 64,         /* rows of many classes that are taken side by side */
+    KLCE_ABREAST = 64,         /* rows of many classes that are taken side by side, */
+    KLCE_PANEL_CLASSES = 4,    /* and their classes that are together where they are kept */
     KLCE_FIELDS = 26,          /* doubles of state a row */
     KLCE_PASSES = 4,           /* at most, over a row */
     KLCE_CONTEXT = 40,         /* doubles of a temperature's constants */
@@ -141,16 +142,20 @@ typedef struct {
  * KLCE_TILE whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits
  * as the passes; a dtype that is computed in another has none, and its rows of few classes are
  * widened for the other's (widen.c).  Its rows may lie side by side, a step from one to the next
- * being the size of an element.  `abreast`, if present, takes KLCE_ABREAST so lying rows of more
- * classes, up to KLCE_SEGMENT of them, to the bits of the passes.  It returns 0, and has written
- * nothing, where one of the rows is left to those. */
+ * being the size of an element.  `abreast`, if present, takes rows [low, high) that lie so, of more
+ * classes, up to `most_abreast`, to the bits of the passes, by blocks of KLCE_ABREAST; it returns
+ * the first row that it leaves, as `pipelined` does.  Rows count on from slab to slab, where a slab
+ * is whole blocks.  `scratch`, which begins at a cache line, has room for `panels` blocks of an
+ * operand as `real`. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
     ptrdiff_t (*pipelined)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
-    int (*abreast)(const klce_call *, ptrdiff_t row);
+    ptrdiff_t (*abreast)(const klce_call *, ptrdiff_t low, ptrdiff_t high, void *scratch);
+    ptrdiff_t most_abreast;
+    int panels;
 } klce_kernel;
 
 typedef struct {

@@ -65,12 +65,13 @@ static int takes_side_by_side(const klce_call *call, const klce_isa *isa)
 /* Of more classes, if all operands with classes lie so. */
 static int takes_abreast(const klce_call *call, const klce_operands *o, const klce_isa *isa)
 {
-    int all = call->n <= KLCE_SEGMENT && !klce_has_few_classes(call) && !call->mask &&
-              call->rows >= KLCE_ABREAST;
+    const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
+    int all = kernel->abreast && call->n <= kernel->most_abreast && !klce_has_few_classes(call) &&
+              !call->mask && call->rows >= KLCE_ABREAST;
     for (int k = 0; k < o->count; k++)
         if (is_vector(o->letter[k]) || o->letter[k] == 'w')
             all &= is_side_by_side(call, o, k);
-    return all && isa->kernels[call->dtype][call->op]->abreast != NULL;
+    return all;
 }
 
 int klce_lie_together(const klce_call *call, const klce_operands *o)

@@ -29,6 +29,7 @@ enum {
     LINE = 64,              /* bytes of a cache line */
     TILE_AHEAD = 4096,      /* bytes from a tile to what is asked for, at least */
     SUMMED_CHUNKS = 16,     /* of results, a thread's at least, where tasks sum their own */
+    BLOCKS = 4,             /* of KLCE_ABREAST rows, that a task takes in turn, if it can */
     LEFT = 4,               /* times more that `abreast` may leave its rows than take them */
     REST = KLCE_ABREAST / 2 /* rows, from which on it takes some twice to take these */
 };
@@ -38,6 +39,8 @@ typedef struct {
     const klce_isa *isa; /* the active one, as the call began */
     const klce_kernel *kernel;
     klce_operands operands;
+    ptrdiff_t slabs;    /* that tasks are of; 1 where they go on from one slab to the next, */
+    ptrdiff_t rows;     /* and the rows of each */
     ptrdiff_t chunk;    /* rows a task takes, but for the first and the last */
     ptrdiff_t chunks;   /* of a slab */
     ptrdiff_t lead;     /* rows that the first of those takes besides */
@@ -49,6 +52,7 @@ typedef struct {
     ptrdiff_t scratch_bytes; /* see scratch_of */
     _Atomic(char *) spare[SPARES];
     atomic_int failed;
+    int in_place;     /* a map's output is an input, so that no row can be taken twice */
     ptrdiff_t packed; /* rows that are packed together of those that `abreast` leaves */
     atomic_int left;  /* how many more times it has left its rows than taken them */
 } job;
@@ -173,6 +177,13 @@ static void run_rows_of(const klce_call *call, const klce_isa *isa, ptrdiff_t lo
     klce_leave(saved);
 }
 
+/* A copy of a call that is for its first slab, to another one. */
+static void move_to_slab(const job *j, klce_call *call, ptrdiff_t slab)
+{
+    for (int k = 0; k < j->operands.count; k++)
+        call->arg[k] += slab * call->slab_step[k];
+}
+
 /* What a task takes: some rows of a slab, which is a call of its own. */
 typedef struct {
     const klce_call *call;
@@ -185,12 +196,11 @@ static void find_chunk(const job *j, ptrdiff_t index, chunk *c)
     ptrdiff_t i = index % j->chunks;
     c->call = j->call;
     c->low = i ? i * j->chunk + j->lead : 0;
-    c->high = i + 1 < j->chunks ? (i + 1) * j->chunk + j->lead : j->call->rows;
+    c->high = i + 1 < j->chunks ? (i + 1) * j->chunk + j->lead : j->rows;
     if (index < j->chunks) /* the first slab, which most calls have alone */
         return;
     c->own = *j->call;
-    for (int k = 0; k < j->operands.count; k++)
-        c->own.arg[k] += index / j->chunks * c->own.slab_step[k];
+    move_to_slab(j, &c->own, index / j->chunks);
     c->call = &c->own;
 }
 
@@ -241,7 +251,8 @@ static void run_summed_chunk(void *context, ptrdiff_t index)
     klce_leave(saved);
 }
 
-/* The bytes that any packing of a job takes, of which there are two where a tile is not whole. */
+/* The bytes that any task of a job takes: for a packing, of which there are two where a tile is not
+ * whole, or for the panels of `abreast`. */
 static ptrdiff_t scratch_of(const job *j)
 {
     ptrdiff_t chunk = 0, rest = 0;
@@ -249,8 +260,12 @@ static ptrdiff_t scratch_of(const job *j)
         chunk = klce_packing_of(j->call, &j->operands, j->chunk, j->layout).bytes;
     if (j->layout == KLCE_SIDE_BY_SIDE || j->layout == KLCE_PACKED_SIDE_BY_SIDE)
         rest = klce_packing_of(j->call, &j->operands, KLCE_TILE, KLCE_PACKED_TOGETHER).bytes;
-    if (j->layout == KLCE_MANY_SIDE_BY_SIDE)
+    if (j->layout == KLCE_MANY_SIDE_BY_SIDE) {
+        ptrdiff_t size = (ptrdiff_t)klce_real_sizes[j->call->dtype];
         rest = klce_packing_of(j->call, &j->operands, j->packed, KLCE_PACKED_TOGETHER).bytes;
+        chunk = KLCE_ABREAST * (j->call->n + KLCE_PANEL_CLASSES - 1) * size;
+        chunk = KLCE_ALIGNMENT + j->kernel->panels * chunk;
+    }
     return chunk < rest ? rest : chunk;
 }
 
@@ -276,6 +291,11 @@ static void give_scratch(job *j, char *scratch)
     free(scratch);
 }
 
+static char *aligned(char *scratch)
+{
+    return scratch + (-(uintptr_t)scratch & (KLCE_ALIGNMENT - 1));
+}
+
 static void run_side_by_side(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high);
 
 /* Rows [low, high) whose strided or masked operands go through scratch memory, where what lay side
@@ -293,7 +313,7 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
         atomic_store(&j->failed, 1);
         return;
     }
-    char *packed = scratch + (-(uintptr_t)scratch & (KLCE_ALIGNMENT - 1));
+    char *packed = aligned(scratch);
 
     call.rows = rows;
     if (call.mask)
@@ -352,39 +372,65 @@ static void run_side_by_side_chunk(void *context, ptrdiff_t index)
     run_side_by_side(j, c.call, c.low, c.high);
 }
 
-/* KLCE_ABREAST rows as they lie, unless the kernel leaves them, or has mostly left such rows. */
-static int take_abreast(job *j, const klce_call *call, ptrdiff_t row)
+/* Rows [low, high) as they lie, as far as the kernel takes them, unless it has mostly left some;
+ * returns the first that is left. */
+static ptrdiff_t take_abreast(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 {
-    if (atomic_load_explicit(&j->left, memory_order_relaxed) > LEFT)
-        return 0;
+    if (high - low < KLCE_ABREAST || atomic_load_explicit(&j->left, memory_order_relaxed) > LEFT)
+        return low;
+    char *scratch = take_scratch(j);
+    if (!scratch)
+        return low; /* told of where they are packed */
     klce_environment saved = klce_enter();
-    int done = j->kernel->abreast(call, row);
+    ptrdiff_t end = j->kernel->abreast(call, low, high, aligned(scratch));
     klce_leave(saved);
-    atomic_fetch_add_explicit(&j->left, done ? -1 : 1, memory_order_relaxed);
-    return done;
+    give_scratch(j, scratch);
+    int left = high - end >= KLCE_ABREAST, taken = (int)((end - low) / KLCE_ABREAST);
+    atomic_fetch_add_explicit(&j->left, left - taken, memory_order_relaxed);
+    return end;
+}
+
+/* Rows that `abreast` leaves, of one slab. */
+static void run_block_packed(job *j, const klce_call *call, ptrdiff_t low, ptrdiff_t high)
+{
+    klce_call own = *call;
+    ptrdiff_t before = low - low % call->rows;
+    move_to_slab(j, &own, before / call->rows);
+    for (ptrdiff_t end; low < high; low = end) {
+        end = low + j->packed < high ? low + j->packed : high;
+        run_packed(j, &own, low - before, end - before, KLCE_PACKED_TOGETHER);
+    }
 }
 
 /* Rows of many classes that lie side by side.  Where there is no whole number of times as many as
- * the kernel takes, some are taken twice: after the first ones those from the first cache line on,
- * and the last ones.  Packed, those that it leaves, and a rest of few. */
+ * the kernel takes, some are taken twice, unless in place: after the first ones those from the
+ * first cache line on, and the last ones.  Packed, those that it leaves, and a rest of few. */
 static void run_abreast_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
     chunk c;
     find_chunk(j, index, &c);
     for (ptrdiff_t row = c.low; row < c.high;) {
-        ptrdiff_t low = row, high = row + KLCE_ABREAST;
-        if (high > c.high) {
-            high = c.high;
-            low = high - row < REST ? row : high - KLCE_ABREAST;
+        ptrdiff_t first = row, high = row == 0 && j->lead ? KLCE_ABREAST : c.high;
+        if (!j->in_place && c.high - row < KLCE_ABREAST && c.high - row >= REST)
+            first = c.high - KLCE_ABREAST;
+        ptrdiff_t end = take_abreast(j, c.call, first, high);
+        if (end == first || high - end >= KLCE_ABREAST) { /* it leaves a block, or there is none */
+            ptrdiff_t low = end == first ? row : end;
+            end = low + KLCE_ABREAST < high ? low + KLCE_ABREAST : high;
+            run_block_packed(j, c.call, low, end);
         }
-        if (high - low < KLCE_ABREAST || !take_abreast(j, c.call, low))
-            for (ptrdiff_t end; low < high; low = end) {
-                end = low + j->packed < high ? low + j->packed : high;
-                run_packed(j, c.call, low, end, KLCE_PACKED_TOGETHER);
-            }
-        row = row == 0 && j->lead ? j->lead : high;
+        row = row == 0 && j->lead ? j->lead : end;
     }
+}
+
+static int is_in_place(const klce_call *call, const klce_operands *o)
+{
+    for (int k = o->outputs_from; k < o->count; k++)
+        for (int i = 0; i < o->outputs_from; i++)
+            if (o->letter[k] == 'v' && call->arg[k] == call->arg[i])
+                return 1;
+    return 0;
 }
 
 /* The rows of operand 0 before a cache line, of rows so many that to take some of them twice costs
@@ -481,7 +527,9 @@ static ptrdiff_t chunk_rows(const job *j, ptrdiff_t n, int threads, int summed)
     ptrdiff_t chunk = (pipelined ? LONG_CHUNK : CHUNK) / n / least * least;
     ptrdiff_t share = (call->rows * call->slabs + threads - 1) / threads;
     chunk = chunk ? chunk : least;
-    chunk = threads == 1 ? call->rows : chunk < share ? chunk : share;
+    if (abreast && j->kernel->panels) /* a start reads a block alone */
+        chunk = chunk < BLOCKS * least ? BLOCKS * least : chunk;
+    chunk = threads == 1 ? j->rows : chunk < share ? chunk : share;
     return chunk + (unit - chunk % unit) % unit;
 }
 
@@ -518,21 +566,28 @@ static klce_status run_rows(klce_call *call, double **sums)
         threads > 1 && j.segments > 1 && all_rows < 4 * threads && call->slabs == 1)
         return run_split(&j);
 
+    j.slabs = call->slabs;
+    j.rows = call->rows;
+    if (j.layout == KLCE_MANY_SIDE_BY_SIDE) {
+        j.in_place = is_in_place(call, &j.operands);
+        j.lead = j.in_place ? 0 : rows_before_line(call);
+        j.packed = packed_rows(&j, n, threads);
+        if (!j.lead && call->rows % KLCE_ABREAST == 0) { /* no block is of two slabs */
+            j.rows *= j.slabs;
+            j.slabs = 1;
+        }
+    }
     j.chunk = chunk_rows(&j, n, threads, sums != NULL);
     void (*run)(void *, ptrdiff_t) = j.layout == KLCE_TOGETHER
                                          ? (sums ? run_summed_chunk : run_chunk)
                                      : j.layout == KLCE_SIDE_BY_SIDE      ? run_side_by_side_chunk
                                      : j.layout == KLCE_MANY_SIDE_BY_SIDE ? run_abreast_chunk
                                                                           : run_packed_chunk;
-    if (j.layout == KLCE_MANY_SIDE_BY_SIDE) { /* no task takes fewer rows than the kernel */
-        j.lead = rows_before_line(call);
-        j.chunks = (call->rows - j.lead + j.chunk - KLCE_ABREAST) / j.chunk;
-        j.packed = packed_rows(&j, n, threads);
-    } else {
-        j.chunks = (call->rows + j.chunk - 1) / j.chunk;
-    }
+    /* No task takes fewer rows than `abreast`. */
+    ptrdiff_t least = j.layout == KLCE_MANY_SIDE_BY_SIDE ? KLCE_ABREAST : 1;
+    j.chunks = (j.rows - j.lead + j.chunk - least) / j.chunk;
     j.scratch_bytes = scratch_of(&j);
-    klce_parallel_for(j.chunks * call->slabs, threads, run, &j);
+    klce_parallel_for(j.chunks * j.slabs, threads, run, &j);
     for (int i = 0; i < SPARES && j.layout != KLCE_TOGETHER; i++)
         free(atomic_load(&j.spare[i]));
     return atomic_load(&j.failed) ? KLCE_NO_MEMORY : KLCE_OK;

@@ -1,5 +1,6 @@
 """No layout of an operand in memory changes a bit of a result, nor does working in place."""
 
+import functools
 import re
 from functools import lru_cache
 
@@ -147,7 +148,7 @@ def test_squares_and_what_they_leave(dtype):
 def test_what_is_special_side_by_side(kernel, dtype, isa):
     """Rows that a tile of few classes cannot settle, or settles apart."""
     rng = np.random.default_rng(8)
-    for n in (2, 21, 64, 200):
+    for n in (2, 21, 64, 200, 270):
         for args in operands(kernel, 67, n, dtype):
             changed = []
             for arg, letter in zip(args, letters(kernel)[0], strict=True):
@@ -155,6 +156,8 @@ def test_what_is_special_side_by_side(kernel, dtype, isa):
                 if letter in "vw":
                     x[3, n // 2], x[5], x[7], x[20, 0] = np.nan, -np.inf, 0, np.inf
                     x[23] = x[23] * x.dtype.type(100)
+                    x[9], x[9, 0], x[10] = -np.inf, np.nan, np.nan
+                    x[11, ::3] = x[12, n // 3 :] = np.nanmax(x[11])
                     x[33:50][rng.random((17, n)) < 0.5] = 0 if (arg >= 0).all() else -np.inf
                     x[50:] = x[50:] * x.dtype.type(1e-3)
                 changed.append(x)
@@ -215,6 +218,60 @@ def test_pieces_of_many_classes_side_by_side(name, shape, dtype):
         for threads in (1, 2, 5):
             with klce.threads(threads):
                 assert same_bits(function(*laid, axis=1), expected), (by, threads)
+
+
+IN_BLOCKS = {
+    "logsumexp": klce.logsumexp,
+    "softmax": klce.softmax,
+    "log_softmax": functools.partial(klce.log_softmax, temperature=0.7),
+    "entropy": functools.partial(klce.entropy, form="logits"),
+    "cross_entropy": functools.partial(klce.cross_entropy, z_loss=0.1, ignore_index=2),
+    "cross_entropy of each": functools.partial(klce.cross_entropy, reduction="none"),
+}
+
+
+@DTYPE
+@pytest.mark.parametrize("name", IN_BLOCKS)
+@pytest.mark.parametrize("shape", [(1, 64), (3, 128), (2, 129), (5, 200), (1, 1040), (2, 1555)])
+def test_blocks_of_many_classes_side_by_side(name, shape, dtype):
+    """Blocks that are read, summed and stored in turn, from slab to slab, and in place too."""
+    slabs, count = shape
+    function = IN_BLOCKS[name]
+    rng = np.random.default_rng(11)
+    for n in (257, 291, 515):
+        rows = (rng.standard_normal((slabs, count, n)) * 9).astype(dtype)
+        rows[:, ::7] *= rows.dtype.type(60)
+        labels = [rng.integers(n, size=(slabs, count))] if "cross" in name else []
+        expected = function(rows, *labels, axis=-1)
+        is_map = expected.shape == rows.shape
+        for by in (0, 16):
+            laid = shifted(np.ascontiguousarray(rows.swapaxes(1, 2)), by)
+            given = laid.copy()
+            for threads in (1, 2, 5):
+                with klce.threads(threads):
+                    result = function(laid, *labels, axis=1)
+                    result = result.swapaxes(1, 2) if is_map else result
+                    assert same_bits(result, expected), (n, by, threads)
+                    if is_map:
+                        function(laid, axis=1, out=laid)
+                        assert same_bits(laid.swapaxes(1, 2), expected), (n, by, threads)
+                        laid[:] = given
+
+
+@ISA
+@DTYPE
+def test_long_blocks_side_by_side(dtype, isa):
+    """Softmax takes more classes so than the others; three blocks of rows, on every ISA."""
+    rng = np.random.default_rng(12)
+    for n in (1030, 4097, 8193):
+        x = (rng.standard_normal((3 * 64, n)) * 9).astype(dtype)
+        x[60:70, 5] = np.nan, np.inf, -np.inf, 0, 1, 2, 3, 4, 5, 6
+        x[130] = -np.inf
+        with on_isa(isa), klce.threads(1), np.errstate(invalid="ignore"):
+            for function in (klce.softmax, klce.log_softmax, klce.logsumexp):
+                expected = function(x, axis=-1)
+                result = function(np.asfortranarray(x), axis=-1)
+                assert same_bits(result, expected), (function, n)
 
 
 @DTYPE

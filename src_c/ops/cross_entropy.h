@@ -46,9 +46,18 @@ static ptrdiff_t K(cross_entropy_pipelined)(const klce_call *call, ptrdiff_t low
     return K(sum_exp_rows)(call, low, high, K(cross_entropy_finish));
 }
 
+static ptrdiff_t K(cross_entropy_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                          void *scratch)
+{
+    return K(sum_exp_blocks)(call, low, high, scratch, K(cross_entropy_finish));
+}
+
 static const klce_kernel K(cross_entropy_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), K(cross_entropy_finish)}},
     .few = TILE_OF(cross_entropy_few),
     .pipelined = K(cross_entropy_pipelined),
+    .abreast = K(cross_entropy_abreast),
+    .most_abreast = BLOCK,
+    .panels = 1,
 };

@@ -58,10 +58,19 @@ static ptrdiff_t K(entropy_logits_pipelined)(const klce_call *call, ptrdiff_t lo
     return K(sum_exp_and_weighted_rows)(call, low, high, SHARED(entropy_logits_finish));
 }
 
+static ptrdiff_t K(entropy_logits_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                           void *scratch)
+{
+    return K(sum_exp_and_weighted_blocks)(call, low, high, scratch, SHARED(entropy_logits_finish));
+}
+
 static const klce_kernel K(entropy_logits_kernel) = {
     .prepare = K(temperature_prepare),
     .pass = {{K(entropy_logits_sweep), SHARED(entropy_logits_merge),
               SHARED(entropy_logits_finish)}},
     .few = TILE_OF(entropy_logits_few),
     .pipelined = K(entropy_logits_pipelined),
+    .abreast = K(entropy_logits_abreast),
+    .most_abreast = BLOCK,
+    .panels = 1,
 };

@@ -488,7 +488,7 @@ KLCE_INLINE int K(entropy_close_abreast)(K(entropy_abreast) *sums, K(abreast_sta
 }
 
 /* Where the first sweep is all. */
-static int K(entropy_probs_abreast)(const klce_call *call, ptrdiff_t row)
+static int K(entropy_probs_block)(const klce_call *call, ptrdiff_t row)
 {
     K(entropy_abreast) sums;
     K(abreast_states) states;
@@ -506,10 +506,18 @@ static int K(entropy_probs_abreast)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
+static ptrdiff_t K(entropy_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                          void *scratch)
+{
+    (void)scratch;
+    return K(each_block)(call, low, high, K(entropy_probs_block));
+}
+
 static const klce_kernel K(entropy_probs_kernel) = {
     .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_look)},
              {K(entropy_probs_sweep_measured), SHARED(entropy_probs_merge_measured),
               SHARED(entropy_probs_finish)}},
     .few = TILE_OF(entropy_probs_few),
     .abreast = K(entropy_probs_abreast),
+    .most_abreast = KLCE_SEGMENT,
 };

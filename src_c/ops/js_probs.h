@@ -600,7 +600,7 @@ KLCE_INLINE int K(js_sum_plain_abreast)(const klce_call *call, ptrdiff_t row, K(
 }
 
 /* Where the first sweep settles all of them. */
-static int K(js_probs_abreast)(const klce_call *call, ptrdiff_t row)
+static int K(js_probs_block)(const klce_call *call, ptrdiff_t row)
 {
     K(js_abreast) sums;
     K(abreast_states) states;
@@ -634,6 +634,13 @@ static int K(js_probs_abreast)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
+static ptrdiff_t K(js_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                     void *scratch)
+{
+    (void)scratch;
+    return K(each_block)(call, low, high, K(js_probs_block));
+}
+
 static const klce_kernel K(js_probs_probs_kernel) = {
     .prepare = K(pairs_prepare),
     .pass = {{K(js_probs_first), SHARED(js_probs_first_merge), K(js_probs_relate)},
@@ -642,6 +649,7 @@ static const klce_kernel K(js_probs_probs_kernel) = {
     .few = TILE_OF(js_probs_few),
     /* Of 16 bits sums differ, and two such sweeps gained nothing (docs/decisions/0014). */
     .abreast = sizeof(elem) == sizeof(real) ? K(js_probs_abreast) : NULL,
+    .most_abreast = KLCE_SEGMENT,
 };
 
 #undef JS_CLOSE

@@ -370,7 +370,7 @@ KLCE_INLINE int K(kl_sum_abreast)(const klce_call *call, ptrdiff_t row, K(kl_abr
     return 1;
 }
 
-static int K(kl_probs_abreast)(const klce_call *call, ptrdiff_t row)
+static int K(kl_probs_block)(const klce_call *call, ptrdiff_t row)
 {
     int normalize = *(const int64_t *)call->arg[2] != 0;
     double result[KLCE_ABREAST], gaps[KLCE_TILE];
@@ -391,10 +391,18 @@ static int K(kl_probs_abreast)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
+static ptrdiff_t K(kl_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                     void *scratch)
+{
+    (void)scratch;
+    return K(each_block)(call, low, high, K(kl_probs_block));
+}
+
 static const klce_kernel K(kl_probs_kernel) = {
     .pass = {{K(kl_probs_sweep), SHARED(kl_probs_merge), K(kl_probs_finish)}},
     .few = TILE_OF(kl_probs_few),
     .abreast = K(kl_probs_abreast),
+    .most_abreast = KLCE_SEGMENT,
 };
 
 #undef SCANT

@@ -133,27 +133,77 @@ static ptrdiff_t K(log_softmax_pipelined)(const klce_call *call, ptrdiff_t low, 
     return high;
 }
 
+/* What turns columns of finished rows into logarithms. */
+typedef struct {
+    K(v) max, log;
+    K(inverse) inverse;
+    K(less_kind) kind;
+} K(column_logs);
+
+KLCE_INLINE K(column_logs) K(column_logs_of)(double t, const double *state)
+{
+    K(v) log = K(load_field)(state + FIELD(REST));
+    return (K(column_logs)){K(load_field)(state + FIELD(MAX)), log, K(inverse_of)(1 / t),
+                            K(kind_of_less)(t, K(any)(K(lt)(log, K(set)(SLIGHT))))};
+}
+
+KLCE_INLINE void K(log_columns)(const K(column_logs) *of, K(v) *x, int count)
+{
+    KLCE_UNROLL for (int k = 0; k < count; k++)
+    {
+        K(v) d = x[k] - of->max;
+        x[k] = of->kind == K(DIFFERENCE) ? d - of->log
+               : of->kind == K(SCALED)   ? K(scaled_less)(d, of->inverse, of->log, 0)
+                                         : K(scaled_less)(d, of->inverse, of->log, 1);
+    }
+}
+
 static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 {
-    double state[KLCE_FIELDS * KLCE_TILE], t = K(context)(call)->t;
-    K(inverse) inverse = K(inverse_of)(1 / t);
+    double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) tile;
     K(prefetch_tile)(call, 2, row);
     K(sum_exp_few)(call, 0, row, &tile, state);
     K(log_softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(v) max = K(load_field)(state + FIELD(MAX) + i);
-        K(v) log = K(load_field)(state + FIELD(REST) + i);
-        K(v) *x = tile.column[i / WIDTH];
-        K(less_kind) kind = K(kind_of_less)(t, K(any)(K(lt)(log, K(set)(SLIGHT))));
-        for (ptrdiff_t j = 0; j < call->n; j++) {
-            K(v) d = x[j] - max;
-            x[j] = kind == K(DIFFERENCE) ? d - log
-                   : kind == K(SCALED)   ? K(scaled_less)(d, inverse, log, 0)
-                                         : K(scaled_less)(d, inverse, log, 1);
-        }
-        K(store_columns)(call, 2, row + i, x);
+        const K(column_logs) logs = K(column_logs_of)(K(context)(call)->t, state + i);
+        for (ptrdiff_t j = 0; j < call->n; j++)
+            K(log_columns)(&logs, tile.column[i / WIDTH] + j, 1);
+        K(store_columns)(call, 2, row + i, tile.column[i / WIDTH]);
     }
+}
+
+KLCE_INLINE void K(log_block)(K(blocks) *b, double t, K(abreast_states) *states)
+{
+    const ptrdiff_t n = b->call->n;
+    K(column_logs) logs[K(ABREAST)];
+    for (int w = 0; w < K(ABREAST); w++)
+        logs[w] = K(column_logs_of)(t, K(state_of_vector)(states, w));
+    ptrdiff_t j = 0;
+    for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
+        for (int w = 0; w < K(ABREAST); w++)
+            K(log_columns)(&logs[w], K(columns_at)(b->now, j, w), KLCE_PANEL_CLASSES);
+    for (; j < n; j++)
+        for (int w = 0; w < K(ABREAST); w++)
+            K(log_columns)(&logs[w], K(columns_at)(b->now, j, w), 1);
+}
+
+static ptrdiff_t K(log_softmax_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                        void *scratch)
+{
+    /* A copy, see softmax_sum. */
+    const K(expsum_context) context = *K(context)(call);
+    K(abreast_states) states;
+    K(blocks) b;
+    K(first_block)(&b, call, 2, low, high, scratch, 1);
+    do {
+        K(expsum_block)(&context, &b, &states, 0);
+        for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
+            K(log_softmax_finish)(&b.own, b.row + t * KLCE_TILE, KLCE_TILE, states.tile[t]);
+        K(put_maxima)(&b, (const real *)b.max);
+        K(log_block)(&b, context.t, &states);
+    } while (K(next_block)(&b));
+    return b.at;
 }
 
 static const klce_kernel K(log_softmax_kernel) = {
@@ -162,6 +212,9 @@ static const klce_kernel K(log_softmax_kernel) = {
              {K(log_softmax_emit), NULL, NULL}},
     .few = TILE_OF(log_softmax_few),
     .pipelined = K(log_softmax_pipelined),
+    .abreast = K(log_softmax_abreast),
+    .most_abreast = BLOCK,
+    .panels = 2,
 };
 
 #undef SLIGHT

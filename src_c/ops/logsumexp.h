@@ -33,9 +33,18 @@ static ptrdiff_t K(logsumexp_pipelined)(const klce_call *call, ptrdiff_t low, pt
     return K(sum_exp_rows)(call, low, high, SHARED(logsumexp_finish));
 }
 
+static ptrdiff_t K(logsumexp_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                      void *scratch)
+{
+    return K(sum_exp_blocks)(call, low, high, scratch, SHARED(logsumexp_finish));
+}
+
 static const klce_kernel K(logsumexp_kernel) = {
     .prepare = K(logsumexp_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(logsumexp_finish)}},
     .few = TILE_OF(logsumexp_few),
     .pipelined = K(logsumexp_pipelined),
+    .abreast = K(logsumexp_abreast),
+    .most_abreast = BLOCK,
+    .panels = 1,
 };

@@ -436,22 +436,68 @@ static ptrdiff_t K(softmax_pipelined)(const klce_call *call, ptrdiff_t low, ptrd
     return high;
 }
 
-/* Columns [j, j + count) of rows of few classes become their exponentials, side by side. */
-KLCE_INLINE void K(softmax_add_columns)(const K(expsum_context) *c, const K(measure) *from, K(v) *e,
-                                        ptrdiff_t j, int count, K(v) *sum, K(v) *lost)
+/* WIDTH rows side by side, whose maxima are known: what their exponentials are measured from, and
+ * the sums of those, lane j % LANES of a long row being a vector. */
+typedef struct {
+    K(v) max;
+    K(references) r;
+    K(v) sum[LANES], lost[LANES];
+} K(softmax_columns);
+
+KLCE_INLINE void K(softmax_open_columns)(const K(expsum_context) *c, K(softmax_columns) *s,
+                                         K(v) max)
+{
+    s->max = max;
+    s->r = K(references_of)(c, max, LIFT, LOWEST);
+}
+
+/* Columns of rows side by side, of classes [j, j + count), become their exponentials. */
+KLCE_INLINE void K(softmax_add_columns)(const K(expsum_context) *c, K(softmax_columns) *s, K(v) *e,
+                                        ptrdiff_t j, int count)
 {
     K(exp_pair) pair[KLCE_BESIDE];
-    K(exps_lifted)(c, from, e + j, pair, count);
+    K(exps_lifted)(c, &s->r.from, e, pair, count);
     KLCE_UNROLL for (int k = 0; k < count; k++)
     {
         ptrdiff_t l = (j + k) % LANES;
-        e[j + k] = K(joined)(pair[k]);
+        e[k] = K(joined)(pair[k]);
         if (j < LANES) {
-            sum[l] = K(set)(ANCHOR);
-            lost[l] = K(set)(0);
+            s->sum[l] = K(set)(ANCHOR);
+            s->lost[l] = K(set)(0);
         }
-        K(add_exp)(pair[k], e[j + k], &sum[l], &lost[l]);
+        K(add_exp)(pair[k], e[k], &s->sum[l], &s->lost[l]);
     }
+}
+
+KLCE_INLINE void K(softmax_close_columns)(K(softmax_columns) *s, ptrdiff_t n, double *state)
+{
+    for (ptrdiff_t l = 0; l < KLCE_LESSER(n, LANES); l++)
+        s->sum[l] = s->sum[l] - K(set)(ANCHOR);
+    K(store_field)(state + FIELD(MAX), s->max);
+    K(store_field)(state + FIELD(ORIGIN), s->r.origin);
+    K(store_field)(state + FIELD(REF), s->r.ref);
+    K(sum_column_pairs)(s->sum, s->lost, n, state + FIELD(SUM));
+}
+
+/* The factors of WIDTH rows side by side, from their states after `finish`. */
+KLCE_INLINE K(row_factors) K(column_factors_of)(const double *state)
+{
+    v_f64 full[HALVES], rest[HALVES];
+    K(load_halves)(state + FIELD(FACTOR), full);
+    K(load_halves)(state + FIELD(FACTOR_LOW), rest);
+    return (K(row_factors)){K(factor_of)(full, rest, UNLIFT), K(factor_of)(full, rest, 1)};
+}
+
+/* Columns of exponentials become quotients. */
+KLCE_INLINE void K(divide_columns)(const K(row_factors) *factors, K(v) *e, int count)
+{
+    K(v) small = K(set)(LIFTED_SMALL), least = small;
+    KLCE_UNROLL for (int k = 0; k < count; k++) least = K(min)(e[k], least);
+    if (K(any)(K(lt)(least, small)))
+        KLCE_UNROLL for (int k = 0; k < count; k++) e[k] =
+            K(unlifted)(K(times)(e[k], &factors->lifted));
+    else
+        KLCE_UNROLL for (int k = 0; k < count; k++) e[k] = K(times)(e[k], &factors->plain);
 }
 
 static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
@@ -460,42 +506,88 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
     K(tile) tile;
-    K(v) sum[LANES], lost[LANES], small = K(set)(LIFTED_SMALL);
     K(prefetch_tile)(call, 2, row);
     K(load_tile)(call, 0, row, &tile);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) *e = tile.column[i / WIDTH];
-        K(v) max = K(max_of_columns)(e, n, K(set)((real)-INFINITY));
-        K(references) r = K(references_of)(c, max, LIFT, LOWEST);
+        K(softmax_columns) s;
         ptrdiff_t j = 0;
+        K(softmax_open_columns)(c, &s, K(max_of_columns)(e, n, K(set)((real)-INFINITY)));
         for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
-            K(softmax_add_columns)(c, &r.from, e, j, KLCE_BESIDE, sum, lost);
+            K(softmax_add_columns)(c, &s, e + j, j, KLCE_BESIDE);
         for (; j < n; j++)
-            K(softmax_add_columns)(c, &r.from, e, j, 1, sum, lost);
-        for (ptrdiff_t l = 0; l < KLCE_LESSER(n, LANES); l++)
-            sum[l] = sum[l] - K(set)(ANCHOR);
-        K(store_field)(state + FIELD(MAX) + i, max);
-        K(store_field)(state + FIELD(ORIGIN) + i, r.origin);
-        K(store_field)(state + FIELD(REF) + i, r.ref);
-        K(sum_column_pairs)(sum, lost, n, state + FIELD(SUM) + i);
+            K(softmax_add_columns)(c, &s, e + j, j, 1);
+        K(softmax_close_columns)(&s, n, state + i);
     }
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) *e = tile.column[i / WIDTH];
-        v_f64 full[HALVES], rest[HALVES];
-        K(load_halves)(state + FIELD(FACTOR) + i, full);
-        K(load_halves)(state + FIELD(FACTOR_LOW) + i, rest);
-        K(factor) plain = K(factor_of)(full, rest, UNLIFT);
-        K(factor) lifted = K(factor_of)(full, rest, 1);
-        if (K(any)(K(lt)(K(min_of_columns)(e, n, small), small)))
-            for (ptrdiff_t j = 0; j < n; j++)
-                e[j] = K(any)(K(lt)(e[j], small)) ? K(unlifted)(K(times)(e[j], &lifted))
-                                                  : K(times)(e[j], &plain);
-        else
-            for (ptrdiff_t j = 0; j < n; j++)
-                e[j] = K(times)(e[j], &plain);
+        const K(row_factors) factors = K(column_factors_of)(state + i);
+        ptrdiff_t j = 0;
+        for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
+            K(divide_columns)(&factors, e + j, KLCE_BESIDE);
+        for (; j < n; j++)
+            K(divide_columns)(&factors, e + j, 1);
         K(store_columns)(call, 2, row + i, e);
     }
+}
+
+/* The block at hand: its exponentials, and their sums. */
+KLCE_INLINE void K(softmax_sum_block)(const K(expsum_context) *c, K(blocks) *b,
+                                      K(abreast_states) *states)
+{
+    const ptrdiff_t n = b->call->n;
+    K(softmax_columns) s[K(ABREAST)];
+    for (int w = 0; w < K(ABREAST); w++)
+        K(softmax_open_columns)(c, &s[w], b->max[w]);
+    ptrdiff_t j = 0, moved = 0;
+    for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
+        for (int w = 0; w < K(ABREAST); w++) {
+            K(v) *e = K(columns_at)(b->now, j, w);
+            if (moved < j)
+                K(move_class)(b, moved++, 0);
+            KLCE_UNROLL for (int k = 0; k < KLCE_PANEL_CLASSES; k += KLCE_BESIDE)
+                K(softmax_add_columns)(c, &s[w], e + k, j + k, KLCE_BESIDE);
+        }
+    for (; j < n; j++)
+        for (int w = 0; w < K(ABREAST); w++)
+            K(softmax_add_columns)(c, &s[w], K(columns_at)(b->now, j, w), j, 1);
+    for (int w = 0; w < K(ABREAST); w++)
+        K(softmax_close_columns)(&s[w], n, K(state_of_vector)(states, w));
+    while (moved < n)
+        K(move_class)(b, moved++, 0);
+}
+
+KLCE_INLINE void K(softmax_divide_block)(K(blocks) *b, K(abreast_states) *states)
+{
+    const ptrdiff_t n = b->call->n;
+    K(row_factors) factors[K(ABREAST)];
+    for (int w = 0; w < K(ABREAST); w++)
+        factors[w] = K(column_factors_of)(K(state_of_vector)(states, w));
+    ptrdiff_t j = 0;
+    for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
+        for (int w = 0; w < K(ABREAST); w++)
+            K(divide_columns)(&factors[w], K(columns_at)(b->now, j, w), KLCE_PANEL_CLASSES);
+    for (; j < n; j++)
+        for (int w = 0; w < K(ABREAST); w++)
+            K(divide_columns)(&factors[w], K(columns_at)(b->now, j, w), 1);
+}
+
+static ptrdiff_t K(softmax_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
+                                    void *scratch)
+{
+    /* A copy, see softmax_sum. */
+    const K(expsum_context) context = *K(context)(call);
+    K(abreast_states) states;
+    K(blocks) b;
+    K(first_block)(&b, call, 2, low, high, scratch, 0);
+    do {
+        K(softmax_sum_block)(&context, &b, &states);
+        for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
+            K(softmax_finish)(&b.own, b.row + t * KLCE_TILE, KLCE_TILE, states.tile[t]);
+        K(softmax_divide_block)(&b, &states);
+    } while (K(next_block)(&b));
+    return b.at;
 }
 
 static const klce_kernel K(softmax_kernel) = {
@@ -505,6 +597,9 @@ static const klce_kernel K(softmax_kernel) = {
              {K(softmax_emit), NULL, NULL}},
     .few = TILE_OF(softmax_few),
     .pipelined = K(softmax_pipelined),
+    .abreast = K(softmax_abreast),
+    .most_abreast = 4 * BLOCK, /* a panel is 2 MB then */
+    .panels = 2,
 };
 
 #undef LIFT
