@@ -139,8 +139,8 @@ KLCE_INLINE char *K(row_of_slabs)(const klce_call *call, int k, ptrdiff_t row)
 KLCE_INLINE ptrdiff_t K(in_slab)(const klce_call *call, ptrdiff_t row, klce_call *own)
 {
     ptrdiff_t slab = row / call->rows;
-    if (slab)
-        for (int k = 0; k < KLCE_MAX_ARGS; k++)
+    for (int k = 0; k < KLCE_MAX_ARGS && call->slabs > 1; k++)
+        if (call->arg[k])
             own->arg[k] = call->arg[k] + slab * call->slab_step[k];
     return row % call->rows;
 }

@@ -82,7 +82,7 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
         K(move_class)(b, moved++, 1);
 }
 
-/* Rows [low, high), by whole blocks, whose states go to `finish`; returns the first that is left. */
+/* Rows [low, high), by whole blocks, whose states go to `finish`; returns the first one left. */
 KLCE_INLINE ptrdiff_t K(expsum_blocks)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
                                        void *scratch, int moments, klce_finish finish)
 {
