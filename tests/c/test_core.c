@@ -1500,6 +1500,15 @@ static void test_slabs(void)
                     check_slabs(KLCE_OP_logsumexp, dtype, 40, 37, sizes[i], x, results);
                     check_slabs(KLCE_OP_softmax, dtype, 40, 37, sizes[i], x, results);
                 }
+        /* Blocks of many classes in turn, from slab to slab, and from a cache line on. */
+        for (int isa = 0; isa < klce_isa_count(); isa++)
+            if (klce_select_isa(klce_isa_at(isa)->name) == 0) {
+                check_slabs(KLCE_OP_logsumexp, dtype, 10, 128, 299, x, results);
+                check_slabs(KLCE_OP_logsumexp, dtype, 1, 1400, 300, x + 16, results);
+                check_slabs(KLCE_OP_softmax, dtype, 10, 128, 299, x, results);
+                check_slabs(KLCE_OP_softmax, dtype, 5, 200, 300, x, results);
+                check_slabs(KLCE_OP_softmax, dtype, 1, 1400, 300, x + 16, results);
+            }
         /* Many classes that are taken as they lie, by pieces of which some rows are in two. */
         for (ptrdiff_t i = 0; i < MOST; i++)
             put(dtype, x, i, fabs(bell()) / 100);
