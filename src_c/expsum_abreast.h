@@ -93,8 +93,7 @@ KLCE_INLINE ptrdiff_t K(expsum_blocks)(const klce_call *call, ptrdiff_t low, ptr
     K(first_block)(&b, call, 0, low, high, scratch, 1);
     do {
         K(expsum_block)(&context, &b, &states, moments);
-        for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
-            finish(&b.own, b.row + t * KLCE_TILE, KLCE_TILE, states.tile[t]);
+        K(finish_block)(&b, &states, finish);
     } while (K(next_block)(&b));
     return b.at;
 }

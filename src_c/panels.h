@@ -113,6 +113,13 @@ static KLCE_NOINLINE void K(first_block)(K(blocks) *b, const klce_call *call, in
     K(turn_blocks)(b);
 }
 
+/* Hands the states of the block at hand to `finish`. */
+KLCE_INLINE void K(finish_block)(const K(blocks) *b, K(abreast_states) *states, klce_finish finish)
+{
+    for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
+        finish(&b->own, b->row + t * KLCE_TILE, KLCE_TILE, states->tile[t]);
+}
+
 /* The block at hand is done; whether there is another one, which is then at hand.  The last one's
  * results are stored. */
 static KLCE_NOINLINE int K(next_block)(K(blocks) *b)

@@ -198,8 +198,7 @@ static ptrdiff_t K(log_softmax_abreast)(const klce_call *call, ptrdiff_t low, pt
     K(first_block)(&b, call, 2, low, high, scratch, 1);
     do {
         K(expsum_block)(&context, &b, &states, 0);
-        for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
-            K(log_softmax_finish)(&b.own, b.row + t * KLCE_TILE, KLCE_TILE, states.tile[t]);
+        K(finish_block)(&b, &states, K(log_softmax_finish));
         K(put_maxima)(&b, (const real *)b.max);
         K(log_block)(&b, context.t, &states);
     } while (K(next_block)(&b));

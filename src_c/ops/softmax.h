@@ -583,8 +583,7 @@ static ptrdiff_t K(softmax_abreast)(const klce_call *call, ptrdiff_t low, ptrdif
     K(first_block)(&b, call, 2, low, high, scratch, 0);
     do {
         K(softmax_sum_block)(&context, &b, &states);
-        for (int t = 0; t < KLCE_ABREAST / KLCE_TILE; t++)
-            K(softmax_finish)(&b.own, b.row + t * KLCE_TILE, KLCE_TILE, states.tile[t]);
+        K(finish_block)(&b, &states, K(softmax_finish));
         K(softmax_divide_block)(&b, &states);
     } while (K(next_block)(&b));
     return b.at;
