@@ -429,6 +429,20 @@ KLCE_INLINE v_f64 high_pairs_f64(v_f64 a, v_f64 b)
 {
     return __builtin_shufflevector(a, b, KLCE_HIGH_PAIRS_f64);
 }
+#if KLCE_VECTOR_BYTES == 64
+/* The values that lie `offset` bytes from p, one for each lane. */
+KLCE_INLINE v_f32 gather_f32(const void *p, const b_f64 *offset)
+{
+    __m256 low = _mm512_i64gather_ps((__m512i)offset[0], p, 1);
+    __m256 high = _mm512_i64gather_ps((__m512i)offset[1], p, 1);
+    return _mm512_insertf32x8(_mm512_castps256_ps512(low), high, 1);
+}
+KLCE_INLINE v_f64 gather_f64(const void *p, const b_f64 *offset)
+{
+    return _mm512_i64gather_pd((__m512i)offset[0], p, 1);
+}
+#endif
+
 /* The low and the high half of the lanes, as doubles; and back, rounded. gcc 12 takes a vector's
  * conversion apart into pairs of lanes, hence the intrinsics. */
 #if KLCE_VECTOR_BYTES == 64

@@ -31,6 +31,7 @@
 #define KLCE_IN_VOCABULARY_low_pairs ~, C
 #define KLCE_IN_VOCABULARY_high_pairs ~, C
 #define KLCE_IN_VOCABULARY_transpose ~, C
+#define KLCE_IN_VOCABULARY_gather ~, C
 #define KLCE_IN_VOCABULARY_hmax ~, C
 #define KLCE_IN_VOCABULARY_first_lane ~, C
 
@@ -50,7 +51,6 @@
 #define KLCE_IN_VOCABULARY_exp_tails ~, C
 #define KLCE_IN_VOCABULARY_log1p ~, C
 #define KLCE_IN_VOCABULARY_log1p_for ~, C
-#define KLCE_IN_VOCABULARY_log1p_tail ~, C
 #define KLCE_IN_VOCABULARY_log_parts ~, C
 #define KLCE_IN_VOCABULARY_log_reduce ~, C
 #define KLCE_IN_VOCABULARY_quotient_exponent ~, C

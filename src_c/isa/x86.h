@@ -12,6 +12,8 @@
 #define KLCE_CPU_AVX512DQ (1u << 17)
 #define KLCE_CPU_AVX512BW (1u << 30)
 #define KLCE_CPU_AVX512VL (1u << 31)
+/* of its edx, */
+#define KLCE_CPU_AVX512FP16 (1u << 23)
 /* and of XCR0: the states that the system saves. */
 #define KLCE_XMM_YMM 0x6u
 #define KLCE_ZMM 0xe0u
@@ -26,6 +28,12 @@ static inline uint32_t klce_leaf7_ebx(void)
 {
     uint32_t a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) ? b : 0;
+}
+
+static inline uint32_t klce_leaf7_edx(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) ? d : 0;
 }
 
 /* 0 where the system does not use xsave: then no wide register survives a switch of threads. */

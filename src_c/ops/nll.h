@@ -43,6 +43,30 @@ KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64
         }
 }
 
+/* The same of rows that are not apart: where gathers are quick (isa/avx512.c) by those, 18
+ * instructions for 16 rows of float32. */
+KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int64_t *label)
+{
+#if defined(KLCE_QUICK_GATHERS) && KLCE_ELEM_BITS >= 32
+    if (KLCE_QUICK_GATHERS) {
+        static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        const ptrdiff_t step = call->step[0];
+        const char *x = call->arg[0] + row * step;
+        real *y = K(result)(call, 3, row);
+        b_f64 own[HALVES], offset[HALVES];
+        memcpy(own, rows, sizeof own);
+        for (int i = 0; i < ROWS; i += WIDTH, x += WIDTH * step) {
+            memcpy(offset, label + i, sizeof offset);
+            KLCE_UNROLL for (int h = 0; h < HALVES; h++) offset[h] =
+                own[h] * (uint64_t)step + offset[h] * sizeof(elem);
+            K(store)(y + i, -K(gather)(x, offset));
+        }
+        return;
+    }
+#endif
+    K(negated_at)(call, row, label, 0);
+}
+
 /* Bytes from row to row up to which the processor itself sees what comes next. */
 #define NEAR_ROWS 128
 
@@ -70,7 +94,9 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
     int apart = step > NEAR_ROWS || step < -NEAR_ROWS;
     while (row < high) {
         if (plain && high - row >= ROWS && K(read_inside)(call, row, label)) {
-            if (apart && high - row >= ROWS + AHEAD)
+            if (!apart)
+                K(negated_near)(call, row, label);
+            else if (high - row >= ROWS + AHEAD)
                 K(negated_at)(call, row, label, 1);
             else
                 K(negated_at)(call, row, label, 0);
