@@ -153,7 +153,8 @@ static void K(kl_probs_merge)(const klce_call *call, double *into, const double 
 
 /* Once more, for a row whose sums P and Q differ so much that a third of the terms or more is the
  * effect of that: with q P/Q in the place of q, in float64, and without an error in the difference.
- * Both rows are taken from 1 to 2 first, by powers of two. */
+ * Both rows are taken from 1 to 2 first, by powers of two.  What roundings take from the terms is
+ * kept: those of many equal classes are alike, and add up. */
 static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, ptrdiff_t n,
                                                  double p_sum, double q_sum)
 {
@@ -162,9 +163,10 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
     q_sum = scalbn(q_sum, q_exponent);
     double ratio = p_sum / q_sum, ratio_low = fma(-ratio, q_sum, p_sum) / q_sum;
     int infinite = 0;
-    double terms[8] = {0}, drift = 0, sum = 0; /* 8 lanes, for the same order on every ISA */
+    double terms[8] = {0}, lost[8] = {0}; /* 8 lanes, for the same order on every ISA */
+    double drift = 0;                     /* about 0, of which the square counts */
     for (ptrdiff_t i = 0; i < n; i += 8) {
-        double mass[8] = {0}, u[8] = {0}, gap[8];
+        double mass[8] = {0}, d[8], u[8] = {0}, gap[8];
         double quotient[8] = {1, 1, 1, 1, 1, 1, 1, 1}, log[8]; /* of fractions, and */
         int exponent[8] = {0};
         ptrdiff_t count = KLCE_LESSER(8, n - i);
@@ -175,15 +177,14 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
             if (own < 0 || other < 0)
                 return NAN;
             infinite |= own > 0 && other == 0;
-            double d = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
-            drift += d;
+            d[j] = fma(scaled, ratio, -mass[j]) + scaled * ratio_low;
+            drift += d[j];
             if (mass[j] >= SMALL_P) {
                 int of_own, of_other;
-                u[j] = d / mass[j];
+                u[j] = d[j] / mass[j];
                 quotient[j] = frexp(other, &of_other) * ratio / frexp(own, &of_own);
                 exponent[j] = (of_other + q_exponent) - (of_own + p_exponent);
-            } else
-                sum += d; /* p = 0, or next to it: the term is q */
+            }
         }
         for (int j = 0; j < 8; j += KLCE_WIDTH_f64) {
             store_f64(gap + j, log1p_gap_f64(load_f64(u + j)));
@@ -192,11 +193,17 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
         for (ptrdiff_t j = 0; j < count; j++) {
             if (u[j] < -0.5) /* where 1 + u has lost the quotient */
                 gap[j] = u[j] - (log[j] + exponent[j] * 0x1.62e42fefa39efp-1);
-            terms[j] += mass[j] >= SMALL_P ? mass[j] * gap[j] : 0;
+            /* With p = 0, or next to it, the term is q. */
+            double term = mass[j] >= SMALL_P ? mass[j] * gap[j] : d[j];
+            ADD_KEEPING(double, terms[j], term, lost[j]);
         }
     }
-    sum += ((terms[0] + terms[4]) + (terms[2] + terms[6])) +
-           ((terms[1] + terms[5]) + (terms[3] + terms[7]));
+    for (int half = 4; half; half /= 2)
+        for (int j = 0; j < half; j++) {
+            terms[j] += terms[j + half];
+            lost[j] += lost[j + half];
+        }
+    double sum = terms[0] + lost[0];
     double kl = sum / p_sum - first_lane_f64(log1p_gap_f64(set_f64(drift / p_sum)));
     return infinite ? INFINITY : kl > 0 ? kl : 0;
 }
@@ -315,7 +322,7 @@ KLCE_INLINE void K(kl_add_abreast)(K(kl_abreast) *sums, int lane, int first, con
 {
     K(v) *terms = sums->terms.part[lane] + first;
     K(v) *mass = sums->mass.part[lane] + first, *gain = sums->gain.part[lane] + first;
-    EACH_BESIDE(w)
+    EACH_IN_STEP(w)
     {
         terms[w] = terms[w] + K(kl_probs_term)(p[w], q[w], special, normalize).plain;
         if (normalize) {
@@ -345,15 +352,15 @@ KLCE_INLINE int K(kl_sum_abreast)(const klce_call *call, ptrdiff_t row, K(kl_abr
         const int lane = (int)(j % LANES);
         K(prefetch_class)(call, 0, row, j);
         K(prefetch_class)(call, 1, row, j);
-        for (int first = 0; first < K(ABREAST); first += K(BESIDE)) {
-            K(v) own[K(BESIDE)], other[K(BESIDE)], least = K(set)(SMALL);
-            EACH_BESIDE(w)
+        for (int first = 0; first < K(ABREAST_VECTORS); first += K(ABREAST_STEP)) {
+            K(v) own[K(ABREAST_STEP)], other[K(ABREAST_STEP)], least = K(set)(SMALL);
+            EACH_IN_STEP(w)
             {
                 own[w] = K(load)(p + (first + w) * WIDTH);
                 other[w] = K(load)(q + (first + w) * WIDTH);
                 least = K(min)(K(min)(own[w], other[w]), least);
             }
-            K(special) special = K(special_of)(least, own, other, K(BESIDE));
+            K(special) special = K(special_of)(least, own, other, K(ABREAST_STEP));
             if (special == K(SMALL_ONES))
                 return 0;
             if (special == K(NOTHING))
@@ -391,12 +398,7 @@ static int K(kl_probs_block)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
-static ptrdiff_t K(kl_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
-                                     void *scratch)
-{
-    (void)scratch;
-    return K(each_block)(call, low, high, K(kl_probs_block));
-}
+ABREAST_OF(kl_probs)
 
 static const klce_kernel K(kl_probs_kernel) = {
     .pass = {{K(kl_probs_sweep), SHARED(kl_probs_merge), K(kl_probs_finish)}},
