@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 OPS: dict[str, str]
 FILLS: dict[str, str]
 STATISTICS: dict[str, dict[str, str]]
+OF_TARGET: dict[str, tuple[str, ...]]
 MAX_TOP: int
 DTYPES: tuple[str, ...]
 ISAS: tuple[str, ...]

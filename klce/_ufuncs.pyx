@@ -55,6 +55,10 @@ cdef extern from "klce.h" nogil:
         Py_ssize_t slabs
         Py_ssize_t *slab_step
         atomic_int *labels_met
+    ctypedef struct klce_statistic:
+        const char *name
+        char letter
+        int of_target
     ctypedef struct klce_isa:
         const char *name
         int (*supported)() noexcept nogil
@@ -62,10 +66,8 @@ cdef extern from "klce.h" nogil:
     const char **klce_op_signatures
     const char **klce_op_fills
     const char **klce_dtype_names
-    const char **klce_score_names
-    const char **klce_compare_names
-    const char *klce_score_letters
-    const char *klce_compare_letters
+    const klce_statistic *klce_score_statistics
+    const klce_statistic *klce_compare_statistics
     const size_t *klce_real_sizes
     int klce_isa_count()
     const klce_isa *klce_isa_at(int index)
@@ -344,12 +346,19 @@ cdef int F16 = DTYPES.index("f16"), BF16 = DTYPES.index("bf16")
 cdef int F32 = DTYPES.index("f32"), F64 = DTYPES.index("f64")
 #: Every instruction set compiled in, worst first.
 ISAS = tuple(klce_isa_at(i).name.decode() for i in range(klce_isa_count()))
+cdef object told_of(const klce_statistic *statistics, int count, bint of_target):
+    return {statistics[i].name.decode(): chr(statistics[i].letter)
+            for i in range(count) if statistics[i].of_target or not of_target}
+
 #: Letter by statistic, of the ops that can tell several, as in src_c/statistics.def.
 STATISTICS = {
-    "score": {klce_score_names[i].decode(): chr(klce_score_letters[i])
-              for i in range(KLCE_SCORE_COUNT)},
-    "compare": {klce_compare_names[i].decode(): chr(klce_compare_letters[i])
-                for i in range(KLCE_COMPARE_COUNT)},
+    "score": told_of(klce_score_statistics, KLCE_SCORE_COUNT, False),
+    "compare": told_of(klce_compare_statistics, KLCE_COMPARE_COUNT, False),
+}
+#: The statistics that take a target.
+OF_TARGET = {
+    "score": tuple(told_of(klce_score_statistics, KLCE_SCORE_COUNT, True)),
+    "compare": tuple(told_of(klce_compare_statistics, KLCE_COMPARE_COUNT, True)),
 }
 #: The most that the top of a row may be asked for.
 MAX_TOP = KLCE_TOP

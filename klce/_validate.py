@@ -149,7 +149,7 @@ def real(value: Any, name: str, what: str = "a number") -> float:
     if type(value) is float:
         return value
     try:
-        if isinstance(value, (str, bytes)):
+        if isinstance(value, (str, bytes)) or np.iscomplexobj(value):  # NumPy's drop a part
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
@@ -205,6 +205,14 @@ def ignored(ignore_index: int) -> int:
     return label
 
 
+def class_indices(x: ArrayLike, name: str) -> Array:
+    """Return an array of integers, of whatever range."""
+    given = _arrays.array(x, name)
+    if given.size and given.dtype.kind not in "iu":  # an empty list is of floats
+        raise TypeError(f"{name} must hold integers, class indices, got {given.dtype}")
+    return given
+
+
 def labels(
     target: ArrayLike,
     shape: tuple[int, ...],
@@ -221,9 +229,7 @@ def labels(
     IndexError
         For the first label out of range, with its row.
     """
-    given = _arrays.array(target, "target")
-    if given.size and given.dtype.kind not in "iu":  # an empty list is of floats
-        raise TypeError(f"target must hold integers, class indices, got {given.dtype}")
+    given = class_indices(target, "target")
     if given.shape != shape:
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"

@@ -19,12 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["RowTable", "compare", "compare_top_k", "score"]
 
 
-#: The statistics that take a target, and those without ``want=``.
-_SCORE_OF_TARGET = ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
-_SCORE_DEFAULT = ("logsumexp", "entropy", "argmax", *_SCORE_OF_TARGET)
-_CHANGES = ("target_log_prob_change", "target_prob_change")
-_COMPARE_OF_TARGET = (*_CHANGES, "nll_p", "nll_q", "greedy_match_p", "greedy_match_q")
-_COMPARE_DEFAULT = ("kl_divergence", "entropy_p", "entropy_q", "same_argmax", *_CHANGES)
+#: The statistics without ``want=``; those of a target where there is one.
+_DEFAULT = {
+    "score": ("logsumexp", "entropy", "argmax", *_ufuncs.OF_TARGET["score"]),
+    "compare": (
+        "kl_divergence", "entropy_p", "entropy_q", "same_argmax",
+        "target_log_prob_change", "target_prob_change",
+    ),
+}  # fmt: skip
 
 
 class RowTable(Mapping[str, "Array"]):
@@ -252,7 +254,7 @@ def score(
            [1, 2]])
     """
     rows = _Rows((logits,), ("logits",), axis, form, temperature, where)
-    names = _wanted("score", want, _SCORE_DEFAULT, _SCORE_OF_TARGET, target is not None)
+    names = _wanted("score", want, target is not None)
     size = _top_size(top_k, rows.classes)
     label, ignored = rows.labels(target, ignore_index)
     chosen = _candidates(candidates, rows.shape, rows.classes)
@@ -260,8 +262,6 @@ def score(
     log_probs = np.empty((*rows.shape, size), rows.dtype)
     given = np.empty((*rows.shape, chosen.shape[-1]), rows.dtype)
     columns = rows.run("score", names, (label, ignored), (), (chosen,), (given, ids, log_probs))
-    if "greedy_match" in columns:
-        columns["greedy_match"] = np.asarray(columns["greedy_match"] != 0)
     if candidates is not None:
         columns["candidate_log_probs"] = given
     if size:
@@ -377,16 +377,14 @@ def compare(
     (array([0.02499]), array([-0.0911]), array([2]))
     """
     rows = _Rows((p, q), ("p", "q"), axis, form, temperature, where)
-    names = _wanted("compare", want, _COMPARE_DEFAULT, _COMPARE_OF_TARGET, target is not None)
+    names = _wanted("compare", want, target is not None)
     size = _top_size(top_k, rows.classes)
     if "top_overlap" in names and not size:
-        raise ValueError('want must not name "top_overlap" without top_k')
+        raise ValueError("want must not name 'top_overlap' without top_k")
     if size:
         names.add("top_overlap")
     label, ignored = rows.labels(target, ignore_index)
     columns = rows.run("compare", names, (label, ignored), (size,), (), ())
-    for name in columns.keys() & {"same_argmax", "greedy_match_p", "greedy_match_q"}:
-        columns[name] = np.asarray(columns[name] != 0)
     return RowTable(columns, rows.shape)
 
 
@@ -438,9 +436,9 @@ def compare_top_k(
     That taking classes as one loses, and never adds, is the log sum inequality (Cover and Thomas,
     "Elements of information theory", 2006, theorem 2.7.1).
 
-    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and so is the divergence where
-    the tails are larger.  A tail below 8 roundings counts as 0.  Where only q's is that small, it
-    counts as 8 roundings in the divergence, which so stays finite.
+    A tail is what is left of 1: it is good to 1e-7 (float64: 1e-15), and the divergence to as much
+    times 1 + tail_p / tail_q.  A tail below 8 roundings counts as 0.  Where only q's is that small,
+    it counts as 8 roundings in the divergence, which so stays finite.
 
     A class that is known of p and impossible in q gives +inf; nan of p or q gives nan.
 
@@ -452,9 +450,7 @@ def compare_top_k(
     (array([0.0401]), array([0.1]), array([0.2]))
     """
     rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
-    ids = _arrays.array(p_ids, "p_ids")
-    if ids.size and ids.dtype.kind not in "iu":  # an empty list is of floats
-        raise TypeError(f"p_ids must hold integers, class indices, got {ids.dtype}")
+    ids = _validate.class_indices(p_ids, "p_ids")
     if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
         raise ValueError(
             f"p_ids must have the shape of the rows, {rows.shape}, and one axis more, "
@@ -506,16 +502,11 @@ def compare_top_k(
     return RowTable({k: np.asarray(a) for k, a in columns.items()}, rows.shape)
 
 
-def _wanted(
-    op: str,
-    want: Iterable[str] | None,
-    default: tuple[str, ...],
-    of_target: tuple[str, ...],
-    labelled: bool,
-) -> set[str]:
+def _wanted(op: str, want: Iterable[str] | None, labelled: bool) -> set[str]:
     """Return the statistics to compute."""
+    of_target = _ufuncs.OF_TARGET[op]
     if want is None:
-        return {name for name in default if labelled or name not in of_target}
+        return {name for name in _DEFAULT[op] if labelled or name not in of_target}
     if isinstance(want, str):
         raise TypeError(f"want must be a collection of names, got the string {want!r}")
     try:
@@ -550,9 +541,7 @@ def _candidates(
     """Return the classes whose log-probabilities are wanted: none, for all rows, or by row."""
     if candidates is None:
         return np.empty(0, np.int64)
-    given = _arrays.array(candidates, name)
-    if given.size and given.dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, class indices, got {given.dtype}")
+    given = _validate.class_indices(candidates, name)
     if given.ndim != 1 and given.shape[:-1] != shape:
         raise ValueError(
             f"{name} must be one-dimensional, or have the shape of the rows, {shape}, and one "
@@ -617,14 +606,12 @@ class _Rows:
     ) -> dict[str, Array]:
         """Call the kernel `op`; return the columns of the statistics named."""
         statistics = _ufuncs.STATISTICS[op]
-        want, columns = 0, dict[str, list[str]](S=[], L=[])
-        for bit, (name, letter) in enumerate(statistics.items()):
-            if name in names:
-                want |= 1 << bit
-                columns[letter].append(name)
+        told = {name: letter for name, letter in statistics.items() if name in names}
+        want = sum(1 << bit for bit, name in enumerate(statistics) if name in told)
         # A column for each statistic, contiguous; the kernel's axis of columns is the last.
-        numbers = np.empty((len(columns["S"]), *self.shape), self.dtype)
-        integers = np.empty((len(columns["L"]), *self.shape), np.int64)
+        count = sum(letter == "S" for letter in told.values())
+        numbers = np.empty((count, *self.shape), self.dtype)
+        integers = np.empty((len(told) - count, *self.shape), np.int64)
         last = (*range(1, numbers.ndim), 0)
         outputs = (numbers.transpose(last), integers.transpose(last), *out)
         label, ignored = labels
@@ -638,9 +625,14 @@ class _Rows:
             with np.errstate(all="ignore"):  # what float64 gives may be too small for float32
                 _call.called(kernel, *args, dtype=self._taken, where=mask, out=results)
         # Arrays for a single row too.
-        named = {name: numbers[i, ...] for i, name in enumerate(columns["S"])}
-        named |= {name: integers[i, ...] for i, name in enumerate(columns["L"])}
-        return {name: named[name] for name in statistics if name in named}
+        own_numbers = (numbers[i, ...] for i in range(len(numbers)))
+        own_integers = (integers[i, ...] for i in range(len(integers)))
+        columns = {
+            name: next(own_numbers if letter == "S" else own_integers)
+            for name, letter in told.items()
+        }
+        truths = {name: np.asarray(columns[name] != 0) for name in told if told[name] == "B"}
+        return columns | truths
 
     def _parts(self) -> Iterator[slice | None]:
         """Yield parts of the rows' first axis, where logits have to be made; else all at once."""

@@ -6,13 +6,14 @@
  * after as many classes as there, so that the bits are the same.  These sums are in memory: those
  * since the last flush are 8 KB, and some of them stay in L1.
  */
-enum { K(ABREAST) = KLCE_ABREAST / WIDTH }; /* vectors of a class, */
-enum { K(BESIDE) = 4 };                     /* and of those that are taken in one step */
-#define EACH_BESIDE(w) KLCE_UNROLL for (int w = 0; w < K(BESIDE); w++)
+enum { K(ABREAST_VECTORS) = KLCE_ABREAST / WIDTH }; /* vectors of a class, */
+enum { K(ABREAST_STEP) = 4 };                       /* and of those that are taken in one step */
+#define EACH_IN_STEP(w) KLCE_UNROLL for (int w = 0; w < K(ABREAST_STEP); w++)
 #define EACH_ABREAST(w)                                                                            \
-    for (int first_ = 0; first_ < K(ABREAST); first_ += K(BESIDE))                                 \
-    KLCE_UNROLL for (int w = first_; w < first_ + K(BESIDE); w++)
-_Static_assert(K(ABREAST) % K(BESIDE) == 0 && KLCE_ABREAST % KLCE_TILE == 0, "whole tiles");
+    for (int first_ = 0; first_ < K(ABREAST_VECTORS); first_ += K(ABREAST_STEP))                   \
+    KLCE_UNROLL for (int w = first_; w < first_ + K(ABREAST_STEP); w++)
+_Static_assert(K(ABREAST_VECTORS) % K(ABREAST_STEP) == 0 && KLCE_ABREAST % KLCE_TILE == 0,
+               "whole tiles");
 
 /* Sums of each lane of WIDTH rows, with what rounding took: a K(lanes) for each. */
 typedef struct {
@@ -66,14 +67,14 @@ static KLCE_NOINLINE void K(total_columns)(const K(column_lanes) *lanes, double 
 
 /* Sums of a block: since the last flush, and before it. */
 typedef struct {
-    K(v) part[LANES][K(ABREAST)];
-    K(column_lanes) lanes[K(ABREAST)];
+    K(v) part[LANES][K(ABREAST_VECTORS)];
+    K(column_lanes) lanes[K(ABREAST_VECTORS)];
 } K(abreast_sums);
 
 KLCE_INLINE void K(flush_abreast)(K(abreast_sums) *sums)
 {
     for (int l = 0; l < LANES; l++)
-        for (int w = 0; w < K(ABREAST); w++) {
+        for (int w = 0; w < K(ABREAST_VECTORS); w++) {
             K(add_column_lane)(&sums->lanes[w], l, &sums->part[l][w]);
             sums->part[l][w] = K(set)(0);
         }
@@ -99,7 +100,7 @@ KLCE_INLINE double *K(state_of_vector)(K(abreast_states) *states, int w)
 /* The rows' sums, all flushed, to a field. */
 KLCE_INLINE void K(total_abreast)(const K(abreast_sums) *sums, K(abreast_states) *states, int field)
 {
-    for (int w = 0; w < K(ABREAST); w++)
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         K(total_columns)(&sums->lanes[w], K(state_of_vector)(states, w) + field * KLCE_TILE);
 }
 
@@ -145,8 +146,15 @@ KLCE_INLINE ptrdiff_t K(in_slab)(const klce_call *call, ptrdiff_t row, klce_call
     return row % call->rows;
 }
 
-/* Blocks of rows [low, high) by a function that returns 0, having written nothing, for one that it
- * leaves; returns the first row that is left. */
+/* An op's `abreast` by its function of a block, which returns 0, having written nothing, for one
+ * that it leaves.  No panels. */
+#define ABREAST_OF(op)                                                                             \
+    static ptrdiff_t K(op##_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,         \
+                                     void *scratch)                                                \
+    {                                                                                              \
+        (void)scratch;                                                                             \
+        return K(each_block)(call, low, high, K(op##_block));                                      \
+    }
 KLCE_INLINE ptrdiff_t K(each_block)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
                                     int (*block)(const klce_call *, ptrdiff_t row))
 {

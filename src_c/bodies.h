@@ -51,6 +51,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "ops/weighted_nll.h"
 #include "ops/weighted_nll_probs.h"
 #include "ops/loss_logits.h"
+#include "ops/plain_loss.h"
 #include "ops/loss_log_probs.h"
 #include "ops/loss_probs.h"
 
@@ -74,8 +75,8 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "ops/pairs.h"
 #include "ops/kl_pairs.h"
 #include "ops/js_pairs.h"
-#include "ops/js_logits.h"
-#include "ops/js_probs.h"
+#include "ops/js_logits_logits.h"
+#include "ops/js_probs_probs.h"
 #include "ops/rel_entr.h"
 
 #include "ops/score.h"
@@ -87,14 +88,15 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
-/* Macros that more than their own file uses.  The others end with their file;
- * no two files have one of the same name. */
+/* Macros that more than their own file uses.  The others end with their file. */
 #undef EACH_GROUP
 #undef EACH_LANE
 #undef HALVES
 #undef EACH_STATE
 #undef EACH_ABREAST
-#undef EACH_BESIDE
+#undef ABREAST_OF
+#undef OVER_PANEL
+#undef EACH_IN_STEP
 #undef WANTS
 #undef TOP_FEW
 #undef SQUARE_BITS

@@ -27,39 +27,23 @@ const char *const klce_op_fills[KLCE_OP_COUNT] = {
 #undef KLCE_OP
 };
 
-#define NAME(op, name, letter) #name,
-#define LETTER(op, name, letter) letter,
-#define NOTHING(op, name, letter)
-const char *const klce_score_names[KLCE_SCORE_COUNT] = {
-#define KLCE_SCORE NAME
+#define STATISTIC(op, name, letter, of_target) {#name, letter, of_target},
+#define NOTHING(op, name, letter, of_target)
+const klce_statistic klce_score_statistics[KLCE_SCORE_COUNT] = {
+#define KLCE_SCORE STATISTIC
 #define KLCE_COMPARE NOTHING
 #include "statistics.def"
 #undef KLCE_SCORE
 #undef KLCE_COMPARE
 };
-const char klce_score_letters[KLCE_SCORE_COUNT] = {
-#define KLCE_SCORE LETTER
-#define KLCE_COMPARE NOTHING
-#include "statistics.def"
-#undef KLCE_SCORE
-#undef KLCE_COMPARE
-};
-const char *const klce_compare_names[KLCE_COMPARE_COUNT] = {
+const klce_statistic klce_compare_statistics[KLCE_COMPARE_COUNT] = {
 #define KLCE_SCORE NOTHING
-#define KLCE_COMPARE NAME
+#define KLCE_COMPARE STATISTIC
 #include "statistics.def"
 #undef KLCE_SCORE
 #undef KLCE_COMPARE
 };
-const char klce_compare_letters[KLCE_COMPARE_COUNT] = {
-#define KLCE_SCORE NOTHING
-#define KLCE_COMPARE LETTER
-#include "statistics.def"
-#undef KLCE_SCORE
-#undef KLCE_COMPARE
-};
-#undef NAME
-#undef LETTER
+#undef STATISTIC
 #undef NOTHING
 
 const char *const klce_dtype_names[KLCE_DTYPE_COUNT] = {

@@ -35,9 +35,9 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
     enum { STEP = KLCE_PANEL_CLASSES };
     const ptrdiff_t n = b->call->n;
     const K(few_asked) asked = {.moments = moments};
-    K(few_sweep) s[K(ABREAST)];
-    K(few_sums) sums[K(ABREAST)];
-    K(column_lanes) rest[K(ABREAST)], weighted[K(ABREAST)];
+    K(few_sweep) s[K(ABREAST_VECTORS)];
+    K(few_sums) sums[K(ABREAST_VECTORS)];
+    K(column_lanes) rest[K(ABREAST_VECTORS)], weighted[K(ABREAST_VECTORS)];
     real none[KLCE_ABREAST];
     for (int row = 0; row < KLCE_ABREAST; row++)
         none[row] = (real)-INFINITY;
@@ -45,14 +45,14 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
     memset(rest, 0, sizeof rest);
     if (moments)
         memset(weighted, 0, sizeof weighted);
-    for (int w = 0; w < K(ABREAST); w++)
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         s[w] = K(few_sweep_of)(c, b->max[w]);
     ptrdiff_t j = 0, moved = 0;
     for (ptrdiff_t end; j < n; j = end) {
         end = KLCE_LESSER(j + FLUSH, n);
         const int lanes = (int)KLCE_LESSER(LANES, end - j);
         for (; j + STEP <= end; j += STEP)
-            for (int w = 0; w < K(ABREAST); w++) {
+            for (int w = 0; w < K(ABREAST_VECTORS); w++) {
                 const K(v) *x = K(columns_at)(b->now, j, w);
                 if (moved < j)
                     K(move_class)(b, moved++, 1);
@@ -60,9 +60,9 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
                     K(add_exp_columns)(c, &s[w], asked, x + k, j + k, KLCE_BESIDE, &sums[w]);
             }
         for (; j < end; j++)
-            for (int w = 0; w < K(ABREAST); w++)
+            for (int w = 0; w < K(ABREAST_VECTORS); w++)
                 K(add_exp_columns)(c, &s[w], asked, K(columns_at)(b->now, j, w), j, 1, &sums[w]);
-        for (int w = 0; w < K(ABREAST); w++)
+        for (int w = 0; w < K(ABREAST_VECTORS); w++)
             for (int l = 0; l < lanes; l++) {
                 K(add_column_lane)(&rest[w], l, &sums[w].sum[l]);
                 K(add_column_lane)(&rest[w], l, &sums[w].tail[l]);
@@ -70,7 +70,7 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
                     K(add_column_lane)(&weighted[w], l, &sums[w].weighted[l]);
             }
     }
-    for (int w = 0; w < K(ABREAST); w++) {
+    for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         double *state = K(state_of_vector)(states, w);
         K(store_references)(&s[w], state);
         K(total_columns)(&rest[w], state + FIELD(REST));

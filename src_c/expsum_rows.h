@@ -48,7 +48,7 @@ static KLCE_NOINLINE void K(look_at_row)(const elem *x, ptrdiff_t n, K(turn) *ro
         ptrdiff_t end = KLCE_LESSER(i + FLUSH, n), j = i;
         K(peak) of_flush = K(no_peak)();
         for (; j + SPAN <= end; j += SPAN)
-            K(keep_peak)(row, j, K(peak_of)(x + j, GROUPS), &of_flush);
+            K(keep_peak)(row, j, K(peak_of)(x + j), &of_flush);
         if (j < end)
             K(keep_peak)(row, j, K(peak_of_rest)(x + j, end - j), &of_flush);
         row->of_flush[i / FLUSH] = of_flush;
@@ -108,7 +108,7 @@ KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, const el
         K(peak) of_flush = K(no_peak)();
         for (; j + SPAN <= end; j += SPAN) {
             const elem *span = j == skipped ? row->without_max : x + j;
-            K(keep_peak)(coming, j, K(peak_of)(ahead + j, GROUPS), &of_flush);
+            K(keep_peak)(coming, j, K(peak_of)(ahead + j), &of_flush);
             KLCE_UNROLL for (int g = 0; g < GROUPS; g++)
             {
                 K(prefetch_group)(ahead + j + g * LANES);

@@ -39,9 +39,9 @@
 #define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
 #define GROUPS (VECTORS < KLCE_BESIDE ? KLCE_BESIDE / VECTORS : 1) /* taken at once */
 #define DOUBLES (LANES / KLCE_WIDTH_f64) /* vectors that hold a group as doubles */
-#define BLOCK                                                                                      \
-    ((ptrdiff_t)(8192 / sizeof(real))) /* elements whose maximum is known before they are summed */
-#define FLUSH ((ptrdiff_t)(8 * LANES)) /* elements summed before they go to the lanes */
+/* Elements of a row whose maximum is known before they are summed. */
+#define BLOCK ((ptrdiff_t)(8192 / sizeof(real)))
+#define FLUSH ((ptrdiff_t)(8 * LANES))   /* elements summed before they go to the lanes */
 #define FIELD(name) (KLCE_TILE * K(name))/* where a state's field begins */
 #define LAST_FIELD(name)                                                                           \
     _Static_assert(FIELD(name) < KLCE_TILE * KLCE_FIELDS, "a state has room for its fields")

@@ -48,17 +48,17 @@ typedef enum {
 } klce_dtype;
 
 /* KLCE_score_nll and so on: the bit by which a statistic is asked for, see statistics.def. */
-#define KLCE_STATISTIC(op, name, letter) KLCE_##op##_##name,
+#define KLCE_STATISTIC(op, name, letter, of_target) KLCE_##op##_##name,
 typedef enum {
 #define KLCE_SCORE KLCE_STATISTIC
-#define KLCE_COMPARE(op, name, letter)
+#define KLCE_COMPARE(op, name, letter, of_target)
 #include "statistics.def"
 #undef KLCE_SCORE
 #undef KLCE_COMPARE
     KLCE_SCORE_COUNT
 } klce_score_statistic;
 typedef enum {
-#define KLCE_SCORE(op, name, letter)
+#define KLCE_SCORE(op, name, letter, of_target)
 #define KLCE_COMPARE KLCE_STATISTIC
 #include "statistics.def"
 #undef KLCE_SCORE
@@ -66,6 +66,23 @@ typedef enum {
     KLCE_COMPARE_COUNT
 } klce_compare_statistic;
 #undef KLCE_STATISTIC
+
+/* The bits of those that take a target. */
+enum {
+    KLCE_COMPARE_OF_TARGET = 0
+#define KLCE_SCORE(op, name, letter, of_target)
+#define KLCE_COMPARE(op, name, letter, of_target) | of_target << KLCE_compare_##name
+#include "statistics.def"
+#undef KLCE_SCORE
+#undef KLCE_COMPARE
+};
+
+/* A row of statistics.def. */
+typedef struct {
+    const char *name;
+    char letter;
+    int of_target;
+} klce_statistic;
 
 enum {
     KLCE_MAX_ARGS = 16,
@@ -182,10 +199,8 @@ typedef struct {
 extern const char *const klce_op_names[KLCE_OP_COUNT];
 extern const char *const klce_op_signatures[KLCE_OP_COUNT];
 extern const char *const klce_op_fills[KLCE_OP_COUNT];
-extern const char *const klce_score_names[KLCE_SCORE_COUNT];
-extern const char *const klce_compare_names[KLCE_COMPARE_COUNT];
-extern const char klce_score_letters[KLCE_SCORE_COUNT];
-extern const char klce_compare_letters[KLCE_COMPARE_COUNT];
+extern const klce_statistic klce_score_statistics[KLCE_SCORE_COUNT];
+extern const klce_statistic klce_compare_statistics[KLCE_COMPARE_COUNT];
 extern const char *const klce_dtype_names[KLCE_DTYPE_COUNT];
 extern const size_t klce_elem_sizes[KLCE_DTYPE_COUNT]; /* bytes of what memory holds */
 extern const size_t klce_real_sizes[KLCE_DTYPE_COUNT]; /* and of what is computed in */

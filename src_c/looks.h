@@ -29,12 +29,12 @@ KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
     }
 }
 
-/* The peak of groups, one at least. */
-KLCE_INLINE K(peak) K(peak_of)(const elem *x, int groups)
+/* The peak of GROUPS groups. */
+KLCE_INLINE K(peak) K(peak_of)(const elem *x)
 {
     shorts first = load_shorts((const char *)x);
     K(peak) peak = {first, first};
-    KLCE_UNROLL for (int i = 1; i < groups * K(SHORTS); i++)
+    KLCE_UNROLL for (int i = 1; i < GROUPS * K(SHORTS); i++)
     {
         shorts v = load_shorts((const char *)x + i * KLCE_VECTOR_BYTES);
         peak.most = max_shorts(v, peak.most);
@@ -101,11 +101,11 @@ KLCE_INLINE void K(raise_peak)(K(peak) *peak, const elem *x)
     EACH_VECTOR(v) peak->most = K(max)(K(load)(x + v * WIDTH), peak->most); /* nan is passed over */
 }
 
-/* The peak of groups, one at least; anything where they hold a nan. */
-KLCE_INLINE K(peak) K(peak_of)(const elem *x, int groups)
+/* The peak of GROUPS groups; anything where they hold a nan. */
+KLCE_INLINE K(peak) K(peak_of)(const elem *x)
 {
     K(peak) peak = {K(load)(x)};
-    KLCE_UNROLL for (int v = 1; v < groups * VECTORS; v++) peak.most =
+    KLCE_UNROLL for (int v = 1; v < GROUPS * VECTORS; v++) peak.most =
         K(max)(peak.most, K(load)(x + v * WIDTH));
     return peak;
 }
@@ -154,42 +154,25 @@ KLCE_INLINE int K(first_holding)(const K(peak) *peaks, int count, const K(sought
     return lowest_bit(holding);
 }
 
-/* The largest and the smallest of n elements, nan passed over (-inf and inf when there are none).
- * Eight independent chains, since a maximum takes four cycles and two start in each. */
-typedef struct {
-    real max, min;
-} K(extremes);
-
-KLCE_INLINE K(extremes) K(extremes_of)(const elem *x, ptrdiff_t n, int want_min)
+/* The largest of n elements, nan passed over (-inf when there are none).  Eight independent chains,
+ * since a maximum takes four cycles and two start in each. */
+KLCE_INLINE real K(max_in_chains)(const elem *x, ptrdiff_t n)
 {
-    K(v) most[8], least[8];
+    const K(v) none = K(set)((real)-INFINITY);
+    K(v) most[8];
     ptrdiff_t i = 0;
-    KLCE_UNROLL for (int c = 0; c < 8; c++)
-    {
-        most[c] = K(set)((real)-INFINITY);
-        least[c] = K(set)((real)INFINITY);
-    }
+    KLCE_UNROLL for (int c = 0; c < 8; c++) most[c] = none;
     for (; i + 8 * WIDTH <= n; i += 8 * WIDTH)
-        KLCE_UNROLL for (int c = 0; c < 8; c++)
-        {
-            K(v) v = K(load)(x + i + c * WIDTH);
-            most[c] = K(max)(v, most[c]);
-            if (want_min)
-                least[c] = K(min)(v, least[c]);
-        }
+        KLCE_UNROLL for (int c = 0; c < 8; c++) most[c] =
+            K(max)(K(load)(x + i + c * WIDTH), most[c]);
     for (; i < n; i += WIDTH) {
         int part = n - i < WIDTH ? (int)(n - i) : WIDTH;
-        most[0] = K(max)(K(load_part)(x + i, part, K(set)((real)-INFINITY)), most[0]);
-        if (want_min)
-            least[0] = K(min)(K(load_part)(x + i, part, K(set)((real)INFINITY)), least[0]);
+        most[0] = K(max)(K(load_part)(x + i, part, none), most[0]);
     }
     for (int half = 4; half; half /= 2)
-        for (int c = 0; c < half; c++) {
+        for (int c = 0; c < half; c++)
             most[c] = K(max)(most[c], most[c + half]);
-            least[c] = K(min)(least[c], least[c + half]);
-        }
-    K(extremes) both = {K(hmax)(most[0]), want_min ? -K(hmax)(-least[0]) : 0};
-    return both;
+    return K(hmax)(most[0]);
 }
 
 /* The largest of n elements, of which a peak has seen the whole groups. */
@@ -198,7 +181,7 @@ KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
     real most = K(peak_value)(peak);
     ptrdiff_t seen = n - n % LANES;
     if (most != most)
-        return K(extremes_of)(x, n, 0).max;
+        return K(max_in_chains)(x, n);
     if (seen < n) {
         K(v) group[VECTORS], most_of_rest = K(set)((real)-INFINITY);
         K(load_group)(x + seen, n - seen, (real)-INFINITY, group);
@@ -213,7 +196,7 @@ KLCE_INLINE real K(largest)(const K(peak) *peak, const elem *x, ptrdiff_t n)
 KLCE_INLINE real K(max_of)(const elem *x, ptrdiff_t n)
 {
     if (sizeof(elem) == sizeof(real))
-        return K(extremes_of)(x, n, 0).max; /* in more chains */
+        return K(max_in_chains)(x, n);
     K(peak) peak = K(no_peak)();
     for (ptrdiff_t i = 0; i + LANES <= n; i += LANES)
         K(raise_peak)(&peak, x + i);

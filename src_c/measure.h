@@ -35,6 +35,9 @@ KLCE_INLINE void K(expsum_prepare)(klce_call *call, double temperature)
     memcpy(call->context, &context, sizeof context);
 }
 
+/* Of ops that have no temperature. */
+static void K(unit_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
+
 /* Of ops whose first parameter that is a float64 is the temperature. */
 static void K(temperature_prepare)(klce_call *call)
 {

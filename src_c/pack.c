@@ -2,7 +2,6 @@
  * is transposed by squares of 16-byte vectors; otherwise element by element. */
 #include "pack.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #if defined(__GNUC__) && defined(__has_builtin) && !defined(KLCE_FORCE_WIDTH1)

@@ -15,8 +15,10 @@ typedef struct {
     char *before;       /* where those of the block before go, */
     const char *after;  /* and where the block after lies; or NULL */
     K(v) *now, *other;  /* the panels of this block and of those */
-    K(v) max[K(ABREAST)], max_after[K(ABREAST)];     /* the rows' maxima, nan passed over, */
-    K(v) first[K(ABREAST)], first_after[K(ABREAST)]; /* and, if asked for, their classes */
+    K(v) max[K(ABREAST_VECTORS)],
+        max_after[K(ABREAST_VECTORS)]; /* the rows' maxima, nan passed over, */
+    K(v) first[K(ABREAST_VECTORS)],
+        first_after[K(ABREAST_VECTORS)]; /* and, if asked for, their classes */
 } K(blocks);
 _Static_assert(LANES % KLCE_PANEL_CLASSES == 0 && KLCE_PANEL_CLASSES % KLCE_BESIDE == 0,
                "classes that are together in a panel are whole steps");
@@ -26,8 +28,21 @@ _Static_assert(LANES % KLCE_PANEL_CLASSES == 0 && KLCE_PANEL_CLASSES % KLCE_BESI
 KLCE_INLINE K(v) *K(columns_at)(K(v) *panel, ptrdiff_t j, int w)
 {
     ptrdiff_t whole = j / KLCE_PANEL_CLASSES, k = j % KLCE_PANEL_CLASSES;
-    return panel + (whole * K(ABREAST) + w) * KLCE_PANEL_CLASSES + k;
+    return panel + (whole * K(ABREAST_VECTORS) + w) * KLCE_PANEL_CLASSES + k;
 }
+
+/* What a map makes of the block at hand: columns(&own[w], classes, count) of some classes of the
+ * rows of vector w, `count` being a constant. */
+#define OVER_PANEL(b, columns, own)                                                                \
+    do {                                                                                           \
+        const ptrdiff_t n_ = (b)->call->n, whole_ = n_ - n_ % KLCE_PANEL_CLASSES;                  \
+        for (ptrdiff_t j_ = 0; j_ < whole_; j_ += KLCE_PANEL_CLASSES)                              \
+            for (int w_ = 0; w_ < K(ABREAST_VECTORS); w_++)                                        \
+                columns(&(own)[w_], K(columns_at)((b)->now, j_, w_), KLCE_PANEL_CLASSES);          \
+        for (ptrdiff_t j_ = whole_; j_ < n_; j_++)                                                 \
+            for (int w_ = 0; w_ < K(ABREAST_VECTORS); w_++)                                        \
+                columns(&(own)[w_], K(columns_at)((b)->now, j_, w_), 1);                           \
+    } while (0)
 
 /* Class j of a block into a panel; the first class of a row's maximum is kept if `firsts` are asked
  * for, -1 while that is -inf. */
@@ -72,7 +87,7 @@ KLCE_INLINE void K(move_class)(K(blocks) *b, ptrdiff_t j, int firsts)
 /* Of the block after. */
 KLCE_INLINE void K(forget_maxima)(K(blocks) *b)
 {
-    for (int w = 0; w < K(ABREAST); w++) {
+    for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         b->max_after[w] = K(set)((real)-INFINITY);
         b->first_after[w] = K(set)(-1);
     }
@@ -87,7 +102,7 @@ static KLCE_NOINLINE void K(turn_blocks)(K(blocks) *b)
     b->now = now;
     b->row = K(in_slab)(b->call, b->at, &b->own);
     b->after = next + KLCE_ABREAST <= b->high ? K(row_of_slabs)(b->call, 0, next) : NULL;
-    for (int w = 0; w < K(ABREAST); w++) {
+    for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         b->max[w] = b->max_after[w];
         b->first[w] = b->first_after[w];
     }

@@ -32,16 +32,17 @@ KLCE_INLINE void K(put_integers)(const klce_call *call, int k, ptrdiff_t j, ptrd
 /* Writes the statistics that are wanted of a tile: numbers to operand k, integers to the next, and
  * of either no more than there is room for. */
 KLCE_INLINE void K(put_statistics)(const klce_call *call, int k, ptrdiff_t row, ptrdiff_t count,
-                                   int64_t want, const char *letters, int statistics,
+                                   int64_t want, const klce_statistic *told, int known,
                                    double (*values)[KLCE_TILE])
 {
     ptrdiff_t numbers = 0, integers = 0;
-    for (int bit = 0; bit < statistics; bit++) {
+    for (int bit = 0; bit < known; bit++) {
+        const int is_number = told[bit].letter == 'S';
         if (!(want >> bit & 1))
             continue;
-        if (letters[bit] == 'S' && numbers < call->extent[k])
+        if (is_number && numbers < call->extent[k])
             K(put_numbers)(call, k, numbers++, row, count, values[bit]);
-        else if (letters[bit] == 'L' && integers < call->extent[k + 1])
+        else if (!is_number && integers < call->extent[k + 1])
             K(put_integers)(call, k + 1, integers++, row, count, values[bit]);
     }
 }

@@ -70,6 +70,8 @@ OPERANDS = {
     "binary_cross_entropy_probs": ("probs", "probs", "weights", "weights"),
     "binary_cross_entropy_logits": ("logits", "probs", "weights", "weights"),
 }
+# What asks for every statistic.
+ALL = {op: 2 ** len(statistics) - 1 for op, statistics in _ufuncs.STATISTICS.items()}
 # Parameters of a whole call, in order, in two sets or more, where `parameters_of` does not tell.
 PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "softmax": [(1.0,), (0.7,)],
@@ -92,8 +94,8 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "loss_log_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
     "loss_probs": [(-100, 1, 0.1), (1, 1, 0.0), (-100, 0, 0.3)],
     # Every statistic; of compare also how large a top.
-    "score": [(-100, 1.0, 2047), (1, 0.7, 2047)],
-    "compare": [(-100, 1.0, 2**21 - 1, 3), (1, 0.7, 2**21 - 1, 2)],
+    "score": [(-100, 1.0, ALL["score"]), (1, 0.7, ALL["score"])],
+    "compare": [(-100, 1.0, ALL["compare"], 3), (1, 0.7, ALL["compare"], 2)],
     "entropy_probs": [(1,), (0,)],
     "kl_probs": [(1,), (0,)],
 }
@@ -122,8 +124,12 @@ ULP: dict[str, list[tuple[Any, Any]]] = {
         (2, 4),
     ],
 }
-# How many values a row the outputs S and L have.
-EXTENTS = {"score": (8, 3, 3, 4, 4), "compare": (15, 6)}
+# How many values a row the outputs S and L have: of the first two, each for a statistic.
+EXTENTS = {
+    op: (numbers := sum(letter == "S" for letter in told.values()), len(told) - numbers)
+    for op, told in _ufuncs.STATISTICS.items()
+}
+EXTENTS["score"] += (3, 4, 4)
 # What numbers stand for in the first golden data of score.
 FORMER = ("nll", "entropy", "logsumexp", "argmax")
 # Divergences are bounded relatively: float32 (in which 16-bit elements are computed), float64.
@@ -275,8 +281,9 @@ def by_output(kernel: str, result: Any) -> Any:
     if kernel not in EXTENTS:
         return result
     found: dict[int | str, Array] = {}
-    for letter, columns in zip("SL", result[:2], strict=True):
-        names = [k for k, own in _ufuncs.STATISTICS[kernel].items() if own == letter]
+    for are_numbers, columns in zip((True, False), result[:2], strict=True):
+        told = _ufuncs.STATISTICS[kernel].items()
+        names = [k for k, letter in told if (letter == "S") == are_numbers]
         found |= zip(names, np.moveaxis(columns, -1, 0), strict=True)
     former = FORMER if kernel == "score" else ()
     return found | {i: found[name] for i, name in enumerate(former)}

@@ -1,6 +1,6 @@
 """Print the polynomial coefficients of src_c/ (needs mpmath).
 
-Of ``vmath.h``, and of the ops that have their own: ``js_pairs.h``, ``js_probs.h``,
+Of ``vmath.h``, and of the ops that have their own: ``js_pairs.h``, ``js_probs_probs.h``,
 ``logit_pairs.h``, ``pair_terms.h`` and ``unlike.h``.
 
 Each polynomial is a Remez minimax fit of the *relative* error of the whole expression that it
@@ -120,7 +120,7 @@ def main() -> None:
         return mp.mpf(1)
 
     # (1 - v) log(1 - v) + (1 + v) log(1 + v) = w q(w), w = v^2; beyond, u log(u) + of_larger(u),
-    # u = 1 - |v|: js_probs.h and js_pairs.h
+    # u = 1 - |v|: js_probs_probs.h and js_pairs.h
     def even(w: mp.mpf) -> mp.mpf:
         v = mp.sqrt(w)
         series = 1 + w / 6 + w * w / 15

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
+from klce._ufuncs import OF_TARGET
 from klce.scoring.errors import InputError, in_one_sentence
 
 SUMMED = ("nll", "logsumexp", "entropy", "argmax")
@@ -20,7 +21,14 @@ make files larger, since it follows from the rest: ``target_log_prob``, ``target
 ``greedy_match``.
 """
 
-_OF_LABELS = ("nll", "rank")
+OF_LABELS = frozenset(
+    (
+        *OF_TARGET["score"],
+        *OF_TARGET["compare"],
+        *(name + suffix for name in OF_TARGET["score"] for suffix in ("_p", "_q")),
+    )
+)
+"""The statistics that rows have by their labels alone."""
 
 
 def names_of(want: Iterable[str]) -> tuple[str, ...]:
@@ -32,7 +40,7 @@ def names_of(want: Iterable[str]) -> tuple[str, ...]:
 
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
     """Return the statistics that rows have, with labels or without."""
-    return tuple(name for name in statistics if labelled or name not in _OF_LABELS)
+    return tuple(name for name in statistics if labelled or name not in OF_LABELS)
 
 
 def computed_and_written(

@@ -7,6 +7,7 @@ from numpy.typing import DTypeLike
 
 import klce
 from klce._ufuncs import STATISTICS
+from klce.scoring.columns import OF_LABELS, those_of
 from klce.scoring.errors import InputError, in_one_sentence
 
 COMPARED = (
@@ -41,21 +42,6 @@ _ORDER = (*(name for name in STATISTICS["compare"] if name not in _OF_ONE), *_OF
 OWN = tuple(name for name in _OF_ONE if name not in STATISTICS["compare"])
 """What `klce.score` tells of P and of Q, and `klce.compare` does not."""
 
-_OF_LABELS = (
-    "target_log_prob_change",
-    "target_prob_change",
-    *(
-        name + suffix
-        for name in ("nll", "target_log_prob", "target_prob", "rank", "greedy_match")
-        for suffix in ("_p", "_q")
-    ),
-)
-
-
-def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
-    """Return the statistics that rows have, with labels or without."""
-    return tuple(name for name in statistics if labelled or name not in _OF_LABELS)
-
 
 def compared_of(names: tuple[str, ...]) -> list[str]:
     """Return those of the columns that `klce.compare` tells."""
@@ -89,7 +75,7 @@ def row_dtype(
         if name not in STATISTICS["compare"] and name not in OWN:
             known = ", ".join((*STATISTICS["compare"], *OWN))
             raise InputError(f"want must name statistics of {known}, got {name!r}")
-        if not labelled and name in _OF_LABELS:
+        if not labelled and name in OF_LABELS:
             raise InputError(f"want must not name {name!r} without a target")
     none = np.empty((0, classes), dtype)
     target = np.empty(0, np.int64) if labelled else None

@@ -35,6 +35,6 @@ static void K(binary_cross_entropy_logits_rows)(const klce_call *call, ptrdiff_t
 }
 
 static const klce_kernel K(binary_cross_entropy_logits_kernel) = {
-    .prepare = K(logsumexp_prepare),
+    .prepare = K(unit_prepare),
     .rows = K(binary_cross_entropy_logits_rows),
 };

@@ -84,12 +84,7 @@ KLCE_INLINE int K(needs_own)(int64_t want)
 }
 
 /* Whether what labels decide is. */
-KLCE_INLINE int K(needs_labels)(int64_t want)
-{
-    return WANTS(want, compare_target_log_prob_change) || WANTS(want, compare_target_prob_change) ||
-           WANTS(want, compare_nll_p) || WANTS(want, compare_nll_q) ||
-           WANTS(want, compare_greedy_match_p) || WANTS(want, compare_greedy_match_q);
-}
+KLCE_INLINE int K(needs_labels)(int64_t want) { return (want & KLCE_COMPARE_OF_TARGET) != 0; }
 
 /* Whether the first maxima, beyond whether they are the same. */
 KLCE_INLINE int K(needs_best)(int64_t want)
@@ -499,7 +494,7 @@ static KLCE_NOINLINE void K(put_comparisons)(const klce_call *call, ptrdiff_t ro
         value[KLCE_compare_same_argmax][i] = state[FIELD(BEST_P) + i] == state[FIELD(BEST_Q) + i];
         value[KLCE_compare_top_overlap][i] = overlaps[i];
     }
-    K(put_statistics)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_letters,
+    K(put_statistics)(call, K(COMPARE_NUMBERS), row, count, want, klce_compare_statistics,
                       KLCE_COMPARE_COUNT, value);
 }
 

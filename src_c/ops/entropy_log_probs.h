@@ -27,7 +27,7 @@ static void K(entropy_log_probs_few)(const klce_call *call, ptrdiff_t row)
 }
 
 static const klce_kernel K(entropy_log_probs_kernel) = {
-    .prepare = K(logsumexp_prepare),
+    .prepare = K(unit_prepare),
     .pass = {{K(entropy_logits_sweep), SHARED(entropy_logits_merge),
               SHARED(entropy_log_probs_finish)}},
     .few = TILE_OF(entropy_log_probs_few),

@@ -93,7 +93,7 @@ KLCE_INLINE void K(entropy_probs)(const elem *p, ptrdiff_t n, double *state, int
     ptrdiff_t block = measured ? BLOCK : n;
     for (ptrdiff_t start = 0; start < n; start += block) {
         ptrdiff_t length = KLCE_LESSER(block, n - start);
-        real own = measured ? K(extremes_of)(p + start, length, 0).max : 0;
+        real own = measured ? K(max_in_chains)(p + start, length) : 0;
         if (own > max) {
             if (max > 0) {
                 double unit = K(weighted_unit)(max, measured);
@@ -404,7 +404,7 @@ static void K(entropy_probs_few)(const klce_call *call, ptrdiff_t row)
 /* Rows that lie side by side: what they sum to, and of each lane the largest so far; the least. */
 typedef struct {
     K(abreast_sums) rest, weighted;
-    K(v) most[LANES][K(ABREAST)], lowest[K(ABREAST)];
+    K(v) most[LANES][K(ABREAST_VECTORS)], lowest[K(ABREAST_VECTORS)];
 } K(entropy_abreast);
 
 /* The first sweep of such rows, 58 instructions a vector in float32, all told; 0 where one holds a
@@ -415,7 +415,7 @@ KLCE_INLINE int K(entropy_sum_abreast)(const klce_call *call, ptrdiff_t row,
     const K(entropy_measure) from = K(entropy_unmeasured)();
     K(v) two = K(set)(2), beyond = two;
     for (int l = 0; l < LANES; l++)
-        for (int w = 0; w < K(ABREAST); w++) {
+        for (int w = 0; w < K(ABREAST_VECTORS); w++) {
             sums->most[l][w] = K(load)(K(class_of)(call, 0, row, l) + w * WIDTH);
             beyond = K(max)(sums->most[l][w], beyond);
         }
@@ -425,11 +425,11 @@ KLCE_INLINE int K(entropy_sum_abreast)(const klce_call *call, ptrdiff_t row,
         const elem *p = K(class_of)(call, 0, row, j);
         const int lane = (int)(j % LANES);
         K(prefetch_class)(call, 0, row, j);
-        for (int first = 0; first < K(ABREAST); first += K(BESIDE)) {
-            K(v) loser[K(BESIDE)], least = K(set)(SMALL), *most = sums->most[lane] + first;
+        for (int first = 0; first < K(ABREAST_VECTORS); first += K(ABREAST_STEP)) {
+            K(v) loser[K(ABREAST_STEP)], least = K(set)(SMALL), *most = sums->most[lane] + first;
             K(v) *rest = sums->rest.part[lane] + first, *lowest = sums->lowest + first;
             K(v) *weighted = sums->weighted.part[lane] + first;
-            EACH_BESIDE(w)
+            EACH_IN_STEP(w)
             {
                 K(v) own = K(load)(p + (first + w) * WIDTH);
                 loser[w] = K(min)(most[w], own);
@@ -438,9 +438,9 @@ KLCE_INLINE int K(entropy_sum_abreast)(const klce_call *call, ptrdiff_t row,
                 lowest[w] = K(min)(loser[w], lowest[w]);
                 least = K(min)(loser[w], least);
             }
-            if (K(any)(K(lt)(least, K(set)(SMALL))) && K(any_small)(loser, K(BESIDE)))
+            if (K(any)(K(lt)(least, K(set)(SMALL))) && K(any_small)(loser, K(ABREAST_STEP)))
                 return 0;
-            EACH_BESIDE(w) weighted[w] = K(add_entropy)(weighted[w], loser[w], &from, 0);
+            EACH_IN_STEP(w) weighted[w] = K(add_entropy)(weighted[w], loser[w], &from, 0);
         }
         if (K(is_flushed)(j, call->n)) {
             K(flush_abreast)(&sums->rest);
@@ -456,7 +456,7 @@ KLCE_INLINE int K(entropy_close_abreast)(K(entropy_abreast) *sums, K(abreast_sta
     const K(entropy_measure) from = K(entropy_unmeasured)();
     K(v) zero = K(set)(0), one = K(set)(1);
     real max[KLCE_ABREAST], tied[KLCE_ABREAST], lowest[KLCE_ABREAST];
-    for (int w = 0; w < K(ABREAST); w++) {
+    for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         K(v) top = zero, ties = -one, low = sums->lowest[w];
         for (int l = 0; l < LANES; l++)
             top = K(max)(sums->most[l][w], top);
@@ -506,12 +506,7 @@ static int K(entropy_probs_block)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
-static ptrdiff_t K(entropy_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
-                                          void *scratch)
-{
-    (void)scratch;
-    return K(each_block)(call, low, high, K(entropy_probs_block));
-}
+ABREAST_OF(entropy_probs)
 
 static const klce_kernel K(entropy_probs_kernel) = {
     .pass = {{K(entropy_probs_sweep), SHARED(entropy_probs_merge), SHARED(entropy_probs_look)},

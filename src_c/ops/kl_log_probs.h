@@ -135,7 +135,7 @@ static void K(kl_log_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff
 }
 
 static const klce_kernel K(kl_log_probs_kernel) = {
-    .prepare = K(logsumexp_prepare),
+    .prepare = K(unit_prepare),
     .pass = {{K(kl_log_probs_sweep), SHARED(kl_log_probs_merge), SHARED(kl_log_probs_finish)}},
 };
 

@@ -175,17 +175,10 @@ static void K(log_softmax_few)(const klce_call *call, ptrdiff_t row)
 
 KLCE_INLINE void K(log_block)(K(blocks) *b, double t, K(abreast_states) *states)
 {
-    const ptrdiff_t n = b->call->n;
-    K(column_logs) logs[K(ABREAST)];
-    for (int w = 0; w < K(ABREAST); w++)
+    K(column_logs) logs[K(ABREAST_VECTORS)];
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         logs[w] = K(column_logs_of)(t, K(state_of_vector)(states, w));
-    ptrdiff_t j = 0;
-    for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
-        for (int w = 0; w < K(ABREAST); w++)
-            K(log_columns)(&logs[w], K(columns_at)(b->now, j, w), KLCE_PANEL_CLASSES);
-    for (; j < n; j++)
-        for (int w = 0; w < K(ABREAST); w++)
-            K(log_columns)(&logs[w], K(columns_at)(b->now, j, w), 1);
+    OVER_PANEL(b, K(log_columns), logs);
 }
 
 static ptrdiff_t K(log_softmax_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,

@@ -1,5 +1,5 @@
 /* Pairs of rows of logits, x (of p) and y (of q), at one temperature: what kl_logits.h,
- * js_logits.h and compare.h share.
+ * js_logits_logits.h and compare.h share.
  *
  * The first sweep takes both normalisers, and KL of most rows with them; a later one, over the rows
  * in cache, measures each class by

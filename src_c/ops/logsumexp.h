@@ -1,7 +1,5 @@
 /* logsumexp: max + log1p(rest). */
 
-static void K(logsumexp_prepare)(klce_call *call) { K(expsum_prepare)(call, 1); }
-
 static void K(logsumexp_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                double *state)
 {
@@ -40,7 +38,7 @@ static ptrdiff_t K(logsumexp_abreast)(const klce_call *call, ptrdiff_t low, ptrd
 }
 
 static const klce_kernel K(logsumexp_kernel) = {
-    .prepare = K(logsumexp_prepare),
+    .prepare = K(unit_prepare),
     .pass = {{K(logsumexp_sweep), SHARED(expsum_merge), SHARED(logsumexp_finish)}},
     .few = TILE_OF(logsumexp_few),
     .pipelined = K(logsumexp_pipelined),

@@ -185,7 +185,7 @@ static void K(logsumexp_scaled_finish)(const klce_call *call, ptrdiff_t row, ptr
 #undef FARTHEST
 
 static const klce_kernel K(logsumexp_scaled_kernel) = {
-    .prepare = K(logsumexp_prepare),
+    .prepare = K(unit_prepare),
     .pass = {{K(logsumexp_scaled_sweep), SHARED(logsumexp_scaled_merge),
               SHARED(logsumexp_scaled_finish)}},
 };

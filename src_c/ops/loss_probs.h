@@ -1,4 +1,4 @@
-/* loss_probs: as loss_log_probs, from probabilities. */
+/* loss_probs: the same of probabilities. */
 
 static void K(loss_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                                 double *state)

@@ -191,7 +191,7 @@ static KLCE_NOINLINE void K(put_scores)(const klce_call *call, ptrdiff_t row, pt
                     ? K(prob_of)(c, labels->value[i], step[i], mass[i], state + i)
                     : NAN;
     }
-    K(put_statistics)(call, K(SCORE_NUMBERS), row, count, want, klce_score_letters,
+    K(put_statistics)(call, K(SCORE_NUMBERS), row, count, want, klce_score_statistics,
                       KLCE_SCORE_COUNT, value);
     for (ptrdiff_t i = 0; i < count; i++) {
         double max = state[FIELD(MAX) + i];

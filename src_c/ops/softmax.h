@@ -537,12 +537,12 @@ KLCE_INLINE void K(softmax_sum_block)(const K(expsum_context) *c, K(blocks) *b,
                                       K(abreast_states) *states)
 {
     const ptrdiff_t n = b->call->n;
-    K(softmax_columns) s[K(ABREAST)];
-    for (int w = 0; w < K(ABREAST); w++)
+    K(softmax_columns) s[K(ABREAST_VECTORS)];
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         K(softmax_open_columns)(c, &s[w], b->max[w]);
     ptrdiff_t j = 0, moved = 0;
     for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
-        for (int w = 0; w < K(ABREAST); w++) {
+        for (int w = 0; w < K(ABREAST_VECTORS); w++) {
             K(v) *e = K(columns_at)(b->now, j, w);
             if (moved < j)
                 K(move_class)(b, moved++, 0);
@@ -550,9 +550,9 @@ KLCE_INLINE void K(softmax_sum_block)(const K(expsum_context) *c, K(blocks) *b,
                 K(softmax_add_columns)(c, &s[w], e + k, j + k, KLCE_BESIDE);
         }
     for (; j < n; j++)
-        for (int w = 0; w < K(ABREAST); w++)
+        for (int w = 0; w < K(ABREAST_VECTORS); w++)
             K(softmax_add_columns)(c, &s[w], K(columns_at)(b->now, j, w), j, 1);
-    for (int w = 0; w < K(ABREAST); w++)
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         K(softmax_close_columns)(&s[w], n, K(state_of_vector)(states, w));
     while (moved < n)
         K(move_class)(b, moved++, 0);
@@ -560,17 +560,10 @@ KLCE_INLINE void K(softmax_sum_block)(const K(expsum_context) *c, K(blocks) *b,
 
 KLCE_INLINE void K(softmax_divide_block)(K(blocks) *b, K(abreast_states) *states)
 {
-    const ptrdiff_t n = b->call->n;
-    K(row_factors) factors[K(ABREAST)];
-    for (int w = 0; w < K(ABREAST); w++)
+    K(row_factors) factors[K(ABREAST_VECTORS)];
+    for (int w = 0; w < K(ABREAST_VECTORS); w++)
         factors[w] = K(column_factors_of)(K(state_of_vector)(states, w));
-    ptrdiff_t j = 0;
-    for (; j + KLCE_PANEL_CLASSES <= n; j += KLCE_PANEL_CLASSES)
-        for (int w = 0; w < K(ABREAST); w++)
-            K(divide_columns)(&factors[w], K(columns_at)(b->now, j, w), KLCE_PANEL_CLASSES);
-    for (; j < n; j++)
-        for (int w = 0; w < K(ABREAST); w++)
-            K(divide_columns)(&factors[w], K(columns_at)(b->now, j, w), 1);
+    OVER_PANEL(b, K(divide_columns), factors);
 }
 
 static ptrdiff_t K(softmax_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,

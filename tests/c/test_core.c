@@ -796,16 +796,16 @@ static bool is_integer(char letter) { return letter == 'l' || letter == 'L'; }
  * each statistic, in the others of candidates or of the top. */
 static ptrdiff_t several(const problem *p, int k)
 {
-    const char *letters =
-        strcmp(klce_op_names[p->op], "score") ? klce_compare_letters : klce_score_letters;
-    int statistics = letters == klce_score_letters ? KLCE_SCORE_COUNT : KLCE_COMPARE_COUNT;
+    const bool scores = strcmp(klce_op_names[p->op], "score") == 0;
+    const klce_statistic *statistics = scores ? klce_score_statistics : klce_compare_statistics;
+    const int known = scores ? KLCE_SCORE_COUNT : KLCE_COMPARE_COUNT;
     ptrdiff_t count = 0;
     if (!p->outputs_from || k == p->outputs_from + 2)
         return p->n < CANDIDATES ? p->n : CANDIDATES;
     if (k > p->outputs_from + 2)
         return SCORE_TOP;
-    for (int bit = 0; bit < statistics; bit++)
-        count += letters[bit] == p->letter[k];
+    for (int bit = 0; bit < known; bit++)
+        count += (statistics[bit].letter == 'S') == (p->letter[k] == 'S');
     return count;
 }
 

@@ -507,7 +507,7 @@ KLCE_INLINE K(js_guess) K(js_guess_abreast)(const klce_call *call, ptrdiff_t row
     double most[KLCE_ABREAST], least[KLCE_ABREAST];
     K(v) largest = K(set)(0);
     int unlike = 0;
-    for (int w = 0; w < K(ABREAST); w++) {
+    for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         K(v) high[LANES], low[LANES];
         for (int l = 0; l < LANES; l++)
             high[l] = low[l] = K(set)(0);
@@ -532,7 +532,8 @@ KLCE_INLINE K(js_guess) K(js_guess_abreast)(const klce_call *call, ptrdiff_t row
 KLCE_INLINE int K(js_sum_unlike_abreast)(const klce_call *call, ptrdiff_t row, K(js_abreast) *sums)
 {
     enum { STEP = 2 }; /* classes that go through either half of the chain together */
-    K(v) larger[STEP][K(ABREAST)], quotient[STEP][K(ABREAST)], zero = K(set)(0), least = zero;
+    K(v) larger[STEP][K(ABREAST_VECTORS)], quotient[STEP][K(ABREAST_VECTORS)], zero = K(set)(0),
+                                                                               least = zero;
     for (ptrdiff_t j = 0; j < call->n; j += STEP) {
         const int count = (int)KLCE_LESSER(STEP, call->n - j), lane = (int)(j % LANES);
         for (int c = 0; c < count; c++) {
@@ -634,12 +635,7 @@ static int K(js_probs_block)(const klce_call *call, ptrdiff_t row)
     return 1;
 }
 
-static ptrdiff_t K(js_probs_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
-                                     void *scratch)
-{
-    (void)scratch;
-    return K(each_block)(call, low, high, K(js_probs_block));
-}
+ABREAST_OF(js_probs)
 
 static const klce_kernel K(js_probs_probs_kernel) = {
     .prepare = K(pairs_prepare),
