@@ -63,7 +63,7 @@ def information(
     -------
     ndarray or scalar
         Of the shape of `p` and in its dtype (float8 gives float32, integers and bool float64): +inf
-        at 0, nan below 0.
+        at 0, nan below 0 and of nan; negative above 1.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def binary_entropy(
     -------
     ndarray or scalar
         Of the shape of `p` and in its dtype (float8 gives float32, integers and bool float64): 0 at
-        0 and 1, nan outside [0, 1].
+        0 and 1, nan outside [0, 1] and of nan.
 
     Raises
     ------
@@ -148,8 +148,9 @@ def rel_entr(
     -------
     ndarray or scalar
         Of the shape of both and in their dtype; of two dtypes, and of float8, integers and bool,
-        float64 if either is float64, an integer or bool, else float32.  0 where p is 0, +inf where
-        q is 0 and p is not, or where either is negative.
+        float64 if either is float64, an integer or bool, else float32.  nan where either is nan or
+        both are inf, else +inf where either is negative, 0 where p is 0, +inf where q is 0, -inf
+        where q alone is inf.
 
     Raises
     ------

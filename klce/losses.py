@@ -302,7 +302,8 @@ def cross_entropy(
         Which classes there are, or which rows count; broadcasts to the shape of `q`. With length
         one on `axis`, or without that axis, it is a mask of rows, and the others are ignored,
         whatever their label. Else masked classes have probability 0 and no share of
-        `label_smoothing`, whose C counts the others; a row without classes gives nan.
+        `label_smoothing`, whose C counts the others; a row of logits without classes gives nan,
+        of probabilities or log-probabilities +inf.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
@@ -354,8 +355,10 @@ def cross_entropy(
     logsumexp is near 0, the penalty of `z_loss` has the digits that the logsumexp has, which are
     those of the row's maximum: its square may be off by a tenth of itself, or all of it.
 
-    A target class of probability 0 gives +inf; a row that holds nan or +inf, or only -inf, gives
-    nan, and so does a negative target. A class whose coefficient is 0 adds 0, also where q is 0.
+    A target class of probability 0 gives +inf; a row of logits that holds nan or +inf, or only
+    -inf, gives nan, and so does a negative target. Of probabilities and log-probabilities, classes
+    without a coefficient do not count, whatever they are. A class whose coefficient is 0 adds 0,
+    also where q is 0.
 
     **Coming from torch.nn.functional.cross_entropy**
 

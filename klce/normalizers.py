@@ -54,7 +54,7 @@ def logsumexp(
     -------
     ndarray or scalar
         :math:`\log \sum_i b_i e^{x_i}` of each row, in nats: float64 where `x` or `b` is float64,
-        an integer or bool, else float32; nan where the sum is negative.
+        an integer or bool, else float32, or `dtype`; nan where the sum is negative.
     sign : ndarray or scalar
         With `return_sign` only: 1, 0, -1 or nan, of the same shape and dtype.
 
@@ -179,8 +179,8 @@ def softmax(
     Returns
     -------
     ndarray
-        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in its dtype; a float8
-        gives float32, an integer or bool float64.
+        :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in `dtype`, by default its
+        own; a float8 gives float32, an integer or bool float64.
 
     Raises
     ------
@@ -242,8 +242,8 @@ def log_softmax(
     Returns
     -------
     ndarray
-        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in its dtype; a
-        float8 gives float32, an integer or bool float64.
+        :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in `dtype`, by
+        default its own; a float8 gives float32, an integer or bool float64.
 
     Raises
     ------

@@ -119,6 +119,25 @@ def test_kl_of_near_probabilities_of_other_sums(dtype, isa):
 
 
 @pytest.mark.parametrize("isa", _ufuncs.available_isas())
+@pytest.mark.parametrize(
+    ("p", "own", "times"), [(0.1, 0.01, 1.5), (0.1, 0.9, 1.01), (0.3, 0.01, 2)]
+)
+def test_kl_of_many_equal_probabilities_of_other_sums(p, own, times, isa):
+    """Roundings of equal terms are alike, and add up where none is kept."""
+    n = 250_000
+    ps = np.full(n, p)
+    qs = ps * times
+    ps[7] = qs[7] = own
+    a, b, c = (mpmath.mpf(float(x)) for x in (ps[0], own, qs[0]))
+    p_sum, q_sum = (n - 1) * a + b, (n - 1) * c + b
+    rest = (n - 1) * a / p_sum * mpmath.log(a / p_sum * q_sum / c)
+    expected = rest + b / p_sum * mpmath.log(q_sum / p_sum)
+    with on_isa(isa):
+        found = float(klce.kl_divergence(ps, qs))
+    assert abs(found - expected) <= 1e-15 * expected
+
+
+@pytest.mark.parametrize("isa", _ufuncs.available_isas())
 def test_kl_of_float16_probabilities_whose_sums_differ_by_a_sixth(isa):
     """The sums' part is as large as what is left, and cost it more than it may."""
     p = np.array([0.46044921875, 0.0311431884765625, 0.50830078125], np.float16)

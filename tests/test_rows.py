@@ -872,6 +872,24 @@ def test_varentropy_wherever_the_mass_lies(kind, dtype, isa, rng):
         assert abs(found - expected["varentropy"])[0] <= 8 * np.finfo(dtype).eps * size[0] + 1e-30
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize(("dtype", "bound"), [(np.float32, 8), (np.float64, 12)])
+def test_varentropy_of_classes_that_come_again(dtype, bound, isa, rng):
+    """The roundings of equal terms are alike: eight are added before they go to a wider sum."""
+    one = np.full(300, 11.09837335582196)
+    one[0] = 2.701087364050033  # the worst of some thousands in float64
+    for n in (300, 460, 804, 1900):
+        level = np.full((40, n), 1.0) * rng.uniform(-20, 20, (40, 1))
+        level[np.arange(40), rng.integers(0, 128, 40)] = rng.uniform(-20, 20, 40)
+        repeated = np.repeat(rng.normal(size=(40, n)), 16, axis=1)[:, :n] * 3
+        for x in (one[None], level, rng.integers(-50, 50, (40, n)), repeated):
+            x = x.astype(dtype)
+            expected = reference.score(x.astype(np.longdouble), want=["varentropy"])["varentropy"]
+            with on_isa(isa):
+                found = klce.score(x, want=["varentropy"]).varentropy
+            assert (abs(found - expected) <= bound * np.spacing(expected.astype(dtype))).all()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 def test_margin_and_rank_over_segments(dtype, rng):
     """A long row is looked at in parts, most of which need no look."""

@@ -350,6 +350,8 @@ def _indices(y_true: Any, labels: Any) -> tuple[Array, Array]:
         return index, classes
     declared = _labels(labels, "labels").reshape(-1)
     classes = np.unique(declared)
+    if len(classes) != len(declared):
+        raise ValueError(f"labels must not hold one twice, got {labels!r}")
     if not np.array_equal(classes, declared):
         warnings.warn(
             f"Labels passed were {labels}. But this function assumes labels are ordered "

@@ -17,21 +17,15 @@ import klce
 from klce._arrays import computed
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.columns import computed_and_written, names_of
-from klce.scoring.compare_columns import (
-    SHOWN,
-    SUMMED,
-    compared_of,
-    own_of,
-    row_dtype,
-    those_of,
-)
+from klce.scoring.columns import computed_and_written, names_of, those_of
+from klce.scoring.compare_columns import SHOWN, SUMMED, compared_of, own_of, row_dtype
 from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.comparison import MEASURES, ComparisonSummary, summarize
 from klce.scoring.distribution import QUANTILES
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
+from klce.scoring.identity import watched
 from klce.scoring.inputs import (
     Labels,
     Logits,
@@ -273,6 +267,7 @@ def compare_file(
     )
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(watched(inputs))
         opened = stack.enter_context(open_engine(engine, scheduler))
         run = {
             "command": "compare",

@@ -11,6 +11,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,8 +20,9 @@ from numpy.typing import NDArray
 
 from klce._arrays import element_dtype
 from klce.scoring import kld
-from klce.scoring.blocks import MEMORY, Progress, plan_blocks
+from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
+from klce.scoring.identity import watched
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
 from klce.scoring.locks import alone
 from klce.scoring.optional import library
@@ -37,6 +39,12 @@ from klce.scoring.results import (
 )
 
 _BLOCK_BYTES = 16 << 20
+
+_COPIES = 3
+"""Copies of a block that writing it takes: as it is read and as it is stored, and a library's."""
+
+_CHUNK_BYTES = 4 << 20
+"""Bytes of a chunk that is written, at most, if it is more than one item."""
 
 
 class _ArrowArray:
@@ -163,15 +171,16 @@ def convert_file(
     leading = max(1, len(reader.shape) - 1)
     rows = math.prod(reader.shape[:leading])
     shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])
-    if suffix == ".kld":
-        _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
-    elif suffix == ".zarr":
-        _write_zarr(reader, path, memory, progress)
-    else:
-        make = ARRAY_WRITERS[suffix]
-        with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
-            for start, stop in _spans(reader, leading, memory, progress):
-                writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
+    with watched({"source": source, "tokens": tokens}):
+        if suffix == ".kld":
+            _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
+        elif suffix == ".zarr":
+            _write_zarr(reader, path, memory, progress)
+        else:
+            make = ARRAY_WRITERS[suffix]
+            with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
+                for start, stop in _spans(_plan(reader, leading, memory, _COPIES), progress):
+                    writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
     if shape != reader.shape:
         warnings.warn(
             f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
@@ -194,29 +203,34 @@ def _stored(reader: Reader) -> np.dtype[Any]:
     return dtype
 
 
-def _spans(
-    reader: Reader, leading: int, memory: int, progress: Progress | None, copies: int = 3
-) -> Iterator[tuple[int, int]]:
-    """Yield where blocks of rows begin and end, of which writing takes so many copies."""
+def _plan(reader: Reader, leading: int, memory: int, copies: int) -> Plan:
+    """Return how an array is cut into blocks, of which writing takes so many copies."""
     rows = Rows(reader, leading)
-    plan = plan_blocks(
+    return plan_blocks(
         [rows],
         memory=memory,
         block_rows=None,
         working_row_bytes=copies * rows.row_bytes,
         block_bytes=_BLOCK_BYTES,
     )
+
+
+def _spans(plan: Plan, progress: Progress | None) -> Iterator[tuple[int, int]]:
+    """Yield where the blocks begin and end, and tell of those that are done."""
     for start, stop in plan.spans():
         yield start, stop
         if progress is not None:
-            progress(stop * rows.row_bytes, rows.rows * rows.row_bytes)
+            progress(stop * plan.row_bytes, plan.rows * plan.row_bytes)
 
 
 def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | None) -> None:
     zarr = library("zarr", f"{path}: writing .zarr files")
-    row_bytes = max(1, math.prod(reader.shape[1:]) * _stored(reader).itemsize)
-    # Chunks of a few MB, of whole items of the first axis: what a block reads.
-    chunk = max(1, min(reader.shape[0], (4 << 20) // row_bytes))
+    plan = _plan(reader, 1, memory, _COPIES)
+    # Chunks of a few MB, of whole items of the first axis; a block is whole chunks, where its size
+    # is free, so that none is written twice.
+    chunk = max(1, min(plan.block_rows, plan.rows, _CHUNK_BYTES // plan.row_bytes))
+    if plan.chunk_rows == 1:
+        plan = replace(plan, block_rows=plan.block_rows // chunk * chunk)
     with _whole_folder(path) as folder:
         array = zarr.create_array(
             folder,
@@ -225,12 +239,8 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
             dtype=_stored(reader),
             config={"write_empty_chunks": True},  # one that is missing is not taken for zeros
         )
-        step = max(1, min(_BLOCK_BYTES, memory // 8) // (chunk * row_bytes)) * chunk
-        for start in range(0, reader.shape[0], step):
-            stop = min(start + step, reader.shape[0])
+        for start, stop in _spans(plan, progress):
             array[start:stop] = reader.read(start, stop, 1)
-            if progress is not None:
-                progress(stop * row_bytes, reader.shape[0] * row_bytes)
 
 
 @contextlib.contextmanager
@@ -311,5 +321,5 @@ def _write_kld(
     with open_whole(path) as file:
         kld.write_header(file, layout, ids)
         # An encoded block takes several times its size on the way.
-        for start, stop in _spans(reader, leading, memory, progress, copies=15):
+        for start, stop in _spans(_plan(reader, leading, memory, 5 * _COPIES), progress):
             file.write(encoded(start, stop).tobytes())

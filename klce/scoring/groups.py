@@ -32,6 +32,7 @@ class Groups:
         self._reader, self._rows = reader, rows
         self._offsets: NDArray[np.int64] | None = None
         if shape == leading_shape:
+            self._check_no_offsets()
             self.labels = self._distinct(rows)
             self._ascending = np.argsort(self.labels)
             return
@@ -54,6 +55,22 @@ class Groups:
             )
         self._offsets = offsets
         self.labels = np.arange(len(offsets) - 1)
+
+    def _check_no_offsets(self) -> None:
+        """Refuse ids that would be offsets as well: which they are, nothing tells."""
+        if len(self._reader.shape) != 1 or not self._rows:
+            return
+        first, last = (int(self._ids(at, at + 1)[0]) for at in (0, self._rows - 1))
+        if first != 0 or last != self._rows:
+            return
+        for start in range(0, self._rows, _AT_ONCE):  # with the last of the ones before
+            ids = self._ids(max(0, start - 1), min(start + _AT_ONCE, self._rows))
+            if (ids[1:] < ids[:-1]).any():
+                return
+        raise InputError(
+            f"{self._reader.path}: {self._rows:,} groups that go up from 0 to {last} may be an id "
+            "for each row or offsets; ids from 1 on say which, as does an id a row in their place"
+        )
 
     def __len__(self) -> int:
         """Return the number of sequences."""

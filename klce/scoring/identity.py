@@ -1,21 +1,26 @@
 """Whether a run that goes on is still the same, and its inputs, there and in another process."""
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from klce.scoring.errors import InputError
 from klce.scoring.readers import Location, StrPath, shards_of
 
 _SAMPLE_BYTES = 4096
 _SAMPLES = 16
 _FILES = 64
 
-_ARGUMENTS = {"logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q"}
+_ARGUMENTS = {
+    "logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q", "source": "IN"
+}  # fmt: skip
 """The inputs that are no options of the command line."""
 
 
@@ -35,6 +40,26 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
         return {"url": str(location), "size": found.size, "digest": found.digest}
     stats = [(os.fspath(file.resolve()), file.stat()) for file in files_of(location)]
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
+
+
+@contextlib.contextmanager
+def watched(inputs: Mapping[str, StrPath | None]) -> Iterator[None]:
+    """Warn, at the end, of local files that have changed since the beginning."""
+    local = {
+        name: place
+        for name, place in inputs.items()
+        if place is not None and not Location.parse(place).remote
+    }
+    before = {name: fingerprint(place) for name, place in local.items()}
+    yield
+    for name, place in local.items():
+        with contextlib.suppress(OSError, InputError):  # gone: what was open of it was not
+            now = fingerprint(place)
+            if now != before[name]:
+                told = f"{_ARGUMENTS.get(name, f'--{name}')} {_how_it_changed(before[name], now)}"
+                warnings.warn(
+                    f"{told}: results may be of what was there before and after", stacklevel=3
+                )
 
 
 def differences(found: dict[str, Any], run: dict[str, Any]) -> str:

@@ -73,8 +73,9 @@ class Logits(Rows):
             raise InputError(f"{path}: rows without classes: the shape is {shape}")
         taken = element_dtype(dtype)
         if taken is None:
+            lost = " (a float8 loses its type in .npy; widen it first)" if dtype == "V1" else ""
             raise InputError(
-                f"{path}: dtype {dtype} is not supported; "
+                f"{path}: dtype {dtype}{lost} is not supported; "
                 "float16, bfloat16, float32, float64 and integers are"
             )
         super().__init__(reader, len(shape) - 1)

@@ -1,9 +1,10 @@
 """The rows that a run has finished, kept in a file until the results are whole.
 
 A run with an output writes them to a hidden `.npy` file beside it, with a JSON file that says of
-which run they are. What stops the run, even the loss of the process, leaves both, and a run with
-``resume`` goes on behind the last whole row. As no result depends on the block that it came in, it
-ends with the same files as a run that nothing stopped.
+which run they are and a file of checksums, one for each block. What stops the run, even the loss of
+the process or of power, leaves these, and a run with ``resume`` goes on behind the last block that
+is what it was. As no result depends on the block that it came in, it ends with the same files as a
+run that nothing stopped.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import math
 import mmap
 import os
 import sys
+import warnings
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -34,12 +37,20 @@ from klce.scoring.results import (
     is_folder,
     open_results,
     open_whole,
+    to_disk,
     write_rows,
 )
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
 if sys.platform != "win32":
     import fcntl
+
+
+_SUM = np.dtype([("rows", "<i8"), ("crc", "<u4")])
+"""What is kept of a block: the rows that there are with it, and its checksum."""
+
+_CHECKED_BYTES = 4 << 20
+"""Bytes of rows that are checked at once."""
 
 
 class RowFile:
@@ -114,6 +125,7 @@ class Journal(RowFile):
         self._parts = Parts(out, self._written) if is_folder(out) else None
         final = self._final = Path(out).resolve()
         self._rows_path = final.with_name(f".{final.name}.rows.npy")
+        self._sums_path = final.with_name(f".{final.name}.rows.crc")
         self._run_path = final.with_name(f".{final.name}.run.json")
         run = run | {"klce": __version__, "columns": columns.descr}
         run = json.loads(json.dumps(run))  # tuples become lists, as in the file
@@ -123,11 +135,14 @@ class Journal(RowFile):
                 f"{out}: the interrupted run was another: {differences(found, run)}; "
                 "start anew without --resume"
             )
+        if resume and found is None and (self._rows_path.exists() or final.exists()):
+            warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
         with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
         lock(self._file, self._rows_path, self._out)
         try:
             with self._errors():
+                self._sums: BinaryIO = self._sums_path.open("a+b")
                 self._begin(run, found is not None)
         except OSError:
             if found is None:
@@ -155,26 +170,54 @@ class Journal(RowFile):
             with contextlib.suppress(ValueError):  # the run ended before its header was whole
                 read_header(self._file)
                 self._offset = self._file.tell()
-                self.finished = (size - self._offset) // self.columns.itemsize
+                self.finished = self._whole_rows(size)
                 self._file.truncate(self._offset + self.finished * self.columns.itemsize)
                 self._file.seek(0, 2)
                 return
         # First the rows go, then the run that they are of is named: never the rows of another.
-        self._file.seek(0)
-        self._file.truncate()
+        for rows in (self._file, self._sums):
+            rows.seek(0)
+            rows.truncate()
         with open_whole(self._run_path) as file:
             file.write(json.dumps(run, indent=1).encode())
         NpyWriter(self._file, self._shape, self.columns)
         self._file.flush()
         self._offset = self._file.tell()
 
+    def _whole_rows(self, size: int) -> int:
+        """Return the rows of the blocks that are what they were, of a file of `size` bytes."""
+        self._sums.seek(0)
+        data = self._sums.read()
+        sums = np.frombuffer(data[: len(data) // _SUM.itemsize * _SUM.itemsize], _SUM)
+        whole, rows, end = 0, 0, self._offset
+        for rows_with, crc in sums.tolist():
+            start, end = end, self._offset + rows_with * self.columns.itemsize
+            if not start < end <= size or self._checksum(start, end) != crc:
+                break
+            whole, rows = whole + 1, rows_with
+        self._sums.truncate(whole * _SUM.itemsize)
+        return rows
+
+    def _checksum(self, start: int, end: int) -> int:
+        crc = 0
+        self._file.seek(start)
+        while start < end:
+            data = self._file.read(min(end - start, _CHECKED_BYTES))
+            crc = zlib.crc32(data, crc)
+            start += len(data)
+        return crc
+
     def append(self, table: NDArray[Any]) -> None:
-        """Add the rows that follow; if the disk is full, those that it takes."""
+        """Add the rows that follow; if the disk is full, none of them."""
+        before = self.finished
+        super().append(table)
+        crc = zlib.crc32(np.ascontiguousarray(table).view(np.uint8).data)
         try:
-            super().append(table)
+            with self._errors():
+                self._sums.write(np.array((self.finished, crc), _SUM).tobytes())
+                self._sums.flush()
         except OSError:
-            size = os.fstat(self._file.fileno()).st_size
-            self.finished = (size - self._offset) // self.columns.itemsize
+            self.finished = before
             raise
         if self._parts is not None and self._parts.due(self.finished):
             with self._errors():
@@ -190,6 +233,7 @@ class Journal(RowFile):
                 self._parts.finish(self.rows())
         elif self._final.suffix.lower() == ".npy" and self._written == self.columns:
             with self._errors():
+                to_disk(self._file)
                 os.replace(self._rows_path, self._final)
         else:
             with open_results(Path(self._out), self._shape, self._written) as writer:
@@ -201,14 +245,19 @@ class Journal(RowFile):
         if sys.platform != "win32":
             with contextlib.suppress(OSError):
                 fcntl.flock(self._file, fcntl.LOCK_UN)
+        self._close_files()
+
+    def _close_files(self) -> None:
         super().close()
+        if hasattr(self, "_sums"):
+            give_up(self._sums)
 
     def discard(self) -> None:
         """Remove the rows."""
-        super().close()
+        self._close_files()
         if self._parts is not None:
             self._parts.discard()
-        for path in (self._rows_path, self._run_path):
+        for path in (self._rows_path, self._sums_path, self._run_path):
             with contextlib.suppress(OSError):  # not there, or it cannot be helped
                 path.unlink()
 

@@ -237,7 +237,9 @@ def calibration_figure(models: dict[str, Calibration]) -> Figure:
         if not math.isnan(found.error)
     ]
     if errors:
-        caption += f" The expected calibration error is {' and '.join(errors)}."
+        bins = len(next(iter(models.values())).counts)
+        told = " and ".join(errors)
+        caption += f" The expected calibration error, over {bins} bins of probability, is {told}."
     return draw(
         "Calibration", caption, lambda axes, colours: _draw_calibration(axes, colours, models)
     )

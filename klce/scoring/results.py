@@ -6,6 +6,7 @@ renamed.
 """
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -332,13 +333,23 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
         try:
             file.truncate()
             yield file
-            file.flush()
+            to_disk(file)
             if sys.platform == "win32":  # where no open file is renamed; elsewhere, the lock lasts
                 file.close()
             os.replace(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):  # another error says why it is not there
                 temporary.unlink()
+            raise
+
+
+def to_disk(file: BinaryIO) -> None:
+    """Let all of a file reach the disk: under its name it is whole even if power is lost."""
+    file.flush()
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
             raise
 
 

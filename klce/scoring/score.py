@@ -28,6 +28,7 @@ from klce.scoring.columns import (
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
+from klce.scoring.identity import watched
 from klce.scoring.inputs import (
     Candidates,
     Labels,
@@ -188,6 +189,7 @@ def score_file(
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(watched(inputs))
         opened = stack.enter_context(open_engine(engine, scheduler))
         store = None
         if out is not None or report is not None:

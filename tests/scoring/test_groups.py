@@ -7,6 +7,7 @@ import pytest
 
 from klce.reference import KERNELS
 from klce.scoring import InputError, score_file
+from klce.scoring import groups as groups_module
 from klce.scoring.groups import Groups, GroupSums, clustered_error
 from klce.scoring.readers import open_reader
 
@@ -192,6 +193,10 @@ def test_ids_beyond_int64(files, suffix):
         ({"groups": "logits.npy"}, "groups must be integers, got float32"),
         ({"groups": "late.npy"}, "go from 0 to 40, not down, but go from 1 to 40"),
         ({"groups": "down.npy"}, "from 0 to 40, not down, but offset 2 goes down from 20 to 10$"),
+        (
+            {"groups": "either.npy"},
+            r"40 groups that go up from 0 to 40 may be an id for each row or",
+        ),
         ({"groups": "column.npy"}, r"of shape \(40, 1\) are neither an id for each of the 40 rows"),
         ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),
         ({"bytes_file": "bytes.npy"}, "bytes need groups"),
@@ -207,6 +212,7 @@ def test_ids_beyond_int64(files, suffix):
 def test_refused(files, tmp_path, options, message):
     np.save("late.npy", [1, 20, 40])
     np.save("down.npy", [0, 20, 10, 40])
+    np.save("either.npy", [*range(39), 40])
     np.save("column.npy", np.zeros((40, 1), int))
     np.save("matrix.npy", np.zeros((2, 3), int))
     np.save("zero.npy", [1, 2, 0, 3])
@@ -214,6 +220,13 @@ def test_refused(files, tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         score_file(**{"logits": "logits.npy", "targets": "targets.npy"} | options)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("ids", [[0, 2, 1, 4], [1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 4, 3]])
+def test_ids_that_are_no_offsets(tmp_path, monkeypatch, ids):
+    monkeypatch.setattr(groups_module, "_AT_ONCE", 2)
+    np.save(tmp_path / "g.npy", ids)
+    assert Groups(open_reader(tmp_path / "g.npy"), (4,)).labels.tolist() == ids
 
 
 def test_offsets_of_no_rows(tmp_path):

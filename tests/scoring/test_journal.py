@@ -34,7 +34,8 @@ def test_resumed_is_as_uninterrupted(files, command, suffix):
     before = names(files)
     with pytest.raises(Interrupted, match=r"^400 of 1,000 rows are finished$"):
         run(command, f"parts{suffix}", block_rows=100, progress=stop_after(400))
-    assert names(files) == sorted([*before, f".parts{suffix}.rows.npy", f".parts{suffix}.run.json"])
+    hidden = [f".parts{suffix}.{name}" for name in ("rows.npy", "rows.crc", "run.json")]
+    assert names(files) == sorted([*before, *hidden])
     with pytest.raises(Interrupted, match=r"^750 of 1,000"):
         run(command, f"parts{suffix}", block_rows=50, progress=stop_after(720), resume=True)
     parts = run(command, f"parts{suffix}", resume=True)
@@ -148,6 +149,65 @@ def test_a_part_of_a_row_is_computed_again(files):
             run("score", "out.npy", block_rows=100, progress=stop_after(0), resume=True)
     assert said(run("score", "out.npy", resume=True)) == said(whole)
     assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
+
+
+def test_rows_that_are_not_what_they_were_are_computed_again(files):
+    run("score", "whole.npy")
+    rows, sums = files / ".out.npy.rows.npy", files / ".out.npy.rows.crc"
+
+    def interrupt():
+        with pytest.raises(Interrupted):
+            run("score", "out.npy", block_rows=100, progress=stop_after(400))
+        return rows.read_bytes(), sums.read_bytes()
+
+    def damage(path, data):
+        path.write_bytes(data)
+        return run("score", "out.npy", resume=True).resumed_rows
+
+    row_bytes = np.load(files / "whole.npy").dtype.itemsize
+    for path, changed, kept in (
+        (rows, lambda data, _: data[: -150 * row_bytes] + bytes(10) + data[10 - 150 * row_bytes :],
+         200),
+        (rows, lambda data, _: data[: -90 * row_bytes] + bytes(90 * row_bytes), 300),
+        (rows, lambda data, _: data[: -190 * row_bytes], 200),
+        (rows, lambda data, _: data + bytes(1000 * row_bytes), 400),
+        (sums, lambda _, data: data[:-1], 300),
+        (sums, lambda _, data: data[:12] + bytes(12) + data[24:], 100),
+        (sums, lambda _, data: data * 2, 400),
+        (sums, lambda *_: b"", 0),
+    ):  # fmt: skip
+        assert damage(path, changed(*interrupt())) == kept
+        assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
+        (files / "out.npy").unlink()
+
+
+def test_nothing_to_resume_is_told_where_something_is_replaced(files):
+    assert run("score", "out.npy", resume=True).resumed_rows == 0
+    with pytest.warns(UserWarning, match=r"^out\.npy: no interrupted run to resume, made anew$"):
+        run("score", "out.npy", resume=True)
+    with pytest.raises(Interrupted):
+        run("score", "new.npy", block_rows=100, progress=stop_after(400))
+    (files / ".new.npy.run.json").unlink()
+    with pytest.warns(UserWarning, match="no interrupted run to resume"):
+        assert run("score", "new.npy", resume=True).resumed_rows == 0
+
+
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_an_input_that_changes_meanwhile_is_told(files, command):
+    name = "LOGITS" if command == "score" else "P"
+
+    def touch(done, total):
+        os.utime("logits.npy")
+
+    with pytest.warns(UserWarning, match=rf"^{name} has changed since \(/.*\): results may be of"):
+        run(command, "out.npy", progress=touch)
+
+    def remove(done, total):
+        Path("logits.npy").unlink(missing_ok=True)
+
+    if sys.platform != "win32":
+        run(command, "gone.npy", progress=remove)  # what is mapped is there still
+        assert (files / "gone.npy").read_bytes() == (files / "out.npy").read_bytes()
 
 
 def touched(name):

@@ -129,7 +129,7 @@ def test_resumed_is_as_uninterrupted(files, command):
     before = names()
     with pytest.raises(Interrupted, match=r"^600 of 1,000 rows are finished$"):
         run(command, "rows/", block_rows=100, progress=stop_after(600))
-    hidden = [".rows.parts", ".rows.rows.npy", ".rows.run.json"]
+    hidden = [".rows.parts", ".rows.rows.crc", ".rows.rows.npy", ".rows.run.json"]
     assert names() == sorted([*before, *hidden])
     kept = {name: Path(".rows.parts", name).stat().st_mtime_ns for name in names(".rows.parts")}
     assert len(kept) == 2

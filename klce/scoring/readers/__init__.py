@@ -1,5 +1,6 @@
 """Array files, by suffix. A new format is one module here and one row in `READERS`."""
 
+import contextlib
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -43,6 +44,9 @@ READERS: dict[str, Callable[[Location], ArrayFile]] = {
 
 LOGITS = ("logits", "log_probs")
 """The names of the array that is read as logits from a file with several, unless one is given."""
+
+_SHOWN = 8
+"""How many of a file's arrays a message names."""
 
 
 def open_file(location: Location) -> ArrayFile:
@@ -107,13 +111,22 @@ def open_reader(place: StrPath, prefer: tuple[str, ...] = LOGITS) -> Reader:
         if name in names:
             return file.array(name)
     if len(names) != 1:
-        example = f"; name one, as in {location.file}::{names[0]}" if names else ""
-        raise InputError(f"{location.file}: {_holds(names)}{example}")
+        raise InputError(f"{location.file}: {_holds(names)}{_example(location, file, prefer)}")
     return file.array(names[0])
+
+
+def _example(location: Location, file: ArrayFile, prefer: tuple[str, ...]) -> str:
+    """Return advice to name one of a file's arrays: for logits, one that may be some."""
+    axes = 2 if prefer is LOGITS else 1
+    for name in file.names[:_SHOWN]:
+        with contextlib.suppress(InputError):
+            if len(file.array(name).shape) >= axes:
+                return f"; name one, as in {location.file}::{name}"
+    return "; logits need 2 axes or more, of tables a column of lists" if file.names else ""
 
 
 def _holds(names: tuple[str, ...]) -> str:
     if names == ("",):
         return "holds one array, which has no name"
-    shown = [repr(name) for name in names[:8]] + ["..."] * (len(names) > 8)
+    shown = [repr(name) for name in names[:_SHOWN]] + ["..."] * (len(names) > _SHOWN)
     return f"holds {len(names):,} arrays ({', '.join(shown)})" if names else "holds no arrays"

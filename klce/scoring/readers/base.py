@@ -12,9 +12,14 @@ from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError, naming, one_line
 from klce.scoring.kld import Layout
+from klce.scoring.scratch import scratch_errors, scratch_file
 
 DECODED_BYTES = 8 << 20
 """Bytes of the chunks of a file that are decoded at once, unless a single one has more."""
+
+
+_COPIED_AT_ONCE = 4 << 20
+"""Bytes that are copied from one file to another at once."""
 
 
 class Reader(Protocol):
@@ -149,8 +154,9 @@ class FileMap:
 class Elements(Reader):
     """An array's elements, one after the other in a file from `offset` on.
 
-    A local file is mapped: slices are views where the layout allows it. From any other, which has
-    to be in C order, the bytes of a slice are read.
+    A local file is mapped: slices are views where the layout allows it. From any other, the bytes
+    of a slice are read; in Fortran order, where a slice is everywhere, it is copied to a temporary
+    file, which is mapped.
     """
 
     def __init__(
@@ -164,12 +170,13 @@ class Elements(Reader):
         order: Literal["C", "F"] = "C",
         mapped: bool,
     ) -> None:
+        if not mapped and order == "F" and len(shape) > 1:
+            file = _copied(file, path, offset, math.prod(shape) * dtype.itemsize)
+            offset, mapped = 0, True
         self.path, self.shape, self.dtype, self.mapped = path, shape, dtype, mapped
         self._file, self._offset = file, offset
         self._map: FileMap | None = None
         if not mapped:
-            if order == "F" and len(shape) > 1:
-                raise InputError(f"{path}: arrays in Fortran order are read from local files only")
             return
         with file:
             self._map = FileMap(file, path)
@@ -202,6 +209,25 @@ class Elements(Reader):
         if len(data) < wanted:
             raise InputError(f"{self.path}: ends within row {start + len(data) // item_bytes}")
         return np.frombuffer(data, self.dtype).reshape(stop - start, *item)
+
+
+def _copied(file: BinaryIO, path: str, offset: int, size: int) -> BinaryIO:
+    """Return a temporary file with `size` bytes of a file from `offset` on, one at least."""
+    copy = scratch_file()
+    with closed_on_error(copy), file, damage_named(path, "cannot be read"):
+        file.seek(offset)
+        left = size
+        while left:
+            data = file.read(min(left, _COPIED_AT_ONCE))
+            if not data:
+                raise InputError(f"{path}: ends {left:,} bytes early")
+            with scratch_errors():
+                copy.write(data)
+            left -= len(data)
+        with scratch_errors():
+            copy.truncate(max(1, size))  # a map of nothing there is not
+            copy.flush()
+    return copy
 
 
 @contextlib.contextmanager

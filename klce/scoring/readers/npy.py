@@ -35,7 +35,7 @@ class NpyReader(Reader):
         return reader
 
     def _open(self, file: BinaryIO, path: str, size: int | None, *, mapped: bool) -> None:
-        self.path, self.mapped = path, mapped
+        self.path = path
         self.shape, fortran_order, self.dtype = _read_header(path, file)
         offset = file.tell()
         needed = offset + math.prod(self.shape) * self.dtype.itemsize
@@ -48,6 +48,7 @@ class NpyReader(Reader):
         self._elements = Elements(
             file, path, self.shape, self.dtype, offset, order=order, mapped=mapped
         )
+        self.mapped = self._elements.mapped
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""

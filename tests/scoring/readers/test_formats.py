@@ -338,12 +338,43 @@ def test_importing_scoring_imports_numpy_alone():
 def test_members_of_an_archive_are_streams(tmp_path):
     values = np.arange(24.0).reshape(6, 4)
     np.savez(tmp_path / "a.npz", x=values)
-    np.savez(tmp_path / "f.npz", x=np.asfortranarray(values))
     reader = open_reader(tmp_path / "a.npz")
     assert not reader.mapped
     assert NpyReader(save_to(tmp_path / "x.npy", values)).mapped
-    with pytest.raises(InputError, match="Fortran order"):
-        open_reader(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5, 4), (2, 1, 3), (7,)])
+def test_streams_in_fortran_order(tmp_path, save, shape):
+    fsspec = pytest.importorskip("fsspec")
+    values = np.asfortranarray(np.random.default_rng(0).normal(size=shape))
+    save(tmp_path / "a.npz", x=values)
+    np.save(tmp_path / "a.npy", values)
+    fsspec.filesystem("memory").put(str(tmp_path / "a.npy"), "/fortran/a.npy")
+    for place in (tmp_path / "a.npz", "memory://fortran/a.npy"):
+        reader = open_reader(place)
+        assert reader.shape == shape
+        check_slices(reader, values)
+
+
+def test_a_stream_in_fortran_order_that_is_damaged(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.asfortranarray(np.ones((600, 40))))
+    data = bytearray((tmp_path / "a.npz").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "a.npz").write_bytes(data)
+    with pytest.raises(InputError, match=r"a\.npz::x: cannot be read: .*CRC"):
+        open_reader(tmp_path / "a.npz")
+
+
+def test_advice_names_an_array_that_may_be_logits(tmp_path):
+    np.savez(tmp_path / "a.npz", ids=np.arange(3), wide=np.ones((3, 2)), more=np.ones((3, 2)))
+    with pytest.raises(InputError, match=r"holds 3 arrays \(.*\); name one, as in .*::wide$"):
+        open_reader(tmp_path / "a.npz")
+    with pytest.raises(InputError, match=r"name one, as in .*::ids$"):
+        open_reader(tmp_path / "a.npz", ("targets",))
+    np.savez(tmp_path / "b.npz", c0=np.arange(3.0), c1=np.arange(3.0))
+    with pytest.raises(InputError, match=r"holds 2 arrays \(.*\); logits need 2 axes or more, of"):
+        open_reader(tmp_path / "b.npz")
 
 
 def save_to(path, array):
