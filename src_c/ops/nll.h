@@ -53,12 +53,18 @@ KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int
         const ptrdiff_t step = call->step[0];
         const char *x = call->arg[0] + row * step;
         real *y = K(result)(call, 3, row);
-        b_f64 own[HALVES], offset[HALVES];
-        memcpy(own, rows, sizeof own);
+        b_f64 start[HALVES], offset[HALVES], own;
+        KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+        {
+            memcpy(&own, rows + h * KLCE_WIDTH_f64, sizeof own);
+            start[h] = own * (uint64_t)step;
+        }
         for (int i = 0; i < ROWS; i += WIDTH, x += WIDTH * step) {
-            memcpy(offset, label + i, sizeof offset);
-            KLCE_UNROLL for (int h = 0; h < HALVES; h++) offset[h] =
-                own[h] * (uint64_t)step + offset[h] * sizeof(elem);
+            KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+            {
+                memcpy(&own, label + i + h * KLCE_WIDTH_f64, sizeof own);
+                offset[h] = start[h] + own * sizeof(elem);
+            }
             K(store)(y + i, -K(gather)(x, offset));
         }
         return;
