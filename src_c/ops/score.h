@@ -53,27 +53,45 @@ static void K(score_top)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, pt
     }
 }
 
-/* What is asked for of a segment beside the sums in its state. */
-static void K(score_looks)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
-                           double *state)
+/* The logit from which a row's rank counts; nan, as which none counts, if that is not asked for or
+ * the label does not count. */
+KLCE_INLINE real K(ranked_logit)(const klce_call *call, ptrdiff_t row)
 {
-    int64_t want = K(wanted)(call, K(SCORE_WANT));
-    const elem *x = K(row_in)(call, 0, row);
-    ptrdiff_t n = high - low;
-    state[FIELD(SECOND)] = -INFINITY; /* of the maxima of other segments */
-    if (WANTS(want, score_rank)) {
-        int64_t label =
-            *(const int64_t *)(call->arg[K(SCORE_TARGET)] + row * call->step[K(SCORE_TARGET)]);
-        int counts = label != *(const int64_t *)call->arg[K(SCORE_IGNORED)];
-        counts &= (uint64_t)label < (uint64_t)call->n;
-        /* Most segments hold nothing as large as a likely label's logit. */
-        if (counts && K(value)(x[label]) > state[FIELD(MAX)])
-            counts = 0;
-        state[FIELD(RANK)] = counts ? (double)K(count_from)(x + low, n, K(value)(x[label])) : 0;
+    int64_t label =
+        *(const int64_t *)(call->arg[K(SCORE_TARGET)] + row * call->step[K(SCORE_TARGET)]);
+    int counts = WANTS(K(wanted)(call, K(SCORE_WANT)), score_rank) &&
+                 label != *(const int64_t *)call->arg[K(SCORE_IGNORED)] &&
+                 (uint64_t)label < (uint64_t)call->n;
+    return counts ? K(value)(K(row_in)(call, 0, row)[label]) : (real)NAN;
+}
+
+/* What there is from a logit on of n elements, of which the largest is known: most pieces of a row
+ * hold nothing as large as a likely label's. */
+KLCE_INLINE double K(rank_in)(const elem *x, ptrdiff_t n, real logit, real max)
+{
+    return logit <= max ? (double)K(count_from)(x, n, logit) : 0;
+}
+
+/* The maximum of a segment, whether it holds a nan, and its part of the rank: each looks at a block
+ * while that is in L1. */
+static KLCE_NOINLINE void K(score_looks)(const elem *x, ptrdiff_t n, real ranked, double *state)
+{
+    state[FIELD(MAX)] = -INFINITY;
+    state[FIELD(REST)] = state[FIELD(RANK)] = state[FIELD(ORIGIN)] = state[FIELD(REF)] = 0;
+    for (ptrdiff_t start = 0; start < n; start += BLOCK, x += BLOCK) {
+        ptrdiff_t length = KLCE_LESSER(BLOCK, n - start);
+        K(peak) peak = K(no_peak)();
+        for (ptrdiff_t i = 0; i + LANES <= length; i += LANES) {
+            K(prefetch_group)(x + i);
+            K(raise_peak)(&peak, x + i);
+        }
+        real max = K(largest)(&peak, x, length);
+        if (max > state[FIELD(MAX)])
+            state[FIELD(MAX)] = max;
+        if (K(first_nan)(x, length) >= 0)
+            state[FIELD(REST)] = NAN;
+        state[FIELD(RANK)] += K(rank_in)(x, length, ranked, max);
     }
-    state[FIELD(BEST)] = (double)low;
-    if (call->extent[K(SCORE_TOP)])
-        K(score_top)(call, row, low, high);
 }
 
 /* Whether anything is asked for that takes the sum of the exponentials. */
@@ -97,22 +115,26 @@ static void K(score_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, 
 {
     const K(expsum_context) *c = K(context)(call);
     const elem *x = K(row_in)(call, 0, row) + low;
+    const real ranked = K(ranked_logit)(call, row);
     ptrdiff_t n = high - low;
-    int moments = K(score_moments)(call);
-    if (moments > 1 && n > FEW) {
-        K(sum_exp_and_squares)(c, x, n, state);
-    } else if (moments) {
-        K(sum_exp_and_weighted)(c, x, n, state);
-        if (moments > 1)
+    if (K(score_sums)(call)) {
+        int moments = K(score_moments)(call);
+        if (moments > 1 && n > FEW)
+            K(sum_exp_and_squares)(c, x, n, state);
+        else if (moments)
+            K(sum_exp_and_weighted)(c, x, n, state);
+        else
+            K(sum_exp)(c, x, n, state);
+        if (moments > 1 && n <= FEW)
             state[FIELD(SQUARES)] = K(sum_squares)(c, x, n, state);
-    } else if (K(score_sums)(call)) {
-        K(sum_exp)(c, x, n, state);
+        state[FIELD(RANK)] = K(rank_in)(x, n, ranked, (real)state[FIELD(MAX)]);
     } else {
-        state[FIELD(MAX)] = K(max_of)(x, n);
-        state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
-        state[FIELD(ORIGIN)] = state[FIELD(REF)] = 0;
+        K(score_looks)(x, n, ranked, state);
     }
-    K(score_looks)(call, row, low, high, state);
+    state[FIELD(SECOND)] = -INFINITY; /* of the maxima of other segments */
+    state[FIELD(BEST)] = (double)low;
+    if (call->extent[K(SCORE_TOP)])
+        K(score_top)(call, row, low, high);
 }
 
 static void K(score_merge)(const klce_call *call, double *into, const double *from)
