@@ -5,6 +5,7 @@
  * nan is never among them. */
 typedef struct {
     ptrdiff_t size, filled;
+    real over; /* what an element has to exceed, be the top full or not */
     real value[KLCE_TOP];
     int64_t index[KLCE_TOP];
 } K(top);
@@ -18,29 +19,92 @@ KLCE_INLINE void K(top_insert)(K(top) *top, real value, int64_t index)
     }
     top->value[j] = value;
     top->index[j] = index;
+    if (top->filled == top->size)
+        top->over = top->value[top->size - 1];
 }
 
-/* Adds n elements, the first of which is number `low` of the row.  Once the top is full, a group is
- * compared with its last as a whole, and a look at each element is rare. */
+/* The largest of some groups, nan passed over. */
+KLCE_INLINE K(v) K(most_of_groups)(const elem *x, ptrdiff_t count, int groups, K(v) start)
+{
+    K(v) group[VECTORS], most[VECTORS];
+    EACH_VECTOR(v) most[v] = start;
+    for (int g = 0; g < groups; g++) {
+        K(load_group)(x + g * LANES, count, (real)-INFINITY, group);
+        EACH_VECTOR(v) most[v] = K(max)(group[v], most[v]);
+    }
+    KLCE_UNROLL for (int v = 1; v < VECTORS; v++) most[0] = K(max)(most[v], most[0]);
+    return most[0];
+}
+
+/* Those of a group, or of the `count` elements that are left of it, that are among the largest. */
+static KLCE_NOINLINE void K(top_add_group)(K(top) *top, const elem *x, ptrdiff_t count,
+                                           int64_t first)
+{
+    K(v) group[VECTORS], over = K(set)(top->over);
+    uint64_t larger = 0;
+    K(load_group)(x, count, (real)-INFINITY, group);
+    EACH_VECTOR(v) larger |= (uint64_t)K(bits)(K(lt)(over, group[v])) << (v * WIDTH);
+    for (; larger; larger &= larger - 1) {
+        int lane = lowest_bit(larger);
+        if (top->over < K(value)(x[lane])) /* still */
+            K(top_insert)(top, K(value)(x[lane]), first + lane);
+    }
+}
+
+/* Adds the first of n elements to an empty top, by pieces; returns how many, 0 if they are too few,
+ * or too many of them -inf or nan.
+ *
+ * In order of their places, k ln(n/k) elements are among the k largest so far, and nearly all are
+ * pushed out again.  But k pieces have maxima that are not below the k-th largest of these, so that
+ * no element below it is in the top: pieces without any are passed over. */
+static KLCE_NOINLINE ptrdiff_t K(top_begin)(K(top) *top, const elem *x, ptrdiff_t n, ptrdiff_t low)
+{
+    enum { A_PLACE = 4 }; /* pieces; of more, fewer elements are looked at */
+    const ptrdiff_t pieces = KLCE_LESSER(n / LANES, A_PLACE * top->size);
+    real most[A_PLACE * KLCE_TOP];
+    K(top) maxima;
+    if (pieces < 2 * top->size)
+        return 0;
+    const ptrdiff_t length = n / LANES / pieces * LANES;
+    maxima.size = top->size;
+    maxima.filled = 0;
+    maxima.over = (real)-INFINITY;
+    for (ptrdiff_t i = 0; i < pieces; i++) {
+        K(v) none = K(set)((real)-INFINITY);
+        most[i] = K(hmax)(K(most_of_groups)(x + i * length, LANES, (int)(length / LANES), none));
+        if (maxima.filled < maxima.size || maxima.over < most[i])
+            K(top_insert)(&maxima, most[i], i);
+    }
+    if (maxima.over == (real)-INFINITY)
+        return 0;
+    top->over = KLCE_REAL_IS_F64 ? (real)nextafter(maxima.over, -INFINITY)
+                                 : (real)nextafterf((float)maxima.over, -INFINITY);
+    for (ptrdiff_t i = 0; i < pieces; i++)
+        for (ptrdiff_t j = i * length; top->over < most[i] && j < (i + 1) * length; j += LANES)
+            K(top_add_group)(top, x + j, LANES, low + j);
+    return pieces * length;
+}
+
+/* Adds n elements, the first of which is number `low` of the row.  Groups are compared by their
+ * largest, and a look at one of them is rare. */
 static KLCE_NOINLINE void K(top_add)(K(top) *top, const elem *x, ptrdiff_t n, ptrdiff_t low)
 {
-    ptrdiff_t i = 0;
-    K(v) group[VECTORS];
+    enum { TOGETHER = 4 };
     if (!top->size)
         return;
+    ptrdiff_t i = top->filled ? 0 : K(top_begin)(top, x, n, low);
     for (; i < n && top->filled < top->size; i++)
         if (!isnan(K(value)(x[i])))
             K(top_insert)(top, K(value)(x[i]), low + i);
-    for (; i < n; i += LANES) {
-        K(v) last = K(set)(top->value[top->size - 1]);
-        K(load_group)(x + i, n - i, (real)-INFINITY, group);
-        K(m) hit = K(lt)(last, group[0]);
-        KLCE_UNROLL for (int v = 1; v < VECTORS; v++) hit = K(or)(hit, K(lt)(last, group[v]));
-        if (K(any)(hit))
-            for (ptrdiff_t j = i; j < KLCE_LESSER(i + LANES, n); j++)
-                if (top->value[top->size - 1] < K(value)(x[j]))
-                    K(top_insert)(top, K(value)(x[j]), low + j);
+    top->over = top->value[top->size - 1];
+    for (; i + TOGETHER * LANES <= n; i += TOGETHER * LANES) {
+        K(v) over = K(set)(top->over);
+        if (K(any)(K(lt)(over, K(most_of_groups)(x + i, LANES, TOGETHER, over))))
+            for (int g = 0; g < TOGETHER; g++)
+                K(top_add_group)(top, x + i + g * LANES, LANES, low + i + g * LANES);
     }
+    for (; i < n; i += LANES)
+        K(top_add_group)(top, x + i, n - i, low + i);
 }
 
 /* The second largest element: the largest beside the first of the maximum, -inf if there is none.

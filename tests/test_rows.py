@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import sys
 
@@ -253,6 +254,36 @@ def test_the_top_is_that_of_a_stable_sort(top_k, order, rng):
         assert_array_equal(table.top_ids, expected)
         log_probs = np.take_along_axis(klce.log_softmax(x), expected, axis=-1)
         assert_allclose(table.top_log_probs, log_probs, rtol=3e-7)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("special", ["few", "masked first", "nan first", "all but a few", "alike"])
+def test_the_top_of_rows_with_special_values(special, dtype, isa, rng):
+    """Pieces of a row are passed over by their largest element, which may be none."""
+    for n, top_k in itertools.product((500, 1000, 5000, 40_000, 70_001), (1, 7, 20)):
+        x = np.round(rows(rng, (2, n), np.float32), 1)
+        match special:
+            case "few":
+                x[:, ::7] = -np.inf
+                x[:, 3::11] = np.nan
+            case "masked first":
+                x[:, : n // 2] = -np.inf
+            case "nan first":
+                x[:, : n // 2] = np.nan
+            case "all but a few":
+                x[:] = -np.inf
+                x[:, n // 3 :: n // 5] = 1
+            case "alike":
+                x[:] = -np.inf
+        x = x.astype(dtype)
+        with on_isa(isa):
+            found = klce.score(x, want=(), top_k=top_k).top_ids
+        ranked = np.where(np.isnan(x), -np.inf, x).astype(np.float32)
+        order = np.argsort(-ranked + 0.0, axis=-1, kind="stable")
+        for ids, own, row in zip(found, order, x, strict=True):
+            own = own[~np.isnan(row[own])][:top_k]  # nan is never among them
+            assert_array_equal(ids, np.pad(own, (0, top_k - len(own)), constant_values=-1))
 
 
 def test_rows_without_a_distribution():

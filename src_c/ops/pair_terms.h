@@ -1,6 +1,5 @@
 /* The sweep that adds up the terms of a pair of rows of logits, of w, q and slope = d/T as
- * logit_pairs.h has them, which kl_logits.h, js_logits_logits.h and compare.h make their divergences
- * of:
+ * logit_pairs.h has them, of which kl_logits.h, js_logits_logits.h and compare.h make divergences:
  *                 near (|slope| < 1, or JS_NEAR)        far
  *     KL(p||q)    bend = w (exp(slope) - 1 - slope)     (q - w) - w d/T
  *     drift       moved = q - w = w slope + bend        q - w

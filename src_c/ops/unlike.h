@@ -6,7 +6,8 @@
  *     p q             of both as they are.
  * The first two are wrong by some 2^-24 high (2^-53), where those of pair_terms.h and
  * js_probs_probs.h are right to that share of themselves; and as the sum of high is 2 at most, that
- * is enough of a JS of a sixteenth, and of a total variation of an eighth; beside such a JS it is 0.09 at least
+ * is enough of a JS of a sixteenth, and of a total variation of an eighth; beside such a JS it is
+ * 0.09 at least
  * (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are swept once
  * more, as those that do not seem unlike.
  *
