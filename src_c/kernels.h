@@ -19,6 +19,11 @@
 #define KLCE_STRING(a) KLCE_STRING_(a)
 #define KLCE_LESSER(a, b) ((a) < (b) ? (a) : (b))
 
+/* Whether a gather costs no more than its loads: said by an ISA's stub, if it has gathers. */
+#ifndef KLCE_QUICK_GATHERS
+#define KLCE_QUICK_GATHERS 0
+#endif
+
 /* Within a body, K(verb) is verb_R, of the dtype R at hand, and V(verb) is verb_C, of the type C
  * that it is computed in: K(load) takes elements, V(load) what a body itself has stored.  They
  * differ for 16-bit elements alone, whose vocabulary is that of float32: K(max), too, is max_f32

@@ -43,12 +43,14 @@ KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64
         }
 }
 
-/* The same of rows that are not apart: where gathers are quick (isa/avx512.c) by those, 18
- * instructions for 16 rows of float32. */
+/* Whether rows that are not apart are gathered. */
+#define GATHERS (KLCE_QUICK_GATHERS && sizeof(elem) == sizeof(real))
+
+/* The same of such rows: where gathers are quick by those, 18 instructions for 16 rows of float32. */
 KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int64_t *label)
 {
-#if defined(KLCE_QUICK_GATHERS) && KLCE_ELEM_BITS >= 32
-    if (KLCE_QUICK_GATHERS) {
+#if KLCE_VECTOR_BYTES == 64 && KLCE_ELEM_BITS >= 32
+    if (GATHERS) {
         static const int64_t rows[] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
         const ptrdiff_t step = call->step[0];
         const char *x = call->arg[0] + row * step;
@@ -73,8 +75,9 @@ KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int
     K(negated_at)(call, row, label, 0);
 }
 
-/* Bytes from row to row up to which the processor itself sees what comes next. */
-#define NEAR_ROWS 128
+/* Bytes from row to row up to which the processor itself sees what comes next: loads one by one see
+ * less far ahead than gathers, and from a fifth of a page on it has to be asked in either case. */
+#define NEAR_ROWS (GATHERS ? 512 : 128)
 
 /* Labels that may be ignored, masked or out of range. */
 KLCE_INLINE void K(nll_tile)(const klce_call *call, ptrdiff_t row, ptrdiff_t count)
@@ -120,6 +123,7 @@ static void K(nll_rows)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)
 
 #undef ROWS
 #undef AHEAD
+#undef GATHERS
 #undef NEAR_ROWS
 
 static const klce_kernel K(nll_kernel) = {.rows = K(nll_rows)};
