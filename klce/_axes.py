@@ -109,9 +109,9 @@ def over_rows(
     parameters: tuple[float, ...],
     axes: Axes,
     *,
-    where: Mask | None = None,
-    keepdims: bool = False,
-    outs: tuple[Array | None, ...] = (None,),
+    where: Mask | None,
+    keepdims: bool,
+    outs: tuple[Array | None, ...],
     dtype: DType | None = None,
 ) -> tuple[Any, ...]:
     """Run a reduction over the axes (counted from the end), and return its outputs.
@@ -159,14 +159,13 @@ def over_classes(
     where: Mask | None,
     out: Array,
     dtype: DType,
-) -> Array:
-    """Run a map over the axes (counted from the end) into `out`, and return that."""
+) -> None:
+    """Run a map over the axes (counted from the end) into `out`."""
     if len(axes) == 1:
         _call.called(kernel, array, *parameters, axis=axes[0], dtype=dtype, where=where, out=out)
-        return out
+        return
 
     def call(part: Array, mask: Mask | None, out: tuple[Array, ...]) -> None:
         _call.called(kernel, part, *parameters, dtype=dtype, where=mask, out=out)
 
     joined(call, _blocks.apart((array, where), (out,)), axes, (out,), maps=True)
-    return out

@@ -104,7 +104,6 @@ cdef extern from *:
     """
     ctypedef struct klce_dl_tensor:
         unsigned char code
-        unsigned char bits
     ctypedef struct klce_dl_versioned:
         klce_dl_tensor tensor
 

@@ -1034,6 +1034,12 @@ def logsumexp(
     float64 array, or two
         -inf for a row that is all -inf or empty, inf for a row that holds +inf, nan for a negative
         sum unless its sign is returned.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.logsumexp([0.0, 0.0]).round(4).item()
+    0.6931
     """
     x = _numbers(x)
     factors = np.ones(()) if b is None else _numbers(b)
@@ -1077,6 +1083,12 @@ def softmax(
     ------
     ValueError
         Over no classes.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.softmax([0.0, 0.0])
+    array([0.5, 0.5])
     """
     return _map(_softmax, "softmax", x, axis, temperature, where)
 
@@ -1108,6 +1120,12 @@ def log_softmax(
     ------
     ValueError
         Over no classes.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.log_softmax([0.0, 0.0]).round(4)
+    array([-0.6931, -0.6931])
     """
     return _map(_log_softmax, "log_softmax", x, axis, temperature, where)
 
@@ -1144,6 +1162,12 @@ def information(p: ArrayLike, *, base: float | None = None) -> Float64:
     -------
     float64 array
         inf where p is 0, nan where it is negative.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.information([1.0, 0.25], base=2)
+    array([0., 2.])
     """
     return _in_base(_information(_numbers(p)), base)[()]
 
@@ -1164,6 +1188,12 @@ def binary_entropy(p: ArrayLike, *, base: float | None = None) -> Float64:
     -------
     float64 array
         nan where p is not in [0, 1].
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.binary_entropy([0.0, 0.5], base=2)
+    array([0., 1.])
     """
     return _in_base(_binary_entropy(_numbers(p)), base)[()]
 
@@ -1207,6 +1237,12 @@ def entropy(
     -------
     float64 array
         One value a row.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.entropy([0.5, 0.25, 0.25], base=2).item()
+    1.4999999999999998
     """
     _check_form(form, temperature=temperature, normalize=normalize)
     rows, axes = _classes_last(_masked(_numbers(p), where, form), axis)
@@ -1269,6 +1305,12 @@ def nll_loss(
     ------
     IndexError
         If a target is neither a class nor ``ignore_index``.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.nll_loss([[-0.5, -1.0], [-2.0, -0.25]], [1, 0]).item()
+    1.5
     """
     rows = axis, weight, ignore_index, sample_weight, where
     return _row_losses(
@@ -1340,6 +1382,12 @@ def cross_entropy(
     ------
     IndexError
         If a target is neither a class nor ``ignore_index``.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.cross_entropy([[0.0, 0.0], [0.0, 0.0]], [0, 1]).round(4).item()
+    0.6931
     """
     _check_form(form, temperature=temperature)
     if not 0 <= z_loss < math.inf:
@@ -1386,6 +1434,12 @@ def binary_cross_entropy(
     -------
     float64 array
         nan where q or y is not in [0, 1].
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.binary_cross_entropy([0.5, 0.5], [0.0, 1.0]).round(4).item()
+    0.6931
     """
     if form not in ("probs", "logits"):
         raise ValueError(f"form must be 'probs' or 'logits', got {form!r}")
@@ -1443,6 +1497,12 @@ def kl_divergence(
     Returns
     -------
     float64 array
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.kl_divergence([0.5, 0.5], [0.25, 0.75]).round(4).item()
+    0.1438
     """
     kernel = _kl_kernel if _both(form) else _kl_of_pair
     return _pair_measure(
@@ -1492,6 +1552,12 @@ def js_divergence(
     Returns
     -------
     float64 array
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.js_divergence([1.0, 0.0], [0.0, 1.0], base=2).item()
+    1.0
     """
     return _pair_measure(
         _js_of_pair, p, q, axis, form, normalize, temperature, where, base, reduction, keepdims
@@ -1514,6 +1580,12 @@ def rel_entr(p: ArrayLike, q: ArrayLike, *, base: float | None = None) -> Float6
     -------
     float64 array
         0 where p is 0; inf where q is 0 and p is not, and where either is negative.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.rel_entr([0.0, 0.5], [0.5, 0.25]).round(4)
+    array([0.    , 0.3466])
     """
     return _in_base(_rel_entr(_numbers(p), _numbers(q)), base)[()]
 
@@ -1654,6 +1726,12 @@ def score(
         ``entropy`` and ``varentropy`` (mean and variance of :math:`-\log p`), ``rank`` (the count
         of :math:`x_i \ge x_t`; 0 where ignored), ``argmax``, ``greedy_match``,
         ``candidate_log_probs``, ``top_ids`` and ``top_log_probs``.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.score([[2.0, 1.0]], want=["margin"])["margin"]
+    array([1.])
     """
     (x,), label, ignored = _row_options(
         (logits,), target, axis, form, temperature, where, ignore_index
@@ -1713,6 +1791,12 @@ def compare(
         :math:`q_t - p_t` (nan where ignored), ``same_argmax``, ``top_overlap`` (how many of the
         top_k classes are the same); and with ``_p`` and ``_q`` behind, ``nll``, ``max_log_prob``,
         ``argmax`` and ``greedy_match`` of each, as `score` has them.
+
+    Examples
+    --------
+    >>> from klce import reference
+    >>> reference.compare([[0.0, 0.0]], [[0.0, 0.0]], want=["kl_divergence"])["kl_divergence"]
+    array([0.])
     """
     (x, y), label, ignored = _row_options(
         (p, q), target, axis, form, temperature, where, ignore_index

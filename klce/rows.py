@@ -77,7 +77,19 @@ class RowTable(Mapping[str, "Array"]):
         return f"RowTable({kinds})"
 
     def to_structured(self) -> Array:
-        """Return one structured array of the rows' shape, with a field for each column."""
+        """Return one structured array of the rows' shape, with a field for each column.
+
+        Returns
+        -------
+        ndarray
+            Of the rows' shape; a field of several values a row is a subarray.
+
+        Examples
+        --------
+        >>> import klce
+        >>> klce.score([[2.0, 1.0], [0.0, 3.0]], want=["argmax"]).to_structured()
+        array([(0,), (1,)], dtype=[('argmax', '<i8')])
+        """
         fields = [(k, a.dtype, a.shape[len(self.shape) :]) for k, a in self.items()]
         table = np.empty(self.shape, np.dtype(fields))
         for name, column in self.items():
@@ -85,12 +97,23 @@ class RowTable(Mapping[str, "Array"]):
         return table
 
     def to_arrow(self) -> Any:
-        """Return a ``pyarrow.Table``: rows in C order, several values a row as a fixed-size list.
+        """Return the columns as a table of Arrow.
+
+        Returns
+        -------
+        pyarrow.Table
+            Rows in C order, several values a row as a fixed-size list.
 
         Raises
         ------
         ImportError
             Where pyarrow is not installed.
+
+        Examples
+        --------
+        >>> import klce
+        >>> klce.score([[2.0, 1.0], [0.0, 3.0]], want=["argmax"]).to_arrow().to_pydict()
+        {'argmax': [0, 1]}
         """
         arrow = _optional("pyarrow", "to_arrow")
         arrays = {}
@@ -108,14 +131,25 @@ class RowTable(Mapping[str, "Array"]):
         return arrow.table(arrays)
 
     def to_pandas(self) -> Any:
-        """Return a ``pandas.DataFrame``: rows in C order, several values a row as a column each.
+        """Return the columns as a data frame of pandas.
 
-        Such columns are named ``top_ids_0``, ``top_ids_1`` and so on.
+        Returns
+        -------
+        pandas.DataFrame
+            Rows in C order, several values a row as a column each, which are named ``top_ids_0``,
+            ``top_ids_1`` and so on.
 
         Raises
         ------
         ImportError
             Where pandas is not installed.
+
+        Examples
+        --------
+        >>> import klce
+        >>> frame = klce.score([[2.0, 1.0, 0.0]], want=["argmax"], top_k=2).to_pandas()
+        >>> list(frame), len(frame)
+        (['argmax', 'top_ids_0', 'top_ids_1', 'top_log_probs_0', 'top_log_probs_1'], 1)
         """
         pandas = _optional("pandas", "to_pandas")
         columns: dict[str, Array] = {}

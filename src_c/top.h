@@ -24,12 +24,12 @@ KLCE_INLINE void K(top_insert)(K(top) *top, real value, int64_t index)
 }
 
 /* The largest of some groups, nan passed over. */
-KLCE_INLINE K(v) K(most_of_groups)(const elem *x, ptrdiff_t count, int groups, K(v) start)
+KLCE_INLINE K(v) K(most_of_groups)(const elem *x, int groups, K(v) start)
 {
     K(v) group[VECTORS], most[VECTORS];
     EACH_VECTOR(v) most[v] = start;
     for (int g = 0; g < groups; g++) {
-        K(load_group)(x + g * LANES, count, (real)-INFINITY, group);
+        K(load_group)(x + g * LANES, LANES, 0, group);
         EACH_VECTOR(v) most[v] = K(max)(group[v], most[v]);
     }
     KLCE_UNROLL for (int v = 1; v < VECTORS; v++) most[0] = K(max)(most[v], most[0]);
@@ -61,24 +61,26 @@ static KLCE_NOINLINE ptrdiff_t K(top_begin)(K(top) *top, const elem *x, ptrdiff_
 {
     enum { A_PLACE = 4 }; /* pieces; of more, fewer elements are looked at */
     const ptrdiff_t pieces = KLCE_LESSER(n / LANES, A_PLACE * top->size);
-    real most[A_PLACE * KLCE_TOP];
-    K(top) maxima;
+    real most[A_PLACE * KLCE_TOP], largest[KLCE_TOP]; /* of the pieces; of those, in order */
+    ptrdiff_t found = 0;
     if (pieces < 2 * top->size)
         return 0;
     const ptrdiff_t length = n / LANES / pieces * LANES;
-    maxima.size = top->size;
-    maxima.filled = 0;
-    maxima.over = (real)-INFINITY;
     for (ptrdiff_t i = 0; i < pieces; i++) {
         K(v) none = K(set)((real)-INFINITY);
-        most[i] = K(hmax)(K(most_of_groups)(x + i * length, LANES, (int)(length / LANES), none));
-        if (maxima.filled < maxima.size || maxima.over < most[i])
-            K(top_insert)(&maxima, most[i], i);
+        most[i] = K(hmax)(K(most_of_groups)(x + i * length, (int)(length / LANES), none));
+        if (found == top->size && !(largest[found - 1] < most[i]))
+            continue;
+        ptrdiff_t j = found < top->size ? found++ : found - 1;
+        for (; j > 0 && largest[j - 1] < most[i]; j--)
+            largest[j] = largest[j - 1];
+        largest[j] = most[i];
     }
-    if (maxima.over == (real)-INFINITY)
+    const real last = largest[top->size - 1];
+    if (last == (real)-INFINITY)
         return 0;
-    top->over = KLCE_REAL_IS_F64 ? (real)nextafter(maxima.over, -INFINITY)
-                                 : (real)nextafterf((float)maxima.over, -INFINITY);
+    top->over = KLCE_REAL_IS_F64 ? (real)nextafter(last, -INFINITY)
+                                 : (real)nextafterf((float)last, -INFINITY);
     for (ptrdiff_t i = 0; i < pieces; i++)
         for (ptrdiff_t j = i * length; top->over < most[i] && j < (i + 1) * length; j += LANES)
             K(top_add_group)(top, x + j, LANES, low + j);
@@ -96,10 +98,12 @@ static KLCE_NOINLINE void K(top_add)(K(top) *top, const elem *x, ptrdiff_t n, pt
     for (; i < n && top->filled < top->size; i++)
         if (!isnan(K(value)(x[i])))
             K(top_insert)(top, K(value)(x[i]), low + i);
+    if (top->filled < top->size) /* all the others are nan */
+        return;
     top->over = top->value[top->size - 1];
     for (; i + TOGETHER * LANES <= n; i += TOGETHER * LANES) {
         K(v) over = K(set)(top->over);
-        if (K(any)(K(lt)(over, K(most_of_groups)(x + i, LANES, TOGETHER, over))))
+        if (K(any)(K(lt)(over, K(most_of_groups)(x + i, TOGETHER, over))))
             for (int g = 0; g < TOGETHER; g++)
                 K(top_add_group)(top, x + i + g * LANES, LANES, low + i + g * LANES);
     }

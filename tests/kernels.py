@@ -413,7 +413,7 @@ def assert_as_specified(
     args: tuple[Any, ...],
     actual: tuple[Array, ...],
     expected: tuple[Array, ...],
-    about: str = "",
+    about: str,
 ) -> None:
     """Check the outputs of a call against the specification's, within the contract's bounds."""
     double = args[0].dtype == np.float64

@@ -141,7 +141,9 @@ def test_against_the_specification(kernel, dtype, isa):
 def test_vector_isas_agree_to_the_bit(kernel, dtype):
     """The baseline has no fused multiply-add: it meets the bounds only."""
     first, *others = [isa for isa in ISAS if isa != "baseline"] or ISAS
-    for args in calls(kernel, dtype, seed=1) if others else ():
+    if not others:
+        pytest.skip("this machine has no two that have a fused multiply-add")
+    for args in calls(kernel, dtype, seed=1):
         with on_isa(first):
             expected = call(kernel, args)
         for isa in others:
@@ -233,12 +235,10 @@ def test_dimensions(kernel, dtype):
 
 
 @DTYPE
-@KERNEL
+@pytest.mark.parametrize("kernel", [k for k in KERNELS if set(letters(k)[0]) & set("id")])
 def test_a_parameter_that_differs_by_row(kernel, dtype):
     inputs, _ = letters(kernel)
     calls = list(operands(kernel, 6, 40, dtype))
-    if not set(inputs) & set("id"):
-        return
     mixed = tuple(
         np.where(np.arange(6) % 2, b, a) if letter in "id" else a
         for letter, a, b in zip(inputs, *calls[:2], strict=True)

@@ -25,7 +25,7 @@ from klce.scoring.distribution import QUANTILES
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
-from klce.scoring.identity import watched
+from klce.scoring.identity import Watch
 from klce.scoring.inputs import (
     Labels,
     Logits,
@@ -178,7 +178,7 @@ def compare_file(
         File for a page of pictures (``.html``).
     compat : {"llama.cpp"}, optional
         Follow the formulas and the arithmetic of that tool; `Comparison.lines` is its output.
-    ignore_index : int
+    ignore_index : int, default -100
         Label of rows that do not count.
     groups : path or URL, optional
         The sequence of each row, for errors clustered by sequence; see
@@ -186,11 +186,11 @@ def compare_file(
         one: of llama.cpp's base file, the chunks. With ``compat=``, the chunks of the tool's table.
     block_rows : int, optional
         Rows to compare at once. It changes no bit of any result.
-    memory : int
+    memory : int, default 256 MiB
         Bytes to stay within, beyond the maps of files.
-    resume : bool
+    resume : bool, default False
         Go on with what an interrupted run to the same `out` has finished.
-    engine : {"local", "dask"}
+    engine : {"local", "dask"}, default "local"
         Where to compute: in this process, or on Dask distributed, whose workers open the files by
         the same paths. It changes no bit of any result.
     scheduler : str, optional
@@ -228,6 +228,7 @@ def compare_file(
         raise InputError(f"compat must be {' or '.join(COMPATIBLE)}, got {compat}")
     inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
     check_places({**inputs, "out": out, "report": report})
+    watch = Watch(inputs)
     check_outputs(out, resume, inputs, (report,))
     if want is not None and out is None:
         raise InputError(f"want needs a file for the results (--out), got {want}")
@@ -267,7 +268,6 @@ def compare_file(
     )
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(watched(inputs))
         opened = stack.enter_context(open_engine(engine, scheduler))
         run = {
             "command": "compare",
@@ -291,6 +291,7 @@ def compare_file(
         begin = time.perf_counter()
         resumed = store.finished
         run_blocks(plan, opened, computation, [], store, progress)
+        watch.check()
         seconds = time.perf_counter() - begin
         rows, labels = store.rows(), computation.labels
         comparison = Comparison(

@@ -22,7 +22,7 @@ from klce._arrays import element_dtype
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming
-from klce.scoring.identity import watched
+from klce.scoring.identity import Watch
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
 from klce.scoring.locks import alone
 from klce.scoring.optional import library
@@ -114,7 +114,7 @@ def convert_file(
     cut : {16, 24}, optional
         For ``.kld``: the nats below each row's largest log-probability at which it is cut off; 16
         unless given. A ``.kld`` source keeps its rows as they stand, unless given.
-    memory : int
+    memory : int, default 256 MiB
         Bytes to stay within, beyond the maps of files.
     progress : callable, optional
         Called after each block with the bytes done and those in all.
@@ -144,6 +144,7 @@ def convert_file(
     """
     check_places({"source": source, "out": out, "tokens": tokens})
     check_integer("memory", memory)
+    watch = Watch({"source": source, "tokens": tokens})
     reader, path = open_reader(source), Path(out)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
@@ -171,16 +172,16 @@ def convert_file(
     leading = max(1, len(reader.shape) - 1)
     rows = math.prod(reader.shape[:leading])
     shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])
-    with watched({"source": source, "tokens": tokens}):
-        if suffix == ".kld":
-            _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
-        elif suffix == ".zarr":
-            _write_zarr(reader, path, memory, progress)
-        else:
-            make = ARRAY_WRITERS[suffix]
-            with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
-                for start, stop in _spans(_plan(reader, leading, memory, _COPIES), progress):
-                    writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
+    if suffix == ".kld":
+        _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
+    elif suffix == ".zarr":
+        _write_zarr(reader, path, memory, progress)
+    else:
+        make = ARRAY_WRITERS[suffix]
+        with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
+            for start, stop in _spans(_plan(reader, leading, memory, _COPIES), progress):
+                writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
+    watch.check()
     if shape != reader.shape:
         warnings.warn(
             f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "

@@ -85,7 +85,7 @@ def compare_dask(
         How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
     temperature : float, default 1.0
         Divides the logits of both; from 1e-6 to 1e6.
-    ignore_index : int
+    ignore_index : int, default -100
         Label of rows that do not count.
 
     Returns

@@ -65,7 +65,7 @@ def score_dask(
         or of the rows' shape and one axis more, for each its own.
     temperature : float, default 1.0
         Divides the logits; from 1e-6 to 1e6.
-    ignore_index : int
+    ignore_index : int, default -100
         Label of rows that do not count.
 
     Returns

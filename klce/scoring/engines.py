@@ -264,7 +264,7 @@ def _address() -> str:
 
 
 @contextlib.contextmanager
-def open_engine(engine: str = "local", scheduler: str | None = None) -> Iterator[Engine]:
+def open_engine(engine: str, scheduler: str | None) -> Iterator[Engine]:
     """Open an engine by its name.
 
     Parameters

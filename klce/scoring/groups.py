@@ -69,7 +69,7 @@ class Groups:
                 return
         raise InputError(
             f"{self._reader.path}: {self._rows:,} groups that go up from 0 to {last} may be an id "
-            "for each row or offsets; ids from 1 on say which, as does an id a row in their place"
+            "for each row or offsets: number ids from 1 on, or give an id for each row, not offsets"
         )
 
     def __len__(self) -> int:

@@ -42,24 +42,33 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
     return [location.name, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]]
 
 
-@contextlib.contextmanager
-def watched(inputs: Mapping[str, StrPath | None]) -> Iterator[None]:
-    """Warn, at the end, of local files that have changed since the beginning."""
-    local = {
-        name: place
-        for name, place in inputs.items()
-        if place is not None and not Location.parse(place).remote
-    }
-    before = {name: fingerprint(place) for name, place in local.items()}
-    yield
-    for name, place in local.items():
-        with contextlib.suppress(OSError, InputError):  # gone: what was open of it was not
-            now = fingerprint(place)
-            if now != before[name]:
-                told = f"{_ARGUMENTS.get(name, f'--{name}')} {_how_it_changed(before[name], now)}"
-                warnings.warn(
-                    f"{told}: results may be of what was there before and after", stacklevel=3
-                )
+class Watch:
+    """Whether the files on this machine that a run reads change while it does.
+
+    A file that is replaced by another one does not: what is open of it stays what it was.
+    """
+
+    def __init__(self, inputs: Mapping[str, StrPath | None]) -> None:
+        self._files: dict[Path, tuple[str, os.stat_result]] = {}
+        for name, place in inputs.items():
+            with contextlib.suppress(OSError, InputError):  # to open it will say what is wrong
+                if place is not None and not Location.parse(place).remote:
+                    location = Location.parse(place)
+                    self._files |= {path: (name, path.stat()) for path in files_of(location)}
+
+    def check(self) -> None:
+        """Warn of the first one that has changed."""
+        for path, (name, before) in self._files.items():
+            with contextlib.suppress(FileNotFoundError):
+                now = path.stat()
+                same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+                if now.st_ino == before.st_ino and not same:
+                    warnings.warn(
+                        f"{_ARGUMENTS.get(name, f'--{name}')} has changed while it was read "
+                        f"({path}): results may be of what was there before and after",
+                        stacklevel=3,
+                    )
+                    return
 
 
 def differences(found: dict[str, Any], run: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ run that nothing stopped.
 """
 
 import contextlib
+import io
 import json
 import math
 import mmap
@@ -30,7 +31,6 @@ from klce.scoring.inputs import local_inputs
 from klce.scoring.locks import lock
 from klce.scoring.parts import Parts, check_folder
 from klce.scoring.readers import StrPath
-from klce.scoring.readers.npy_header import read_header
 from klce.scoring.results import (
     NpyWriter,
     check_results_path,
@@ -128,25 +128,35 @@ class Journal(RowFile):
         self._sums_path = final.with_name(f".{final.name}.rows.crc")
         self._run_path = final.with_name(f".{final.name}.run.json")
         run = run | {"klce": __version__, "columns": columns.descr}
-        run = json.loads(json.dumps(run))  # tuples become lists, as in the file
+        described = json.dumps(run, indent=1).encode()
+        run = json.loads(described)  # tuples become lists, as in the file
+        self._seed = zlib.crc32(described)  # of checksums: those of another run are none
         found = self._found() if resume else None
         if found is not None and found != run:
             raise InputError(
                 f"{out}: the interrupted run was another: {differences(found, run)}; "
                 "start anew without --resume"
             )
-        if resume and found is None and (self._rows_path.exists() or final.exists()):
-            warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
+        begins_anew = resume and found is None and (self._rows_path.exists() or final.exists())
         with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
         lock(self._file, self._rows_path, self._out)
+        if begins_anew:
+            warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
         try:
             with self._errors():
                 self._sums: BinaryIO = self._sums_path.open("a+b")
-                self._begin(run, found is not None)
         except OSError:
+            self.close()
+            raise
+        try:
+            with self._errors():
+                self._begin(described, found is not None)
+        except BaseException:
             if found is None:
                 self.discard()
+            else:
+                self.close()
             raise
 
     def _found(self) -> dict[str, Any] | None:
@@ -161,15 +171,16 @@ class Journal(RowFile):
             "is damaged; start anew without --resume"
         )
 
-    def _begin(self, run: dict[str, Any], resume: bool) -> None:
+    def _begin(self, described: bytes, resume: bool) -> None:
+        header = io.BytesIO()
+        NpyWriter(header, self._shape, self.columns)
+        self._offset = header.tell()
         if self._parts is not None:
             self._parts.begin(resume=resume)
         if resume:
             size = self._file.seek(0, 2)
             self._file.seek(0)
-            with contextlib.suppress(ValueError):  # the run ended before its header was whole
-                read_header(self._file)
-                self._offset = self._file.tell()
+            if self._file.read(self._offset) == header.getvalue():  # else it ended before
                 self.finished = self._whole_rows(size)
                 self._file.truncate(self._offset + self.finished * self.columns.itemsize)
                 self._file.seek(0, 2)
@@ -179,10 +190,9 @@ class Journal(RowFile):
             rows.seek(0)
             rows.truncate()
         with open_whole(self._run_path) as file:
-            file.write(json.dumps(run, indent=1).encode())
-        NpyWriter(self._file, self._shape, self.columns)
+            file.write(described)
+        self._file.write(header.getvalue())
         self._file.flush()
-        self._offset = self._file.tell()
 
     def _whole_rows(self, size: int) -> int:
         """Return the rows of the blocks that are what they were, of a file of `size` bytes."""
@@ -193,16 +203,20 @@ class Journal(RowFile):
         for rows_with, crc in sums.tolist():
             start, end = end, self._offset + rows_with * self.columns.itemsize
             if not start < end <= size or self._checksum(start, end) != crc:
+                warnings.warn(
+                    f"{self._out}: finished rows from {rows:,} on are not what they were, and are "
+                    "computed again",
+                    stacklevel=6,
+                )
                 break
             whole, rows = whole + 1, rows_with
         self._sums.truncate(whole * _SUM.itemsize)
         return rows
 
     def _checksum(self, start: int, end: int) -> int:
-        crc = 0
+        crc = self._seed
         self._file.seek(start)
-        while start < end:
-            data = self._file.read(min(end - start, _CHECKED_BYTES))
+        while data := self._file.read(min(end - start, _CHECKED_BYTES)):
             crc = zlib.crc32(data, crc)
             start += len(data)
         return crc
@@ -211,7 +225,7 @@ class Journal(RowFile):
         """Add the rows that follow; if the disk is full, none of them."""
         before = self.finished
         super().append(table)
-        crc = zlib.crc32(np.ascontiguousarray(table).view(np.uint8).data)
+        crc = zlib.crc32(np.ascontiguousarray(table).view(np.uint8).data, self._seed)
         try:
             with self._errors():
                 self._sums.write(np.array((self.finished, crc), _SUM).tobytes())
@@ -234,6 +248,8 @@ class Journal(RowFile):
         elif self._final.suffix.lower() == ".npy" and self._written == self.columns:
             with self._errors():
                 to_disk(self._file)
+                if sys.platform == "win32":  # where no open file is renamed
+                    self._close_files()
                 os.replace(self._rows_path, self._final)
         else:
             with open_results(Path(self._out), self._shape, self._written) as writer:
@@ -312,7 +328,7 @@ def open_rows(
     run: dict[str, Any],
     *,
     resume: bool,
-    written: np.dtype[Any] | None = None,
+    written: np.dtype[Any],
 ) -> RowFile:
     """Open the rows of a run: on their way to `out`, or for as long as the run takes.
 

@@ -177,7 +177,7 @@ class ParquetWriter(ArrowWriter):
         return open_parquet(file, self._schema, dictionary=_repeating(self._schema))
 
 
-def arrow_schema(columns: np.dtype[Any], metadata: dict[str, str] | None = None) -> Any:
+def arrow_schema(columns: np.dtype[Any], metadata: dict[str, str] | None) -> Any:
     """Return the columns of a table of Arrow: the row's number, and those."""
     pa = library("pyarrow", "writing .arrow files")
 

@@ -28,7 +28,7 @@ from klce.scoring.columns import (
 from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.identity import watched
+from klce.scoring.identity import Watch
 from klce.scoring.inputs import (
     Candidates,
     Labels,
@@ -98,7 +98,7 @@ def score_file(
         Divides the logits; from 1e-6 to 1e6.
     report : path, optional
         File for a page of pictures (``.html``).
-    ignore_index : int
+    ignore_index : int, default -100
         Label of rows that do not count.
     groups : path or URL, optional
         The sequence of each row, as ids or offsets: see `klce.scoring.groups.Groups`. Needs labels.
@@ -109,11 +109,11 @@ def score_file(
         File for the results sequence by sequence. Needs `groups`.
     block_rows : int, optional
         Rows to score at once. It changes no bit of any result.
-    memory : int
+    memory : int, default 256 MiB
         Bytes to stay within, beyond the maps of files.
-    resume : bool
+    resume : bool, default False
         Go on with what an interrupted run to the same `out` has finished.
-    engine : {"local", "dask"}
+    engine : {"local", "dask"}, default "local"
         Where to compute: in this process, or on Dask distributed, whose workers open the files by
         the same paths. It changes no bit of any result.
     scheduler : str, optional
@@ -154,6 +154,7 @@ def score_file(
     }  # fmt: skip
     outputs = {"out": out, "report": report, "sequences_out": sequences_out}
     check_places({**inputs, **outputs})
+    watch = Watch(inputs)
     for name, value in (("want", want), ("top_k", top_k or None), ("candidates", candidates)):
         if value is not None and out is None:
             raise InputError(f"{name} needs a file for the results (--out), got {value}")
@@ -189,7 +190,6 @@ def score_file(
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(watched(inputs))
         opened = stack.enter_context(open_engine(engine, scheduler))
         store = None
         if out is not None or report is not None:
@@ -214,6 +214,7 @@ def score_file(
         begin = time.perf_counter()
         resumed = 0 if store is None else store.finished
         run_blocks(plan, opened, scorer, consumers, store, progress)
+        watch.check()
         seconds = time.perf_counter() - begin
         found = Scores(
             logits=os.fspath(logits),

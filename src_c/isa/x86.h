@@ -18,6 +18,12 @@
 #define KLCE_XMM_YMM 0x6u
 #define KLCE_ZMM 0xe0u
 
+static inline int klce_is_intel(void)
+{
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == signature_INTEL_ebx;
+}
+
 static inline uint32_t klce_leaf1_ecx(void)
 {
     uint32_t a, b, c, d;

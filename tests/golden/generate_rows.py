@@ -24,7 +24,7 @@ Array = NDArray[Any]
 # --- the truth ------------------------------------------------------------------------------------
 
 
-def score(x: Logits, target: int, temperature: float) -> dict[str, tuple[Any, Any]]:
+def score(x: Logits, target: int) -> dict[str, tuple[Any, Any]]:
     """Each number of a row, and the size at which its error is counted."""
     p = [e / x.total for e in x.e]
     logs = [x.log_p(i) for i in range(len(p))]
@@ -132,7 +132,7 @@ def main() -> None:
             for temperature in (1.0, 0.7):
                 with for_logits([*x], temperature):
                     scored = [
-                        score(Logits(row, temperature), t, temperature)
+                        score(Logits(row, temperature), t)
                         for row, t in zip(x, target.tolist(), strict=True)
                     ]
                     add(store, name, "score", dtype, keys, scored, temperature)

@@ -1,5 +1,6 @@
 """Runs that stop, and go on."""
 
+import contextlib
 import json
 import os
 import random
@@ -145,7 +146,7 @@ def test_a_part_of_a_row_is_computed_again(files):
     data = path.read_bytes()
     for cut in (1, 50, len(data) - 100):  # within the last row, rows before, within the header
         path.write_bytes(data[:-cut])
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted), pytest.warns(UserWarning, match="not what they were"):
             run("score", "out.npy", block_rows=100, progress=stop_after(0), resume=True)
     assert said(run("score", "out.npy", resume=True)) == said(whole)
     assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
@@ -160,25 +161,48 @@ def test_rows_that_are_not_what_they_were_are_computed_again(files):
             run("score", "out.npy", block_rows=100, progress=stop_after(400))
         return rows.read_bytes(), sums.read_bytes()
 
-    def damage(path, data):
+    def damage(path, data, kept):
         path.write_bytes(data)
-        return run("score", "out.npy", resume=True).resumed_rows
+        told = pytest.warns(
+            UserWarning, match=rf"^out\.npy: finished rows from {kept} on are not what"
+        )
+        with told if kept is not None else contextlib.nullcontext():
+            return run("score", "out.npy", resume=True).resumed_rows
 
     row_bytes = np.load(files / "whole.npy").dtype.itemsize
-    for path, changed, kept in (
+    for path, changed, kept, is_told in (
         (rows, lambda data, _: data[: -150 * row_bytes] + bytes(10) + data[10 - 150 * row_bytes :],
-         200),
-        (rows, lambda data, _: data[: -90 * row_bytes] + bytes(90 * row_bytes), 300),
-        (rows, lambda data, _: data[: -190 * row_bytes], 200),
-        (rows, lambda data, _: data + bytes(1000 * row_bytes), 400),
-        (sums, lambda _, data: data[:-1], 300),
-        (sums, lambda _, data: data[:12] + bytes(12) + data[24:], 100),
-        (sums, lambda _, data: data * 2, 400),
-        (sums, lambda *_: b"", 0),
+         200, True),
+        (rows, lambda data, _: data[: -90 * row_bytes] + bytes(90 * row_bytes), 300, True),
+        (rows, lambda data, _: data[: -190 * row_bytes], 200, True),
+        (rows, lambda data, _: data + bytes(1000 * row_bytes), 400, False),
+        (rows, lambda data, _: data.replace(b"(1000,", b"(1001,", 1), 0, False),
+        (rows, lambda data, _: data.replace(b"entropy", b"entrupy", 1), 0, False),
+        (sums, lambda _, data: data[:-1], 300, False),
+        (sums, lambda _, data: data[:12] + bytes(12) + data[24:], 100, True),
+        (sums, lambda _, data: data * 2, 400, True),
+        (sums, lambda *_: b"", 0, False),
     ):  # fmt: skip
-        assert damage(path, changed(*interrupt())) == kept
+        assert damage(path, changed(*interrupt()), kept if is_told else None) == kept
         assert (files / "out.npy").read_bytes() == (files / "whole.npy").read_bytes()
         (files / "out.npy").unlink()
+
+
+def test_sums_of_another_run_are_none(files):
+    rows, sums = files / ".out.npy.rows.npy", files / ".out.npy.rows.crc"
+
+    def interrupted(temperature):
+        with pytest.raises(Interrupted):
+            run("score", "out.npy", block_rows=100, progress=stop_after(400),
+                temperature=temperature)  # fmt: skip
+        return rows.read_bytes(), sums.read_bytes()
+
+    before = interrupted(2.0)
+    interrupted(1.0)
+    rows.write_bytes(before[0])
+    sums.write_bytes(before[1])
+    with pytest.warns(UserWarning, match="finished rows from 0 on are not what they were"):
+        assert run("score", "out.npy", resume=True).resumed_rows == 0
 
 
 def test_nothing_to_resume_is_told_where_something_is_replaced(files):
@@ -199,7 +223,8 @@ def test_an_input_that_changes_meanwhile_is_told(files, command):
     def touch(done, total):
         os.utime("logits.npy")
 
-    with pytest.warns(UserWarning, match=rf"^{name} has changed since \(/.*\): results may be of"):
+    told = rf"^{name} has changed while it was read \(.*logits\.npy\): results may be of"
+    with pytest.warns(UserWarning, match=told):
         run(command, "out.npy", progress=touch)
 
     def remove(done, total):

@@ -122,7 +122,8 @@ def _example(location: Location, file: ArrayFile, prefer: tuple[str, ...]) -> st
         with contextlib.suppress(InputError):
             if len(file.array(name).shape) >= axes:
                 return f"; name one, as in {location.file}::{name}"
-    return "; logits need 2 axes or more, of tables a column of lists" if file.names else ""
+    wanted = "; logits need 2 axes or more, of tables a column of lists"
+    return wanted if file.names and prefer is LOGITS else ""
 
 
 def _holds(names: tuple[str, ...]) -> str:

@@ -156,7 +156,7 @@ class Elements(Reader):
 
     A local file is mapped: slices are views where the layout allows it. From any other, the bytes
     of a slice are read; in Fortran order, where a slice is everywhere, it is copied to a temporary
-    file, which is mapped.
+    file, which is mapped, when the first is asked for.
     """
 
     def __init__(
@@ -170,27 +170,33 @@ class Elements(Reader):
         order: Literal["C", "F"] = "C",
         mapped: bool,
     ) -> None:
-        if not mapped and order == "F" and len(shape) > 1:
-            file = _copied(file, path, offset, math.prod(shape) * dtype.itemsize)
-            offset, mapped = 0, True
-        self.path, self.shape, self.dtype, self.mapped = path, shape, dtype, mapped
+        self._is_copied = not mapped and order == "F" and len(shape) > 1
+        self.path, self.shape, self.dtype = path, shape, dtype
+        self.mapped = mapped or self._is_copied
         self._file, self._offset = file, offset
         self._map: FileMap | None = None
-        if not mapped:
-            return
+        if mapped:
+            self._map_file(file, offset, order)
+
+    def _map_file(self, file: BinaryIO, offset: int, order: Literal["C", "F"]) -> FileMap:
         with file:
-            self._map = FileMap(file, path)
+            self._map = FileMap(file, self.path)
         data = self._map.data
         if hasattr(data, "madvise") and order == "C":
             data.madvise(mmap.MADV_SEQUENTIAL)  # read ahead further: rows come in order
-        self._array: NDArray[Any] = np.ndarray(shape, dtype, data, offset, order=order)
+        self._array: NDArray[Any] = np.ndarray(self.shape, self.dtype, data, offset, order=order)
+        return self._map
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
         axes, item = self.shape[:leading], self.shape[leading:]
-        if self._map is None:
+        source = self._map
+        if source is None and self._is_copied:
+            size = math.prod(self.shape) * self.dtype.itemsize
+            source = self._map_file(_copied(self._file, self.path, self._offset, size), 0, "F")
+        if source is None:
             return self._read_bytes(start, stop, item)
-        self._map.check()
+        source.check()
         if leading == 1:
             return self._array[start:stop]
         if self._array.flags.c_contiguous:
