@@ -62,16 +62,17 @@ static KLCE_NOINLINE ptrdiff_t K(top_begin)(K(top) *top, const elem *x, ptrdiff_
     enum { A_PLACE = 4 }; /* pieces; of more, fewer elements are looked at */
     const ptrdiff_t pieces = KLCE_LESSER(n / LANES, A_PLACE * top->size);
     real most[A_PLACE * KLCE_TOP], largest[KLCE_TOP]; /* of the pieces; of those, in order */
-    ptrdiff_t found = 0;
     if (pieces < 2 * top->size)
         return 0;
+    for (ptrdiff_t j = 0; j < top->size; j++)
+        largest[j] = (real)-INFINITY;
     const ptrdiff_t length = n / LANES / pieces * LANES;
     for (ptrdiff_t i = 0; i < pieces; i++) {
         K(v) none = K(set)((real)-INFINITY);
         most[i] = K(hmax)(K(most_of_groups)(x + i * length, (int)(length / LANES), none));
-        if (found == top->size && !(largest[found - 1] < most[i]))
+        if (!(largest[top->size - 1] < most[i]))
             continue;
-        ptrdiff_t j = found < top->size ? found++ : found - 1;
+        ptrdiff_t j = top->size - 1;
         for (; j > 0 && largest[j - 1] < most[i]; j--)
             largest[j] = largest[j - 1];
         largest[j] = most[i];

@@ -111,7 +111,7 @@ def test_a_comparison_resumed_is_as_uninterrupted(files, suffix):
         ({"want": ["nll"]}, "want must name statistics of kl_divergence, .*, got 'nll'"),
         ({"want": "nll_p"}, "want must be a collection of names, got 'nll_p'"),
         ({"want": []}, "want must name at least one statistic"),
-        ({"want": ["top_overlap"]}, 'want must not name "top_overlap" without top_k'),
+        ({"want": ["top_overlap"]}, "want must not name 'top_overlap' without top_k"),
         ({"want": ["target_prob_change"], "targets": None}, "without a target"),
         ({"want": ["rank_q"], "targets": None}, "without a target"),
         ({"temperature": 0}, "temperature must be from 1e-6 to 1e6, got 0"),
