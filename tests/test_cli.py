@@ -424,7 +424,7 @@ def test_sizes(text, size):
         (["compare", "logits.npy", "logits.npy", "--want", "nll_p", "-o", "o.npy"],
          "^klce: --want must not name 'nll_p' without a target$"),
         (["compare", "logits.npy", "logits.npy", "--want", "top_overlap", "-o", "o.npy"],
-         '^klce: --want must not name "top_overlap" without --top-k$'),
+         "^klce: --want must not name 'top_overlap' without --top-k$"),
         (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences", "s/"],
          "^klce: s/: a slash at the end names a folder, not a file for results$"),
         (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences", "s"],

@@ -141,12 +141,12 @@ class Journal(RowFile):
         with self._errors():
             self._file = self._rows_path.open("r+b" if found is not None else "a+b")
         lock(self._file, self._rows_path, self._out)
-        if begins_anew:
-            warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
         try:
+            if begins_anew:
+                warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
             with self._errors():
                 self._sums: BinaryIO = self._sums_path.open("a+b")
-        except OSError:
+        except BaseException:
             self.close()
             raise
         try:
@@ -222,20 +222,29 @@ class Journal(RowFile):
         return crc
 
     def append(self, table: NDArray[Any]) -> None:
-        """Add the rows that follow; if the disk is full, none of them."""
+        """Add the rows that follow; if the disk is full, those that it takes."""
         before = self.finished
-        super().append(table)
-        crc = zlib.crc32(np.ascontiguousarray(table).view(np.uint8).data, self._seed)
         try:
-            with self._errors():
-                self._sums.write(np.array((self.finished, crc), _SUM).tobytes())
-                self._sums.flush()
+            super().append(table)
         except OSError:
-            self.finished = before
+            size = os.fstat(self._file.fileno()).st_size
+            taken = (size - self._offset) // self.columns.itemsize - before
+            with contextlib.suppress(OSError):
+                self._add_sum(table[:taken], before)
             raise
+        self._add_sum(table, before)
         if self._parts is not None and self._parts.due(self.finished):
             with self._errors():
                 self._parts.write(self.rows())
+
+    def _add_sum(self, table: NDArray[Any], before: int) -> None:
+        """Add the checksum of rows that are there, without which they are not finished."""
+        self.finished = before
+        crc = zlib.crc32(np.ascontiguousarray(table).view(np.uint8).data, self._seed)
+        with self._errors():
+            self._sums.write(np.array((before + len(table), crc), _SUM).tobytes())
+            self._sums.flush()
+        self.finished += len(table)
 
     def _errors(self) -> contextlib.AbstractContextManager[None]:
         return naming(os.fspath(self._out), self._final.parent)

@@ -311,6 +311,7 @@ score_file("logits.npy", "targets.npy", out=sys.argv[1], block_rows=50, resume=T
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no interrupted run to resume:UserWarning")  # all was done
 @pytest.mark.parametrize("suffix", [".npy", ".csv", ".parquet"])
 def test_killed_at_random_moments(files, suffix):
     score_file("logits.npy", "targets.npy", out=f"whole{suffix}")

@@ -249,6 +249,7 @@ score_file("logits.npy", "targets.npy", out="rows/", block_rows=50, resume=True,
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*no interrupted run to resume:UserWarning")  # all was done
 def test_killed_at_random_moments(files):
     score_file("logits.npy", "targets.npy", out="whole/")
     before = names()
