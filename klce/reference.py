@@ -1241,8 +1241,8 @@ def entropy(
     Examples
     --------
     >>> from klce import reference
-    >>> reference.entropy([0.5, 0.25, 0.25], base=2).item()
-    1.4999999999999998
+    >>> reference.entropy([0.5, 0.5], base=2).item()
+    1.0
     """
     _check_form(form, temperature=temperature, normalize=normalize)
     rows, axes = _classes_last(_masked(_numbers(p), where, form), axis)

@@ -146,8 +146,7 @@ KLCE_INLINE ptrdiff_t K(in_slab)(const klce_call *call, ptrdiff_t row, klce_call
     return row % call->rows;
 }
 
-/* An op's `abreast` by its function of a block, which returns 0, having written nothing, for one
- * that it leaves.  No panels. */
+/* An op's `abreast` by its function of a block.  No panels. */
 #define ABREAST_OF(op)                                                                             \
     static ptrdiff_t K(op##_abreast)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,         \
                                      void *scratch)                                                \
@@ -155,6 +154,9 @@ KLCE_INLINE ptrdiff_t K(in_slab)(const klce_call *call, ptrdiff_t row, klce_call
         (void)scratch;                                                                             \
         return K(each_block)(call, low, high, K(op##_block));                                      \
     }
+
+/* Blocks of rows [low, high) by a function that returns 0, having written nothing, for one that it
+ * leaves; returns the first row that is left. */
 KLCE_INLINE ptrdiff_t K(each_block)(const klce_call *call, ptrdiff_t low, ptrdiff_t high,
                                     int (*block)(const klce_call *, ptrdiff_t row))
 {

@@ -46,7 +46,7 @@ KLCE_INLINE void K(negated_at)(const klce_call *call, ptrdiff_t row, const int64
 /* Whether rows that are not apart are gathered. */
 #define GATHERS (KLCE_QUICK_GATHERS && sizeof(elem) == sizeof(real))
 
-/* The same of such rows: where gathers are quick by those, 18 instructions for 16 rows. */
+/* The same of such rows: by gathers where those are quick, 12 instructions for 16 of float32. */
 KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int64_t *label)
 {
 #if KLCE_VECTOR_BYTES == 64 && KLCE_ELEM_BITS >= 32

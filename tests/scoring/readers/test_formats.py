@@ -346,15 +346,9 @@ def test_members_of_an_archive_are_streams(tmp_path):
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 @pytest.mark.parametrize("shape", [(6, 4), (3, 5, 4), (2, 1, 3), (7,)])
 def test_streams_in_fortran_order(tmp_path, save, shape):
-    fsspec = pytest.importorskip("fsspec")
     values = np.asfortranarray(np.random.default_rng(0).normal(size=shape))
     save(tmp_path / "a.npz", x=values)
-    np.save(tmp_path / "a.npy", values)
-    fsspec.filesystem("memory").put(str(tmp_path / "a.npy"), "/fortran/a.npy")
-    for place in (tmp_path / "a.npz", "memory://fortran/a.npy"):
-        reader = open_reader(place)
-        assert reader.shape == shape
-        check_slices(reader, values)
+    check_slices(open_reader(tmp_path / "a.npz"), values)
 
 
 def test_a_stream_in_fortran_order_that_is_damaged(tmp_path):
@@ -383,13 +377,14 @@ def save_to(path, array):
     return path
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize(
     ("suffix", "save"),
     [(".npy", save_npy), (".npz", save_npz), (".zarr", save_zarr), (".parquet", save_parquet)],
 )
-def test_urls(suffix, save, tmp_path):
+def test_urls(suffix, save, order, tmp_path):
     fsspec = pytest.importorskip("fsspec")
-    values = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)
+    values = np.asarray(np.random.default_rng(0).normal(size=(40, 6)), np.float32, order=order)
     path = tmp_path / f"a{suffix}"
     save(path, values)
     memory = fsspec.filesystem("memory")
