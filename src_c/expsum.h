@@ -48,12 +48,13 @@ KLCE_INLINE K(centre) K(centre_of)(real max, real origin, real guess)
  * -inf.  Its exponential is the floor's, and their product less than a sum can show. */
 #define LEAST_APART ((real) - 0x1p100)
 
-/* Whole groups, or the first `count` classes of one: 17 instructions a vector in float32 (load,
- * subtract, clamp, 5 to reduce, 6 of the polynomial, 2 to add, and 1 of the search for the
- * maximum); with one moment 3 more, with two 6, with the distance to y 5. */
+/* Whole groups, or the first `count` classes of one, to as many vectors as `parts`: 17 instructions
+ * a vector in float32 (load, subtract, clamp, 5 to reduce, 6 of the polynomial, 2 to add, and 1 of
+ * the search for the maximum); with one moment 3 more, with two 6, with the distance to y 5. */
 KLCE_INLINE void K(expsum_groups)(const K(expsum_context) *c, const K(measure) *from,
                                   const K(centre) *centre, const K(v) *x, const K(v) *y,
-                                  K(expsum_parts) *into, int groups, ptrdiff_t count, int moments)
+                                  K(expsum_parts) *into, int groups, ptrdiff_t count, int moments,
+                                  int parts)
 {
     int beside = KLCE_LESSER(groups * VECTORS, KLCE_BESIDE);
     KLCE_UNROLL for (int first = 0; first < groups * VECTORS; first += beside)
@@ -64,9 +65,9 @@ KLCE_INLINE void K(expsum_groups)(const K(expsum_context) *c, const K(measure) *
         K(exp_tails)(&c->e, z, from->magic, t, scale, beside);
         KLCE_UNROLL for (int i = 0; i < beside; i++)
         {
-            int v = (first + i) % VECTORS;
+            int v = (first + i) % parts;
             if (count < LANES) /* not even the floor, so that tiles, without such lanes, agree */
-                scale[i] = K(select)(K(holds_class)(v, count), scale[i], K(set)(0));
+                scale[i] = K(select)(K(holds_class)(first + i, count), scale[i], K(set)(0));
             into->sum[v] = into->sum[v] + scale[i];
             into->tail[v] = K(fma)(t[i], scale[i], into->tail[v]);
             if (!y && !moments)
@@ -256,7 +257,7 @@ KLCE_INLINE real K(guess_from_sample)(const K(expsum_context) *c, const K(expsum
     ptrdiff_t known = KLCE_LESSER(FLUSH, n);
     for (ptrdiff_t j = 0; j < known; j += LANES) {
         K(load_group)(j == skipped ? without_max : x + j, known - j, (real)-INFINITY, group);
-        K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, known - j, 1);
+        K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, known - j, 1, VECTORS);
     }
     K(add_kept)(&lanes, &parts, known, 0, 1);
     return K(guess_mean)(c, run, K(total)(&lanes.rest), K(total)(&lanes.weighted), known, n);
@@ -359,7 +360,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                         K(load_group)(y + k, LANES, 0, y_group + g * VECTORS);
                 }
                 K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, GROUPS,
-                                 LANES, moments);
+                                 LANES, moments, VECTORS);
                 if (behind)
                     K(put_logs_along)(behind, j, LANES, GROUPS, way);
             }
@@ -368,7 +369,7 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
                 if (y)
                     K(load_group)(y + j, end - j, 0, y_group);
                 K(expsum_groups)(c, &from, &centre, group, y ? y_group : NULL, &parts, 1, end - j,
-                                 moments);
+                                 moments, VECTORS);
                 if (behind)
                     K(put_logs_along)(behind, j, end - j, 1, way);
             }
@@ -382,11 +383,46 @@ KLCE_INLINE void K(expsum)(const K(expsum_context) *c, const elem *x, const elem
     K(settle_infinite)(x, n, y != NULL, state, moments);
 }
 
+/* A row of at most FEW classes: what expsum_few leaves of a tile, to the bit. */
+KLCE_INLINE void K(expsum_short)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
+                                 double *state, int moments)
+{
+    real max = K(max_of)(x, n), origin, ref;
+    K(reference_of)(c, max, &origin, &ref);
+    const K(measure) from = K(measure_from)(c, origin, ref, BOOST, FLOOR);
+    const K(centre) centre = K(centre_of)(max, origin, 0);
+    elem without_max[LANES];
+    ptrdiff_t skipped = K(copy_without)(x, 0, n, K(first_maximum)(x, 0, n, max), without_max);
+    K(quad_sums) rest = {0}, weighted = {0};
+    K(v) group[VECTORS];
+    for (ptrdiff_t j = 0, end; j < n; j = end) {
+        end = KLCE_LESSER(j + EXP_FLUSH, n);
+        K(expsum_parts) parts = K(no_parts)();
+        for (; j < end; j += LANES) {
+            K(load_group)(j == skipped ? without_max : x + j, end - j, (real)-INFINITY, group);
+            K(expsum_groups)(c, &from, &centre, group, NULL, &parts, 1, end - j, moments,
+                             EXP_LANES / WIDTH);
+        }
+        K(add_quads)(&rest, parts.sum, parts.tail, EXP_LANES);
+        if (moments)
+            K(add_quads)(&weighted, parts.weighted, NULL, EXP_LANES);
+    }
+    state[FIELD(MAX)] = max;
+    state[FIELD(ORIGIN)] = origin;
+    state[FIELD(REF)] = ref;
+    state[FIELD(REST)] = K(total_of_quads)(&rest);
+    state[FIELD(WEIGHTED)] = moments ? K(total_of_quads)(&weighted) : 0;
+    K(settle_infinite)(x, n, 0, state, moments);
+}
+
 /* The sweeps that ops use, each compiled once. */
 static KLCE_NOINLINE void K(sum_exp)(const K(expsum_context) *c, const elem *x, ptrdiff_t n,
                                      double *state)
 {
-    K(expsum)(c, x, NULL, n, state, 0, NULL, K(NO_ROW));
+    if (n <= FEW)
+        K(expsum_short)(c, x, n, state, 0);
+    else
+        K(expsum)(c, x, NULL, n, state, 0, NULL, K(NO_ROW));
 }
 
 static KLCE_NOINLINE void K(sum_exp_to_cache)(const K(expsum_context) *c, const elem *x,
@@ -407,7 +443,10 @@ static KLCE_NOINLINE void K(sum_exp_past_caches)(const K(expsum_context) *c, con
 static KLCE_NOINLINE void K(sum_exp_and_weighted)(const K(expsum_context) *c, const elem *x,
                                                   ptrdiff_t n, double *state)
 {
-    K(expsum)(c, x, NULL, n, state, 1, NULL, K(NO_ROW));
+    if (n <= FEW)
+        K(expsum_short)(c, x, n, state, 1);
+    else
+        K(expsum)(c, x, NULL, n, state, 1, NULL, K(NO_ROW));
 }
 
 static KLCE_NOINLINE void K(sum_exp_and_squares)(const K(expsum_context) *c, const elem *x,

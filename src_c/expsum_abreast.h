@@ -34,7 +34,7 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
 {
     enum { STEP = KLCE_PANEL_CLASSES };
     const ptrdiff_t n = b->call->n;
-    const K(few_asked) asked = {.moments = moments};
+    const K(few_asked) asked = {.moments = moments, .lanes = LANES, .flush = FLUSH};
     K(few_sweep) s[K(ABREAST_VECTORS)];
     K(few_sums) sums[K(ABREAST_VECTORS)];
     K(column_lanes) rest[K(ABREAST_VECTORS)], weighted[K(ABREAST_VECTORS)];

@@ -44,26 +44,31 @@ static KLCE_NOINLINE void K(sum_apart)(const K(expsum_context) *c, const elem *x
     K(measure) from =
         K(measure_from)(c, (real)state[FIELD(ORIGIN)], (real)state[FIELD(REF)], BOOST, FLOOR);
     K(v) centre = K(centre_apart)(K(set)((real)state[FIELD(MAX)]), K(set)((real)y_max));
-    K(v) x_group[VECTORS], y_group[VECTORS], sum[VECTORS], sizes[VECTORS];
-    K(lanes) sum_lanes = K(no_lanes)(), sizes_lanes = K(no_lanes)();
-    EACH_VECTOR(v) sum[v] = sizes[v] = K(set)(0);
-    for (ptrdiff_t j = 0; j < n; j += LANES) {
-        K(load_group)(x + j, n - j, (real)NAN, x_group);
-        K(load_group)(y + j, n - j, 0, y_group);
-        EACH_VECTOR(v)
-        {
-            K(m) is_class = K(eq)(x_group[v], x_group[v]); /* what is nan has no sums anyway */
-            K(v) z = K(max)(from.floor, x_group[v] - from.origin);
-            K(v) e = K(select)(is_class, K(exp_by_tail)(c, &from, z), K(set)(0));
-            K(v) apart = K(apart_of)(x_group[v], y_group[v], centre);
-            sum[v] = K(fma)(e, apart, sum[v]);
-            sizes[v] = K(fma)(e, K(max)(apart, -apart), sizes[v]);
+    K(v) x_group[VECTORS], y_group[VECTORS], sum[EXP_LANES / WIDTH], sizes[EXP_LANES / WIDTH];
+    K(quad_sums) sum_quads = {0}, sizes_quads = {0};
+    for (ptrdiff_t j = 0, end; j < n; j = end) {
+        end = KLCE_LESSER(j + EXP_FLUSH, n);
+        for (int v = 0; v < EXP_LANES / WIDTH; v++)
+            sum[v] = sizes[v] = K(set)(0);
+        for (; j < end; j += LANES) {
+            K(load_group)(x + j, end - j, (real)NAN, x_group);
+            K(load_group)(y + j, end - j, 0, y_group);
+            EACH_VECTOR(v)
+            {
+                int into = v % (EXP_LANES / WIDTH);
+                K(m) is_class = K(eq)(x_group[v], x_group[v]); /* a nan has no sums anyway */
+                K(v) z = K(max)(from.floor, x_group[v] - from.origin);
+                K(v) e = K(select)(is_class, K(exp_by_tail)(c, &from, z), K(set)(0));
+                K(v) apart = K(apart_of)(x_group[v], y_group[v], centre);
+                sum[into] = K(fma)(e, apart, sum[into]);
+                sizes[into] = K(fma)(e, K(max)(apart, -apart), sizes[into]);
+            }
         }
+        K(add_quads)(&sum_quads, sum, NULL, EXP_LANES);
+        K(add_quads)(&sizes_quads, sizes, NULL, EXP_LANES);
     }
-    K(add_lanes)(&sum_lanes, sum);
-    K(add_lanes)(&sizes_lanes, sizes);
-    state[FIELD(APART)] = K(total)(&sum_lanes);
-    state[FIELD(SIZES)] = K(total)(&sizes_lanes);
+    state[FIELD(APART)] = K(total_of_quads)(&sum_quads);
+    state[FIELD(SIZES)] = K(total_of_quads)(&sizes_quads);
     state[FIELD(CENTRE)] = (double)K(first_lane)(centre);
 }
 
@@ -72,17 +77,18 @@ typedef struct {
     const K(v) *y; /* the columns of other rows */
     K(references) r;
     K(v) max, top, own;   /* the maxima, their distance to the origin, and their exponentials */
-    K(m) is_left;         /* where the first maximum is still to come */
+    K(v) sought;          /* the maxima whose first place is still to come, else nan */
     K(v) label, at_label; /* the rows' labels, and the values there, as far as they came */
     K(v) centre;          /* see apart_of */
 } K(few_sweep);
 
-/* What is asked for beside the sum, and whether the maxima are among the columns. */
+/* What is asked for beside the sum, and whether the maxima are among the columns; how many lanes
+ * the sums have, and after how many classes they are taken out. */
 typedef struct {
-    int moments, labels, apart, maxima;
+    int moments, labels, apart, maxima, lanes, flush;
 } K(few_asked);
 
-/* Its sums: lane j % LANES of a long row is a vector here. */
+/* Its sums: a lane is a vector here. */
 typedef struct {
     K(v) sum[LANES], tail[LANES], weighted[LANES], apart[LANES], sizes[LANES];
 } K(few_sums);
@@ -98,19 +104,18 @@ KLCE_INLINE void K(add_exp_columns)(const K(expsum_context) *c, K(few_sweep) *s,
         K(v) x = column[k];
         z[k] = K(max)(s->r.from.floor, x - s->r.origin);
         if (asked.maxima) { /* in their place is what stands for -inf, as in expsum */
-            K(m) is_max = K(eq)(x, s->max);
-            is_first[k] = K (and)(s->is_left, is_max);
-            s->is_left = K (and)(s->is_left, K(not)(is_max));
+            is_first[k] = K(eq)(x, s->sought);
+            s->sought = K(select)(is_first[k], K(set)((real)NAN), s->sought);
             z[k] = K(select)(is_first[k], s->r.from.floor, z[k]);
         }
         if (asked.labels)
             s->at_label = K(select)(K(eq)(s->label, K(set)((real)(j + k))), x, s->at_label);
     }
     K(exp_tails)(&c->e, z, s->r.from.magic, t, scale, count);
-    int group = j % FLUSH >= LANES;
+    int group = j % asked.flush >= asked.lanes;
     KLCE_UNROLL for (int k = 0; k < count; k++)
     {
-        ptrdiff_t l = (j + k) % LANES;
+        ptrdiff_t l = (j + k) % asked.lanes;
         K(v) far = s->top - z[k], e = K(fma)(t[k], scale[k], scale[k]);
         into->sum[l] = group ? into->sum[l] + scale[k] : scale[k];
         into->tail[l] = group ? K(fma)(t[k], scale[k], into->tail[l]) : t[k] * scale[k];
@@ -128,11 +133,9 @@ KLCE_INLINE void K(add_exp_columns)(const K(expsum_context) *c, K(few_sweep) *s,
 /* The sweep of rows of these maxima, for their sums alone. */
 KLCE_INLINE K(few_sweep) K(few_sweep_of)(const K(expsum_context) *c, K(v) max)
 {
-    K(v) zero = K(set)(0);
-    K(few_sweep) s = {.max = max};
+    K(few_sweep) s = {.max = max, .sought = max};
     s.r = K(references_of)(c, max, BOOST, FLOOR);
     s.top = max - s.r.origin;
-    s.is_left = K(eq)(zero, zero);
     return s;
 }
 
@@ -165,23 +168,38 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         s.at_label = K(set)((real)NAN);
         s.centre = y_tile ? K(centre_apart)(s.max, K(load_field)(y_max + i)) : zero;
         const real near = (real)(APART_NEAR * c->t);
-        K(few_asked) asked = {.moments = moments, .labels = labels != NULL, .maxima = 1};
+        K(few_asked) asked = {.moments = moments,
+                              .labels = labels != NULL,
+                              .maxima = 1,
+                              .lanes = EXP_LANES,
+                              .flush = EXP_FLUSH};
         if (y_tile && n >= K(APART_CLASSES))
             asked.apart = K(are_apart)(x, s.y, n, s.centre, near);
-        ptrdiff_t j = 0;
-        for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
-            K(add_exp_columns)(c, &s, asked, x + j, j, KLCE_BESIDE, &sums);
-        for (; j < n; j++)
-            K(add_exp_columns)(c, &s, asked, x + j, j, 1, &sums);
+        K(four_sums) rest = {0}, weighted = {0}, apart = {0}, sizes = {0};
+        for (ptrdiff_t j = 0, end; j < n; j = end) {
+            end = KLCE_LESSER(j + EXP_FLUSH, n);
+            const ptrdiff_t lanes = KLCE_LESSER(EXP_LANES, end - j);
+            for (; j + KLCE_BESIDE <= end; j += KLCE_BESIDE)
+                K(add_exp_columns)(c, &s, asked, x + j, j, KLCE_BESIDE, &sums);
+            for (; j < end; j++)
+                K(add_exp_columns)(c, &s, asked, x + j, j, 1, &sums);
+            K(add_columns)(&rest, sums.sum, sums.tail, lanes);
+            if (moments)
+                K(add_columns)(&weighted, sums.weighted, NULL, lanes);
+            if (asked.apart) {
+                K(add_columns)(&apart, sums.apart, NULL, lanes);
+                K(add_columns)(&sizes, sums.sizes, NULL, lanes);
+            }
+        }
         K(store_references)(&s, state + i);
-        K(sum_column_pairs)(sums.sum, sums.tail, n, state + FIELD(REST) + i);
+        K(total_of_four)(&rest, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, s.at_label);
         if (moments)
-            K(sum_columns)(sums.weighted, n, state + FIELD(WEIGHTED) + i);
+            K(total_of_four)(&weighted, state + FIELD(WEIGHTED) + i);
         if (asked.apart) {
-            K(sum_columns)(sums.apart, n, state + FIELD(APART) + i);
-            K(sum_columns)(sums.sizes, n, state + FIELD(SIZES) + i);
+            K(total_of_four)(&apart, state + FIELD(APART) + i);
+            K(total_of_four)(&sizes, state + FIELD(SIZES) + i);
         } else if (y_tile) {
             K(store_field)(state + FIELD(APART) + i, K(set)((real)NAN));
         }
@@ -190,7 +208,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
         if (K(any)(K(eq)(K(max)(s.max, -s.max), K(set)((real)INFINITY)))) {
             K(v) nan = zero; /* where a row holds one */
             real found[WIDTH];
-            for (j = 0; j < n; j++)
+            for (ptrdiff_t j = 0; j < n; j++)
                 nan = K(select)(K(eq)(x[j], x[j]), nan, x[j]);
             V(store)(found, nan);
             for (int k = i; k < i + WIDTH; k++)

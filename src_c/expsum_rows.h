@@ -116,7 +116,8 @@ KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, const el
                 if (has_y)
                     K(load_group)(y + j + g * LANES, LANES, 0, y_group + g * VECTORS);
             }
-            K(expsum_groups)(c, &from, &centre, group, beside, &parts, GROUPS, LANES, moments);
+            K(expsum_groups)(c, &from, &centre, group, beside, &parts, GROUPS, LANES, moments,
+                             VECTORS);
         }
         if (j < end) {
             const elem *span = j == skipped ? row->without_max : x + j;
@@ -125,7 +126,8 @@ KLCE_INLINE void K(sum_turn)(const K(expsum_context) *c, const elem *x, const el
                 K(load_group)(span, end - j, (real)-INFINITY, group);
                 if (has_y)
                     K(load_group)(y + j, end - j, 0, y_group);
-                K(expsum_groups)(c, &from, &centre, group, beside, &parts, 1, end - j, moments);
+                K(expsum_groups)(c, &from, &centre, group, beside, &parts, 1, end - j, moments,
+                                 VECTORS);
             }
         }
         coming->of_flush[i / FLUSH] = of_flush;

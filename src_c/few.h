@@ -240,32 +240,44 @@ KLCE_INLINE void K(add_column)(K(four_sums) *four, int k, const K(v) *column, co
     }
 }
 
+/* Adds n columns, one for each of the first lanes; column[j] + more[j], where `more` is given. */
+KLCE_INLINE void K(add_columns)(K(four_sums) *four, const K(v) *column, const K(v) *more,
+                                ptrdiff_t n)
+{
+    ptrdiff_t j = 0;
+    for (; j + 4 <= n; j += 4)
+        KLCE_UNROLL for (int k = 0; k < 4; k++)
+            K(add_column)(four, k, column + j + k, more ? more + j + k : NULL);
+    KLCE_UNROLL for (int k = 0; k < 3; k++) if (j + k < n)
+        K(add_column)(four, k, column + j + k, more ? more + j + k : NULL);
+}
+
+/* The sum of the four, to a tile's field. */
+KLCE_INLINE void K(total_of_four)(K(four_sums) *four, double *field)
+{
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
+    {
+#if KLCE_REAL_IS_F64
+        ADD_KEEPING(v_f64, four->sum[0][h], four->sum[2][h], four->lost[0][h]);
+        ADD_KEEPING(v_f64, four->sum[1][h], four->sum[3][h], four->lost[1][h]);
+        ADD_KEEPING(v_f64, four->sum[0][h], four->sum[1][h], four->lost[0][h]);
+        v_f64 rest = (four->lost[0][h] + four->lost[2][h]) + (four->lost[1][h] + four->lost[3][h]);
+        v_f64 sum = four->sum[0][h] + select_f64(eq_f64(rest, rest), rest, set_f64(0));
+#else
+        v_f64 sum = (four->sum[0][h] + four->sum[2][h]) + (four->sum[1][h] + four->sum[3][h]);
+#endif
+        store_f64(field + h * KLCE_WIDTH_f64, sum);
+    }
+}
+
 /* The sum of n columns, one for each of the first lanes, in float64 and in the order of K(total);
  * of column[j] + more[j], where `more` is given. */
 KLCE_INLINE void K(sum_column_pairs)(const K(v) *column, const K(v) *more, ptrdiff_t n,
                                      double *field)
 {
     K(four_sums) four = {0};
-    ptrdiff_t j = 0;
-    n = KLCE_LESSER(n, LANES);
-    for (; j + 4 <= n; j += 4)
-        KLCE_UNROLL for (int k = 0; k < 4; k++)
-            K(add_column)(&four, k, column + j + k, more ? more + j + k : NULL);
-    KLCE_UNROLL for (int k = 0; k < 3; k++) if (j + k < n)
-        K(add_column)(&four, k, column + j + k, more ? more + j + k : NULL);
-    KLCE_UNROLL for (int h = 0; h < HALVES; h++)
-    {
-#if KLCE_REAL_IS_F64
-        ADD_KEEPING(v_f64, four.sum[0][h], four.sum[2][h], four.lost[0][h]);
-        ADD_KEEPING(v_f64, four.sum[1][h], four.sum[3][h], four.lost[1][h]);
-        ADD_KEEPING(v_f64, four.sum[0][h], four.sum[1][h], four.lost[0][h]);
-        v_f64 rest = (four.lost[0][h] + four.lost[2][h]) + (four.lost[1][h] + four.lost[3][h]);
-        v_f64 sum = four.sum[0][h] + select_f64(eq_f64(rest, rest), rest, set_f64(0));
-#else
-        v_f64 sum = (four.sum[0][h] + four.sum[2][h]) + (four.sum[1][h] + four.sum[3][h]);
-#endif
-        store_f64(field + h * KLCE_WIDTH_f64, sum);
-    }
+    K(add_columns)(&four, column, more, KLCE_LESSER(n, LANES));
+    K(total_of_four)(&four, field);
 }
 
 static KLCE_NOINLINE void K(sum_columns)(const K(v) *column, ptrdiff_t n, double *field)

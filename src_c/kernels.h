@@ -41,7 +41,12 @@
 #define WIDTH K(KLCE_WIDTH)
 #define LANES ((int)(128 / sizeof(real))) /* a group: element i belongs to lane i % LANES */
 #define FEW FLUSH                         /* classes, at most, of rows that lie side by side */
-#define VECTORS (LANES / WIDTH)           /* of a group, on this ISA */
+/* Exponentials of rows of few classes go to as many lanes, and those to float64 after as many
+ * classes: a lane holds two, so that one which leads the sum costs it one rounding.  Of the eight
+ * of a longer row seven may be lost beside it, some 7 units of the last place. */
+#define EXP_LANES 16
+#define EXP_FLUSH 32
+#define VECTORS (LANES / WIDTH)                                    /* of a group, on this ISA */
 #define GROUPS (VECTORS < KLCE_BESIDE ? KLCE_BESIDE / VECTORS : 1) /* taken at once */
 #define DOUBLES (LANES / KLCE_WIDTH_f64) /* vectors that hold a group as doubles */
 /* Elements of a row whose maximum is known before they are summed. */

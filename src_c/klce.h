@@ -153,17 +153,17 @@ typedef struct {
 } klce_pass;
 
 /* One op of one dtype of one ISA: up to KLCE_PASSES passes, or `rows`, which does rows [low, high)
- * whole where there is nothing to keep from class to class.  `pipelined`, if present, does rows of
- * an op of passes, to the same bits, a step of one row along with a step of another, and returns
- * the first that it leaves; where that is `low`, the passes take a tile.  `few`, if present, takes
- * KLCE_TILE whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits
- * as the passes; a dtype that is computed in another has none, and its rows of few classes are
- * widened for the other's (widen.c).  Its rows may lie side by side, a step from one to the next
- * being the size of an element.  `abreast`, if present, takes rows [low, high) that lie so, of more
- * classes, up to `most_abreast`, to the bits of the passes, by blocks of KLCE_ABREAST; it returns
- * the first row that it leaves, as `pipelined` does.  Rows count on from slab to slab, where a slab
- * is whole blocks.  `scratch`, which begins at a cache line, has room for `panels` blocks of an
- * operand as `real`. */
+ * whole where there is nothing to keep from class to class.  `few`, if present, takes KLCE_TILE
+ * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
+ * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
+ * the other's (widen.c).  Its rows may lie side by side, a step from one to the next being the size
+ * of an element.  Of more classes, `pipelined`, if present, does rows of an op of passes, to the
+ * same bits, a step of one row along with a step of another, and returns the first that it leaves;
+ * where that is `low`, the passes take a tile.  `abreast`, if present, takes rows [low, high) that
+ * lie side by side, of more classes than few, up to `most_abreast`, to the bits of the passes, by
+ * blocks of KLCE_ABREAST; it returns the first row that it leaves, as `pipelined` does.  Rows count
+ * on from slab to slab, where a slab is whole blocks.  `scratch`, which begins at a cache line, has
+ * room for `panels` blocks of an operand as `real`. */
 typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];

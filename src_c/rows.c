@@ -78,13 +78,15 @@ static void sweep_row(const klce_call *call, const klce_pass *pass, ptrdiff_t ro
 }
 
 /* Rows [low, high) of a kernel with passes: those that it does not take in turn by `tile` rows, as
- * many as stay in L1 between the passes. */
+ * many as stay in L1 between the passes.  Of few classes none is taken in turn: they are what tiles
+ * have left. */
 static void run_tiles(const klce_call *call, const klce_kernel *kernel, ptrdiff_t tile,
                       ptrdiff_t low, ptrdiff_t high)
 {
     double state[STATE] = {0};
+    int in_turn = kernel->pipelined && !klce_has_few_classes(call);
     for (ptrdiff_t row = low, count; row < high; row += count) {
-        count = kernel->pipelined ? kernel->pipelined(call, row, high) - row : 0;
+        count = in_turn ? kernel->pipelined(call, row, high) - row : 0;
         if (count)
             continue;
         count = tile < high - row ? tile : high - row;

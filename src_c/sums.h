@@ -129,6 +129,57 @@ KLCE_INLINE double K(total)(const K(lanes) *lanes)
 #endif
 }
 
+/* The sums of a row of few classes alone, as those of rows side by side are added up (few.h): of
+ * each flush its lanes by four in turn. */
+typedef struct {
+    quad sum;
+#if KLCE_REAL_IS_F64
+    quad lost;
+#endif
+} K(quad_sums);
+
+/* Adds the `count` lanes of a flush; lane[l] + more[l], where `more` is given. */
+KLCE_INLINE void K(add_quads)(K(quad_sums) *into, const K(v) *lanes, const K(v) *more, int count)
+{
+    real lane[LANES], other[LANES];
+    KLCE_UNROLL for (int v = 0; v < count / WIDTH; v++)
+    {
+        V(store)(lane + v * WIDTH, lanes[v]);
+        if (more)
+            V(store)(other + v * WIDTH, more[v]);
+    }
+    KLCE_UNROLL for (int l = 0; l < count; l += 4)
+    {
+        quad value = {lane[l], lane[l + 1], lane[l + 2], lane[l + 3]}, added = {0};
+        if (more)
+            added = (quad){other[l], other[l + 1], other[l + 2], other[l + 3]};
+#if KLCE_REAL_IS_F64
+        quad low = {0};
+        if (more)
+            ADD_KEEPING(quad, value, added, low);
+        ADD_KEEPING(quad, into->sum, value, into->lost);
+        into->lost = into->lost + low;
+#else
+        into->sum = into->sum + (more ? value + added : value);
+#endif
+    }
+}
+
+KLCE_INLINE double K(total_of_quads)(K(quad_sums) *of)
+{
+    double s0 = of->sum[0], s1 = of->sum[1], s2 = of->sum[2], s3 = of->sum[3];
+#if KLCE_REAL_IS_F64
+    double lost0 = of->lost[0], lost1 = of->lost[1];
+    ADD_KEEPING(double, s0, s2, lost0);
+    ADD_KEEPING(double, s1, s3, lost1);
+    ADD_KEEPING(double, s0, s1, lost0);
+    double rest = (lost0 + of->lost[2]) + (lost1 + of->lost[3]);
+    return s0 + (rest == rest ? rest : 0);
+#else
+    return (s0 + s2) + (s1 + s3);
+#endif
+}
+
 /* The cache lines of a group, by their offsets. */
 #define EACH_LINE(line)                                                                            \
     KLCE_UNROLL for (uintptr_t line = 0; line < LANES * sizeof(elem); line += 64)

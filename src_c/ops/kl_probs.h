@@ -19,6 +19,10 @@ LAST_FIELD(KL_GAIN);
 #define LN2 0x1.62e43p-1f
 #endif
 
+/* Of rows of few classes the sums have as many lanes, which are taken out after as many classes. */
+#define TERM_LANES (LANES / 2)
+#define TERM_FLUSH (4 * TERM_LANES)
+
 /* What vectors hold beside probabilities of which nothing special is to be said: some that are 0,
  * or negative; some that are small. */
 typedef enum { K(NOTHING), K(ZEROS), K(SMALL_ONES) } K(special);
@@ -84,48 +88,61 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     return term;
 }
 
+/* The sums of a flush, in vectors. */
+typedef struct {
+    K(v) terms[VECTORS], raised[VECTORS], mass[VECTORS], gain[VECTORS];
+    int any_small;
+} K(kl_parts);
+
+/* Those of n classes, to as many vectors as `parts`. */
+KLCE_INLINE void K(kl_probs_flush)(const elem *p, const elem *q, ptrdiff_t n, K(kl_parts) *into,
+                                   int normalize, int parts)
+{
+    K(v) p_group[VECTORS], q_group[VECTORS];
+    into->any_small = 0;
+    KLCE_UNROLL for (int v = 0; v < parts; v++) into->terms[v] = into->raised[v] = into->mass[v] =
+        into->gain[v] = K(set)(0);
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        K(v) least = K(set)(SMALL);
+        K(prefetch_pair)(p + j, q + j, BLOCK / 2);
+        K(load_group)(p + j, n - j, 0, p_group);
+        K(load_group)(q + j, n - j, 0, q_group);
+        EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);
+        K(special) special = K(special_of)(least, p_group, q_group, VECTORS);
+        into->any_small |= special == K(SMALL_ONES);
+        EACH_VECTOR(v)
+        {
+            K(v) own = p_group[v], other = q_group[v];
+            K(term)
+            term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                   : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                                         : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
+            int to = v % parts;
+            into->terms[to] = into->terms[to] + term.plain;
+            if (special == K(SMALL_ONES))
+                into->raised[to] = into->raised[to] + term.raised;
+            if (normalize) {
+                into->mass[to] = into->mass[to] + own;
+                into->gain[to] = into->gain[to] + (other - own);
+            }
+        }
+    }
+}
+
 KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *state,
                              int normalize)
 {
     K(lanes) terms = K(no_lanes)(), raised = K(no_lanes)();
     K(lanes) mass = K(no_lanes)(), gain = K(no_lanes)();
-    K(v) p_group[VECTORS], q_group[VECTORS];
-    K(v) term_sum[VECTORS], raised_sum[VECTORS], mass_sum[VECTORS], gain_sum[VECTORS];
+    K(kl_parts) parts;
     for (ptrdiff_t i = 0; i < n; i += FLUSH) {
-        ptrdiff_t end = KLCE_LESSER(i + FLUSH, n);
-        int any_small = 0;
-        EACH_VECTOR(v) term_sum[v] = raised_sum[v] = mass_sum[v] = gain_sum[v] = K(set)(0);
-        for (ptrdiff_t j = i; j < end; j += LANES) {
-            K(v) least = K(set)(SMALL);
-            K(prefetch_pair)(p + j, q + j, BLOCK / 2);
-            K(load_group)(p + j, end - j, 0, p_group);
-            K(load_group)(q + j, end - j, 0, q_group);
-            EACH_VECTOR(v) least = K(min)(K(min)(p_group[v], q_group[v]), least);
-            K(special) special = K(special_of)(least, p_group, q_group, VECTORS);
-            any_small |= special == K(SMALL_ONES);
-            EACH_VECTOR(v)
-            {
-                K(v) own = p_group[v], other = q_group[v];
-                K(term)
-                term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
-                       : special == K(ZEROS)
-                           ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
-                           : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
-                term_sum[v] = term_sum[v] + term.plain;
-                if (special == K(SMALL_ONES))
-                    raised_sum[v] = raised_sum[v] + term.raised;
-                if (normalize) {
-                    mass_sum[v] = mass_sum[v] + p_group[v];
-                    gain_sum[v] = gain_sum[v] + (q_group[v] - p_group[v]);
-                }
-            }
-        }
-        K(add_lanes)(&terms, term_sum);
-        if (any_small)
-            K(add_lanes)(&raised, raised_sum);
+        K(kl_probs_flush)(p + i, q + i, KLCE_LESSER(FLUSH, n - i), &parts, normalize, VECTORS);
+        K(add_lanes)(&terms, parts.terms);
+        if (parts.any_small)
+            K(add_lanes)(&raised, parts.raised);
         if (normalize) {
-            K(add_lanes)(&mass, mass_sum);
-            K(add_lanes)(&gain, gain_sum);
+            K(add_lanes)(&mass, parts.mass);
+            K(add_lanes)(&gain, parts.gain);
         }
     }
     state[FIELD(KL_TERMS)] = K(total)(&terms) + K(total)(&raised) * UNRAISED;
@@ -133,11 +150,36 @@ KLCE_INLINE void K(kl_probs)(const elem *p, const elem *q, ptrdiff_t n, double *
     state[FIELD(KL_GAIN)] = K(total)(&gain);
 }
 
+/* A row of at most FEW classes: what kl_probs_few finds of a tile, to the bit. */
+static KLCE_NOINLINE void K(kl_probs_short)(const elem *p, const elem *q, ptrdiff_t n,
+                                            double *state, int normalize)
+{
+    K(quad_sums) terms = {0}, raised = {0}, mass = {0}, gain = {0};
+    K(kl_parts) parts;
+    for (ptrdiff_t i = 0; i < n; i += TERM_FLUSH) {
+        ptrdiff_t count = KLCE_LESSER(TERM_FLUSH, n - i);
+        if (normalize)
+            K(kl_probs_flush)(p + i, q + i, count, &parts, 1, TERM_LANES / WIDTH);
+        else
+            K(kl_probs_flush)(p + i, q + i, count, &parts, 0, TERM_LANES / WIDTH);
+        K(add_quads)(&terms, parts.terms, NULL, TERM_LANES);
+        K(add_quads)(&raised, parts.raised, NULL, TERM_LANES);
+        K(add_quads)(&mass, parts.mass, NULL, TERM_LANES);
+        K(add_quads)(&gain, parts.gain, NULL, TERM_LANES);
+    }
+    state[FIELD(KL_TERMS)] = K(total_of_quads)(&terms) + K(total_of_quads)(&raised) * UNRAISED;
+    state[FIELD(KL_MASS)] = K(total_of_quads)(&mass);
+    state[FIELD(KL_GAIN)] = K(total_of_quads)(&gain);
+}
+
 static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
     const elem *p = K(row_in)(call, 0, row) + low, *q = K(row_in)(call, 1, row) + low;
-    if (*(const int64_t *)call->arg[2])
+    int normalize = *(const int64_t *)call->arg[2] != 0;
+    if (call->n <= FEW)
+        K(kl_probs_short)(p, q, call->n, state, normalize);
+    else if (normalize)
         K(kl_probs)(p, q, high - low, state, 1);
     else
         K(kl_probs)(p, q, high - low, state, 0);
@@ -281,32 +323,45 @@ static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
     double state[KLCE_FIELDS * KLCE_TILE];
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
         return;
-    K(v) p[FEW], q[FEW], terms[LANES], raised[LANES];
+    K(v) p[FEW], q[FEW], terms[TERM_LANES], raised[TERM_LANES];
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(load_columns)(call, 0, row + i, p);
         K(load_columns)(call, 1, row + i, q);
         K(v) least = K(min_of_columns)(p, n, K(set)(SMALL));
         least = K(min_of_columns)(q, n, least);
         K(special) special = K(special_of)(least, p, q, n);
-        EACH_GROUP(group, n) EACH_LANE(l, group, n)
-        {
-            K(v) own = p[group + l], other = q[group + l];
-            K(term)
-            term = special == K(NOTHING) ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
-                   : special == K(ZEROS) ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
-                                         : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
-            terms[l] = group ? terms[l] + term.plain : term.plain;
+        K(four_sums) term_sum = {0}, raised_sum = {0}, mass = {0}, gain = {0};
+        for (ptrdiff_t start = 0, end; start < n; start = end) {
+            end = KLCE_LESSER(start + TERM_FLUSH, n);
+            const ptrdiff_t lanes = KLCE_LESSER(TERM_LANES, end - start);
+            for (ptrdiff_t j = start; j < end; j += TERM_LANES)
+                for (ptrdiff_t l = 0; l < KLCE_LESSER(TERM_LANES, end - j); l++) {
+                    K(v) own = p[j + l], other = q[j + l];
+                    K(term)
+                    term = special == K(NOTHING)
+                               ? K(kl_probs_term)(own, other, K(NOTHING), normalize)
+                           : special == K(ZEROS)
+                               ? K(kl_probs_term)(own, other, K(ZEROS), normalize)
+                               : K(kl_probs_term)(own, other, K(SMALL_ONES), normalize);
+                    int more = j > start;
+                    terms[l] = more ? terms[l] + term.plain : term.plain;
+                    if (special == K(SMALL_ONES))
+                        raised[l] = more ? raised[l] + term.raised : term.raised;
+                    /* The first columns, read by then, are sums: of p, and of q - p. */
+                    p[l] = more ? p[l] + own : own;
+                    q[l] = more ? q[l] + (other - own) : other - own;
+                }
+            K(add_columns)(&term_sum, terms, NULL, lanes);
+            K(add_columns)(&mass, p, NULL, lanes);
+            K(add_columns)(&gain, q, NULL, lanes);
             if (special == K(SMALL_ONES))
-                raised[l] = group ? raised[l] + term.raised : term.raised;
-            /* From here on the first columns are sums: of p, and of q - p. */
-            p[l] = group ? p[l] + own : own;
-            q[l] = group ? q[l] + (other - own) : other - own;
+                K(add_columns)(&raised_sum, raised, NULL, lanes);
         }
-        K(sum_columns)(terms, n, state + FIELD(KL_TERMS) + i);
-        K(sum_columns)(p, n, state + FIELD(KL_MASS) + i);
-        K(sum_columns)(q, n, state + FIELD(KL_GAIN) + i);
+        K(total_of_four)(&term_sum, state + FIELD(KL_TERMS) + i);
+        K(total_of_four)(&mass, state + FIELD(KL_MASS) + i);
+        K(total_of_four)(&gain, state + FIELD(KL_GAIN) + i);
         if (special == K(SMALL_ONES))
-            K(add_raised_columns)(raised, n, state + FIELD(KL_TERMS) + i);
+            K(add_raised)(&raised_sum, state + FIELD(KL_TERMS) + i);
     }
     K(kl_probs_finish)(call, row, KLCE_TILE, state);
 }
@@ -407,6 +462,8 @@ static const klce_kernel K(kl_probs_kernel) = {
     .most_abreast = KLCE_SEGMENT,
 };
 
+#undef TERM_LANES
+#undef TERM_FLUSH
 #undef SCANT
 #undef FAINT
 #undef VAST

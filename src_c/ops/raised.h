@@ -56,10 +56,10 @@ KLCE_INLINE K(v) K(raised)(K(v) p)
 }
 
 /* Adds the sums of columns that were raised to a field. */
-KLCE_INLINE void K(add_raised_columns)(const K(v) *column, ptrdiff_t n, double *field)
+KLCE_INLINE void K(add_raised)(K(four_sums) *columns, double *field)
 {
     double raised[WIDTH];
-    K(sum_column_pairs)(column, NULL, n, raised);
+    K(total_of_four)(columns, raised);
     for (int i = 0; i < WIDTH; i++)
         field[i] += raised[i] * UNRAISED;
 }

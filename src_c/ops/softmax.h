@@ -15,7 +15,8 @@
 #define LIFT 512
 #define LOWEST (-1100)
 #define UNLIFT 0x1p-512
-#define ANCHOR 0x1p513 /* beyond the largest lifted exponential, 1.5 times 2^LIFT */
+#define ANCHOR 0x1p513     /* beyond the largest lifted exponential, 1.5 times 2^LIFT */
+#define FEW_ANCHOR 0x1p520 /* and beyond FEW of them */
 #define LIFTED_SMALL 0x1p-354
 #define LIFTED_NORMAL 0x1p-510 /* 2^LIFT times the smallest normal number */
 #define NEGLIGIBLE 0x1p-60
@@ -25,6 +26,7 @@
 #define LOWEST (-152)
 #define UNLIFT 0x1p-78
 #define ANCHOR 0x1p79f
+#define FEW_ANCHOR 0x1p87f
 #define LIFTED_SMALL 0x1p20f
 #define LIFTED_NORMAL 0x1p-48f
 #define NEGLIGIBLE 0x1p-31
@@ -60,6 +62,14 @@ KLCE_INLINE void K(add_exp)(K(exp_pair) e, K(v) joined, K(v) *sum, K(v) *lost)
     K(v) next = *sum + joined, gained = next - *sum;
     *lost = *lost + K(fma)(e.t, e.scale, e.scale - gained);
     *sum = next;
+}
+
+/* Of rows of few classes: e's multiple of FEW_ANCHOR's last place, and the rest.  FEW of the former
+ * are less than 2^24 (2^53) such places, so that they add up exactly, in whatever order. */
+KLCE_INLINE void K(split_exp)(K(exp_pair) e, K(v) joined, K(v) *whole, K(v) *rest)
+{
+    *whole = (joined + K(set)(FEW_ANCHOR)) - K(set)(FEW_ANCHOR);
+    *rest = K(fma)(e.t, e.scale, e.scale - *whole);
 }
 
 static void K(softmax_max)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
@@ -346,12 +356,44 @@ KLCE_INLINE void K(softmax_sum)(const klce_call *call, const elem *x, ptrdiff_t 
     state[FIELD(SUM)] = K(total)(&total);
 }
 
+/* A row of at most FEW classes: what softmax_few finds of a tile, to the bit. */
+static KLCE_NOINLINE void K(softmax_sum_short)(const klce_call *call, const elem *x, double *state,
+                                               real *kept)
+{
+    const ptrdiff_t n = call->n;
+    const K(measure) from = K(lifted_from)(call, state);
+    K(v) group[VECTORS], sum = K(set)(0);
+    real lane[WIDTH], rest[FEW], four[4] = {0, 0, 0, 0};
+    for (ptrdiff_t j = 0; j < n; j += LANES) {
+        K(load_group)(x + j, n - j, (real)-INFINITY, group);
+        EACH_VECTOR(v)
+        {
+            K(exp_pair) e = K(exp_lifted)(K(context)(call), &from, group[v]);
+            K(v) whole, left;
+            group[v] = K(joined)(e);
+            K(split_exp)(e, group[v], &whole, &left);
+            sum = sum + whole; /* 0 of what is no class */
+            V(store)(rest + j + v * WIDTH, left);
+        }
+        if (kept)
+            V(store_group)(kept + j, n - j, group);
+    }
+    V(store)(lane, sum);
+    for (int l = 1; l < WIDTH; l++)
+        lane[0] += lane[l];
+    for (ptrdiff_t j = 0; j < n; j++)
+        four[j % 4] += rest[j];
+    state[FIELD(SUM)] = (double)lane[0] + (double)((four[0] + four[2]) + (four[1] + four[3]));
+}
+
 static void K(softmax_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                              double *state)
 {
     const elem *x = K(row_in)(call, 0, row) + low;
     real *kept = K(kept_in_output)(call, row);
-    if (kept)
+    if (call->n <= FEW)
+        K(softmax_sum_short)(call, x, state, kept);
+    else if (kept)
         K(softmax_sum)(call, x, high - low, state, kept + low, NULL, K(NO_ROW));
     else
         K(softmax_sum)(call, x, high - low, state, NULL, NULL, K(NO_ROW));
@@ -500,6 +542,52 @@ KLCE_INLINE void K(divide_columns)(const K(row_factors) *factors, K(v) *e, int c
         KLCE_UNROLL for (int k = 0; k < count; k++) e[k] = K(times)(e[k], &factors->plain);
 }
 
+/* WIDTH rows of few classes side by side, and the sums of their exponentials: class j's in sum
+ * j % 4. */
+typedef struct {
+    K(measure) from;
+    K(v) whole[4], rest[4];
+} K(softmax_four);
+
+/* Columns of classes j, j + 1, ... become their exponentials, and go to the sums from k = j % 4
+ * on. */
+KLCE_INLINE void K(softmax_add_few)(const K(expsum_context) *c, K(softmax_four) *four, K(v) *e,
+                                    int k, int count)
+{
+    K(exp_pair) pair[KLCE_BESIDE];
+    K(exps_lifted)(c, &four->from, e, pair, count);
+    KLCE_UNROLL for (int i = 0; i < count; i++)
+    {
+        K(v) whole, rest;
+        e[i] = K(joined)(pair[i]);
+        K(split_exp)(pair[i], e[i], &whole, &rest);
+        four->whole[k + i] = four->whole[k + i] + whole;
+        four->rest[k + i] = four->rest[k + i] + rest;
+    }
+}
+
+/* The columns of WIDTH rows become their exponentials; their sums go to the state. */
+KLCE_INLINE void K(softmax_sum_few)(const K(expsum_context) *c, K(v) *e, ptrdiff_t n, double *state)
+{
+    K(v) max = K(max_of_columns)(e, n, K(set)((real)-INFINITY));
+    const K(references) r = K(references_of)(c, max, LIFT, LOWEST);
+    K(softmax_four) s = {.from = r.from};
+    ptrdiff_t j = 0;
+    KLCE_UNROLL for (int k = 0; k < 4; k++) s.whole[k] = s.rest[k] = K(set)(0);
+    for (; j + 4 <= n; j += 4)
+        KLCE_UNROLL for (int k = 0; k < 4; k += KLCE_BESIDE)
+            K(softmax_add_few)(c, &s, e + j + k, k, KLCE_BESIDE);
+    KLCE_UNROLL for (int k = 0; k < 3; k++) if (j + k < n)
+        K(softmax_add_few)(c, &s, e + j + k, k, 1);
+    K(v) whole = (s.whole[0] + s.whole[2]) + (s.whole[1] + s.whole[3]);
+    K(v) rest = (s.rest[0] + s.rest[2]) + (s.rest[1] + s.rest[3]);
+    K(store_field)(state + FIELD(MAX), max);
+    K(store_field)(state + FIELD(ORIGIN), r.origin);
+    K(store_field)(state + FIELD(REF), r.ref);
+    KLCE_UNROLL for (int h = 0; h < HALVES; h++) store_f64(
+        state + FIELD(SUM) + h * KLCE_WIDTH_f64, K(doubles)(whole, h) + K(doubles)(rest, h));
+}
+
 static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
 {
     const K(expsum_context) *c = K(context)(call);
@@ -508,17 +596,8 @@ static void K(softmax_few)(const klce_call *call, ptrdiff_t row)
     K(tile) tile;
     K(prefetch_tile)(call, 2, row);
     K(load_tile)(call, 0, row, &tile);
-    for (int i = 0; i < KLCE_TILE; i += WIDTH) {
-        K(v) *e = tile.column[i / WIDTH];
-        K(softmax_columns) s;
-        ptrdiff_t j = 0;
-        K(softmax_open_columns)(c, &s, K(max_of_columns)(e, n, K(set)((real)-INFINITY)));
-        for (; j + KLCE_BESIDE <= n; j += KLCE_BESIDE)
-            K(softmax_add_columns)(c, &s, e + j, j, KLCE_BESIDE);
-        for (; j < n; j++)
-            K(softmax_add_columns)(c, &s, e + j, j, 1);
-        K(softmax_close_columns)(&s, n, state + i);
-    }
+    for (int i = 0; i < KLCE_TILE; i += WIDTH)
+        K(softmax_sum_few)(c, tile.column[i / WIDTH], n, state + i);
     K(softmax_finish)(call, row, KLCE_TILE, state);
     for (int i = 0; i < KLCE_TILE; i += WIDTH) {
         K(v) *e = tile.column[i / WIDTH];
@@ -598,6 +677,7 @@ static const klce_kernel K(softmax_kernel) = {
 #undef LOWEST
 #undef UNLIFT
 #undef ANCHOR
+#undef FEW_ANCHOR
 #undef LIFTED_SMALL
 #undef LIFTED_NORMAL
 #undef NEGLIGIBLE
