@@ -283,6 +283,13 @@ KLCE_INLINE int either_short(shorts x, shorts a, shorts b)
 }
 #endif
 
+#if KLCE_VECTOR_BYTES
+/* The places of numbers among all, from their bits: as integers in the order of the numbers, -0
+ * right before 0. */
+typedef int16_t short_lanes __attribute__((vector_size(KLCE_VECTOR_BYTES)));
+KLCE_INLINE short_lanes places_of(short_lanes bits) { return bits ^ (bits >> 15 & INT16_MAX); }
+#endif
+
 /* ---- Loads and stores ---- */
 
 #if KLCE_VECTOR_BYTES >= 32

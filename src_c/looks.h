@@ -244,3 +244,19 @@ static KLCE_NOINLINE ptrdiff_t K(first_nan)(const elem *x, ptrdiff_t n)
     }
     return -1;
 }
+
+/* Whether one of n elements is nan. */
+KLCE_INLINE int K(holds_nan)(const elem *x, ptrdiff_t n)
+{
+#if KLCE_ELEM_BITS == 16 && KLCE_VECTOR_BYTES
+    shorts size = set_shorts(INT16_MAX), most = set_shorts(0);
+    ptrdiff_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        KLCE_UNROLL for (int k = 0; k < K(SHORTS); k++) most =
+            max_shorts(load_shorts((const char *)(x + i) + k * KLCE_VECTOR_BYTES) & size, most);
+    return most_of_shorts(most) > K(rounded)((real)INFINITY).bits ||
+           K(first_nan)(x + i, n - i) >= 0;
+#else
+    return K(first_nan)(x, n) >= 0;
+#endif
+}

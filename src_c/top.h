@@ -141,7 +141,34 @@ static KLCE_NOINLINE real K(second_of)(const elem *x, ptrdiff_t n)
     return result;
 }
 
-/* How many of n elements, at most a segment, are not less than `value`; nan is not counted. */
+/* How many of n elements, at most a segment, are not less than `value`, which is no nan; nan is not
+ * counted. */
+#if KLCE_ELEM_BITS == 16 && KLCE_VECTOR_BYTES
+_Static_assert(KLCE_SEGMENT / (KLCE_VECTOR_BYTES / 2) <= INT16_MAX, "a lane holds its count");
+
+static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real value)
+{
+    const int16_t inf = (int16_t)K(rounded)((real)INFINITY).bits; /* nan lies beyond */
+    const int16_t bits = (int16_t)K(rounded)(value == 0 ? -(real)0 : value).bits;
+    const int16_t from = (int16_t)(bits ^ (bits >> 15 & INT16_MAX));
+    int16_t lane[KLCE_VECTOR_BYTES / 2];
+    short_lanes count = {0};
+    ptrdiff_t total = 0, i = 0;
+    for (; i + LANES <= n; i += LANES)
+        KLCE_UNROLL for (int k = 0; k < K(SHORTS); k++)
+        {
+            const char *at = (const char *)(x + i) + k * KLCE_VECTOR_BYTES;
+            short_lanes v = places_of((short_lanes)load_shorts(at));
+            count -= (v >= from) & (v <= inf); /* of lanes that hold -1 */
+        }
+    memcpy(lane, &count, sizeof lane);
+    for (int l = 0; l < KLCE_VECTOR_BYTES / 2; l++)
+        total += lane[l];
+    for (; i < n; i++)
+        total += K(value)(x[i]) >= value;
+    return total;
+}
+#else
 _Static_assert(KLCE_SEGMENT <= 1 << 24, "a float32 holds the number of a segment's elements");
 static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real value)
 {
@@ -158,6 +185,7 @@ static KLCE_NOINLINE ptrdiff_t K(count_from)(const elem *x, ptrdiff_t n, real va
         total += (ptrdiff_t)lane[i];
     return total;
 }
+#endif
 
 /* The first maximum of a row, or its first nan if there is one, is looked for when its state is
  * whole, in the one segment that holds it; field `best` of the state tells where that begins.  -1

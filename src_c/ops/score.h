@@ -88,7 +88,7 @@ static KLCE_NOINLINE void K(score_looks)(const elem *x, ptrdiff_t n, real ranked
         real max = K(largest)(&peak, x, length);
         if (max > state[FIELD(MAX)])
             state[FIELD(MAX)] = max;
-        if (K(first_nan)(x, length) >= 0)
+        if (K(holds_nan)(x, length))
             state[FIELD(REST)] = NAN;
         state[FIELD(RANK)] += K(rank_in)(x, length, ranked, max);
     }
