@@ -4,7 +4,8 @@ A file is read in blocks of rows, each block goes through the kernels, and its r
 a summary and, when asked for, kept for a results file. Memory is bounded by the block.
 """
 
-from klce.scoring.compare import Comparison, compare_file
+from klce.scoring.compare import compare_file
+from klce.scoring.comparison import Comparison
 from klce.scoring.convert import convert_file
 from klce.scoring.dask_comparisons import DaskComparison, compare_dask
 from klce.scoring.dask_scores import DaskScores, score_dask

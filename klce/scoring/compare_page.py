@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.comparison import (
+from klce.scoring.compare_summary import (
     FOLLOWING,
     MEASURES,
     ComparisonSummary,
     Estimate,
     counted_rows,
 )
+from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
@@ -47,10 +48,7 @@ from klce.scoring.page import (
 )
 
 if TYPE_CHECKING:
-    from klce.scoring.compare import Comparison  # which writes pages
-    from klce.scoring.page import (
-        Cell,
-    )
+    from klce.scoring.page import Cell
 
 LEAST_KL = 1e-12
 """Divergences below it are shown at it: they are 0, or the last digits of the logits."""
@@ -152,7 +150,7 @@ def gather(
 
 
 def write_comparison_page(
-    path: Path, comparison: "Comparison", rows: NDArray[Any], groups: Groups | None
+    path: Path, comparison: Comparison, rows: NDArray[Any], groups: Groups | None
 ) -> None:
     """Write the page of a comparison, given its rows and their sequences, if there are any."""
     summary = comparison.summary
@@ -170,7 +168,7 @@ def write_comparison_page(
     )
 
 
-def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[str, str]]:
+def _counts(comparison: Comparison, summary: ComparisonSummary) -> list[tuple[str, str]]:
     counts = [
         ("rows", f"{summary.rows:,}"),
         ("classes", f"{comparison.classes:,}"),

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from klce.scoring.columns import computed_and_written, names_of, those_of
 from klce.scoring.compare import compare_block
 from klce.scoring.compare_columns import SHOWN, SUMMED, row_dtype
-from klce.scoring.comparison import (
+from klce.scoring.compare_summary import (
     QUANTIFIED,
     ComparisonSummary,
     Counts,

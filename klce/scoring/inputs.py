@@ -56,6 +56,8 @@ class Logits(Rows):
         How many there are.
     file_dtype, block_dtype, dtype : numpy.dtype
         What the array has, what a block comes in, and what it is computed in: float32 or float64.
+    cut_off : bool
+        Are they log-probabilities of which the file has cut off the smallest?
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -82,6 +84,7 @@ class Logits(Rows):
         self.file_dtype, self.block_dtype, self.dtype = dtype, taken, computed(taken)
         self.leading_shape = shape[:-1]
         self.classes = shape[-1]
+        self.cut_off = reader.layout is not None
         if taken != dtype:  # the block is converted
             self.block_row_bytes += self.classes * taken.itemsize
         self._reader = reader

@@ -98,6 +98,20 @@ class RowFile:
         self.close()
 
 
+class NoRows(RowFile):
+    """No rows, where none are kept."""
+
+    def __init__(self, columns: np.dtype[Any]) -> None:
+        self.columns = columns
+        self.finished = 0
+
+    def append(self, table: NDArray[Any]) -> None:
+        """Drop rows."""
+
+    def close(self) -> None:
+        """There is no file."""
+
+
 class Journal(RowFile):
     """Rows of results on their way to `out`.
 
@@ -338,14 +352,15 @@ def open_rows(
     *,
     resume: bool,
     written: np.dtype[Any],
+    keep: bool,
 ) -> RowFile:
-    """Open the rows of a run: on their way to `out`, or for as long as the run takes.
+    """Open the rows of a run: on their way to `out`, or to `keep` for as long as the run takes.
 
     Those of `columns` that are not to be `written` are kept until then. To resume, the inputs have
     to be the same and the run has to be described by the same words.
     """
     if out is None:
-        return RowFile(columns)
+        return RowFile(columns) if keep else NoRows(columns)
     prints = {name: fingerprint(place) for name, place in inputs.items()}
     run = run | {"shape": shape, "inputs": prints}
     return Journal(out, shape, columns, run, resume=resume, written=written)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from klce.scoring import kld
 from klce.scoring.distribution import ROWS_AT_ONCE, in_order, pieces
-from klce.scoring.scores import finite_or_none
+from klce.scoring.numbers import finite_or_none
 
 FLOOR = -16.0
 """Log-probabilities of the base at or below it are left out of the divergence."""

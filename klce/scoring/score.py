@@ -1,12 +1,10 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
-import contextlib
 import functools
 import operator
 import os
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
-from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
+from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.columns import (
     SHOWN,
     SUMMED,
@@ -25,23 +23,13 @@ from klce.scoring.columns import (
     row_dtype,
     those_of,
 )
-from klce.scoring.engines import open_engine
 from klce.scoring.errors import InputError
+from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.identity import Watch
-from klce.scoring.inputs import (
-    Candidates,
-    Labels,
-    Logits,
-    check_ignore_index,
-    check_places,
-    local_inputs,
-    open_targets,
-)
-from klce.scoring.journal import check_outputs, open_rows
-from klce.scoring.page import check_page
-from klce.scoring.readers import StrPath, absolute, open_reader
-from klce.scoring.results import check_results_path, open_results
+from klce.scoring.inputs import Candidates, Logits
+from klce.scoring.readers import StrPath, open_reader
+from klce.scoring.results import open_results
+from klce.scoring.run import Options, check, computed_rows
 from klce.scoring.score_page import write_score_page
 from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
@@ -152,164 +140,93 @@ def score_file(
         "logits": logits, "targets": targets, "groups": groups,
         "bytes": bytes_file, "words": words_file, "candidates": place,
     }  # fmt: skip
-    outputs = {"out": out, "report": report, "sequences_out": sequences_out}
-    check_places({**inputs, **outputs})
-    watch = Watch(inputs)
-    for name, value in (("want", want), ("top_k", top_k or None), ("candidates", candidates)):
-        if value is not None and out is None:
-            raise InputError(f"{name} needs a file for the results (--out), got {value}")
+    options = Options(
+        out=out,
+        report=report,
+        block_rows=block_rows,
+        memory=memory,
+        resume=resume,
+        engine=engine,
+        scheduler=scheduler,
+        progress=progress,
+    )
+    asked = {"want": want, "top_k": top_k or None, "candidates": candidates}
+    watch = check(inputs, options, asked, sequences_out=sequences_out)
     scorer = Scoring(
-        logits,
-        targets,
-        ignore_index,
-        kept=out is not None or report is not None,
+        logits=logits,
+        targets=targets,
+        ignore_index=ignore_index,
+        kept=options.keeps_rows,
         want=None if want is None else names_of(want),
         top_k=top_k,
         candidates=place,
         candidate_ids=ids,
         temperature=temperature,
     ).open()
-    rows, labels = scorer.logits, scorer.labels
-    check_outputs(out, resume, inputs, (report, sequences_out))
-    if report is not None:
-        check_page(report, local_inputs(inputs))
-    if sequences_out is not None:
-        check_results_path(sequences_out, local_inputs(inputs))
     scorer.check()
-    sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
-
-    plan = plan_blocks(
-        [rows],
-        memory=memory,
-        block_rows=block_rows,
-        working_row_bytes=scorer.working_row_bytes,
-    )
+    sequences = _open_sequences(scorer, groups, bytes_file, words_file, sequences_out)
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]
     if sequences is not None:
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
-    with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_engine(engine, scheduler))
-        store = None
-        if out is not None or report is not None:
-            run = {
-                "command": "score",
-                "ignore_index": int(ignore_index),
-                "temperature": float(temperature),
-                "top_k": int(top_k),
-                "arithmetic": opened.arithmetic,
-            }
-            store = stack.enter_context(
-                open_rows(
-                    out,
-                    rows.leading_shape,
-                    scorer.columns,
-                    inputs if ids is None else inputs | {"candidates": ids},
-                    run,
-                    resume=resume,
-                    written=scorer.written,
-                )
-            )
-        begin = time.perf_counter()
-        resumed = 0 if store is None else store.finished
-        run_blocks(plan, opened, scorer, consumers, store, progress)
-        watch.check()
-        seconds = time.perf_counter() - begin
+    with computed_rows(
+        scorer,
+        watch,
+        inputs if ids is None else inputs | {"candidates": ids},
+        options,
+        {"command": "score"},
+        consumers=consumers,
+        keep=options.keeps_rows,
+    ) as (rows, said):
         found = Scores(
+            **said,
             logits=os.fspath(logits),
-            targets=None if labels is None else str(targets or labels.path),
-            out=None if out is None else os.fspath(out),
-            shape=scorer.shape,
-            dtype=rows.file_dtype.name,
-            computed_in=rows.dtype.name,
-            engine=engine,
-            isas=opened.isas,
-            ignore_index=int(ignore_index),
+            dtype=scorer.logits[0].file_dtype.name,
             temperature=float(temperature),
             summary=summarizer.finish(),
             sequences=None if sequences is None else sequences.finish(),
-            seconds=seconds,
-            resumed_rows=resumed,
-            read_bytes=(rows.rows - resumed) * rows.row_bytes,
         )
-        if report is not None and store is not None:
-            write_score_page(
-                Path(report), found, store.rows(), None if sequences is None else sequences.groups
-            )
+        if report is not None:
+            known = None if sequences is None else sequences.groups
+            write_score_page(Path(report), found, rows.rows(), known)
         if found.sequences is not None and sequences_out is not None:
             table = found.sequences.table()
             with open_results(Path(sequences_out), table.shape, table.dtype) as writer:
                 writer.write(table)
-        if store is not None:
-            store.finish()
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """The task of scoring a file: see `klce.scoring.engines.Task`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring(Task):
+    """The task of scoring a file."""
 
-    Attributes
-    ----------
-    kept : bool
-        Are the rows kept, for results or a page? If not, they have but what the summary needs.
-    """
+    PLACES = ("logits", "targets", "candidates")
 
     logits: StrPath
-    targets: StrPath | None
-    ignore_index: int
-    kept: bool = False
-    want: tuple[str, ...] | None = None
-    top_k: int = 0
     candidates: StrPath | None = None
     candidate_ids: tuple[int, ...] | None = None
-    temperature: float = 1.0
-
-    def absolute(self) -> "Scoring":
-        """Return the task for a process in another folder."""
-        return replace(
-            self,
-            logits=absolute(self.logits),
-            targets=self.targets and absolute(self.targets),
-            candidates=self.candidates and absolute(self.candidates),
-        )
-
-    def places(self) -> tuple[StrPath, ...]:
-        """Return the inputs."""
-        places = (self.logits, self.targets, self.candidates)
-        return tuple(place for place in places if place is not None)
 
     def open(self) -> "Scorer":
         """Open the files."""
         return Scorer(self)
 
 
-class Scorer:
-    """Files to score: see `klce.scoring.engines.Computation`.
+class Scorer(Files):
+    """A file to score, with its labels and candidates."""
 
-    Attributes
-    ----------
-    columns, written : numpy.dtype
-        What is computed of a row, and those of it that results are to have.
-    """
+    task: Scoring
 
     def __init__(self, task: Scoring) -> None:
-        self.task = task
-        reader = open_reader(task.logits)
-        self.logits = Logits(reader)
-        self.shape = (*self.logits.leading_shape, self.logits.classes)
-        check_ignore_index(task.ignore_index)
-        targets = open_targets(task.targets, task.logits)
-        labelled = targets is not None
-        self.labels = None if targets is None else Labels(targets, self.logits, task.ignore_index)
-        self._candidates = _open_candidates(task, self.logits)
+        super().__init__(task, task.logits)
+        logits, labelled = self.logits[0], self.labels is not None
+        self._candidates = _open_candidates(task, logits)
         columns = functools.partial(
             row_dtype,
-            self.logits.dtype,
+            logits.dtype,
             labelled=labelled,
-            cut_off=reader.layout is not None,
-            classes=self.logits.classes,
+            cut_off=logits.cut_off,
+            classes=logits.classes,
             top_k=task.top_k,
             candidates=None if self._candidates is None else self._candidates.count,
             temperature=task.temperature,
@@ -322,22 +239,20 @@ class Scorer:
         )
         self._floor = "saturated" in (self.columns.names or ())
         # The results twice, as they come and in a table; a flag for each class that is cut off.
-        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * self.logits.classes
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * logits.classes
 
     def check(self) -> None:
         """Refuse logits with a part missing, and labels and candidates that are no classes.
 
         It reads all labels and candidates.
         """
-        self.logits.check()
-        if self.labels is not None:
-            self.labels.check()
+        super().check()
         if self._candidates is not None:
             self._candidates.check()
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Score rows `start` to `stop`."""
-        x = self.logits.block(start, stop)
+        x = self.logits[0].block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
         score_block(
@@ -402,8 +317,7 @@ class _Sequences:
 
 
 def _open_sequences(
-    rows: Logits,
-    labels: Labels | None,
+    scorer: Scorer,
     groups: StrPath | None,
     bytes_file: StrPath | None,
     words_file: StrPath | None,
@@ -416,9 +330,9 @@ def _open_sequences(
             if value is not None:
                 raise InputError(f"{name} need groups: without them there are no sequences")
         return None
-    if labels is None:
+    if scorer.labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
-    found = Groups(open_reader(groups, ("groups",)), rows.leading_shape)
+    found = Groups(open_reader(groups, ("groups",)), scorer.shape[:-1])
     return _Sequences(found, bytes_file, words_file)
 
 

@@ -7,12 +7,13 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from klce.scoring.compare import Comparison
-from klce.scoring.comparison import Estimate
+from klce.scoring.compare_summary import Estimate
+from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
-from klce.scoring.scores import Run, Scores
+from klce.scoring.run import Run
+from klce.scoring.scores import Scores
 
 
 def score_table(scores: Scores) -> Table:

@@ -187,7 +187,7 @@ def test_errors_by_sequence_do_not_depend_on_how_many_are_summed_at_once(
     paths = files(*make(200, 30))
     found = []
     for most in (1 << 20, 4 * 8 * 9, 1):
-        monkeypatch.setattr("klce.scoring.comparison._SUMS_BYTES", most)
+        monkeypatch.setattr("klce.scoring.compare_summary._SUMS_BYTES", most)
         found.append(compare_file(*paths, groups=tmp_path / "groups.npy").summary)
     assert found[0] == found[1] == found[2]
 

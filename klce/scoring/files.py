@@ -1,0 +1,107 @@
+"""What a run computes: a task, which every process can open, and its files, once they are open."""
+
+import abc
+import functools
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from klce.scoring.errors import InputError
+from klce.scoring.inputs import Labels, Logits, check_ignore_index, open_targets
+from klce.scoring.readers import StrPath, absolute, open_reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(abc.ABC):
+    """What a run computes, in words: small, and the same in every process.
+
+    Attributes
+    ----------
+    kept : bool
+        Are the rows kept, for results or a page? If not, they have but what the summary needs.
+    """
+
+    PLACES: ClassVar[tuple[str, ...]]
+    """The attributes that name inputs."""
+
+    targets: StrPath | None
+    ignore_index: int
+    kept: bool = False
+    want: tuple[str, ...] | None = None
+    top_k: int = 0
+    temperature: float = 1.0
+
+    def _named(self) -> dict[str, StrPath]:
+        places = {name: getattr(self, name) for name in self.PLACES}
+        return {name: place for name, place in places.items() if place is not None}
+
+    def places(self) -> tuple[StrPath, ...]:
+        """Return the inputs, those that are named."""
+        return tuple(self._named().values())
+
+    def absolute(self) -> Self:
+        """Return the task for a process in another folder."""
+        places: dict[str, Any] = {name: absolute(place) for name, place in self._named().items()}
+        return replace(self, **places)
+
+    @abc.abstractmethod
+    def open(self) -> "Files":
+        """Open the files."""
+
+
+class Files(abc.ABC):
+    """A run's files, open, and what is done with their rows.
+
+    Attributes
+    ----------
+    task : Task
+        What opened them.
+    logits : tuple of Logits
+        Of the same rows.
+    labels : Labels or None
+        Those of the rows.
+    shape : tuple of int
+        Shape of the logits, classes last.
+    dtype : numpy.dtype
+        What is computed in: float32 or float64.
+    columns, written : numpy.dtype
+        What is computed of a row, and those of it that results are to have.
+    working_row_bytes : int
+        Bytes of memory that computing a row takes.
+    """
+
+    columns: np.dtype[Any]
+    written: np.dtype[Any]
+    working_row_bytes: int
+
+    def __init__(self, task: Task, *logits: StrPath) -> None:
+        self.task = task
+        self.logits = tuple(Logits(open_reader(place)) for place in logits)
+        first, *others = self.logits
+        for other in others:
+            if (other.rows, other.classes) != (first.rows, first.classes):
+                raise InputError(
+                    f"{other.path}: {other.rows:,} rows of {other.classes:,} classes, where "
+                    f"{first.path} has {first.rows:,} of {first.classes:,}"
+                )
+        self.shape = (*first.leading_shape, first.classes)
+        self.dtype = functools.reduce(np.promote_types, (some.dtype for some in self.logits))
+        check_ignore_index(task.ignore_index)
+        targets = open_targets(task.targets, logits[0])
+        self.labels = None if targets is None else Labels(targets, first, task.ignore_index)
+
+    def check(self) -> None:
+        """Refuse logits with a part missing, and labels that are no classes.
+
+        It reads all labels.
+        """
+        for some in self.logits:
+            some.check()
+        if self.labels is not None:
+            self.labels.check()
+
+    @abc.abstractmethod
+    def block(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the results of rows `start` to `stop`."""
