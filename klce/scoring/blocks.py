@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from klce.scoring.engines import Engine
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, warn
 from klce.scoring.files import Files
 from klce.scoring.inputs import Rows, check_integer
 from klce.scoring.journal import RowFile
@@ -123,7 +122,7 @@ def _warn_of_chunks(
             told += over
         else:
             continue
-        warnings.warn(told, stacklevel=4)
+        warn(told)
         return
 
 

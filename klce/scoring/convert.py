@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from klce._arrays import element_dtype
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
-from klce.scoring.errors import InputError, naming
+from klce.scoring.errors import InputError, naming, warn
 from klce.scoring.identity import Watch
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
 from klce.scoring.locks import alone
@@ -183,10 +182,9 @@ def convert_file(
                 writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
     watch.check()
     if shape != reader.shape:
-        warnings.warn(
+        warn(
             f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
-            f"{shape}",
-            stacklevel=2,
+            f"{shape}"
         )
     return open_reader(path)
 

@@ -14,7 +14,6 @@ import math
 import mmap
 import os
 import sys
-import warnings
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.errors import InputError, Interrupted, naming
+from klce.scoring.errors import InputError, Interrupted, naming, warn
 from klce.scoring.identity import differences, fingerprint
 from klce.scoring.inputs import local_inputs
 from klce.scoring.locks import lock
@@ -157,7 +156,7 @@ class Journal(RowFile):
         lock(self._file, self._rows_path, self._out)
         try:
             if begins_anew:
-                warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
+                warn(f"{out}: no interrupted run to resume, made anew")
             with self._errors():
                 self._sums: BinaryIO = self._sums_path.open("a+b")
         except BaseException:
@@ -217,10 +216,9 @@ class Journal(RowFile):
         for rows_with, crc in sums.tolist():
             start, end = end, self._offset + rows_with * self.columns.itemsize
             if not start < end <= size or self._checksum(start, end) != crc:
-                warnings.warn(
+                warn(
                     f"{self._out}: finished rows from {rows:,} on are not what they were, and are "
-                    "computed again",
-                    stacklevel=6,
+                    "computed again"
                 )
                 break
             whole, rows = whole + 1, rows_with
