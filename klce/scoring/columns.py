@@ -1,5 +1,6 @@
 """The columns of scored rows: of the summary and the page, and of what is asked for beside them."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -45,23 +46,27 @@ def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
 
 def computed_and_written(
     columns: Callable[..., np.dtype[Any]],
+    dtype: DTypeLike,
+    *,
+    labelled: bool,
     want: tuple[str, ...] | None,
     needed: tuple[str, ...],
-    *,
-    more: bool,
+    top_k: int,
+    **options: Any,
 ) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return the columns of a run's rows: those to compute, and those that results have.
 
-    `columns` gives them for statistics that are wanted; `needed` are those of the summary. Results
-    have `more` than statistics where, say, the top k are asked for.
+    `columns` is `score_columns` or `comparison_columns`, which takes the options; `needed` are the
+    statistics of the summary and the page, of which rows without labels have some.
     """
+    columns = functools.partial(columns, dtype, labelled=labelled, top_k=top_k, **options)
     written = columns(want=want)
-    if want == () and not more:
+    if want == () and not top_k and options.get("candidates") is None:
         raise InputError("want must name at least one statistic, got none")
-    return columns(want=(*needed, *(want or ()))), written
+    return columns(want=(*those_of(needed, labelled=labelled), *(want or ()))), written
 
 
-def row_dtype(
+def score_columns(
     dtype: DTypeLike,
     *,
     labelled: bool,

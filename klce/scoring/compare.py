@@ -1,6 +1,5 @@
 """Comparing two files of logits of the same rows: how far Q is from P."""
 
-import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ import klce
 from klce._arrays import computed
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress
-from klce.scoring.columns import computed_and_written, names_of, those_of
-from klce.scoring.compare_columns import SHOWN, SUMMED, compared_of, own_of, row_dtype
+from klce.scoring.columns import computed_and_written, names_of
+from klce.scoring.compare_columns import SHOWN, SUMMED, compared_of, comparison_columns, own_of
 from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.compare_summary import summarize
 from klce.scoring.comparison import Comparison
@@ -203,21 +202,16 @@ class _Exact(Files):
     def __init__(self, task: Comparing) -> None:
         super().__init__(task, task.p, task.q)
         p, q = self.logits
-        labelled = self.labels is not None
-        columns = functools.partial(
-            row_dtype,
+        self.columns, self.written = computed_and_written(
+            comparison_columns,
             self.dtype,
-            labelled=labelled,
+            labelled=self.labels is not None,
+            want=task.want,
+            needed=(*SUMMED, *(SHOWN if task.kept else ())),
+            top_k=task.top_k,
             cut_off=p.cut_off,
             classes=p.classes,
-            top_k=task.top_k,
             temperature=task.temperature,
-        )
-        self.columns, self.written = computed_and_written(
-            columns,
-            task.want,
-            those_of((*SUMMED, *(SHOWN if task.kept else ())), labelled=labelled),
-            more=bool(task.top_k),
         )
         # The results twice, as they come and in a table; a flag for each class that is cut off.
         self.working_row_bytes = 2 * self.columns.itemsize + 4 * p.cut_off * p.classes
@@ -256,7 +250,7 @@ def compare_block(
     top_k: int = 0,
     temperature: float = 1.0,
 ) -> None:
-    """Compare rows of logits into a table of `klce.scoring.compare_columns.row_dtype`."""
+    """Compare rows of logits into a table of `klce.scoring.compare_columns.comparison_columns`."""
     names = table.dtype.names or ()
     compared = klce.compare(
         p,

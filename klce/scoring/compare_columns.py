@@ -53,7 +53,7 @@ def own_of(names: tuple[str, ...], suffix: str) -> list[str]:
     return [name.removesuffix(suffix) for name in names if name in OWN and name.endswith(suffix)]
 
 
-def row_dtype(
+def comparison_columns(
     dtype: DTypeLike,
     *,
     labelled: bool,

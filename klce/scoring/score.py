@@ -1,6 +1,5 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
-import functools
 import operator
 import os
 from collections.abc import Iterable
@@ -15,14 +14,7 @@ import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Progress
-from klce.scoring.columns import (
-    SHOWN,
-    SUMMED,
-    computed_and_written,
-    names_of,
-    row_dtype,
-    those_of,
-)
+from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, score_columns
 from klce.scoring.errors import InputError
 from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -152,7 +144,7 @@ def score_file(
     )
     asked = {"want": want, "top_k": top_k or None, "candidates": candidates}
     watch = check(inputs, options, asked, sequences_out=sequences_out)
-    scorer = Scoring(
+    files = Scoring(
         logits=logits,
         targets=targets,
         ignore_index=ignore_index,
@@ -163,33 +155,33 @@ def score_file(
         candidate_ids=ids,
         temperature=temperature,
     ).open()
-    scorer.check()
-    sequences = _open_sequences(scorer, groups, bytes_file, words_file, sequences_out)
+    files.check()
+    sequences = _open_sequences(files, groups, bytes_file, words_file, sequences_out)
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]
     if sequences is not None:
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
     with computed_rows(
-        scorer,
+        files,
         watch,
         inputs if ids is None else inputs | {"candidates": ids},
         options,
         {"command": "score"},
         consumers=consumers,
         keep=options.keeps_rows,
-    ) as (rows, said):
+    ) as (store, said):
         found = Scores(
             **said,
             logits=os.fspath(logits),
-            dtype=scorer.logits[0].file_dtype.name,
+            dtype=files.logits[0].file_dtype.name,
             temperature=float(temperature),
             summary=summarizer.finish(),
             sequences=None if sequences is None else sequences.finish(),
         )
         if report is not None:
             known = None if sequences is None else sequences.groups
-            write_score_page(Path(report), found, rows.rows(), known)
+            write_score_page(Path(report), found, store.rows(), known)
         if found.sequences is not None and sequences_out is not None:
             table = found.sequences.table()
             with open_results(Path(sequences_out), table.shape, table.dtype) as writer:
@@ -219,23 +211,19 @@ class Scorer(Files):
 
     def __init__(self, task: Scoring) -> None:
         super().__init__(task, task.logits)
-        logits, labelled = self.logits[0], self.labels is not None
+        (logits,) = self.logits
         self._candidates = _open_candidates(task, logits)
-        columns = functools.partial(
-            row_dtype,
+        self.columns, self.written = computed_and_written(
+            score_columns,
             logits.dtype,
-            labelled=labelled,
+            labelled=self.labels is not None,
+            want=task.want,
+            needed=SHOWN if task.kept else SUMMED,
+            top_k=task.top_k,
             cut_off=logits.cut_off,
             classes=logits.classes,
-            top_k=task.top_k,
             candidates=None if self._candidates is None else self._candidates.count,
             temperature=task.temperature,
-        )
-        self.columns, self.written = computed_and_written(
-            columns,
-            task.want,
-            those_of(SHOWN if task.kept else SUMMED, labelled=labelled),
-            more=bool(task.top_k) or self._candidates is not None,
         )
         self._floor = "saturated" in (self.columns.names or ())
         # The results twice, as they come and in a table; a flag for each class that is cut off.
@@ -317,7 +305,7 @@ class _Sequences:
 
 
 def _open_sequences(
-    scorer: Scorer,
+    files: Scorer,
     groups: StrPath | None,
     bytes_file: StrPath | None,
     words_file: StrPath | None,
@@ -330,9 +318,9 @@ def _open_sequences(
             if value is not None:
                 raise InputError(f"{name} need groups: without them there are no sequences")
         return None
-    if scorer.labels is None:
+    if files.labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
-    found = Groups(open_reader(groups, ("groups",)), scorer.shape[:-1])
+    found = Groups(open_reader(groups, ("groups",)), files.shape[:-1])
     return _Sequences(found, bytes_file, words_file)
 
 
@@ -350,7 +338,7 @@ def score_block(
     candidates: NDArray[np.int64] | None = None,
     temperature: float = 1.0,
 ) -> None:
-    """Score rows of logits in one read into a table of `klce.scoring.columns.row_dtype`."""
+    """Score rows of logits in one read into a table of `klce.scoring.columns.score_columns`."""
     scored = klce.score(
         x,
         target,

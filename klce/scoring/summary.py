@@ -122,7 +122,7 @@ class Summarizer:
         self._pending: NDArray[np.float64] = np.empty((3, 0))
 
     def add(self, table: NDArray[Any]) -> None:
-        """Add the rows that follow: a table of `klce.scoring.columns.row_dtype`."""
+        """Add the rows that follow: a table of `klce.scoring.columns.score_columns`."""
         labelled = "target" in (table.dtype.names or ())
         cut_off = "saturated" in (table.dtype.names or ())
         none = np.zeros(len(table), dtype=bool)

@@ -15,7 +15,7 @@ import pytest
 
 from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
-from klce.scoring.columns import row_dtype
+from klce.scoring.columns import score_columns
 from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS
@@ -287,7 +287,7 @@ def test_a_damaged_description_of_the_run_keeps_the_rows(files, content):
 
 
 def test_two_runs_with_one_output(files):
-    columns = row_dtype("f4", labelled=True)
+    columns = score_columns("f4", labelled=True)
     with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as journal:
         journal.append(np.zeros(3, columns))
         with pytest.raises(InputError, match=r"out\.npy: another run is writing it"):

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klce.scoring.columns import row_dtype
+from klce.scoring.columns import score_columns
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
 
 
 def make_table(rows, dtype=np.float32, labelled=True, seed=0):
     rng = np.random.default_rng(seed)
-    table = np.zeros(rows, dtype=row_dtype(dtype, labelled=labelled))
+    table = np.zeros(rows, dtype=score_columns(dtype, labelled=labelled))
     table["argmax"] = rng.integers(0, 3, rows)
     table["entropy"] = rng.exponential(size=rows)
     table["logsumexp"] = rng.normal(10, 100, size=rows)
@@ -103,7 +103,7 @@ def test_infinite_loss():
 
 
 def test_saturated_rows_are_those_that_count():
-    table = np.zeros(5, row_dtype("f4", labelled=True, cut_off=True))
+    table = np.zeros(5, score_columns("f4", labelled=True, cut_off=True))
     table["target"] = [0, -100, 0, 0, 0]
     table["nll"] = [1, 0, np.nan, 2, 3]
     table["saturated"] = [True, False, True, True, False]
