@@ -115,17 +115,10 @@ class RowTable(Mapping[str, "Array"]):
         >>> klce.score([[2.0, 1.0], [0.0, 3.0]], want=["argmax"]).to_arrow().to_pydict()
         {'argmax': [0, 1]}
         """
+        from klce._columns import arrow_array  # which `import klce` does without
+
         arrow = _optional("pyarrow", "to_arrow")
-        arrays = {}
-        for name, column in self._flat():
-            values = arrow.array(np.ascontiguousarray(column).reshape(-1))
-            if column.ndim == 2:
-                kind = arrow.list_(values.type, column.shape[1])
-                if not column.shape[1]:  # whose number of rows nothing else would tell
-                    values = arrow.array([[]] * len(column), kind)
-                else:
-                    values = arrow.FixedSizeListArray.from_arrays(values, type=kind)
-            arrays[name] = values
+        arrays = {name: arrow_array(arrow, column) for name, column in self._flat()}
         if not arrays:  # rows without columns are a choice of none of some
             return arrow.table({"": arrow.nulls(self._rows())}).select([])
         return arrow.table(arrays)
@@ -151,14 +144,10 @@ class RowTable(Mapping[str, "Array"]):
         >>> list(frame), len(frame)
         (['argmax', 'top_ids_0', 'top_ids_1', 'top_log_probs_0', 'top_log_probs_1'], 1)
         """
+        from klce._columns import one_each
+
         pandas = _optional("pandas", "to_pandas")
-        columns: dict[str, Array] = {}
-        for name, column in self._flat():
-            if column.ndim == 1:
-                columns[name] = column
-            else:
-                columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
-        return pandas.DataFrame(columns, index=range(self._rows()))
+        return pandas.DataFrame(one_each(self._flat()), index=range(self._rows()))
 
     def _rows(self) -> int:
         return int(np.prod(self.shape))

@@ -146,12 +146,10 @@ def run_blocks(
 
     Rows that `store` holds already are not computed again.
     """
-    finished = store.finished
-    if finished:
-        rows = store.rows()
-        for start in range(0, finished, _BLOCK_ROWS):
-            for consume in consumers:
-                consume(rows[start : min(start + _BLOCK_ROWS, finished)])
+    finished, rows = store.finished, store.rows()
+    for start in range(0, finished, _BLOCK_ROWS):
+        for consume in consumers:
+            consume(rows[start : start + _BLOCK_ROWS])
     with contextlib.closing(engine.tables(files, plan.spans(finished))) as tables:
         for table in tables:
             finished += len(table)

@@ -32,6 +32,7 @@ from klce.scoring.histograms import (
     Worst,
     position_edges,
 )
+from klce.scoring.numbers import number
 from klce.scoring.page import (
     Colours,
     Figure,
@@ -41,7 +42,6 @@ from klce.scoring.page import (
     draw_density,
     draw_histogram,
     left_out,
-    number,
     top_class,
     worst_table,
     write_page,

@@ -2,15 +2,15 @@
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
-from klce.scoring.distribution import QUANTILES, Counting, in_order, pieces, quantiles
+from klce.scoring.distribution import Counting, pieces, quantiles_of
 from klce.scoring.groups import Groups, GroupSums
+from klce.scoring.numbers import exp
 from klce.scoring.summary import counted
 
 MEASURES = {
@@ -191,10 +191,7 @@ class ComparisonSummary:
 
 
 def _exponential(estimate: Estimate) -> Estimate:
-    try:
-        value = math.exp(estimate.mean)
-    except OverflowError:
-        value = math.inf
+    value = exp(estimate.mean)
     return _scaled(estimate, value, value)
 
 
@@ -363,14 +360,6 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         for name in columns
     }
     return conclude(counts, squares, clustered, found)
-
-
-def quantiles_of(
-    rows: NDArray[Any], column: Callable[[NDArray[Any]], NDArray[Any]], dtype: DTypeLike
-) -> tuple[float, ...]:
-    """Return the quantiles at `QUANTILES` of a column that follows from rows."""
-    with in_order(rows, column, dtype) as ordered:
-        return tuple(quantiles(ordered, QUANTILES))
 
 
 def _counting(ignore_index: int) -> Counting:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce._arrays import element_dtype
+from klce._columns import arrow_array
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
 from klce.scoring.errors import InputError, naming, warn
@@ -52,10 +53,9 @@ class _ArrowArray:
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         pa = self._pa = library("pyarrow", "writing .arrow files")
         value = pa.from_numpy_dtype(dtype.newbyteorder("="))
-        self._width = shape[-1] if len(shape) > 1 else None
-        column = value if self._width is None else pa.list_(value, self._width)
-        name = "values" if self._width is None else "logits"
-        self._schema = pa.schema([(name, column)])
+        lists = len(shape) > 1
+        column = pa.list_(value, shape[-1]) if lists else value
+        self._schema = pa.schema([("logits" if lists else "values", column)])
         self._floats = dtype.kind == "f"
         self._writer = self._open(file)
 
@@ -63,10 +63,8 @@ class _ArrowArray:
         return library("pyarrow.ipc", "writing .arrow files").new_file(file, self._schema)
 
     def write(self, table: NDArray[Any]) -> None:
-        values = self._pa.array(table.reshape(-1).astype(table.dtype.newbyteorder("="), copy=False))
-        if self._width is not None:
-            values = self._pa.FixedSizeListArray.from_arrays(values, self._width)
-        self._writer.write_table(self._pa.table([values], schema=self._schema))
+        column = arrow_array(self._pa, table.astype(table.dtype.newbyteorder("="), copy=False))
+        self._writer.write_table(self._pa.table([column], schema=self._schema))
 
     def close(self) -> None:
         self._writer.close()

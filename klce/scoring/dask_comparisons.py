@@ -17,10 +17,10 @@ from klce.scoring.compare_summary import (
     conclude,
     count,
     quantified,
-    quantiles_of,
     square,
 )
 from klce.scoring.dask_arrays import LazyRows, Operands, merged
+from klce.scoring.distribution import quantiles_of
 from klce.scoring.optional import library
 
 

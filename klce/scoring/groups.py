@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers import Reader
-
-_AT_ONCE = 1 << 20
+from klce.scoring.readers import Reader, spans
 
 
 class Groups:
@@ -63,8 +61,8 @@ class Groups:
         first, last = (int(self._ids(at, at + 1)[0]) for at in (0, self._rows - 1))
         if first != 0 or last != self._rows:
             return
-        for start in range(0, self._rows, _AT_ONCE):  # with the last of the ones before
-            ids = self._ids(max(0, start - 1), min(start + _AT_ONCE, self._rows))
+        for start, stop in spans(self._rows):  # with the last of the ones before
+            ids = self._ids(max(0, start - 1), stop)
             if (ids[1:] < ids[:-1]).any():
                 return
         raise InputError(
@@ -101,8 +99,8 @@ class Groups:
             Where a sequence goes on after another one has begun.
         """
         counts, last = np.zeros(len(self), np.int64), 0
-        for start in range(0, self._rows, _AT_ONCE):
-            of = self.block(start, min(start + _AT_ONCE, self._rows))
+        for start, stop in spans(self._rows):
+            of = self.block(start, stop)
             back = np.diff(of, prepend=last) < 0
             if back.any():
                 at = int(back.argmax())
@@ -120,9 +118,8 @@ class Groups:
 
     def _distinct(self, rows: int) -> NDArray[Any]:
         found: NDArray[Any] = np.empty(0, self._reader.dtype)
-        for start in range(0, rows, _AT_ONCE):
-            block = self._ids(start, min(start + _AT_ONCE, rows))
-            ids, first = np.unique(block, return_index=True)
+        for start, stop in spans(rows):
+            ids, first = np.unique(self._ids(start, stop), return_index=True)
             new = ~np.isin(ids, found, assume_unique=True)
             found = np.concatenate([found, ids[new][np.argsort(first[new])]])
         return found

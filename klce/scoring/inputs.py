@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from klce._arrays import computed, element_dtype
 from klce._validate import integer
 from klce.scoring.errors import InputError, LabelError, in_one_sentence
-from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader, spans
 from klce.scoring.readers.base import Chunks
-
-_LABELS_AT_ONCE = 1 << 20
 
 
 class Rows:
@@ -121,9 +119,8 @@ class Labels:
 
     def first(self, label: int) -> int | None:
         """Return the first row with a label."""
-        rows = self._logits.rows
-        for start in range(0, rows, _LABELS_AT_ONCE):
-            equal = self._read(start, min(start + _LABELS_AT_ONCE, rows)) == label
+        for start, stop in spans(self._logits.rows):
+            equal = self._read(start, stop) == label
             if equal.any():
                 return start + int(equal.argmax())
         return None
@@ -133,9 +130,9 @@ class Labels:
 
     def check(self) -> None:
         """Refuse a label out of range. It reads them all."""
-        rows, classes = self._logits.rows, self._logits.classes
-        for start in range(0, rows, _LABELS_AT_ONCE):
-            labels = self._read(start, min(start + _LABELS_AT_ONCE, rows))
+        classes = self._logits.classes
+        for start, stop in spans(self._logits.rows):
+            labels = self._read(start, stop)
             at = out_of_range(labels, classes, self._ignore_index)
             if at is not None:
                 place = name_row(start + at, self._logits.leading_shape)
@@ -177,9 +174,8 @@ class Candidates:
         if self._reader is None:
             self._check(self._all, "")
             return
-        step = max(1, _LABELS_AT_ONCE // self.count)
-        for start in range(0, self._logits.rows, step):
-            rows = self._read(start, min(start + step, self._logits.rows))
+        for start, stop in spans(self._logits.rows, self.count):
+            rows = self._read(start, stop)
             at = out_of_range(rows.reshape(-1), self._logits.classes)
             if at is not None:
                 row = at // self.count

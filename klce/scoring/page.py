@@ -268,11 +268,6 @@ def left_out(infinite: int, measure: str) -> str:
     return f" {infinite:,} {'row' if infinite == 1 else 'rows'} of infinite {measure} left out."
 
 
-def number(value: float, form: str = "#.5g") -> str:
-    """Return a number as pages show it, and a dash for nan."""
-    return "-" if math.isnan(value) else format(value, form)
-
-
 def top_class(values: Any, suffix: str = "") -> str:
     """Return the first class of the largest logit of a row, with its probability."""
     return f"{values['argmax' + suffix]} ({100 * math.exp(values['max_log_prob' + suffix]):.1f} %)"

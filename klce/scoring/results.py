@@ -19,6 +19,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from klce._columns import arrow_array, one_each
 from klce.scoring.errors import InputError, naming
 from klce.scoring.locks import lock
 from klce.scoring.optional import library
@@ -157,17 +158,11 @@ class ArrowWriter:
     def _flush(self) -> None:
         rows = np.concatenate(self._pending)
         numbers = np.arange(self._next_row, self._next_row + len(rows))
-        columns = [numbers, *(np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ())]
-        arrays = [self._array(column) for column in columns]
+        columns = [numbers, *(rows[name] for name in rows.dtype.names or ())]
+        arrays = [arrow_array(self._pa, column) for column in columns]
         self._writer.write_table(self._pa.table(arrays, schema=self._schema))
         self._next_row += len(rows)
         self._pending, self._pending_rows = [], 0
-
-    def _array(self, column: NDArray[Any]) -> Any:
-        values = self._pa.array(column.reshape(-1))
-        if column.ndim == 1:
-            return values
-        return self._pa.FixedSizeListArray.from_arrays(values, column.shape[1])
 
 
 class ParquetWriter(ArrowWriter):
@@ -382,15 +377,7 @@ def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _one_each(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return columns of a value a row each: those of several are ``top_ids_0`` and so on."""
-    columns: dict[str, NDArray[Any]] = {}
-    for name in table.dtype.names or ():
-        column = table[name]
-        if column.ndim == 1:
-            columns[name] = column
-        else:
-            columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
-    return columns
+    return one_each((name, table[name]) for name in table.dtype.names or ())
 
 
 def _texts(column: NDArray[Any]) -> list[str]:

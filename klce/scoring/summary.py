@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.numbers import exp
+
 CHUNK_ROWS = 4096
 """Rows whose results are added up in float64; the sums of chunks are then added exactly."""
 
@@ -86,10 +88,7 @@ class Summary:
     @property
     def perplexity(self) -> float:
         """The exponential of the mean NLL."""
-        try:
-            return math.exp(self.mean_nll)
-        except OverflowError:
-            return math.inf
+        return exp(self.mean_nll)
 
     @property
     def accuracy(self) -> float:

@@ -12,6 +12,7 @@ from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
+from klce.scoring.numbers import number
 from klce.scoring.run import Run
 from klce.scoring.scores import Scores
 
@@ -35,14 +36,14 @@ def score_table(scores: Scores) -> Table:
         table.add_row("temperature", f"{scores.temperature:g}")
     table.add_section()
     if labelled:
-        table.add_row("mean NLL", _number(summary.mean_nll), "nats")
-        table.add_row("", _number(summary.mean_nll / math.log(2)), "bits")
-        table.add_row("perplexity", _number(summary.perplexity))
-        table.add_row("accuracy", _number(100 * summary.accuracy, ".2f"), "%")
-    table.add_row("mean entropy", _number(summary.mean_entropy), "nats")
-    table.add_row("", _number(summary.mean_entropy / math.log(2)), "bits")
+        table.add_row("mean NLL", number(summary.mean_nll), "nats")
+        table.add_row("", number(summary.mean_nll / math.log(2)), "bits")
+        table.add_row("perplexity", number(summary.perplexity))
+        table.add_row("accuracy", number(100 * summary.accuracy, ".2f"), "%")
+    table.add_row("mean entropy", number(summary.mean_entropy), "nats")
+    table.add_row("", number(summary.mean_entropy / math.log(2)), "bits")
     if not labelled:
-        table.add_row("mean log-sum-exp", _number(summary.mean_logsumexp), "nats")
+        table.add_row("mean log-sum-exp", number(summary.mean_logsumexp), "nats")
     if scores.sequences is not None:
         _add_sequences(table, scores.sequences)
     _add_speed(table, scores)
@@ -52,13 +53,13 @@ def score_table(scores: Scores) -> Table:
 def _add_sequences(table: Table, sequences: Sequences) -> None:
     table.add_section()
     table.add_row("sequences", f"{len(sequences.labels):,}")
-    table.add_row("mean log-likelihood", _number(sequences.mean_log_likelihood), "nats a sequence")
-    table.add_row("error of the mean NLL", _number(sequences.token_error, ".2g"), "nats, by token")
-    table.add_row("", _number(sequences.clustered_error, ".2g"), "nats, by sequence")
+    table.add_row("mean log-likelihood", number(sequences.mean_log_likelihood), "nats a sequence")
+    table.add_row("error of the mean NLL", number(sequences.token_error, ".2g"), "nats, by token")
+    table.add_row("", number(sequences.clustered_error, ".2g"), "nats, by sequence")
     for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
         bits = sequences.bits_per(lengths)
         if bits is not None:
-            table.add_row(f"bits per {unit}", _number(bits))
+            table.add_row(f"bits per {unit}", number(bits))
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -81,7 +82,7 @@ def comparison_table(comparison: Comparison) -> Table:
     if summary.floor_classes is not None:
         entries = summary.counted * comparison.classes
         share = 100 * summary.floor_classes / entries if entries else math.nan
-        table.add_row("classes cut off in P", _number(share, ".2f"), "%")
+        table.add_row("classes cut off in P", number(share, ".2f"), "%")
     if summary.saturated is not None:
         table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off in P")
     if comparison.temperature != 1:
@@ -89,8 +90,8 @@ def comparison_table(comparison: Comparison) -> Table:
 
     def add(estimate: Estimate, label: str, unit: str = "", scale: float = 1.0) -> None:
         error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
-        text = f"± {_number(scale * error, '.2g')} {unit}".rstrip()
-        table.add_row(label, _number(scale * estimate.mean), text)
+        text = f"± {number(scale * error, '.2g')} {unit}".rstrip()
+        table.add_row(label, number(scale * estimate.mean), text)
 
     table.add_section()
     add(found["kl_divergence"], "KL(P||Q)", "nats")
@@ -111,7 +112,7 @@ def comparison_table(comparison: Comparison) -> Table:
         add(summary.perplexity_ratio, "Q's / P's")
         add(summary.perplexity_difference, "Q's - P's")
         add(found["nll_change"], "log of their ratio", "nats")
-        correlation = _number(100 * summary.nll_correlation, ".2f")
+        correlation = number(100 * summary.nll_correlation, ".2f")
         table.add_row("correlation of NLLs", correlation, "%")
         add(found["greedy_match_p"], "accuracy of P", "%", 100)
         add(found["greedy_match_q"], "accuracy of Q", "%", 100)
@@ -126,7 +127,7 @@ def comparison_table(comparison: Comparison) -> Table:
 def _add_quantiles(table: Table, label: str, values: Sequence[float]) -> None:
     table.add_section()
     for fraction, value in zip(QUANTILES, values, strict=True):
-        table.add_row(label, _number(value), quantile_name(fraction))
+        table.add_row(label, number(value), quantile_name(fraction))
         label = ""
 
 
@@ -184,7 +185,3 @@ def _add_speed(table: Table, run: Run) -> None:
     table.add_section()
     table.add_row("speed", f"{run.rows_per_second:,.0f}", "rows/s")
     table.add_row("", f"{run.gigabytes_per_second:.3g}", "GB/s")
-
-
-def _number(value: float, form: str = "#.5g") -> str:
-    return "-" if math.isnan(value) else format(value, form)

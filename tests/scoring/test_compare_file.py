@@ -496,7 +496,7 @@ def test_llama_cpp_chunks_are_the_groups(tmp_path, kind):
 
 
 def test_llama_cpp_chunks_follow_one_another(tmp_path, monkeypatch):
-    monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 16)
+    monkeypatch.setattr("klce.scoring.readers.base.NUMBERS_AT_ONCE", 16)
     ids = np.repeat([5, -1, 7], 35)
     ids[77] = 5
     np.save(tmp_path / "ids.npy", ids)

@@ -7,7 +7,6 @@ import pytest
 
 from klce.reference import KERNELS
 from klce.scoring import InputError, score_file
-from klce.scoring import groups as groups_module
 from klce.scoring.groups import Groups, GroupSums, clustered_error
 from klce.scoring.readers import open_reader
 
@@ -138,7 +137,7 @@ def test_ids_are_sequences_in_the_order_of_their_first_rows(files):
 
 
 def test_the_order_of_ids_that_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 7)
+    monkeypatch.setattr("klce.scoring.readers.base.NUMBERS_AT_ONCE", 7)
     ids = np.random.default_rng(0).integers(-20, 20, 300)
     np.save(tmp_path / "ids.npy", ids)
     groups = Groups(open_reader(tmp_path / "ids.npy"), (300,))
@@ -224,7 +223,7 @@ def test_refused(files, tmp_path, options, message):
 
 @pytest.mark.parametrize("ids", [[0, 2, 1, 4], [1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 4, 3]])
 def test_ids_that_are_no_offsets(tmp_path, monkeypatch, ids):
-    monkeypatch.setattr(groups_module, "_AT_ONCE", 2)
+    monkeypatch.setattr("klce.scoring.readers.base.NUMBERS_AT_ONCE", 2)
     np.save(tmp_path / "g.npy", ids)
     assert Groups(open_reader(tmp_path / "g.npy"), (4,)).labels.tolist() == ids
 

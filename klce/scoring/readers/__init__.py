@@ -7,7 +7,7 @@ from pathlib import Path
 
 from klce.scoring.errors import InputError
 from klce.scoring.readers.arrow import ParquetFile, open_arrow
-from klce.scoring.readers.base import ArrayFile, Reader, SingleArray
+from klce.scoring.readers.base import ArrayFile, Reader, SingleArray, spans
 from klce.scoring.readers.kld import KldFile
 from klce.scoring.readers.location import Location, StrPath, absolute
 from klce.scoring.readers.npy import NpyReader
@@ -26,6 +26,7 @@ __all__ = [
     "open_file",
     "open_reader",
     "shards_of",
+    "spans",
     "would_read",
 ]
 

@@ -18,6 +18,9 @@ DECODED_BYTES = 8 << 20
 """Bytes of the chunks of a file that are decoded at once, unless a single one has more."""
 
 
+NUMBERS_AT_ONCE = 1 << 20
+"""Labels and the like that are read at once, where all of them are looked at."""
+
 _COPIED_AT_ONCE = 4 << 20
 """Bytes that are copied from one file to another at once."""
 
@@ -287,6 +290,15 @@ def blocks_of(start: int, stop: int, axes: tuple[int, ...]) -> Iterator[tuple[sl
             for block in blocks_of(within, end, axes[1:]):
                 yield (slice(at, at + 1), *block)
             start = at * inner + end
+
+
+def spans(rows: int, width: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield where blocks of all rows begin and end, of as many as are read at once.
+
+    `width` is the numbers of a row.
+    """
+    step = max(1, NUMBERS_AT_ONCE // width)
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def within_rows(
