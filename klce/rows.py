@@ -530,18 +530,9 @@ def _wanted(op: str, want: Iterable[str] | None, labelled: bool) -> set[str]:
     of_target = _ufuncs.OF_TARGET[op]
     if want is None:
         return {name for name in _DEFAULT[op] if labelled or name not in of_target}
-    if isinstance(want, str):
-        raise TypeError(f"want must be a collection of names, got the string {want!r}")
-    try:
-        names = list(want)
-    except TypeError:
-        raise TypeError(f"want must be a collection of names, got {want!r}") from None
+    names = _validate.names(want)
     known = tuple(_ufuncs.STATISTICS[op])
-    for name in names:
-        if name not in known:
-            raise ValueError(f"want must name statistics of {', '.join(known)}, got {name!r}")
-        if name in of_target and not labelled:
-            raise ValueError(f"want must not name {name!r} without a target")
+    _validate.statistics(names, known, of_target, labelled=labelled)
     return set(names)
 
 
@@ -574,7 +565,7 @@ def _candidates(
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
         place = in_row(at[:-1]) or f" at {at[-1]}"
-        raise IndexError(f"{name} must hold {_validate.indices(classes)}, got {given[at]}{place}")
+        raise IndexError(_validate.no_class(name, given[at], classes, place))
     return given.astype(np.int64, copy=False)
 
 

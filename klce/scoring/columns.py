@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
+from klce import _validate
 from klce._ufuncs import OF_TARGET
 from klce.scoring.errors import InputError, in_one_sentence
 
@@ -34,9 +35,8 @@ OF_LABELS = frozenset(
 
 def names_of(want: Iterable[str]) -> tuple[str, ...]:
     """Return the names of statistics that are wanted."""
-    if isinstance(want, str) or not isinstance(want, Iterable):
-        raise InputError(f"want must be a collection of names, got {want!r}")
-    return tuple(want)
+    with in_one_sentence():
+        return _validate.names(want)
 
 
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:

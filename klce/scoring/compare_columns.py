@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
+from klce import _validate
 from klce._ufuncs import STATISTICS
 from klce.scoring.columns import OF_LABELS, those_of
-from klce.scoring.errors import InputError, in_one_sentence
+from klce.scoring.errors import in_one_sentence
 
 COMPARED = (
     "kl_divergence",
@@ -71,15 +72,10 @@ def comparison_columns(
     that are, and the row is ``saturated`` if its label is one.
     """
     names = those_of(SHOWN, labelled=labelled) if want is None else want
-    for name in names:
-        if name not in STATISTICS["compare"] and name not in OWN:
-            known = ", ".join((*STATISTICS["compare"], *OWN))
-            raise InputError(f"want must name statistics of {known}, got {name!r}")
-        if not labelled and name in OF_LABELS:
-            raise InputError(f"want must not name {name!r} without a target")
     none = np.empty((0, classes), dtype)
     target = np.empty(0, np.int64) if labelled else None
     with in_one_sentence():
+        _validate.statistics(names, (*STATISTICS["compare"], *OWN), OF_LABELS, labelled=labelled)
         told = {
             **klce.compare(
                 none, none, target, want=compared_of(names), top_k=top_k, temperature=temperature
