@@ -134,7 +134,7 @@ class Labels:
             labels = self._read(start, stop)
             at = out_of_range(labels, classes, self._ignore_index)
             if at is not None:
-                place = in_row(start + at, self._logits.leading_shape)
+                place = in_row(start + at, self._logits.leading_shape, self._reader)
                 name = f"{self.path}: labels"
                 raise LabelError(no_label(name, labels[at], classes, self._ignore_index, place))
 
@@ -177,7 +177,7 @@ class Candidates:
             at = out_of_range(rows.reshape(-1), self._logits.classes)
             if at is not None:
                 row = at // self.count
-                place = in_row(start + row, self._logits.leading_shape)
+                place = in_row(start + row, self._logits.leading_shape, self._reader)
                 check_candidates(rows[row], self._logits.classes, self._name, place)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -243,10 +243,11 @@ def check_ignore_index(ignore_index: int) -> None:
         ignored(ignore_index)
 
 
-def in_row(row: int, shape: tuple[int, ...]) -> str:
-    """Say in an error which row it is, by its number and, of several axes, its index."""
+def in_row(row: int, shape: tuple[int, ...], reader: Reader | None = None) -> str:
+    """Say in an error which row it is: by its number, of several axes its index, in which shard."""
     index = f", at ({', '.join(map(str, np.unravel_index(row, shape)))})" if len(shape) > 1 else ""
-    return f" in row {row}{index}"
+    shard = "" if reader is None else reader.in_shard(row, len(shape))
+    return f" in row {row}{index}{shard}"
 
 
 def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:

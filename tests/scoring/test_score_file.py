@@ -221,6 +221,23 @@ def test_label_out_of_range_is_placed_by_its_indices(files):
         score_file(*files(logits, targets))
 
 
+def test_label_out_of_range_is_placed_in_its_shard(files, tmp_path):
+    logits, targets = make((6, 4))
+    path, _ = files(logits, targets)
+    targets[4] = 4
+    (tmp_path / "shards").mkdir()
+    for i, (start, stop) in enumerate([(0, 3), (3, 3), (3, 6)]):
+        np.save(tmp_path / "shards" / f"{i}.npy", targets[start:stop])
+    with pytest.raises(LabelError, match=r"shards: .*, got 4 in row 4 \(row 1 of .*2\.npy\)$"):
+        score_file(path, tmp_path / "shards")
+    candidates = np.zeros((6, 2), int)
+    candidates[3, 1] = 9
+    for i, part in enumerate(np.split(candidates, 3)):
+        np.save(tmp_path / "shards" / f"{i}.npy", part)
+    with pytest.raises(LabelError, match=r"got 9 in row 3 \(row 1 of .*1\.npy\)$"):
+        score_file(path, candidates=tmp_path / "shards", out=tmp_path / "out.npy")
+
+
 def test_options_out_of_range(files):
     paths = files(*make((6, 3)))
     with pytest.raises(InputError, match="ignore_index must fit in int64, got 9223"):

@@ -60,6 +60,10 @@ class Reader(Protocol):
         """Refuse an array of which a part is not there, where opening it does not."""
         return
 
+    def in_shard(self, item: int, leading: int) -> str:
+        """Say in an error, beside an item's number, where it is among several files."""
+        return ""
+
 
 @dataclass(frozen=True, slots=True)
 class Chunks:

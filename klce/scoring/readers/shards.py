@@ -162,8 +162,7 @@ class ShardsReader(Reader):
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        ends = list(accumulate(math.prod(reader.shape[:leading]) for reader in self.readers))
-        parts = []
+        ends, parts = self._ends(leading), []
         shard = bisect_right(ends, start)
         while start < stop:
             begin = ends[shard - 1] if shard else 0
@@ -174,6 +173,15 @@ class ShardsReader(Reader):
         if not parts:
             return np.empty((0, *self.shape[leading:]), self.dtype)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def in_shard(self, item: int, leading: int) -> str:
+        """Say in an error, beside an item's number, where it is among several files."""
+        ends = self._ends(leading)
+        shard = bisect_right(ends, item)
+        return f" (row {item - (ends[shard - 1] if shard else 0)} of {self.readers[shard].path})"
+
+    def _ends(self, leading: int) -> list[int]:
+        return list(accumulate(math.prod(reader.shape[:leading]) for reader in self.readers))
 
     def check_whole(self) -> None:
         """Refuse an array of which a part is not there, where opening it does not."""
