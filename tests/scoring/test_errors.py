@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from runs import stop_after
 
 from klce.scoring import Interrupted, compare_file, convert_file, score_file
+from tests.scoring.runs import stop_after
 
 
 def nothing_to_resume():
