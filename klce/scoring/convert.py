@@ -4,11 +4,7 @@ A format is a class with the methods `write` and `close` and one row in `ARRAY_W
 files can be written piece by piece.
 """
 
-import contextlib
 import math
-import os
-import shutil
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,22 +17,15 @@ from klce._arrays import element_dtype
 from klce._columns import arrow_array
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
-from klce.scoring.errors import InputError, naming, warn
+from klce.scoring.errors import InputError, warn
 from klce.scoring.identity import Watch
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
-from klce.scoring.locks import alone
 from klce.scoring.optional import library
+from klce.scoring.outputs import check_library, check_output_path
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.kld import KldReader
-from klce.scoring.results import (
-    NpyWriter,
-    Writer,
-    check_library,
-    check_output_path,
-    open_parquet,
-    open_whole,
-    open_writer,
-)
+from klce.scoring.results import NpyWriter, Writer, open_parquet, open_writer
+from klce.scoring.whole import open_whole, open_whole_folder
 
 _BLOCK_BYTES = 16 << 20
 
@@ -228,7 +217,7 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
     chunk = max(1, min(plan.block_rows, plan.rows, _CHUNK_BYTES // plan.row_bytes))
     if plan.chunk_rows == 1:
         plan = replace(plan, block_rows=plan.block_rows // chunk * chunk)
-    with _whole_folder(path) as folder:
+    with open_whole_folder(path) as folder:
         array = zarr.create_array(
             folder,
             shape=reader.shape,
@@ -238,28 +227,6 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
         )
         for start, stop in _spans(plan, progress):
             array[start:stop] = reader.read(start, stop, 1)
-
-
-@contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.part")
-    with alone(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            with naming(path, temporary):
-                yield temporary
-                os.replace(temporary, path)
-        finally:
-            _remove(temporary)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder to which threads of Zarr may for a moment write on, whatever stopped it."""
-    for _ in range(100):
-        if not folder.exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.02)  # enough for a chunk on its way to make the folder anew
 
 
 def _open_tokens(tokens: StrPath | None, source: Location) -> Reader:

@@ -15,7 +15,7 @@ import mmap
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,20 +26,13 @@ from numpy.typing import NDArray
 from klce import __version__
 from klce.scoring.errors import InputError, Interrupted, naming, warn
 from klce.scoring.identity import differences, fingerprint
-from klce.scoring.inputs import local_inputs
 from klce.scoring.locks import lock
-from klce.scoring.parts import Parts, check_folder
+from klce.scoring.outputs import is_folder
+from klce.scoring.parts import Parts
 from klce.scoring.readers import StrPath
-from klce.scoring.results import (
-    NpyWriter,
-    check_results_path,
-    is_folder,
-    open_results,
-    open_whole,
-    to_disk,
-    write_rows,
-)
+from klce.scoring.results import NpyWriter, open_results, write_rows
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
+from klce.scoring.whole import open_whole, to_disk
 
 if sys.platform != "win32":
     import fcntl
@@ -315,30 +308,6 @@ class Journal(RowFile):
             raise stop from None
         if error is not None:
             error.add_note(str(stop))
-
-
-def check_outputs(
-    out: StrPath | None,
-    resume: bool,
-    inputs: dict[str, StrPath | None],
-    others: Iterable[StrPath | None] = (),
-) -> None:
-    """Refuse results that cannot be written, or a run to resume that has none.
-
-    The `others` are where else the run writes to.
-    """
-    if resume and out is None:
-        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
-    if out is None:
-        return
-    if is_folder(out):
-        check_folder(out, local_inputs(inputs))
-    else:
-        folder = "; an --out that ends in a slash is a folder of Parquet parts"
-        check_results_path(out, local_inputs(inputs), folder)
-    for other in others:
-        if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
-            raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")
 
 
 def open_rows(

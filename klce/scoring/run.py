@@ -16,11 +16,11 @@ from klce.scoring.errors import InputError
 from klce.scoring.files import Files
 from klce.scoring.identity import Watch
 from klce.scoring.inputs import check_places, local_inputs
-from klce.scoring.journal import RowFile, check_outputs, open_rows
+from klce.scoring.journal import RowFile, open_rows
 from klce.scoring.numbers import finite_or_none
+from klce.scoring.outputs import check_outputs, check_results_path
 from klce.scoring.page import check_page
 from klce.scoring.readers import StrPath
-from klce.scoring.results import check_results_path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 
 from klce import cli
 from klce.scoring import InputError, Interrupted, parts, results, score_file
-from klce.scoring.journal import check_outputs
+from klce.scoring.outputs import check_outputs
 from tests.scoring.runs import content, run, said, stop_after
 
 PART = 240

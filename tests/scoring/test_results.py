@@ -13,12 +13,12 @@ import pytest
 
 from klce.scoring import InputError, results
 from klce.scoring.columns import score_columns
+from klce.scoring.outputs import check_results_path
 from klce.scoring.readers import Location
 from klce.scoring.results import (
     WRITERS,
     CsvWriter,
     JsonLinesWriter,
-    check_results_path,
     open_results,
 )
 
