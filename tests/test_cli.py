@@ -768,7 +768,7 @@ def test_pipes_and_devices_are_not_replaced(files, monkeypatch, arguments, out, 
 INTERRUPTED = """
 import os, signal
 from klce import cli
-cli._ProgressBar.update = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
+cli.ProgressBar.update = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
 cli.app(prog_name="klce")
 """
 
@@ -906,7 +906,7 @@ def update(self, done, total):
     print(done, file=sys.stdout, flush=True)
     time.sleep(0.01)
 
-cli._ProgressBar.update = update
+cli.ProgressBar.update = update
 cli.app(prog_name="klce")
 """
 
@@ -945,7 +945,8 @@ def test_narrow_tables_lose_nothing(files, command):
 def run_on_terminal(seconds, *arguments):
     """Run with a terminal as stderr and a bar after `seconds`; return stdout and stderr."""
     code = (
-        f"from klce import cli; cli._PROGRESS_AFTER_SECONDS = {seconds}; cli.app(prog_name='klce')"
+        f"from klce import _terminal, cli; _terminal.PROGRESS_AFTER_SECONDS = {seconds}; "
+        "cli.app(prog_name='klce')"
     )
     terminal, end = os.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
@@ -974,5 +975,5 @@ def test_no_progress_in_a_short_or_quiet_run(files, seconds, option):
 
 
 def test_no_progress_without_a_terminal(files):
-    code = "from klce import cli; cli._PROGRESS_AFTER_SECONDS = 0; cli.app(prog_name='klce')"
+    code = "from klce import _terminal, cli; _terminal.PROGRESS_AFTER_SECONDS = 0; cli.app()"
     assert run_process("score", "logits.npy", code=code).stderr == ""
