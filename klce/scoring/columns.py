@@ -33,8 +33,10 @@ OF_LABELS = frozenset(
 """The statistics that rows have by their labels alone."""
 
 
-def names_of(want: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of statistics that are wanted."""
+def names_of(want: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the names of statistics that are wanted, if any are named."""
+    if want is None:
+        return None
     with in_one_sentence():
         return _validate.names(want)
 
@@ -59,11 +61,11 @@ def computed_and_written(
     `columns` is `score_columns` or `comparison_columns`, which takes the options; `needed` are the
     statistics of the summary and the page, of which rows without labels have some.
     """
-    columns = functools.partial(columns, dtype, labelled=labelled, top_k=top_k, **options)
-    written = columns(want=want)
+    having = functools.partial(columns, dtype, labelled=labelled, top_k=top_k, **options)
+    written = having(want=want)
     if want == () and not top_k and options.get("candidates") is None:
         raise InputError("want must name at least one statistic, got none")
-    return columns(want=(*those_of(needed, labelled=labelled), *(want or ()))), written
+    return having(want=(*those_of(needed, labelled=labelled), *(want or ()))), written
 
 
 def score_columns(

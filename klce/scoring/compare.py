@@ -152,7 +152,7 @@ def compare_file(
         compat=compat,
         ignore_index=ignore_index,
         kept=options.keeps_rows,
-        want=None if want is None else names_of(want),
+        want=names_of(want),
         top_k=top_k,
         temperature=temperature,
     ).open()

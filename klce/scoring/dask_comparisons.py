@@ -117,7 +117,7 @@ def compare_dask(
         comparison_columns,
         operands.dtype,
         labelled=operands.labelled,
-        want=None if want is None else names_of(want),
+        want=names_of(want),
         needed=(*SUMMED, *(SHOWN if want is None else ())),
         top_k=top_k,
         classes=operands.classes,

@@ -99,7 +99,7 @@ def score_dask(
         score_columns,
         operands.dtype,
         labelled=operands.labelled,
-        want=None if want is None else names_of(want),
+        want=names_of(want),
         needed=SHOWN if want is None else SUMMED,
         top_k=top_k,
         classes=operands.classes,

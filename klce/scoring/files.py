@@ -20,9 +20,9 @@ class Task(abc.ABC):
     Attributes
     ----------
     kept : bool
-        Are the rows kept, for results or a page? Then they have all that a page shows, with one or
-        without: a run that resumes this one may want other statistics of it, or a page. If not,
-        they have but what the summary needs.
+        Are the rows kept, for results or a page? Then they have all that either shows unasked,
+        whatever is wanted: the run that resumes this one may want something else. If not, they have
+        but what the summary needs.
     """
 
     PLACES: ClassVar[tuple[str, ...]]

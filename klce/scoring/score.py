@@ -149,7 +149,7 @@ def score_file(
         targets=targets,
         ignore_index=ignore_index,
         kept=options.keeps_rows,
-        want=None if want is None else names_of(want),
+        want=names_of(want),
         top_k=top_k,
         candidates=place,
         candidate_ids=ids,
