@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """Run the command line, or say how to install what it needs."""
+    """Run the command line, or say how to install what it needs.
+
+    Raises
+    ------
+    SystemExit
+        With the status of the command: 2 after an error, 130 after Ctrl-C, 143 after SIGTERM.
+    """
     stopped_by = [signal.SIGINT]
 
     def terminate(number: int, frame: Any) -> NoReturn:  # as Ctrl-C does, but for the status

@@ -1435,6 +1435,11 @@ def binary_cross_entropy(
     float64 array
         nan where q or y is not in [0, 1].
 
+    Raises
+    ------
+    ValueError
+        For another form or reduction, or a target of another shape than q.
+
     Examples
     --------
     >>> from klce import reference

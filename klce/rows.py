@@ -1,4 +1,4 @@
-"""Statistics of rows: all that scoring or comparing models needs of a row, from one read."""
+"""Statistics of rows: all that scoring or comparing models needs of a row, in one call."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def score(
     where: ArrayLike | None = None,
     ignore_index: int = -100,
 ) -> RowTable:
-    r"""Statistics of each row of logits, from one read of them.
+    r"""Statistics of each row of logits.
 
     Parameters
     ----------
@@ -305,7 +305,7 @@ def compare(
     where: ArrayLike | None = None,
     ignore_index: int = -100,
 ) -> RowTable:
-    r"""Statistics of each pair of rows, of a model and another one, from one read of both.
+    r"""Statistics of each pair of rows, one of a model and one of another.
 
     Parameters
     ----------
@@ -377,6 +377,9 @@ def compare(
 
     Notes
     -----
+    Pairs of rows that fit into the cache are read from memory once, whatever is asked for, as with
+    `score`.  What takes further sums goes over the cached rows again.
+
     What ends in ``_p`` or ``_q`` is of that row alone, as `score` has it.  All else comes from
     :math:`d = \log q - \log p`, in terms that are never negative and small where the two are near,
     so a divergence of 1e-12 keeps its digits (see `kl_divergence`); the total variation and the

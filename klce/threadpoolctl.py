@@ -22,7 +22,15 @@ __all__ = ["KlceController"]
 
 
 class KlceController(threadpoolctl.LibController):
-    """What threadpoolctl asks of a thread pool."""
+    """What threadpoolctl asks of a thread pool; it makes one for each pool that it finds.
+
+    Examples
+    --------
+    >>> import klce, klce.threadpoolctl, threadpoolctl
+    >>> (pool,) = threadpoolctl.ThreadpoolController().select(user_api="klce").lib_controllers
+    >>> pool.num_threads == klce.get_num_threads(), pool.version == klce.__version__
+    (True, True)
+    """
 
     user_api = "klce"
     internal_api = "klce"
@@ -31,15 +39,33 @@ class KlceController(threadpoolctl.LibController):
     check_symbols = ("klce_get_num_threads",)
 
     def get_num_threads(self) -> int:
-        """Return the largest number of threads that a call uses."""
+        """Return the largest number of threads that a call uses.
+
+        Returns
+        -------
+        int
+            As :func:`klce.get_num_threads`.
+        """
         return _ufuncs.get_num_threads()
 
     def set_num_threads(self, num_threads: int) -> None:
-        """Set it for the process."""
+        """Set the largest number of threads that a call uses, for the whole process.
+
+        Parameters
+        ----------
+        num_threads : int
+            From 1 to ``klce.config.MAX_THREADS``.
+        """
         _ufuncs.set_num_threads(num_threads)
 
     def get_version(self) -> str:
-        """Return klce's version."""
+        """Return klce's version.
+
+        Returns
+        -------
+        str
+            As ``klce.__version__``.
+        """
         return __version__
 
     def set_additional_attributes(self) -> None:

@@ -100,6 +100,9 @@ PARAMETERS: dict[str, list[tuple[float, ...]]] = {
     "kl_probs": [(1,), (0,)],
 }
 
+# The bounds of score's numbers: (2, 4) if not named here.
+SCORE_ULP: dict[str, tuple[int, int]] = {"entropy": (4, 4), "varentropy": (4, 4)}
+SCORE_NUMBERS = [name for name, letter in _ufuncs.STATISTICS["score"].items() if letter == "S"]
 # The numerics contract's bounds for (float32, float64), in ULP of each output; 4 if not named here.
 ULP: dict[str, list[tuple[Any, Any]]] = {
     "logsumexp": [(2, 4)],
@@ -117,7 +120,7 @@ ULP: dict[str, list[tuple[Any, Any]]] = {
     "information": [(1, 1)],
     # The first of two outputs or more has a column, here a number, for each statistic.
     "score": [
-        ((2, 2, 2, 2, 2, 2, 4, 4), (4,) * 8),
+        tuple(zip(*(SCORE_ULP.get(name, (2, 4)) for name in SCORE_NUMBERS), strict=True)),
         (0, 0),
         (2, 4),
         (0, 0),
@@ -296,11 +299,9 @@ def bounds_of_output(kernel: str, output: int | str | None) -> tuple[int, int]:
     if kernel != "score":
         return ULP[kernel][int(output or 0)]
     name = FORMER[output] if isinstance(output, int) else output
-    numbers = [own for own, letter in _ufuncs.STATISTICS["score"].items() if letter == "S"]
-    if name not in numbers:
+    if name not in SCORE_NUMBERS:
         return 0, 0  # an index or a count
-    float32, float64 = ULP["score"][0]
-    return float32[numbers.index(name)], float64[numbers.index(name)]
+    return SCORE_ULP.get(str(name), (2, 4))
 
 
 def specified(kernel: str, args: tuple[Any, ...]) -> tuple[Array, ...]:

@@ -12,8 +12,8 @@ from hypothesis.extra import numpy as hnp
 
 import klce
 from klce import reference
+from tests.functions import ELEMENTWISE, FLOATS, SPECIAL, TEMPERATURES, arrays, close, masks
 from tests.kernels import same_bits
-from tests.ulp import ulp_error
 
 FUNCTIONS = [
     "logsumexp",
@@ -30,19 +30,6 @@ FUNCTIONS = [
 ]
 LOSSES = ("nll_loss", "cross_entropy")
 PAIRS = ("kl_divergence", "js_divergence", "rel_entr")
-FLOATS = [np.float32, np.float64]
-
-
-def close(actual, expected, dtype, size=0.0):
-    """Within 10 ULP of the result, or of the size at which its terms cancel.
-
-    The bounds proper are those of tests/test_kernels.py; base, sums and means come on top here.
-    """
-    actual, expected = np.asarray(actual), np.asarray(expected)
-    assert actual.shape == expected.shape
-    error = ulp_error(actual, expected, 0, dtype, np.full(expected.shape, size))
-    assert error.max(initial=0) <= 10, (actual, expected)
-
 
 # --- signatures -----------------------------------------------------------------------------------
 
@@ -107,20 +94,7 @@ def test_signatures():
 # --- any shape and value --------------------------------------------------------------------------
 
 
-@st.composite
-def arrays(draw, special=(), low=-60.0, high=60.0, min_side=1):
-    """An array of either dtype, of values that both hold, and one of its axes."""
-    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, min_side=min_side, max_side=9))
-    values = st.floats(low, high, width=32)
-    if special:
-        values = st.one_of(values, values, values, st.sampled_from(special))
-    x = draw(hnp.arrays(draw(st.sampled_from(FLOATS)), shape, elements=values))
-    return x, draw(st.integers(-x.ndim, x.ndim - 1))
-
-
-TEMPERATURES = st.sampled_from([1.0, 0.5, 0.7, 3.0])
 BASES = st.sampled_from([None, 2, 10, 0.5])
-SPECIAL = (-np.inf, np.inf, np.nan, -1e9)
 
 
 def probabilities(x, axis):
@@ -130,32 +104,6 @@ def probabilities(x, axis):
     """
     p = reference.softmax(x, axis).astype(x.dtype)
     return np.where(p < np.finfo(x.dtype).tiny, x.dtype.type(0), p)
-
-
-@given(arrays(SPECIAL, min_side=0), st.booleans())
-def test_logsumexp(given_array, keepdims):
-    x, axis = given_array
-    result = klce.logsumexp(x, axis, keepdims=keepdims)
-    assert result.dtype == x.dtype
-    close(
-        result, reference.logsumexp(x, axis, keepdims=keepdims), x.dtype, 1e9 if -1e9 in x else 60
-    )
-
-
-@given(arrays(SPECIAL), TEMPERATURES)
-def test_maps(given_array, temperature):
-    x, axis = given_array
-    before = x.copy()
-    for name in ("softmax", "log_softmax"):
-        result = getattr(klce, name)(x, axis, temperature=temperature)
-        assert (result.dtype, result.shape) == (x.dtype, x.shape)
-        close(result, getattr(reference, name)(x, axis, temperature=temperature), x.dtype)
-        assert same_bits(x, before)
-        # In place, and in the layout of x.
-        for order in "CF":
-            y = np.array(x, order=order)
-            assert getattr(klce, name)(y, axis, temperature=temperature, out=y) is y
-            assert same_bits(y, result)
 
 
 @given(arrays((0.0, 1.0, -1.0, np.nan), 0.0, 1.0, min_side=0), BASES)
@@ -234,12 +182,6 @@ def in_form(x, axis, form):
     )
 
 
-def masks(data, shape):
-    """A mask of elements, of some axes alone, or none."""
-    some = tuple(n if data.draw(st.booleans()) else 1 for n in shape)
-    return data.draw(st.one_of(st.none(), hnp.arrays(bool, some)))
-
-
 @pytest.mark.parametrize("name", ["kl_divergence", "js_divergence"])
 @given(
     arrays(),
@@ -291,28 +233,6 @@ def test_where_and_several_axes(given_array, temperature, data):
     close(klce.entropy(x, **options), reference.entropy(x, **options), x.dtype)
 
 
-@given(arrays((-np.inf, np.nan), min_side=0), st.booleans(), st.data())
-def test_logsumexp_with_factors(given_array, signed, data):
-    x, axis = given_array
-    factors = st.one_of(st.floats(0.125, 8, width=32), st.floats(-8, -0.125, width=32))
-    elements = st.one_of(factors, st.just(0.0)) if data.draw(st.booleans()) else factors
-    some = x.shape if data.draw(st.booleans()) else x.shape[-1:]
-    b = data.draw(hnp.arrays(data.draw(st.sampled_from(FLOATS)), some, elements=elements))
-    options = {"axis": axis, "b": b, "where": masks(data, x.shape)}
-    log, sign = klce.logsumexp(x, return_sign=True, **options)
-    expected, expected_sign = reference.logsumexp(x, return_sign=True, **options)
-    assert log.dtype == sign.dtype == np.result_type(x, b)
-    # Where terms cancel so does the sum: the tests of the kernels say by how much.
-    whole = reference.logsumexp(x, axis, b=np.abs(b), where=options["where"])
-    with np.errstate(invalid="ignore"):
-        kept = ~(expected < whole - 3)
-    np.testing.assert_array_equal(sign[kept], expected_sign[kept])
-    close(log[kept], expected[kept], log.dtype, 200)
-    if not signed:
-        unsigned = klce.logsumexp(x, **options)
-        assert same_bits(unsigned, np.where(sign < 0, np.nan, log).astype(log.dtype))
-
-
 @given(arrays((0.0, np.nan, np.inf, -1.0), 0.0, 2.0, min_side=0), BASES, st.data())
 def test_rel_entr(given_array, base, data):
     p, _ = given_array
@@ -339,9 +259,6 @@ def call(name, x, **options):
 
 def numbers(name):
     return klce.softmax(X) if name in ("information", "binary_entropy", "entropy", *PAIRS) else X
-
-
-ELEMENTWISE = ("information", "binary_entropy", "rel_entr")
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -413,16 +330,6 @@ def test_other_axes(name):
         if name in ("softmax", "log_softmax"):
             result = np.moveaxis(result, axis, -1)
         assert same_bits(result.reshape(expected.shape), expected)
-
-
-@pytest.mark.parametrize("name", ["logsumexp", "softmax", "log_softmax"])
-def test_dtype_option(name):
-    f = getattr(klce, name)
-    for source, wanted in itertools.product(FLOATS, FLOATS):
-        x = X.astype(source)
-        result = f(x, dtype=wanted)
-        assert result.dtype == wanted
-        assert same_bits(result, f(x.astype(wanted)))
 
 
 def test_a_single_row_gives_a_scalar():

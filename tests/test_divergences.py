@@ -495,6 +495,26 @@ def test_quotients_below_the_normal_numbers(dtype, p, q, isa):
 
 
 @ISA
+@pytest.mark.parametrize("n", [1, 3, 10, 257])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_quotients_beyond_the_dtype_as_plain_sums(dtype, n, isa):
+    """They count as they are: their logarithm comes from exponents, not from a quotient."""
+    info = np.finfo(dtype)
+    p, q = np.zeros((2, 17, n), dtype)
+    p[:, -1], q[:, -1] = 4 * info.tiny, info.max / 2**14  # so that no term is infinite
+    p, q = np.concatenate([p, q]), np.concatenate([q, p])
+    expected = p[:, -1].astype(np.longdouble)
+    expected = expected * (np.log(expected) - np.log(q[:, -1].astype(np.longdouble)))
+    with on_isa(isa):
+        for found in (
+            klce.kl_divergence(p, q, normalize=False),
+            klce.kl_divergence(p.T.copy(), q.T.copy(), 0, normalize=False),
+        ):
+            rounded = expected.astype(dtype)
+            np.testing.assert_allclose(found, rounded, rtol=RELATIVE[dtype is np.float64])
+
+
+@ISA
 @pytest.mark.parametrize(("p", "q"), [(5e-324, 4.0), (1e-307, 1e100), (0.0, 2.0)])
 def test_js_of_quotients_beyond_float64(p, q, isa):
     expected = reference.js_divergence([p, 0.5], [q, 0.5], normalize=False)

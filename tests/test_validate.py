@@ -10,6 +10,7 @@ import pytest
 
 import klce
 from klce import _typing
+from tests.functions import ELEMENTWISE
 
 X = np.log(np.array([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7]]))
 P = np.exp(X)
@@ -29,7 +30,6 @@ CALLS = {
     "js_divergence": ((P, P[::-1]), "p"),
     "rel_entr": ((P, P[::-1]), "p"),
 }
-ELEMENTWISE = ("information", "binary_entropy", "rel_entr")
 MAPS = ("softmax", "log_softmax")
 PAIRS = ("kl_divergence", "js_divergence")
 SEVERAL_AXES = ("logsumexp", *MAPS, "entropy")
