@@ -142,6 +142,7 @@ def test_json_is_a_float64_computation(files, dtype):
         "counted_rows": 58,
         "infinite_nll_rows": 0,
         "saturated_rows": None,
+        "floor_classes": None,
         "mean_nll_nats": pytest.approx(nll, rel=1e-6),
         "mean_nll_bits": pytest.approx(nll / np.log(2), rel=1e-6),
         "perplexity": pytest.approx(np.exp(nll), rel=1e-6),
@@ -269,6 +270,10 @@ def test_wanted(files):
 def test_saturated_rows_are_named(files):
     table = cells(run("score", LM / "base.kld").stdout)
     assert table["saturated rows"] == ["0", "label cut off, NLL too small"]
+    cut_off = table["classes cut off"]
+    table = cells(run("compare", LM / "base.kld", LM / "base.kld").stdout)
+    assert table["classes cut off in P"] == table["classes cut off in Q"] == cut_off
+    assert table["saturated rows"] == ["0", "label cut off in P", "0", "label cut off in Q"]
 
 
 def test_compare(files):

@@ -83,9 +83,8 @@ def score_columns(
 
     They are those of `klce.score`, which refuses what it does not know: the statistics that are
     wanted, by default `SHOWN`, and what it tells of the top k and of so many candidates. Where
-    there are labels, ``target`` is the first, the label as the file has it; where the logits come
-    from a file whose log-probabilities are cut off, too, ``saturated`` is the last: is the label
-    one of those, so that its NLL is a lower bound?
+    there are labels, ``target`` is the first, the label as the file has it. Where the logits come
+    from a file whose log-probabilities are cut off, the last are those of `cut_off_columns`.
     """
     with in_one_sentence():
         told = klce.score(
@@ -98,6 +97,16 @@ def score_columns(
         )
     columns: list[Any] = [("target", np.int64)] if labelled else []
     columns += [(name, column.dtype, column.shape[1:]) for name, column in told.items()]
-    if labelled and cut_off:
-        columns.append(("saturated", np.bool_))
+    if cut_off:
+        columns += cut_off_columns(labelled=labelled)
     return np.dtype(columns)
+
+
+def cut_off_columns(suffix: str = "", *, labelled: bool) -> list[tuple[str, Any]]:
+    """Return the columns of rows whose file cuts off log-probabilities, as llama.cpp's does.
+
+    ``floor_classes`` counts those that are; where there are labels, a row is ``saturated`` if its
+    own is one of them, so that its NLL is a lower bound.
+    """
+    columns: list[tuple[str, Any]] = [("floor_classes" + suffix, np.int64)]
+    return [*columns, ("saturated" + suffix, np.bool_)] if labelled else columns

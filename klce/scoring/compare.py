@@ -14,7 +14,14 @@ from klce._arrays import computed
 from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.columns import computed_and_written, names_of
-from klce.scoring.compare_columns import SHOWN, SUMMED, compared_of, comparison_columns, own_of
+from klce.scoring.compare_columns import (
+    CUT_OFF,
+    SHOWN,
+    SUMMED,
+    compared_of,
+    comparison_columns,
+    own_of,
+)
 from klce.scoring.compare_page import write_comparison_page
 from klce.scoring.compare_summary import summarize
 from klce.scoring.comparison import Comparison
@@ -67,7 +74,8 @@ def compare_file(
         The statistics of each row that `out` is to have, by the names of `klce.compare` and, with
         ``_p`` and ``_q`` behind, of `klce.score`. Without it, not those of `klce.compare` but what
         the summary and a page are made of: `klce.scoring.compare_columns.SHOWN`. With labels,
-        ``target`` is there too, and for llama.cpp's base file ``floor_classes`` and ``saturated``.
+        ``target`` is there too, and where P or Q is llama.cpp's base file, what it cuts off:
+        `klce.scoring.columns.cut_off_columns`.
     top_k : int, default 0
         How many of the largest classes of P and of Q to hold against each other: ``top_overlap``.
     temperature : float, default 1.0
@@ -202,6 +210,7 @@ class _Exact(Files):
     def __init__(self, task: Comparing) -> None:
         super().__init__(task, task.p, task.q)
         p, q = self.logits
+        cut_off = tuple(suffix for suffix, x in zip(CUT_OFF, (p, q), strict=True) if x.cut_off)
         self.columns, self.written = computed_and_written(
             comparison_columns,
             self.dtype,
@@ -209,12 +218,12 @@ class _Exact(Files):
             want=task.want,
             needed=(*SUMMED, *(SHOWN if task.kept else ())),
             top_k=task.top_k,
-            cut_off=p.cut_off,
+            cut_off=cut_off,
             classes=p.classes,
             temperature=task.temperature,
         )
         # The results twice, as they come and in a table; a flag for each class that is cut off.
-        self.working_row_bytes = 2 * self.columns.itemsize + 4 * p.cut_off * p.classes
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * bool(cut_off) * p.classes
         if p.dtype != q.dtype:  # and one of the two in the other's dtype
             self.working_row_bytes += p.classes * self.dtype.itemsize
 
@@ -232,11 +241,9 @@ class _Exact(Files):
             top_k=self.task.top_k,
             temperature=self.task.temperature,
         )
-        if self.logits[0].cut_off:
-            floor = kld.at_floor(p)
-            table["floor_classes"] = floor.sum(axis=1)
-            if target is not None:
-                table["saturated"] = kld.saturated(floor, target, self.task.ignore_index)
+        for suffix, logits, x in zip(CUT_OFF, self.logits, (p, q), strict=True):
+            if logits.cut_off:
+                kld.tell_cut_off(table, x, target, self.task.ignore_index, suffix)
         return table
 
 

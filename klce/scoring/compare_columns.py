@@ -8,7 +8,7 @@ from numpy.typing import DTypeLike
 import klce
 from klce import _validate
 from klce._ufuncs import STATISTICS
-from klce.scoring.columns import OF_LABELS, those_of
+from klce.scoring.columns import OF_LABELS, cut_off_columns, those_of
 from klce.scoring.errors import in_one_sentence
 
 COMPARED = (
@@ -38,6 +38,9 @@ _OF_ONE = tuple(
 )
 """What stands behind all else in a row: of P alone, and of Q."""
 
+CUT_OFF = ("", "_q")
+"""The suffixes of the columns that tell what the files of P and of Q cut off."""
+
 _ORDER = (*(name for name in STATISTICS["compare"] if name not in _OF_ONE), *_OF_ONE)
 
 OWN = tuple(name for name in _OF_ONE if name not in STATISTICS["compare"])
@@ -58,7 +61,7 @@ def comparison_columns(
     dtype: DTypeLike,
     *,
     labelled: bool,
-    cut_off: bool = False,
+    cut_off: tuple[str, ...] = (),
     classes: int = 1,
     want: tuple[str, ...] | None = None,
     top_k: int = 0,
@@ -68,8 +71,8 @@ def comparison_columns(
 
     They are those of `klce.compare` and, with ``_p`` and ``_q`` behind, of `klce.score`: the
     statistics that are wanted, by default `SHOWN`. Where there are labels, ``target`` is the first.
-    Where P comes from a file whose log-probabilities are cut off, ``floor_classes`` counts those
-    that are, and the row is ``saturated`` if its label is one.
+    Of each file that cuts off log-probabilities, there are the columns of `cut_off_columns` with
+    its suffix, one of `CUT_OFF`, behind.
     """
     names = those_of(SHOWN, labelled=labelled) if want is None else want
     none = np.empty((0, classes), dtype)
@@ -86,6 +89,6 @@ def comparison_columns(
             told |= {name + suffix: column for name, column in scored.items()}
     columns: list[Any] = [("target", np.int64)] if labelled else []
     columns += [(name, told[name].dtype) for name in _ORDER if name in told]
-    if cut_off:
-        columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
+    for suffix in cut_off:
+        columns += cut_off_columns(suffix, labelled=labelled)
     return np.dtype(columns)

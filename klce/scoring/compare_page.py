@@ -180,8 +180,9 @@ def _counts(comparison: Comparison, summary: ComparisonSummary) -> list[tuple[st
         counts.append(("rows of nan", f"{summary.nan:,}"))
     if summary.infinite:
         counts.append(("rows of infinite KL", f"{summary.infinite:,}"))
-    if summary.saturated is not None:
-        counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
+    for of, saturated in (("P", summary.saturated), ("Q", summary.saturated_q)):
+        if saturated is not None:
+            counts.append((f"rows whose label {of}'s file cut off", f"{saturated:,}"))
     found = summary.estimates
     counts.append(("mean KL(P||Q), nats", number(found["kl_divergence"].mean)))
     counts.append(("same argmax, %", number(100 * found["same_argmax"].mean, ".2f")))

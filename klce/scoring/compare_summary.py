@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.compare_columns import CUT_OFF
 from klce.scoring.distribution import Counting, pieces, quantiles_of
 from klce.scoring.groups import Groups, GroupSums
 from klce.scoring.numbers import exp
@@ -51,6 +52,9 @@ _FROM = {
     "squared_target_prob_change": "target_prob_change",
 }
 """The columns that values come from, where they are no columns themselves."""
+
+
+_CUT_OFF = tuple(name + suffix for suffix in CUT_OFF for name in ("floor_classes", "saturated"))
 
 
 def measured(columns: np.dtype[Any]) -> list[str]:
@@ -110,10 +114,11 @@ class ComparisonSummary:
         By the names of `MEASURES`, those that there are.
     kl_divergence_quantiles, target_prob_change_quantiles : tuple of float
         Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
-    saturated : int or None
-        Rows whose label P's file cut off, so that their NLL is a lower bound.
-    floor_classes : int or None
-        Log-probabilities, of all rows that count, that P's file cut off.
+    saturated, saturated_q : int or None
+        Rows whose label the file of P, or of Q, cut off, so that their NLL is a lower bound; None
+        where it cuts nothing off.
+    floor_classes, floor_classes_q : int or None
+        Log-probabilities, of all rows that count, that the file of P, or of Q, cut off.
     """
 
     rows: int
@@ -126,6 +131,8 @@ class ComparisonSummary:
     target_prob_change_quantiles: tuple[float, ...] | None
     saturated: int | None
     floor_classes: int | None
+    saturated_q: int | None
+    floor_classes_q: int | None
 
     @property
     def counted(self) -> int:
@@ -215,6 +222,8 @@ class Counts:
 
     Attributes
     ----------
+    cut_off : dict of str to int
+        What files cut off, of rows that count, by the columns that there are.
     sums : dict of str to list of float
         Of the values that there are, by the names of `MEASURES`: one of each piece of the rows.
     """
@@ -224,8 +233,7 @@ class Counts:
     nan: int
     first_nan: int | None
     infinite: int
-    saturated: int | None
-    floor_classes: int | None
+    cut_off: dict[str, int]
     sums: dict[str, list[float]]
 
     def merge(self, other: "Counts") -> "Counts":
@@ -236,8 +244,7 @@ class Counts:
             nan=self.nan + other.nan,
             first_nan=other.first_nan if self.first_nan is None else self.first_nan,
             infinite=self.infinite + other.infinite,
-            saturated=_both(self.saturated, other.saturated),
-            floor_classes=_both(self.floor_classes, other.floor_classes),
+            cut_off={name: n + other.cut_off[name] for name, n in self.cut_off.items()},
             sums={name: sums + other.sums[name] for name, sums in self.sums.items()},
         )
 
@@ -254,14 +261,11 @@ class Counts:
         }
 
 
-def _both(a: int | None, b: int | None) -> int | None:
-    return None if a is None or b is None else a + b
-
-
 def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
     """Count rows of a comparison, and add up their values by fixed pieces."""
     columns = rows.dtype.names or ()
-    ignored = nan = infinite = saturated = floor_classes = 0
+    ignored = nan = infinite = 0
+    cut_off = {name: 0 for name in _CUT_OFF if name in columns}
     first_nan: int | None = None
     sums: dict[str, list[float]] = {name: [] for name in measured(rows.dtype)}
     for start, table, counts in pieces(rows, _counting(ignore_index)):
@@ -273,10 +277,8 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
             first_nan = first_row + start + int(bad.argmax())
         ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
         infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
-        if "saturated" in columns:
-            saturated += int(table["saturated"][counts].sum())
-        if "floor_classes" in columns:
-            floor_classes += int(table["floor_classes"][counts].sum())
+        for name in cut_off:
+            cut_off[name] += int(table[name][counts].sum())
         for name, found in sums.items():
             found.append(float(measure(table, name)[counts].sum()))
     return Counts(
@@ -285,8 +287,7 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         nan=nan,
         first_nan=first_nan,
         infinite=infinite,
-        saturated=saturated if "saturated" in columns else None,
-        floor_classes=floor_classes if "floor_classes" in columns else None,
+        cut_off=cut_off,
         sums=sums,
     )
 
@@ -334,8 +335,7 @@ def conclude(
         },
         kl_divergence_quantiles=quantiles["kl_divergence"],
         target_prob_change_quantiles=quantiles.get("target_prob_change"),
-        saturated=counts.saturated,
-        floor_classes=counts.floor_classes,
+        **{name: counts.cut_off.get(name) for name in _CUT_OFF},
     )
 
 

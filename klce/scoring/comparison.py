@@ -70,6 +70,8 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
         "infinite_kl_divergence_rows": summary.infinite,
         "saturated_rows": summary.saturated,
         "floor_classes": summary.floor_classes,
+        "saturated_rows_q": summary.saturated_q,
+        "floor_classes_q": summary.floor_classes_q,
     }
     for name in MEASURES:
         if name in summary.estimates:

@@ -68,7 +68,7 @@ def score_file(
         The statistics of each row that `out` is to have, by the names of `klce.score`. Without it,
         not those of `klce.score` but what the summary and a page are made of:
         `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for llama.cpp's base
-        file ``saturated``.
+        file ``floor_classes`` and ``saturated``.
     top_k : int, default 0
         How many of the largest classes of each row to write: ``top_ids`` and ``top_log_probs``.
     candidates : path or URL, or iterable of int, optional
@@ -225,9 +225,8 @@ class Scorer(Files):
             candidates=None if self._candidates is None else self._candidates.count,
             temperature=task.temperature,
         )
-        self._floor = "saturated" in (self.columns.names or ())
         # The results twice, as they come and in a table; a flag for each class that is cut off.
-        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * logits.classes
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * logits.cut_off * logits.classes
 
     def check(self) -> None:
         """Refuse logits with a part missing, and labels and candidates that are no classes.
@@ -240,7 +239,8 @@ class Scorer(Files):
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Score rows `start` to `stop`."""
-        x = self.logits[0].block(start, stop)
+        (logits,) = self.logits
+        x = logits.block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
         score_block(
@@ -252,8 +252,8 @@ class Scorer(Files):
             candidates=None if self._candidates is None else self._candidates.block(start, stop),
             temperature=self.task.temperature,
         )
-        if self._floor and target is not None:
-            table["saturated"] = kld.saturated(kld.at_floor(x), target, self.task.ignore_index)
+        if logits.cut_off:
+            kld.tell_cut_off(table, x, target, self.task.ignore_index)
         return table
 
 

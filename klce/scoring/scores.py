@@ -42,6 +42,7 @@ class Scores(Run):
             "counted_rows": summary.counted,
             "infinite_nll_rows": summary.infinite,
             "saturated_rows": summary.saturated,
+            "floor_classes": summary.floor_classes,
             "mean_nll_nats": summary.mean_nll,
             "mean_nll_bits": summary.mean_nll / math.log(2),
             "perplexity": summary.perplexity,

@@ -37,6 +37,8 @@ class Summary:
     saturated : int or None
         Those of them whose label the file cut off, so that their NLL is a lower bound; None where
         the file cuts nothing off.
+    floor_classes : int or None
+        Log-probabilities, of all rows that count, that the file cut off; None likewise.
     nll, entropy, logsumexp : fractions.Fraction
         Sums over the rows that count; ``nll`` and ``logsumexp`` without their infinite values.
     overflow : float
@@ -51,6 +53,7 @@ class Summary:
     infinite: int = 0
     correct: int = 0
     saturated: int | None = None
+    floor_classes: int | None = None
     nll: Fraction = Fraction()
     entropy: Fraction = Fraction()
     logsumexp: Fraction = Fraction()
@@ -59,7 +62,6 @@ class Summary:
     def merge(self, other: "Summary") -> "Summary":
         """Return the summary of the rows of both."""
         first = [s.first_nan for s in (self, other) if s.first_nan is not None]
-        saturated = [s.saturated for s in (self, other) if s.saturated is not None]
         return Summary(
             rows=self.rows + other.rows,
             ignored=self.ignored + other.ignored,
@@ -68,7 +70,8 @@ class Summary:
             labelled=self.labelled + other.labelled,
             infinite=self.infinite + other.infinite,
             correct=self.correct + other.correct,
-            saturated=sum(saturated) if saturated else None,
+            saturated=_both(self.saturated, other.saturated),
+            floor_classes=_both(self.floor_classes, other.floor_classes),
             nll=self.nll + other.nll,
             entropy=self.entropy + other.entropy,
             logsumexp=self.logsumexp + other.logsumexp,
@@ -123,7 +126,6 @@ class Summarizer:
     def add(self, table: NDArray[Any]) -> None:
         """Add the rows that follow: a table of `klce.scoring.columns.score_columns`."""
         labelled = "target" in (table.dtype.names or ())
-        cut_off = "saturated" in (table.dtype.names or ())
         none = np.zeros(len(table), dtype=bool)
         nll = table["nll"] if labelled else np.zeros(len(table))
         ignored = table["target"] == self._ignore_index if labelled else none
@@ -154,7 +156,8 @@ class Summarizer:
                 labelled=int(counts.sum()) if labelled else 0,
                 infinite=int(infinite.sum()),
                 correct=int(correct.sum()),
-                saturated=int((table["saturated"] & counts).sum()) if cut_off else None,
+                saturated=_sum(table, "saturated", counts),
+                floor_classes=_sum(table, "floor_classes", counts),
                 nll=nll_sum,
                 entropy=entropy_sum,
                 logsumexp=logsumexp_sum,
@@ -175,6 +178,14 @@ def counted(table: NDArray[Any], ignore_index: int, suffix: str = "") -> NDArray
     if "target" in (table.dtype.names or ()):
         counts &= ~np.isnan(table["nll" + suffix]) & (table["target"] != ignore_index)
     return counts
+
+
+def _sum(table: NDArray[Any], name: str, counts: NDArray[np.bool_]) -> int | None:
+    return int(table[name][counts].sum()) if name in (table.dtype.names or ()) else None
+
+
+def _both(a: int | None, b: int | None) -> int | None:
+    return b if a is None else a if b is None else a + b
 
 
 def _mean(total: Fraction, count: int) -> float:

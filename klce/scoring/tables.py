@@ -30,6 +30,9 @@ def score_table(scores: Scores) -> Table:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
+    if summary.floor_classes is not None:
+        share = _share(summary.floor_classes, summary.counted * scores.classes)
+        table.add_row("classes cut off", share, "%")
     if summary.saturated is not None:
         table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off, NLL too small")
     if scores.temperature != 1:
@@ -79,12 +82,15 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite KL", f"{summary.infinite:,}", "Q gives 0 where P does not")
-    if summary.floor_classes is not None:
-        entries = summary.counted * comparison.classes
-        share = 100 * summary.floor_classes / entries if entries else math.nan
-        table.add_row("classes cut off in P", number(share, ".2f"), "%")
-    if summary.saturated is not None:
-        table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off in P")
+    for of, floor_classes, saturated in (
+        ("P", summary.floor_classes, summary.saturated),
+        ("Q", summary.floor_classes_q, summary.saturated_q),
+    ):
+        if floor_classes is not None:
+            share = _share(floor_classes, summary.counted * comparison.classes)
+            table.add_row(f"classes cut off in {of}", share, "%")
+        if saturated is not None:
+            table.add_row("saturated rows", f"{saturated:,}", f"label cut off in {of}")
     if comparison.temperature != 1:
         table.add_row("temperature", f"{comparison.temperature:g}")
 
@@ -122,6 +128,10 @@ def comparison_table(comparison: Comparison) -> Table:
         _add_quantiles(table, "its change, %", changes)
     _add_speed(table, comparison)
     return table
+
+
+def _share(part: int, whole: int) -> str:
+    return number(100 * part / whole if whole else math.nan, ".2f")
 
 
 def _add_quantiles(table: Table, label: str, values: Sequence[float]) -> None:

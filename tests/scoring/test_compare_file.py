@@ -356,9 +356,34 @@ def test_saturated_rows(saturated, tmp_path):
         table = np.load(tmp_path / "scores.npy")
         assert np.flatnonzero(table["saturated"]).tolist() == [4]
         assert scores.summary.saturated == scores.to_dict()["saturated_rows"] == 1
+        floor = table["floor_classes"]
+        assert scores.summary.floor_classes == scores.to_dict()["floor_classes"] == floor.sum() > 0
+    np.testing.assert_array_equal(floor, np.load(tmp_path / "out.npy")["floor_classes"])
     assert score_file(saturated, block_rows=3).summary.saturated == 1
     assert score_file(BASE).summary.saturated == 0
     assert score_file(P, TARGETS).summary.saturated is None
+
+
+def test_what_the_file_of_q_cuts_off_is_counted_too(saturated, tmp_path):
+    """A label that Q cuts off makes its NLL a lower bound, as one that P does."""
+    of_p = compare_file(saturated, Q, out=tmp_path / "p.npy").summary
+    assert (of_p.saturated_q, of_p.floor_classes_q) == (None, None)
+    targets = f"{saturated}::targets"
+    comparison = compare_file(Q, saturated, targets, out=tmp_path / "q.npy", block_rows=3)
+    p, q = np.load(tmp_path / "p.npy"), np.load(tmp_path / "q.npy")
+    assert q.dtype.names[-2:] == ("floor_classes_q", "saturated_q")
+    for name in ("floor_classes", "saturated"):
+        np.testing.assert_array_equal(q[f"{name}_q"], p[name])
+    summary, values = comparison.summary, comparison.to_dict()
+    assert (summary.saturated, summary.floor_classes) == (None, None)
+    assert summary.saturated_q == values["saturated_rows_q"] == 1
+    assert summary.floor_classes_q == values["floor_classes_q"] == of_p.floor_classes > 0
+    both = compare_file(saturated, BASE, out=tmp_path / "both.npy").summary
+    assert (both.saturated, both.saturated_q) == (1, 1)
+    assert both.floor_classes == both.floor_classes_q == of_p.floor_classes
+    unlabelled = compare_file(Q, f"{BASE}::log_probs", out=tmp_path / "out.npy").summary
+    assert (unlabelled.saturated_q, unlabelled.floor_classes_q) == (None, of_p.floor_classes)
+    assert np.load(tmp_path / "out.npy").dtype.names[-1] == "floor_classes_q"
 
 
 def test_rows_that_do_not_count(files, tmp_path):

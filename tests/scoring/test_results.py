@@ -49,6 +49,7 @@ def test_columns():
         ("candidate_log_probs", "<f4", (2,)),
         ("top_ids", "<i8", (3,)),
         ("top_log_probs", "<f4", (3,)),
+        ("floor_classes", "<i8"),
         ("saturated", "|b1"),
     ]
 

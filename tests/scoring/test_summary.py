@@ -102,13 +102,15 @@ def test_infinite_loss():
     assert summary.mean_nll == summary.perplexity == math.inf
 
 
-def test_saturated_rows_are_those_that_count():
+def test_what_is_cut_off_is_of_rows_that_count():
     table = np.zeros(5, score_columns("f4", labelled=True, cut_off=True))
     table["target"] = [0, -100, 0, 0, 0]
     table["nll"] = [1, 0, np.nan, 2, 3]
     table["saturated"] = [True, False, True, True, False]
     assert summarize(table).saturated == summarize(table, block=2).saturated == 2
-    assert summarize(make_table(3)).saturated is None
+    table["floor_classes"] = [1, 2, 4, 8, 16]
+    assert summarize(table).floor_classes == summarize(table, block=2).floor_classes == 25
+    assert summarize(make_table(3)).saturated is summarize(make_table(3)).floor_classes is None
 
 
 def test_without_labels():

@@ -272,13 +272,13 @@ def test_refused(files, options, message):
 
 
 def test_columns_of_a_base_file_alone_are_no_results(tmp_path):
-    """It has labels, so that rows would have ``target`` and ``saturated``."""
+    """It has labels, so that rows would have ``target`` and what is cut off."""
     with pytest.raises(InputError, match=r"^want must name at least one statistic, got none$"):
         score_file(BASE, out=tmp_path / "out.npy", want=())
     assert not [*tmp_path.iterdir()]
     score_file(BASE, out=tmp_path / "out.npy", want=(), top_k=1)
     names = np.load(tmp_path / "out.npy").dtype.names
-    assert names == ("target", "top_ids", "top_log_probs", "saturated")
+    assert names == ("target", "top_ids", "top_log_probs", "floor_classes", "saturated")
 
 
 def test_a_statistic_of_labels_needs_them(files):
