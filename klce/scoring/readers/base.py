@@ -146,7 +146,8 @@ class FileMap:
     """
 
     def __init__(self, file: BinaryIO, path: str) -> None:
-        self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with naming(path):
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._path = path
 
     def check(self) -> None:
