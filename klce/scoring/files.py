@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.inputs import Labels, Logits, check_ignore_index, open_targets
+from klce.scoring.inputs import Labels, Logits, check_ignore_index, open_targets, same_rows
 from klce.scoring.readers import StrPath, absolute, open_reader
 
 
@@ -87,6 +87,11 @@ class Files(abc.ABC):
                 raise InputError(
                     f"{other.path}: {other.rows:,} rows of {other.classes:,} classes, where "
                     f"{first.path} has {first.rows:,} of {first.classes:,}"
+                )
+            if not same_rows(first.leading_shape, other.leading_shape):
+                raise InputError(
+                    f"{other.path}: rows of shape {other.leading_shape} are not those of "
+                    f"{first.path}, which has rows of shape {first.leading_shape}"
                 )
         self.shape = (*first.leading_shape, first.classes)
         self.dtype = functools.reduce(np.promote_types, (some.dtype for some in self.logits))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
+from klce.scoring.inputs import same_rows
 from klce.scoring.readers import Reader, spans
 
 
@@ -29,7 +30,7 @@ class Groups:
             raise InputError(f"{path}: groups must be integers, got {reader.dtype}")
         self._reader, self._rows = reader, rows
         self._offsets: NDArray[np.int64] | None = None
-        if shape == leading_shape:
+        if same_rows(shape, leading_shape):
             self._check_no_offsets()
             self.labels = self._distinct(rows)
             self._ascending = np.argsort(self.labels)

@@ -102,7 +102,7 @@ class Labels:
 
     def __init__(self, reader: Reader, logits: Logits, ignore_index: int) -> None:
         check_index_dtype(reader.dtype, f"{reader.path}: labels")
-        if reader.shape != logits.leading_shape:
+        if not same_rows(reader.shape, logits.leading_shape):
             raise InputError(
                 f"{reader.path}: labels of shape {reader.shape} do not match "
                 f"{logits.path}, which has rows of shape {logits.leading_shape}"
@@ -134,7 +134,7 @@ class Labels:
             labels = self._read(start, stop)
             at = out_of_range(labels, classes, self._ignore_index)
             if at is not None:
-                place = in_row(start + at, self._logits.leading_shape, self._reader)
+                place = in_row(start + at, self._reader.shape, self._reader)
                 name = f"{self.path}: labels"
                 raise LabelError(no_label(name, labels[at], classes, self._ignore_index, place))
 
@@ -159,7 +159,7 @@ class Candidates:
             check_index_dtype(given.dtype, self._name)
             if len(shape) == 1:
                 self._all = given.read(0, shape[0], 1)
-            elif shape[:-1] == logits.leading_shape:
+            elif same_rows(shape[:-1], logits.leading_shape):
                 self._reader = given
             else:
                 raise InputError(no_candidates(self._name, shape, logits.leading_shape))
@@ -177,7 +177,7 @@ class Candidates:
             at = out_of_range(rows.reshape(-1), self._logits.classes)
             if at is not None:
                 row = at // self.count
-                place = in_row(start + row, self._logits.leading_shape, self._reader)
+                place = in_row(start + row, self._reader.shape[:-1], self._reader)
                 check_candidates(rows[row], self._logits.classes, self._name, place)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -187,7 +187,14 @@ class Candidates:
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         assert self._reader is not None
-        return self._reader.read(start, stop, len(self._logits.leading_shape))
+        return self._reader.read(start, stop, len(self._reader.shape) - 1)
+
+
+def same_rows(axes: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Tell whether axes count the same rows as others: in the same shape, or on one axis."""
+    return axes == others or (
+        math.prod(axes) == math.prod(others) and 1 in (len(axes), len(others))
+    )
 
 
 def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int | None = None) -> int | None:

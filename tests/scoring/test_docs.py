@@ -15,7 +15,7 @@ from klce._ufuncs import STATISTICS
 from klce.cli import app
 from klce.scoring import llama_cpp
 from klce.scoring.columns import score_columns
-from klce.scoring.compare_columns import OWN, comparison_columns
+from klce.scoring.compare_columns import CUT_OFF, OWN, comparison_columns
 from klce.scoring.optional import EXTRAS
 
 ROOT = Path(__file__).parents[2]
@@ -96,7 +96,7 @@ def test_every_column_is_documented_with_its_dtype():
     compared = {"want": (*STATISTICS["compare"], *OWN), "top_k": 2, "classes": 3}
     for text, columns in (
         (score, score_columns("f4", labelled=True, cut_off=True, **everything)),
-        (compare, comparison_columns("f4", labelled=True, cut_off=True, **compared)),
+        (compare, comparison_columns("f4", labelled=True, cut_off=CUT_OFF, **compared)),
         (compat, llama_cpp.COLUMNS),
     ):
         table, _, _ = text.partition("\n\n")

@@ -196,7 +196,7 @@ def test_ids_beyond_int64(files, suffix):
             {"groups": "either.npy"},
             r"40 groups that go up from 0 to 40 may be an id for each row or",
         ),
-        ({"groups": "column.npy"}, r"of shape \(40, 1\) are neither an id for each of the 40 rows"),
+        ({"groups": "column.npy"}, r"of shape \(41, 1\) are neither an id for each of the 40 rows"),
         ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),
         ({"bytes_file": "bytes.npy"}, "bytes need groups"),
         ({"words_file": "bytes.npy"}, "words need groups"),
@@ -212,7 +212,7 @@ def test_refused(files, tmp_path, options, message):
     np.save("late.npy", [1, 20, 40])
     np.save("down.npy", [0, 20, 10, 40])
     np.save("either.npy", [*range(39), 40])
-    np.save("column.npy", np.zeros((40, 1), int))
+    np.save("column.npy", np.zeros((41, 1), int))
     np.save("matrix.npy", np.zeros((2, 3), int))
     np.save("zero.npy", [1, 2, 0, 3])
     before = sorted(tmp_path.iterdir())

@@ -184,7 +184,7 @@ def test_logits_that_cannot_be_scored(files, logits, message):
     ("targets", "message"),
     [
         (np.zeros(4, int), r"targets\.npy: labels of shape \(4,\) do not match .*\(6,\)$"),
-        (np.zeros((6, 1), int), r"labels of shape \(6, 1\) do not match"),
+        (np.zeros((7, 1), int), r"labels of shape \(7, 1\) do not match"),
         (np.int64(0), r"labels of shape \(\) do not match"),
         (np.zeros(6), "labels must hold integers, class indices, got float64"),
         (np.zeros(6, bool), "labels must hold integers, class indices, got bool"),
