@@ -80,10 +80,16 @@ def test_table(files):
     assert table["skipped rows"] == ["0", "ignore_index -100"]
     report = json.loads(run("score", "logits.npy", "targets.npy", "--json").stdout)
     assert table["mean NLL"] == [
-        f"{report['mean_nll_nats']:#.5g}", "nats", f"{report['mean_nll_bits']:#.5g}", "bits"
+        f"{report['mean_nll_nats']:#.5g}", f"± {report['mean_nll_nats_error']:.2g} nats",
+        f"{report['mean_nll_bits']:#.5g}", "bits",
     ]  # fmt: skip
-    assert table["perplexity"] == [f"{report['perplexity']:#.5g}"]
-    assert table["accuracy"] == [f"{100 * report['accuracy']:.2f}", "%"]
+    assert table["perplexity"] == [
+        f"{report['perplexity']:#.5g}", f"± {report['perplexity_error']:.2g}"
+    ]  # fmt: skip
+    assert table["accuracy"] == [
+        f"{100 * report['accuracy']:.2f}", f"± {100 * report['accuracy_error']:.2g} %"
+    ]  # fmt: skip
+    assert table["mean entropy"][1] == f"± {report['mean_entropy_nats_error']:.2g} nats"
     assert table["mean entropy"][::2] == [
         f"{report['mean_entropy_nats']:#.5g}", f"{report['mean_entropy_bits']:#.5g}"
     ]  # fmt: skip
@@ -119,8 +125,14 @@ def test_json_is_a_float64_computation(files, dtype):
     x, kept = logits.astype(np.float64), targets != -1
     logsumexp = np.log(np.exp(x).sum(-1))
     log_p = x - logsumexp[:, None]
-    nll = -log_p[np.arange(60), targets][kept].mean()
-    entropy = -(np.exp(log_p) * log_p).sum(-1)[kept].mean()
+    nlls = -log_p[np.arange(60), targets][kept]
+    entropies = -(np.exp(log_p) * log_p).sum(-1)[kept]
+    right = (logits.argmax(-1) == targets)[kept]
+    nll, entropy = nlls.mean(), entropies.mean()
+
+    def error(values):
+        return pytest.approx(values.std(ddof=1) / 58**0.5, rel=1e-5)
+
     speed = ("seconds", "rows_per_second", "gigabytes_per_second")
     assert all(report.pop(name) > 0 for name in speed)
     assert report == {
@@ -144,10 +156,14 @@ def test_json_is_a_float64_computation(files, dtype):
         "saturated_rows": None,
         "floor_classes": None,
         "mean_nll_nats": pytest.approx(nll, rel=1e-6),
+        "mean_nll_nats_error": error(nlls),
         "mean_nll_bits": pytest.approx(nll / np.log(2), rel=1e-6),
         "perplexity": pytest.approx(np.exp(nll), rel=1e-6),
-        "accuracy": np.mean((logits.argmax(-1) == targets)[kept]),
+        "perplexity_error": error(np.exp(nll) * nlls),
+        "accuracy": np.mean(right),
+        "accuracy_error": error(right),
         "mean_entropy_nats": pytest.approx(entropy, rel=1e-6),
+        "mean_entropy_nats_error": error(entropies),
         "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
         "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
     }

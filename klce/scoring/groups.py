@@ -204,8 +204,10 @@ class Sequences:
         Ids of the sequences.
     tokens, correct : ndarray of int64
         Rows that count, and those whose argmax is the label.
-    nll, squares : ndarray of float64
-        Sums of the negative log-likelihood, in nats, and of its square.
+    nll : ndarray of float64
+        Sums of the negative log-likelihood, in nats.
+    token_error : float
+        Standard error of the mean NLL, as if tokens were independent.
     bytes, words : ndarray of float64 or None
         Lengths of the sequences, where given.
     """
@@ -214,7 +216,7 @@ class Sequences:
     tokens: NDArray[np.int64]
     correct: NDArray[np.int64]
     nll: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    token_error: float
     bytes: NDArray[np.float64] | None = None
     words: NDArray[np.float64] | None = None
 
@@ -247,16 +249,6 @@ class Sequences:
         """Mean over sequences with tokens of the sum of log-probabilities, in nats."""
         count = int(np.count_nonzero(self.tokens))
         return (0 - float(self.nll.sum())) / count if count else math.nan
-
-    @property
-    def token_error(self) -> float:
-        """Standard error of the mean NLL, as if tokens were independent."""
-        n = int(self.tokens.sum())
-        if n < 2:
-            return math.nan
-        mean = float(self.nll.sum()) / n
-        variance = float(self.squares.sum()) / n - mean * mean
-        return math.sqrt(max(variance, 0.0) / (n - 1)) if math.isfinite(variance) else math.nan
 
     @property
     def clustered_error(self) -> float:

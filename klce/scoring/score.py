@@ -171,13 +171,14 @@ def score_file(
         consumers=consumers,
         keep=options.keeps_rows,
     ) as (store, said):
+        summary = summarizer.finish()
         found = Scores(
             **said,
             logits=os.fspath(logits),
             dtype=files.logits[0].file_dtype.name,
             temperature=float(temperature),
-            summary=summarizer.finish(),
-            sequences=None if sequences is None else sequences.finish(),
+            summary=summary,
+            sequences=None if sequences is None else sequences.finish(summary.mean_nll_error),
         )
         if report is not None:
             known = None if sequences is None else sequences.groups
@@ -287,18 +288,16 @@ class _Sequences:
         self._words = _lengths(words_file, "words", groups)
 
     def add(self, table: NDArray[Any], ignore_index: int) -> None:
-        nll = table["nll"].astype(np.float64)
-        correct = table["argmax"] == table["target"]
-        values = {"nll": nll, "squares": nll * nll, "correct": correct}
+        values = {"nll": table["nll"], "correct": table["argmax"] == table["target"]}
         self._sums.add(values, counted(table, ignore_index))
 
-    def finish(self) -> Sequences:
+    def finish(self, token_error: float) -> Sequences:
         return Sequences(
             labels=self.groups.labels,
             tokens=self._sums.counts,
             correct=self._sums.of("correct").astype(np.int64),
             nll=self._sums.of("nll"),
-            squares=self._sums.of("squares"),
+            token_error=token_error,
             bytes=self._bytes,
             words=self._words,
         )

@@ -39,11 +39,13 @@ def score_table(scores: Scores) -> Table:
         table.add_row("temperature", f"{scores.temperature:g}")
     table.add_section()
     if labelled:
-        table.add_row("mean NLL", number(summary.mean_nll), "nats")
+        table.add_row("mean NLL", number(summary.mean_nll), _error(summary.mean_nll_error, "nats"))
         table.add_row("", number(summary.mean_nll / math.log(2)), "bits")
-        table.add_row("perplexity", number(summary.perplexity))
-        table.add_row("accuracy", number(100 * summary.accuracy, ".2f"), "%")
-    table.add_row("mean entropy", number(summary.mean_entropy), "nats")
+        table.add_row("perplexity", number(summary.perplexity), _error(summary.perplexity_error))
+        error = _error(100 * summary.accuracy_error, "%")
+        table.add_row("accuracy", number(100 * summary.accuracy, ".2f"), error)
+    error = _error(summary.mean_entropy_error, "nats")
+    table.add_row("mean entropy", number(summary.mean_entropy), error)
     table.add_row("", number(summary.mean_entropy / math.log(2)), "bits")
     if not labelled:
         table.add_row("mean log-sum-exp", number(summary.mean_logsumexp), "nats")
@@ -96,8 +98,7 @@ def comparison_table(comparison: Comparison) -> Table:
 
     def add(estimate: Estimate, label: str, unit: str = "", scale: float = 1.0) -> None:
         error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
-        text = f"± {number(scale * error, '.2g')} {unit}".rstrip()
-        table.add_row(label, number(scale * estimate.mean), text)
+        table.add_row(label, number(scale * estimate.mean), _error(scale * error, unit))
 
     table.add_section()
     add(found["kl_divergence"], "KL(P||Q)", "nats")
@@ -128,6 +129,10 @@ def comparison_table(comparison: Comparison) -> Table:
         _add_quantiles(table, "its change, %", changes)
     _add_speed(table, comparison)
     return table
+
+
+def _error(error: float, unit: str = "") -> str:
+    return unit if math.isnan(error) else f"± {number(error, '.2g')} {unit}".rstrip()
 
 
 def _share(part: int, whole: int) -> str:

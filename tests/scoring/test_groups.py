@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from klce.reference import KERNELS
-from klce.scoring import InputError, score_file
+from klce.scoring import InputError, compare_file, score_file
 from klce.scoring.groups import Groups, GroupSums, clustered_error
 from klce.scoring.readers import open_reader
 
@@ -34,6 +34,26 @@ def expected_sums(logits, targets):
     kept = targets != -100
     parts = [slice(0, 10), slice(10, 10), slice(10, 25), slice(25, 40)]
     return [nll[part][kept[part]] for part in parts]
+
+
+def test_errors_do_not_cancel(files):
+    """Of equal rows there are none; where two classes are far from 0, compare has the same."""
+    np.save("zeros.npy", np.zeros((40, 6)))
+    zero = score_file("zeros.npy", "targets.npy", groups="ids.npy")
+    assert zero.sequences.token_error == zero.summary.mean_nll_error == 0
+    far = 1e4 + 1e-5 * np.random.default_rng(0).standard_normal((40, 2))
+    np.save("far.npy", far)
+    np.save("zero.npy", np.zeros(40, int))
+    scores = score_file("far.npy", "zero.npy", groups="ids.npy")
+    expected = compare_file("far.npy", "far.npy", "zero.npy").summary
+    for block_rows in (1, 7):
+        again = score_file("far.npy", "zero.npy", groups="ids.npy", block_rows=block_rows)
+        assert again.summary == scores.summary
+        assert again.sequences.token_error == scores.sequences.token_error
+    assert scores.sequences.token_error == pytest.approx(
+        expected.estimates["nll_p"].error, rel=1e-12
+    )
+    assert scores.summary.perplexity_error == pytest.approx(expected.perplexity_p.error, rel=1e-12)
 
 
 def test_sequences(files):

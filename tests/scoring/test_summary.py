@@ -149,3 +149,53 @@ def test_logsumexp_of_both_infinities_has_no_mean():
     table["logsumexp"] = [np.inf, 1, -np.inf]
     assert math.isnan(summarize(table).mean_logsumexp)
     assert math.isnan(summarize(table, block=1).mean_logsumexp)
+
+
+def test_standard_errors():
+    """They are the usual ones, of rows that count."""
+    table = make_table(10_000)
+    summary = summarize(table)
+    kept = table["target"] != -100
+    nll, entropy = (table[name][kept].astype(np.longdouble) for name in ("nll", "entropy"))
+    right = (table["argmax"] == table["target"])[kept]
+    for error, values in (
+        (summary.mean_nll_error, nll), (summary.mean_entropy_error, entropy),
+        (summary.accuracy_error, right),
+    ):  # fmt: skip
+        expected = float(values.std() / np.sqrt(len(values) - np.longdouble(1)))
+        assert error == pytest.approx(expected, rel=1e-14)
+    assert summary.perplexity_error == summary.perplexity * summary.mean_nll_error
+    assert summarize(table, block=7) == summary
+
+
+def test_errors_of_equal_and_of_near_values():
+    """Where all digits but the last are the same, and of one far away, nothing cancels."""
+    table = make_table(10_000, np.float64)
+    table["target"], table["entropy"] = 0, math.log(3)
+    table["nll"] = 1e4 + 1e-8 * np.arange(10_000)
+    summary = summarize(table)
+    assert summary.mean_entropy_error == 0
+    nll = table["nll"] - table["nll"][0]
+    assert summary.mean_nll_error == pytest.approx(nll.std() / math.sqrt(9999), rel=1e-12)
+    table["nll"][0] = 1e12
+    exact = [Fraction(value) for value in table["nll"].tolist()]
+    mean = sum(exact) / len(exact)
+    expected = float(sum((value - mean) ** 2 for value in exact) / len(exact) / 9999) ** 0.5
+    assert summarize(table).mean_nll_error == pytest.approx(expected, rel=1e-14)
+
+
+def test_errors_beyond_the_range_of_float64():
+    table = make_table(2, np.float64)
+    table["target"], table["nll"] = 0, [1.5e308, 1e308]
+    assert summarize(table).mean_nll_error == pytest.approx(0.25e308, rel=1e-14)
+    table["nll"][0] = np.inf
+    assert math.isnan(summarize(table).mean_nll_error)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_no_errors_of_less_than_two_rows(rows):
+    summary = summarize(make_table(rows))
+    assert math.isnan(summary.mean_nll_error)
+    assert math.isnan(summary.accuracy_error)
+    assert math.isnan(summary.mean_entropy_error)
+    assert math.isnan(summarize(make_table(9, labelled=False)).mean_nll_error)
