@@ -9,7 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import click
 import rich  # what it has for tables is imported where one is shown
@@ -180,6 +180,7 @@ _groups = _file(
     "The sequence of each row, for results by sequence: an id per row, or the offsets of all "
     "sequences.",
 )
+_no_targets = _flag("--no-targets", "Take no labels, also if there are some beside the logits.")
 _memory = click.option(
     "--memory",
     metavar="SIZE",
@@ -220,8 +221,8 @@ LOGITS is an array whose last axis is the classes: a file ({", ".join(READERS)})
 'pattern' of files, or a URL; FILE::NAME in a file of several arrays.
 
 TARGETS is an array of class indices, one per row of logits; without it, the array 'targets' beside
-the logits, if there is one. Without any, only what needs no labels: entropy, log-sum-exp and, with
---out, argmax.
+the logits, if there is one, unless --no-targets. Without any, only what needs no labels: entropy,
+log-sum-exp and, with --out, argmax.
 """
 
 
@@ -244,6 +245,7 @@ the logits, if there is one. Without any, only what needs no labels: entropy, lo
 @_temperature
 @_report
 @_ignore_index
+@_no_targets
 @_groups
 @_file(
     "--bytes bytes_file",
@@ -263,6 +265,7 @@ def score(
     logits: str,
     targets: str | None,
     *,
+    no_targets: bool,
     candidates: str | None,
     as_json: bool,
     quiet: bool,
@@ -276,7 +279,8 @@ def score(
         if as_json or not quiet:
             check_stdout()
         ids = None if candidates is None else _ids(candidates)
-        scored = score_file(logits, targets, candidates=ids, progress=bar.update, **options)
+        labels = _unless(no_targets, "targets", targets)
+        scored = score_file(logits, labels, candidates=ids, progress=bar.update, **options)
     _warn(scored.summary.nan, scored.summary.first_nan)
     if as_json:
         print(json.dumps(scored.to_dict(), indent=2))
@@ -284,6 +288,13 @@ def score(
         from klce.scoring.tables import score_table
 
         rich.print(score_table(scored))
+
+
+def _unless(no: bool, name: str, place: str | None) -> str | Literal[False] | None:
+    """Return the place of an array, False where it is not to be taken from beside the logits."""
+    if no and place is not None:
+        raise InputError(f"--no-{name} takes none, got {place}")
+    return False if no else place
 
 
 def _ids(text: str) -> str | list[int]:
@@ -304,7 +315,7 @@ P is the logits of the reference model, read as klce score reads them, or llama.
 same rows.
 
 TARGETS is an array of class indices, one per row; without it, the array 'targets' beside P, if
-there is one, as in llama.cpp's base file.
+there is one, as in llama.cpp's base file, unless --no-targets.
 """
 
 
@@ -328,10 +339,21 @@ there is one, as in llama.cpp's base file.
     "tool prints with --kl-divergence).",
 )
 @_ignore_index
+@_no_targets
 @_groups
+@_flag("--no-groups", "Take no groups, also if there are some beside P.")
 @_run
 def compare(
-    p: str, q: str, targets: str | None, *, as_json: bool, quiet: bool, **options: Any
+    p: str,
+    q: str,
+    targets: str | None,
+    *,
+    no_targets: bool,
+    groups: str | None,
+    no_groups: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Print the summary of two files that are compared."""
     with (
@@ -340,7 +362,10 @@ def compare(
     ):
         if as_json or not quiet:
             check_stdout()
-        comparison = compare_file(p, q, targets, progress=bar.update, **options)
+        comparison = compare_file(
+            p, q, _unless(no_targets, "targets", targets),
+            groups=_unless(no_groups, "groups", groups), progress=bar.update, **options,
+        )  # fmt: skip
     if comparison.summary is not None:
         _warn(comparison.summary.nan, comparison.summary.first_nan)
     if comparison.output is not None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +28,8 @@ from klce.scoring.comparison import Comparison
 from klce.scoring.errors import InputError
 from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups
-from klce.scoring.inputs import Labels, open_beside
-from klce.scoring.readers import StrPath, open_reader
+from klce.scoring.inputs import Labels, beside, open_named
+from klce.scoring.readers import StrPath
 from klce.scoring.run import Options, check, computed_rows
 
 COMPATIBLE = ("llama.cpp",)
@@ -40,7 +40,7 @@ COMPATIBLE = ("llama.cpp",)
 def compare_file(
     p: StrPath,
     q: StrPath,
-    targets: StrPath | None = None,
+    targets: StrPath | Literal[False] | None = None,
     *,
     out: StrPath | None = None,
     want: Iterable[str] | None = None,
@@ -49,7 +49,7 @@ def compare_file(
     report: StrPath | None = None,
     compat: str | None = None,
     ignore_index: int = -100,
-    groups: StrPath | None = None,
+    groups: StrPath | Literal[False] | None = None,
     block_rows: int | None = None,
     memory: int = MEMORY,
     resume: bool = False,
@@ -64,9 +64,9 @@ def compare_file(
     p, q : path or URL
         Arrays of as many rows and classes, as `klce.scoring.score_file` takes them; P is the one to
         measure by, such as the model in full precision.
-    targets : path or URL, optional
+    targets : path or URL, or False, optional
         Class indices, one per row. Without it, the array ``targets`` of the file of P, if it has
-        one: llama.cpp's base file does.
+        one: llama.cpp's base file does. False takes none.
     out : path, optional
         File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
@@ -86,10 +86,11 @@ def compare_file(
         Follow the formulas and the arithmetic of that tool; `Comparison.lines` is its output.
     ignore_index : int, default -100
         Label of rows that do not count.
-    groups : path or URL, optional
+    groups : path or URL, or False, optional
         The sequence of each row, for errors clustered by sequence; see
         `klce.scoring.groups.Groups`. Without it, the array ``groups`` of the file of P, if it has
-        one: of llama.cpp's base file, the chunks. With ``compat=``, the chunks of the tool's table.
+        one: of llama.cpp's base file, the chunks; False takes none. With ``compat=``, the chunks of
+        the tool's table.
     block_rows : int, optional
         Rows to compare at once. It changes no bit of any result.
     memory : int, default 256 MiB
@@ -141,7 +142,10 @@ def compare_file(
                 raise InputError(f"{name} belongs to the exact comparison, not to that of {compat}")
         if report is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
-    inputs = {"p": p, "q": q, "targets": targets, "groups": groups}
+    inputs = {
+        "p": p, "q": q, "targets": None if targets is False else targets,
+        "groups": None if groups is False else groups,
+    }  # fmt: skip
     options = Options(
         out=out,
         report=report,
@@ -165,11 +169,12 @@ def compare_file(
         temperature=temperature,
     ).open()
     files.check()
-    groups_reader = open_beside(p, "groups") if groups is None else open_reader(groups, ("groups",))
-    found_groups = None if groups_reader is None else Groups(groups_reader, files.shape[:-1])
-    ends = None if compat is None or found_groups is None else found_groups.ends()
+    with beside("groups", groups):
+        reader = open_named("groups", groups, p)
+        found_groups = None if reader is None else Groups(reader, files.shape[:-1])
+        ends = None if compat is None or found_groups is None else found_groups.ends()
 
-    words = {"command": "compare", "compat": compat}
+    words = {"command": "compare", "compat": compat, "no_targets": targets is False or None}
     with computed_rows(files, watch, inputs, options, words) as (store, said):
         rows = store.rows()
         comparison = Comparison(

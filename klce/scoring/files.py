@@ -3,13 +3,13 @@
 import abc
 import functools
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.inputs import Labels, Logits, check_ignore_index, open_targets, same_rows
+from klce.scoring.inputs import Labels, Logits, beside, check_ignore_index, open_named, same_rows
 from klce.scoring.readers import StrPath, absolute, open_reader
 
 
@@ -28,7 +28,7 @@ class Task(abc.ABC):
     PLACES: ClassVar[tuple[str, ...]]
     """The attributes that name inputs."""
 
-    targets: StrPath | None
+    targets: StrPath | Literal[False] | None
     ignore_index: int
     kept: bool = False
     want: tuple[str, ...] | None = None
@@ -37,7 +37,7 @@ class Task(abc.ABC):
 
     def _named(self) -> dict[str, StrPath]:
         places = {name: getattr(self, name) for name in self.PLACES}
-        return {name: place for name, place in places.items() if place is not None}
+        return {name: place for name, place in places.items() if place not in (None, False)}
 
     def places(self) -> tuple[StrPath, ...]:
         """Return the inputs, those that are named."""
@@ -96,8 +96,9 @@ class Files(abc.ABC):
         self.shape = (*first.leading_shape, first.classes)
         self.dtype = functools.reduce(np.promote_types, (some.dtype for some in self.logits))
         check_ignore_index(task.ignore_index)
-        targets = open_targets(task.targets, logits[0])
-        self.labels = None if targets is None else Labels(targets, first, task.ignore_index)
+        with beside("targets", task.targets):
+            targets = open_named("targets", task.targets, logits[0])
+            self.labels = None if targets is None else Labels(targets, first, task.ignore_index)
 
     def check(self) -> None:
         """Refuse logits with a part missing, and labels that are no classes.
@@ -107,7 +108,8 @@ class Files(abc.ABC):
         for some in self.logits:
             some.check()
         if self.labels is not None:
-            self.labels.check()
+            with beside("targets", self.task.targets):
+                self.labels.check()
 
     @abc.abstractmethod
     def block(self, start: int, stop: int) -> NDArray[Any]:

@@ -88,7 +88,8 @@ def differences(found: dict[str, Any], run: dict[str, Any]) -> str:
         before = found.get(name)
         if before != run[name]:
             option = name.replace("_", "-")
-            told.append(f"--{option} was {'not given' if before is None else before}")
+            was = "given" if before is True else before
+            told.append(f"--{option} was {'not given' if before is None else was}")
     return ", ".join(told) or "its rows have other columns (--want)"
 
 

@@ -3,9 +3,11 @@
 Everything that can be wrong with them is found here, before a row is scored.
 """
 
+import contextlib
 import math
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,15 +259,27 @@ def in_row(row: int, shape: tuple[int, ...], reader: Reader | None = None) -> st
     return f" in row {row}{index}{shard}"
 
 
-def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
-    """Open the labels: those that are named, or those that the file of logits has beside them."""
-    if targets is not None:
-        return open_reader(targets, ("targets",))
-    return open_beside(logits, "targets")
+@contextlib.contextmanager
+def beside(name: str, place: StrPath | Literal[False] | None) -> Iterator[None]:
+    """Say of an array beside the logits that is refused, since no other is named, how to go on."""
+    try:
+        yield
+    except InputError as error:
+        if place is not None:
+            raise
+        message = f"{error}; it is taken since it is beside the logits, unless {name}=False"
+        raise type(error)(f"{message} (--no-{name})") from None
 
 
-def open_beside(logits: StrPath, name: str) -> Reader | None:
-    """Open the array called `name` of the file of logits, if it has one."""
+def open_named(name: str, place: StrPath | Literal[False] | None, logits: StrPath) -> Reader | None:
+    """Open the array at a place; without one, that of such a name beside the logits, if any.
+
+    False is no place, and none beside the logits either.
+    """
+    if place is False:
+        return None
+    if place is not None:
+        return open_reader(place, (name,))
     location = Location.parse(logits)
     if location.name == name:
         return None

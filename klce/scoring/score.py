@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +30,7 @@ from klce.scoring.summary import Summarizer, counted
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite, the summary tells
 def score_file(
     logits: StrPath,
-    targets: StrPath | None = None,
+    targets: StrPath | Literal[False] | None = None,
     *,
     out: StrPath | None = None,
     want: Iterable[str] | None = None,
@@ -58,9 +58,9 @@ def score_file(
         An array, whose last axis is the classes: ``FILE``, or ``FILE::NAME`` in a file of several;
         a folder or a pattern of files is their rows one after the other. See
         `klce.scoring.readers`.
-    targets : path or URL, optional
+    targets : path or URL, or False, optional
         Class indices, one per row: integers of the logits' leading shape. Without it, the array
-        ``targets`` of the file of logits, if it has one.
+        ``targets`` of the file of logits, if it has one; False takes none.
     out : path, optional
         File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
@@ -129,7 +129,7 @@ def score_file(
     """
     place, ids = _place_or_ids(candidates)
     inputs = {
-        "logits": logits, "targets": targets, "groups": groups,
+        "logits": logits, "targets": None if targets is False else targets, "groups": groups,
         "bytes": bytes_file, "words": words_file, "candidates": place,
     }  # fmt: skip
     options = Options(
@@ -167,7 +167,7 @@ def score_file(
         watch,
         inputs if ids is None else inputs | {"candidates": ids},
         options,
-        {"command": "score"},
+        {"command": "score", "no_targets": targets is False or None},
         consumers=consumers,
         keep=options.keeps_rows,
     ) as (store, said):
