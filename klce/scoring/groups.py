@@ -196,14 +196,15 @@ def clustered_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> flo
 class Sequences:
     """What the tokens of each sequence add up to.
 
-    Sequences none of whose tokens count are there with 0 of them, and are left out of the means.
+    Sequences none of whose tokens count are there with 0 of them, and are left out of the means;
+    so are rows of nan.
 
     Attributes
     ----------
     labels : ndarray
         Ids of the sequences.
-    tokens, correct : ndarray of int64
-        Rows that count, and those whose argmax is the label.
+    tokens, correct, nan : ndarray of int64
+        Rows that count, those of them whose argmax is the label, and rows whose result is nan.
     nll : ndarray of float64
         Sums of the negative log-likelihood, in nats.
     token_error : float
@@ -215,6 +216,7 @@ class Sequences:
     labels: NDArray[Any]
     tokens: NDArray[np.int64]
     correct: NDArray[np.int64]
+    nan: NDArray[np.int64]
     nll: NDArray[np.float64]
     token_error: float
     bytes: NDArray[np.float64] | None = None
@@ -223,18 +225,22 @@ class Sequences:
     def table(self) -> NDArray[Any]:
         """Return a row for each sequence, to be written as results are.
 
-        ``greedy``: the argmax of all of its rows is the label. Perplexity is over tokens.
+        ``greedy``: the argmax of all of its rows is the label, and there are some. Perplexity is
+        over tokens. What a row of nan is a part of is nan.
         """
         signed = np.can_cast(self.labels.dtype, np.int64)
+        nll = np.where(self.nan > 0, np.nan, self.nll)
+        right = (self.correct == self.tokens) & (self.tokens > 0) & (self.nan == 0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             columns: dict[str, NDArray[Any]] = {
                 "sequence": self.labels.astype(np.int64 if signed else np.uint64),
                 "tokens": self.tokens,
-                "log_likelihood": 0 - self.nll,
-                "greedy": self.correct == self.tokens,
-                "perplexity": np.exp(self.nll / self.tokens),
+                "nan_rows": self.nan,
+                "log_likelihood": 0 - nll,
+                "greedy": right,
+                "perplexity": np.exp(nll / self.tokens),
             }
-            bits = np.where(self.tokens > 0, self.nll, np.nan) / math.log(2)
+            bits = np.where(self.tokens > 0, nll, np.nan) / math.log(2)
             if self.bytes is not None:
                 columns["bits_per_byte"] = bits / self.bytes
             if self.words is not None:

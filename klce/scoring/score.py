@@ -284,18 +284,25 @@ class _Sequences:
         self, groups: Groups, bytes_file: StrPath | None, words_file: StrPath | None
     ) -> None:
         self.groups, self._sums = groups, GroupSums(groups)
+        self._row, self._nan = 0, np.zeros(len(groups), np.int64)
         self._bytes = _lengths(bytes_file, "bytes", groups)
         self._words = _lengths(words_file, "words", groups)
 
     def add(self, table: NDArray[Any], ignore_index: int) -> None:
         values = {"nll": table["nll"], "correct": table["argmax"] == table["target"]}
-        self._sums.add(values, counted(table, ignore_index))
+        counts = counted(table, ignore_index)
+        self._sums.add(values, counts)
+        nan = ~counts & (table["target"] != ignore_index)
+        if nan.any():
+            np.add.at(self._nan, self.groups.block(self._row, self._row + len(table))[nan], 1)
+        self._row += len(table)
 
     def finish(self, token_error: float) -> Sequences:
         return Sequences(
             labels=self.groups.labels,
             tokens=self._sums.counts,
             correct=self._sums.of("correct").astype(np.int64),
+            nan=self._nan,
             nll=self._sums.of("nll"),
             token_error=token_error,
             bytes=self._bytes,

@@ -65,7 +65,8 @@ def test_sequences(files):
     table = np.load("sequences.npy")
     assert table["sequence"].tolist() == [0, 1, 2, 3]
     assert table["tokens"].tolist() == [9, 0, 15, 14]
-    assert table["greedy"].tolist() == [True, True, False, False]
+    assert table["greedy"].tolist() == [True, False, False, False]
+    assert not table["nan_rows"].any()
     sums = np.array([part.sum() for part in parts])
     np.testing.assert_allclose(table["log_likelihood"], -sums, rtol=1e-6)
     bits = np.where(table["tokens"] > 0, sums, np.nan) / np.log(2)
@@ -89,6 +90,37 @@ def test_sequences(files):
     )
     assert values["bits_per_byte"] == pytest.approx(nll.sum() / np.log(2) / 150, rel=1e-6)
     assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 29, rel=1e-6)
+
+
+def test_a_row_of_nan_makes_its_sequence_nan(files):
+    """The sum would be too large without it; the means over all rows leave it out."""
+    logits, targets = files
+    whole = score_file(
+        "logits.npy", "targets.npy", groups="ids.npy", sequences_out="whole.npy"
+    ).sequences
+    logits[[3, 30, 31]] = np.nan
+    targets[31] = -100  # it counts as ignored
+    np.save("logits.npy", logits)
+    np.save("targets.npy", targets)
+    np.save("words.npy", [6, 12, 11])
+    found = []
+    for block_rows in (1, 7, 40):
+        scores = score_file(
+            "logits.npy", "targets.npy", groups="ids.npy", words_file="words.npy",
+            sequences_out="sequences.npy", block_rows=block_rows,
+        )  # fmt: skip
+        found.append(Path("sequences.npy").read_bytes())
+    assert len({*found}) == 1
+    table, before = np.load("sequences.npy"), np.load("whole.npy")
+    assert table["nan_rows"].tolist() == [1, 0, 1]
+    assert table["tokens"].tolist() == [8, 15, 12]
+    assert table["greedy"].tolist() == [False, False, False]
+    assert before["greedy"].tolist() == [True, False, False]
+    for name in ("log_likelihood", "perplexity", "bits_per_word"):
+        assert np.isnan(table[name]).tolist() == [True, False, True]
+    assert table["log_likelihood"][1] == before["log_likelihood"][1]
+    assert math.isfinite(scores.sequences.mean_log_likelihood)
+    assert (whole.nan == 0).all()
 
 
 @pytest.mark.parametrize("skipped", ["ignored", "nan"])
