@@ -152,6 +152,8 @@ class Journal(RowFile):
                 warn(f"{out}: no interrupted run to resume, made anew")
             with self._errors():
                 self._sums: BinaryIO = self._sums_path.open("a+b")
+            if not resume:
+                self._warn_of_rows_given_up(run)
         except BaseException:
             self.close()
             raise
@@ -176,6 +178,25 @@ class Journal(RowFile):
             f"{self._out}: {self._run_path.name}, which says of which run the finished rows are, "
             "is damaged; start anew without --resume"
         )
+
+    def _warn_of_rows_given_up(self, run: dict[str, Any]) -> None:
+        sums = self._recorded()
+        if not len(sums) or not self._run_path.exists():
+            return
+        same = False
+        with contextlib.suppress(InputError):  # it is damaged
+            same = self._found() == run
+        kept = "; --resume would have kept them" if same else ""
+        warn(
+            f"{self._out}: {sums['rows'][-1]:,} finished rows of an interrupted run are given "
+            f"up{kept}"
+        )
+
+    def _recorded(self) -> NDArray[Any]:
+        """Return what is kept of the blocks."""
+        self._sums.seek(0)
+        data = self._sums.read()
+        return np.frombuffer(data[: len(data) // _SUM.itemsize * _SUM.itemsize], _SUM)
 
     def _begin(self, described: bytes, resume: bool) -> None:
         header = io.BytesIO()
@@ -202,11 +223,8 @@ class Journal(RowFile):
 
     def _whole_rows(self, size: int) -> int:
         """Return the rows of the blocks that are what they were, of a file of `size` bytes."""
-        self._sums.seek(0)
-        data = self._sums.read()
-        sums = np.frombuffer(data[: len(data) // _SUM.itemsize * _SUM.itemsize], _SUM)
         whole, rows, end = 0, 0, self._offset
-        for rows_with, crc in sums.tolist():
+        for rows_with, crc in self._recorded().tolist():
             start, end = end, self._offset + rows_with * self.columns.itemsize
             if not start < end <= size or self._checksum(start, end) != crc:
                 warn(
