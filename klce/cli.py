@@ -9,6 +9,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import Any, Literal
 
 import click
@@ -109,7 +110,7 @@ def _bytes(text: str) -> int:
     parts = re.fullmatch(r"(-?\d+(?:\.\d+)?) ?([kmgt]i?)?b?", text.strip().lower())
     if parts is None:
         raise click.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
-    return int(float(parts[1]) * _UNITS[parts[2] or ""])
+    return int(Fraction(parts[1]) * _UNITS[parts[2] or ""])
 
 
 def _place(text: str) -> str:

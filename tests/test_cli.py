@@ -153,6 +153,7 @@ def test_json_is_a_float64_computation(files, dtype):
         "first_nan_row": None,
         "counted_rows": 58,
         "infinite_nll_rows": 0,
+        "infinite_logsumexp_rows": 0,
         "saturated_rows": None,
         "floor_classes": None,
         "mean_nll_nats": pytest.approx(nll, rel=1e-6),
@@ -180,6 +181,11 @@ def test_json_holds_no_nan_and_no_infinity(files):
     table = cells(run("score", "logits.npy", "targets.npy").stdout)
     assert table["rows of infinite NLL"] == ["1", "target of probability 0"]
     assert table["mean NLL"] == ["inf", "nats", "inf", "bits"]
+    np.save("logits.npy", np.array([[1e308, 0.0], [1, 0]]))
+    arguments = ("score", "logits.npy", "--temperature", 1e-6)
+    report = json.loads(run(*arguments, "--json").stdout, parse_constant=pytest.fail)
+    assert (report["mean_logsumexp"], report["infinite_logsumexp_rows"]) == (None, 1)
+    assert cells(run(*arguments).stdout)["rows of infinite log-sum-exp"][0] == "1"
 
 
 @pytest.mark.parametrize("rows", [[3], [3, 7]])
@@ -361,6 +367,7 @@ def test_convert_and_info(files):
         ("10TB", 10e12),
         ("1.5TiB", 1.5 * 2**40),
         ("-5MB", -5e6),
+        (400 * "9", 10**400 - 1),
     ],
 )
 def test_sizes(text, size):
@@ -392,6 +399,8 @@ def test_sizes(text, size):
         (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "7,-1"],
          r"^klce: --candidates must hold class indices from 0 to 4, got 7 at 0$"),
+        (["score", "logits.npy", "-o", "o.npy", "--candidates", "9223372036854775808,-1"],
+         r"^klce: --candidates must hold .* from 0 to 4, got 9223372036854775808 at 0$"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "high.npy"],
          r"^klce: high\.npy: candidates must hold class indices from 0 to 4, got 5 at 33$"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "no.npy"], r"no\.npy: No such"),

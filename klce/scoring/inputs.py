@@ -155,7 +155,8 @@ class Candidates:
         self._reader: Reader | None = None
         self._name = "candidates"
         if isinstance(given, tuple):
-            self.count, self._all = len(given), np.array(given)
+            # As they are: NumPy would make floats of integers that no dtype holds together.
+            self.count, self._all = len(given), np.array(given, object)
         else:
             self._name, shape = f"{given.path}: candidates", given.shape
             check_index_dtype(given.dtype, self._name)

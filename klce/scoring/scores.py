@@ -41,6 +41,7 @@ class Scores(Run):
             "first_nan_row": summary.first_nan,
             "counted_rows": summary.counted,
             "infinite_nll_rows": summary.infinite,
+            "infinite_logsumexp_rows": summary.infinite_logsumexp,
             "saturated_rows": summary.saturated,
             "floor_classes": summary.floor_classes,
             "mean_nll_nats": summary.mean_nll,

@@ -45,8 +45,10 @@ class Summary:
         Sums over the rows that count; ``nll`` and ``logsumexp`` without their infinite values.
     nll_moments, entropy_moments : Moments
         Of the same values, for the errors of their means.
+    infinite_logsumexp : int
+        Rows that count whose log-sum-exp is infinite, of logits beyond the dtype's range.
     overflow : float
-        Sum of the infinite values of log-sum-exp, of logits beyond the dtype's range: 0 of none.
+        Sum of these infinite values: 0 of none.
     """
 
     rows: int = 0
@@ -63,6 +65,7 @@ class Summary:
     logsumexp: Fraction = Fraction()
     nll_moments: Moments = NO_VALUES
     entropy_moments: Moments = NO_VALUES
+    infinite_logsumexp: int = 0
     overflow: float = 0.0
 
     def merge(self, other: "Summary") -> "Summary":
@@ -83,6 +86,7 @@ class Summary:
             logsumexp=self.logsumexp + other.logsumexp,
             nll_moments=self.nll_moments.merge(other.nll_moments),
             entropy_moments=self.entropy_moments.merge(other.entropy_moments),
+            infinite_logsumexp=self.infinite_logsumexp + other.infinite_logsumexp,
             overflow=self.overflow + other.overflow,
         )
 
@@ -187,6 +191,7 @@ class Summarizer:
                 correct=int(correct.sum()),
                 saturated=_sum(table, "saturated", counts),
                 floor_classes=_sum(table, "floor_classes", counts),
+                infinite_logsumexp=int(beyond.sum()),
                 overflow=overflow,
             ).merge(_add_up(values[:, :full], CHUNK_ROWS))
         )

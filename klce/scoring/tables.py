@@ -30,6 +30,10 @@ def score_table(scores: Scores) -> Table:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
+    if summary.infinite_logsumexp:
+        table.add_row(
+            "rows of infinite log-sum-exp", f"{summary.infinite_logsumexp:,}", "beyond the dtype"
+        )
     if summary.floor_classes is not None:
         share = _share(summary.floor_classes, summary.counted * scores.classes)
         table.add_row("classes cut off", share, "%")

@@ -140,6 +140,7 @@ def test_infinite_logsumexp(values, mean):
     table["logsumexp"] = values
     summary = summarize(table)
     assert summary.mean_logsumexp == mean
+    assert summary.infinite_logsumexp == 1
     assert (summary.counted, summary.nan) == (3, 0)
     assert summarize(table, block=1) == summary.merge(Summary()) == summary
 
