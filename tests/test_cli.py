@@ -17,7 +17,15 @@ from click.testing import CliRunner
 
 import klce
 from klce import cli
-from klce.scoring import columns, compare_columns, distribution, journal, scratch, tables
+from klce.scoring import (
+    columns,
+    compare_columns,
+    distribution,
+    journal,
+    score_file,
+    scratch,
+    tables,
+)
 from klce.scoring.inputs import Logits
 from klce.scoring.results import CsvWriter
 
@@ -139,10 +147,19 @@ def test_json_is_a_float64_computation(files, dtype):
         "logits": "logits.npy",
         "targets": "targets.npy",
         "out": "out.csv",
+        "groups": None,
+        "bytes": None,
+        "words": None,
+        "want": None,
+        "top_k": 0,
+        "candidates": None,
+        "sequences_out": None,
+        "report": None,
         "shape": [60, 5],
         "dtype": logits.dtype.name,
         "computed_in": "float64" if logits.itemsize == 8 else "float32",
         "rows": 60,
+        "resumed_rows": 0,
         "classes": 5,
         "ignore_index": -1,
         "engine": "local",
@@ -168,6 +185,46 @@ def test_json_is_a_float64_computation(files, dtype):
         "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
         "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
     }
+
+
+def test_json_names_what_the_run_was_asked(files):
+    np.save("groups.npy", np.repeat([1, 2], 30))
+    np.save("lengths.npy", [10, 20])
+    np.save("ids.npy", [0, 3])
+    common = ("--groups", "groups.npy", "--want", "nll", "--want", "rank,margin", "-o", "out.npy")
+    arguments = (
+        "score", "logits.npy", "targets.npy", *common, "--bytes", "lengths.npy", "--words",
+        "lengths.npy", "--sequences", "s.csv", "--report", "r.html", "--top-k", 2, "--json",
+    )  # fmt: skip
+    report = json.loads(run(*arguments, "--candidates", "3,1").stdout)
+    asked = {
+        "groups": "groups.npy", "bytes": "lengths.npy", "words": "lengths.npy", "top_k": 2,
+        "want": ["nll", "rank", "margin"], "candidates": [3, 1], "sequences_out": "s.csv",
+        "report": "r.html", "sequences": 2, "resumed_rows": 0,
+    }  # fmt: skip
+    assert {name: report[name] for name in asked} == asked
+    report = json.loads(run(*arguments, "--candidates", "ids.npy").stdout)
+    assert report["candidates"] == "ids.npy"
+
+    compare = ("compare", LM / "base.kld", LM / "q4_logits.npy", "--json")
+    found = json.loads(
+        run(*compare, "--want", "rank_p", "--report", "r.html", "-o", "o.npy").stdout
+    )
+    assert found["groups"] == f"{LM / 'base.kld'}::groups"
+    assert (found["want"], found["report"], found["compat"]) == (["rank_p"], "r.html", None)
+    assert json.loads(run(*compare, "--no-groups").stdout)["groups"] is None
+    assert json.loads(run(*compare, "--compat", "llama.cpp").stdout)["compat"] == "llama.cpp"
+
+
+def test_resumed_rows_are_told(files):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_file("logits.npy", "targets.npy", out="out.npy", block_rows=20, progress=stop)
+    arguments = ("score", "logits.npy", "targets.npy", "--out", "out.npy", "--resume")
+    table = cells(run(*arguments).stdout)
+    assert table["resumed rows"] == ["20", "of the interrupted run"]
 
 
 def test_json_holds_no_nan_and_no_infinity(files):
@@ -305,13 +362,20 @@ def test_compare(files):
     report = json.loads(run(*arguments, "--json").stdout)
     table = cells(result.stdout)
     assert table["KL(P||Q)"][0] == f"{report['kl_divergence']['mean']:#.5g}"
-    assert table["KL(P||Q)"][1] == f"± {report['kl_divergence']['clustered_error']:.2g} nats"
+    kl = report["kl_divergence"]
+    assert table["KL(P||Q)"][1] == f"± {kl['error']:.2g}, ± {kl['clustered_error']:.2g} nats"
+    assert table["sequences"] == ["3", "errors: by row, by sequence"]
     assert table["KL(P||Q)"][-2:] == [f"{report['kl_divergence_quantiles']['1']:#.5g}", "maximum"]
     assert table["perplexity of Q"] == [
-        f"{report['perplexity_q']:#.5g}", f"± {report['perplexity_q_clustered_error']:.2g}"
+        f"{report['perplexity_q']:#.5g}",
+        f"± {report['perplexity_q_error']:.2g}, ± {report['perplexity_q_clustered_error']:.2g}",
     ]  # fmt: skip
     assert table["Q's / P's"][0] == f"{report['perplexity_ratio']:#.5g}"
-    assert table["Q's - P's"][1] == f"± {report['perplexity_difference_clustered_error']:.2g}"
+    difference = [report[f"perplexity_difference{which}_error"] for which in ("", "_clustered")]
+    assert table["Q's - P's"][1] == ", ".join(f"± {error:.2g}" for error in difference)
+    alone = cells(run(*arguments, "--no-groups").stdout)
+    assert alone["KL(P||Q)"][1] == f"± {kl['error']:.2g} nats"
+    assert "sequences" not in alone
     assert table["correlation of NLLs"][0] == f"{100 * report['nll_correlation']:.2f}"
     assert table["its change, %"][-2:] == [
         f"{100 * report['target_prob_change_quantiles']['1']:#.5g}", "maximum"

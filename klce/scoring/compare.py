@@ -30,7 +30,7 @@ from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import Labels, beside, open_named
 from klce.scoring.readers import StrPath
-from klce.scoring.run import Options, check, computed_rows
+from klce.scoring.run import Options, check, computed_rows, named
 
 COMPATIBLE = ("llama.cpp",)
 """The tools whose arithmetic and output ``compat=`` follows."""
@@ -183,6 +183,12 @@ def compare_file(
             q=os.fspath(q),
             dtype_p=files.logits[0].file_dtype.name,
             dtype_q=files.logits[1].file_dtype.name,
+            asked={
+                "groups": None if reader is None else named(groups or reader.path),
+                "want": None if files.task.want is None else list(files.task.want),
+                "compat": compat,
+                "report": named(report),
+            },
             top_k=int(top_k),
             temperature=float(temperature),
             sequences=None if found_groups is None else len(found_groups),

@@ -129,6 +129,11 @@ def computed_rows(
         store.finish()
 
 
+def named(place: StrPath | None) -> str | None:
+    """Return a place as a report names it."""
+    return None if place is None else os.fspath(place)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """What is said of any run, beside its results.
@@ -137,6 +142,9 @@ class Run:
     ----------
     targets, out : str or None
         The files of labels and of results, if there are any.
+    asked : dict of str to plain values
+        The other files and options of the run, by the names of the parameters or, of files, of the
+        command's options: None where there are none.
     shape : tuple of int
         Shape of the logits, classes last.
     computed_in : str
@@ -157,6 +165,7 @@ class Run:
 
     targets: str | None
     out: str | None
+    asked: dict[str, Any]
     shape: tuple[int, ...]
     computed_in: str
     ignore_index: int
@@ -192,9 +201,11 @@ class Run:
             **inputs,
             "targets": self.targets,
             "out": self.out,
+            **self.asked,
             "shape": list(self.shape),
             "computed_in": self.computed_in,
             "rows": self.rows,
+            "resumed_rows": self.resumed_rows,
             "classes": self.classes,
             "ignore_index": self.ignore_index,
             "engine": self.engine,

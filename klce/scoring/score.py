@@ -21,7 +21,7 @@ from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
 from klce.scoring.inputs import Candidates, Logits
 from klce.scoring.readers import StrPath, open_reader
 from klce.scoring.results import open_results
-from klce.scoring.run import Options, check, computed_rows
+from klce.scoring.run import Options, check, computed_rows, named
 from klce.scoring.score_page import write_score_page
 from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
@@ -176,6 +176,16 @@ def score_file(
             **said,
             logits=os.fspath(logits),
             dtype=files.logits[0].file_dtype.name,
+            asked={
+                "groups": named(groups),
+                "bytes": named(bytes_file),
+                "words": named(words_file),
+                "want": None if files.task.want is None else list(files.task.want),
+                "top_k": int(top_k),
+                "candidates": named(place) if ids is None else list(ids),
+                "sequences_out": named(sequences_out),
+                "report": named(report),
+            },
             temperature=float(temperature),
             summary=summary,
             sequences=None if sequences is None else sequences.finish(summary.mean_nll_error),

@@ -83,7 +83,7 @@ def comparison_table(comparison: Comparison) -> Table:
         skipped = f"ignore_index {comparison.ignore_index}"
         table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
     if comparison.sequences is not None:
-        table.add_row("sequences", f"{comparison.sequences:,}", "errors are clustered by them")
+        table.add_row("sequences", f"{comparison.sequences:,}", "errors: by row, by sequence")
     if summary.nan:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
@@ -101,8 +101,12 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row("temperature", f"{comparison.temperature:g}")
 
     def add(estimate: Estimate, label: str, unit: str = "", scale: float = 1.0) -> None:
-        error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
-        table.add_row(label, number(scale * estimate.mean), _error(scale * error, unit))
+        text = _error(scale * estimate.error, unit)
+        if estimate.clustered_error is not None:
+            errors = (estimate.error, estimate.clustered_error)
+            by_row, by_sequence = (number(scale * error, ".2g") for error in errors)
+            text = f"± {by_row}, ± {by_sequence} {unit}".rstrip()
+        table.add_row(label, number(scale * estimate.mean), text)
 
     table.add_section()
     add(found["kl_divergence"], "KL(P||Q)", "nats")
@@ -204,3 +208,5 @@ def _add_speed(table: Table, run: Run) -> None:
     table.add_section()
     table.add_row("speed", f"{run.rows_per_second:,.0f}", "rows/s")
     table.add_row("", f"{run.gigabytes_per_second:.3g}", "GB/s")
+    if run.resumed_rows:
+        table.add_row("resumed rows", f"{run.resumed_rows:,}", "of the interrupted run")
