@@ -125,7 +125,8 @@ class Summary:
         """Standard error of the accuracy."""
         if self.labelled < 2:
             return math.nan
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / (self.labelled - 1))
+        wrong = self.labelled - self.correct
+        return math.sqrt(self.correct * wrong / (self.labelled - 1)) / self.labelled
 
     @property
     def mean_entropy(self) -> float:
@@ -239,7 +240,10 @@ def _add_up(values: NDArray[np.float64], width: int) -> Summary:
 
 
 def _moments(chunks: NDArray[np.float64], counts: NDArray[np.float64]) -> Moments:
-    found = (Moments.of(chunk[kept != 0]) for chunk, kept in zip(chunks, counts, strict=True))
+    found = (
+        Moments.of(chunk if kept.all() else chunk[kept != 0])
+        for chunk, kept in zip(chunks, counts, strict=True)
+    )
     return functools.reduce(Moments.merge, found, NO_VALUES)
 
 

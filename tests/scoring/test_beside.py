@@ -66,10 +66,10 @@ def test_a_run_is_resumed_as_it_began(save):
         (None, False, "--no-targets was not given"),
     ):
         with pytest.raises(KeyboardInterrupt):
-            score_file("x.safetensors", first, out="out.npy", block_rows=4, progress=stop)
+            score_file("x.safetensors", first, out=f"{first}.npy", block_rows=4, progress=stop)
         with pytest.raises(InputError, match=message):
-            score_file("x.safetensors", then, out="out.npy", resume=True)
-    assert score_file("x.safetensors", out="out.npy", resume=True).resumed_rows == 4
+            score_file("x.safetensors", then, out=f"{first}.npy", resume=True)
+    assert score_file("x.safetensors", out="None.npy", resume=True).resumed_rows == 4
 
 
 def test_options_of_the_commands(save):

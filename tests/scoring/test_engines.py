@@ -22,9 +22,10 @@ import pytest
 from click.testing import CliRunner
 
 from klce import _ufuncs, cli
-from klce.scoring import InputError, Interrupted, engines, results, score_file
+from klce.scoring import InputError, Interrupted, compare_file, engines, results, score_file
 from klce.scoring.engines import Arithmetic, open_engine
 from klce.scoring.identity import Identity
+from klce.scoring.readers import shards
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
 from tests.scoring import runs
@@ -183,6 +184,22 @@ def test_a_worker_is_killed(files, processes):
     assert killed
     assert said(dask) == said(run("compare"))
     assert (files / "dask.parquet").read_bytes() == (files / "local.parquet").read_bytes()
+
+
+def test_files_of_which_each_thread_has_a_few_open(files, scheduler, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
+    for name in ("logits", "q", "targets"):
+        os.mkdir(name)
+        for i, part in enumerate(np.array_split(np.load(f"{name}.npy"), 20)):
+            np.save(f"{name}/{i}.npy", part)
+    for out, options in (
+        ("local.npy", {}),
+        ("dask.npy", {"engine": "dask", "scheduler": scheduler}),
+    ):
+        compare_file("logits", "q", "targets", out=out, block_rows=30, **options)
+    assert content("dask.npy") == content("local.npy")
+    run("compare", "whole.npy")
+    assert content("whole.npy") == content("local.npy")
 
 
 RUN = """
