@@ -16,6 +16,8 @@ import numpy as np
 from klce import _arrays, _ufuncs
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
 
 _FORMS = ("probs", "log_probs", "logits")
@@ -208,9 +210,15 @@ def ignored(ignore_index: int) -> int:
 def class_indices(x: ArrayLike, name: str) -> Array:
     """Return an array of integers, of whatever range."""
     given = _arrays.array(x, name)
-    if given.size and given.dtype.kind not in "iu":  # an empty list is of floats
-        raise TypeError(f"{name} must hold integers, class indices, got {given.dtype}")
+    if given.size:  # an empty list is of floats
+        index_dtype(given.dtype, name)
     return given
+
+
+def index_dtype(dtype: DType, name: str) -> None:
+    """Check the dtype of class indices."""
+    if dtype.kind not in "iu":
+        raise TypeError(f"{name} must hold integers, class indices, got {dtype}")
 
 
 def labels(
@@ -246,10 +254,7 @@ def labels(
     bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
     if bad >= 0:
         row = tuple(map(int, np.unravel_index(bad, shape))) if shape else ()
-        raise IndexError(
-            f"target must hold {indices(classes)} or ignore_index={ignored}, "
-            f"got {given[row]}{in_row(row)}"
-        )
+        raise IndexError(no_label("target", given[row], classes, ignored, in_row(row)))
     return native, counted
 
 
@@ -258,9 +263,40 @@ def indices(classes: int) -> str:
     return f"class indices {f'from 0 to {classes - 1}' if classes else 'of no classes'}"
 
 
+def no_class(name: str, index: Any, classes: int, place: str) -> str:
+    """Say of a class index that it is out of range."""
+    return f"{name} must hold {indices(classes)}, got {index}{place}"
+
+
+def no_label(name: str, label: Any, classes: int, ignored: int, place: str) -> str:
+    """Say of a label that it is out of range."""
+    return f"{name} must hold {indices(classes)} or ignore_index={ignored}, got {label}{place}"
+
+
 def in_row(row: tuple[Any, ...]) -> str:
     """Say in an error which row it is, unless there is but one."""
     return f" in row {', '.join(map(str, row))}" if row else ""
+
+
+def names(want: Any) -> tuple[str, ...]:
+    """Check that ``want=`` is several names."""
+    if isinstance(want, str):
+        raise TypeError(f"want must be a collection of names, got the string {want!r}")
+    try:
+        return tuple(want)
+    except TypeError:
+        raise TypeError(f"want must be a collection of names, got {want!r}") from None
+
+
+def statistics(
+    want: tuple[str, ...], known: tuple[str, ...], of_target: Container[str], *, labelled: bool
+) -> None:
+    """Check the names of ``want=``: those known, and those of a target only with one."""
+    for name in want:
+        if name not in known:
+            raise ValueError(f"want must name statistics of {', '.join(known)}, got {name!r}")
+        if name in of_target and not labelled:
+            raise ValueError(f"want must not name {name!r} without a target")
 
 
 def distribution(target: ArrayLike, q: Array) -> Array:

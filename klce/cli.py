@@ -2,22 +2,29 @@
 
 import contextlib
 import errno
-import io
 import json
 import os
 import re
 import shlex
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import Any, Literal
 
 import click
-import rich  # what it has for tables and bars is imported where one is shown
+import rich  # what it has for tables is imported where one is shown
 
 import klce
+from klce._terminal import (
+    ProgressBar,
+    check_stdout,
+    complain,
+    end_at_interrupt,
+    interrupt_in_one_line,
+    prepare_stdout,
+    stop_printing,
+)
 from klce._ufuncs import MAX_TOP, STATISTICS
 from klce.scoring import (
     InputError,
@@ -36,60 +43,20 @@ from klce.scoring.readers import READERS, Location
 from klce.scoring.readers.location import EMPTY_PATH
 from klce.scoring.results import WRITERS
 
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-_PROGRESS_AFTER_SECONDS = 1.0
-
-
-class _Closed(io.TextIOBase):
-    """Stands for a stdout that is closed, of which Python makes None and prints nothing to."""
-
-    def write(self, _: str) -> int:
-        raise OSError(errno.EBADF, "is closed", "stdout")
-
-
-def _check_stdout() -> None:
-    """Refuse one that is closed before what it is to show is computed."""
-    if isinstance(sys.stdout, _Closed):
-        sys.stdout.write("")
-
-
-def _stop_printing(error: OSError) -> int:
-    """Give up stdout, so that Python does not try once more at its end; return the status."""
-    with contextlib.suppress(OSError):  # it may be no file
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if isinstance(error, BrokenPipeError):  # whom it was for has seen enough, as `head` has
-        return 0
-    _complain(f"stdout: {error.strerror}")
-    return 2
-
-
-def _print_whatever_comes() -> None:
-    """Let stdout show what its encoding cannot, as a name that is no UTF-8, by question marks.
-
-    One for each character, so that tables keep their columns. stderr has escapes of its own.
-    """
-    reconfigure = getattr(sys.stdout, "reconfigure", None)
-    if reconfigure is not None and sys.stdout.errors in ("strict", "surrogateescape"):
-        reconfigure(errors="replace")
-
 
 class _Commands(click.Group):
     """Reports mistakes in the arguments in one line, as `_errors_in_one_line` does the others."""
 
     def main(self, *args: Any, **options: Any) -> Any:
         standalone_mode = options.get("standalone_mode", True)
-        if sys.stdout is None:
-            sys.stdout = _Closed()
-        _print_whatever_comes()
+        prepare_stdout()
         try:
             status = super().main(*args, **options | {"standalone_mode": False})
             sys.stdout.flush()
         except OSError as error:  # of printing, since commands report their own
-            status = _stop_printing(error)
+            status = stop_printing(error)
         except SystemExit:  # how Click ends where the reader of stdout has gone
-            status = _stop_printing(BrokenPipeError())
+            status = stop_printing(BrokenPipeError())
         except click.ClickException as error:
             if not standalone_mode:
                 raise
@@ -98,7 +65,7 @@ class _Commands(click.Group):
                 text += "; a pattern of files stands in quotes, as in 'part-*.npy'"
             context = getattr(error, "ctx", None)
             command = "klce" if context is None else context.command_path
-            _complain(f"{text.rstrip('.')} (see {command} --help)")
+            complain(f"{text.rstrip('.')} (see {command} --help)")
             status = 2
         return sys.exit(status) if standalone_mode else status
 
@@ -108,12 +75,12 @@ class _Commands(click.Group):
 
     def make_context(self, *args: Any, **options: Any) -> Any:
         """Parse the arguments."""
-        with _interrupt_in_one_line():
+        with interrupt_in_one_line():
             return super().make_context(*args, **options)
 
     def invoke(self, *args: Any) -> Any:
         """Run the command."""
-        with _interrupt_in_one_line():
+        with interrupt_in_one_line():
             return super().invoke(*args)
 
 
@@ -143,7 +110,7 @@ def _bytes(text: str) -> int:
     parts = re.fullmatch(r"(-?\d+(?:\.\d+)?) ?([kmgt]i?)?b?", text.strip().lower())
     if parts is None:
         raise click.BadParameter(f"{text!r} is not a size, such as 256MB or 1GiB")
-    return int(float(parts[1]) * _UNITS[parts[2] or ""])
+    return int(Fraction(parts[1]) * _UNITS[parts[2] or ""])
 
 
 def _place(text: str) -> str:
@@ -214,6 +181,7 @@ _groups = _file(
     "The sequence of each row, for results by sequence: an id per row, or the offsets of all "
     "sequences.",
 )
+_no_targets = _flag("--no-targets", "Take no labels, also if there are some beside the logits.")
 _memory = click.option(
     "--memory",
     metavar="SIZE",
@@ -254,8 +222,8 @@ LOGITS is an array whose last axis is the classes: a file ({", ".join(READERS)})
 'pattern' of files, or a URL; FILE::NAME in a file of several arrays.
 
 TARGETS is an array of class indices, one per row of logits; without it, the array 'targets' beside
-the logits, if there is one. Without any, only what needs no labels: entropy, log-sum-exp and, with
---out, argmax.
+the logits, if there is one, unless --no-targets. Without any, only what needs no labels: entropy,
+log-sum-exp and, with --out, argmax.
 """
 
 
@@ -278,6 +246,7 @@ the logits, if there is one. Without any, only what needs no labels: entropy, lo
 @_temperature
 @_report
 @_ignore_index
+@_no_targets
 @_groups
 @_file(
     "--bytes bytes_file",
@@ -297,6 +266,7 @@ def score(
     logits: str,
     targets: str | None,
     *,
+    no_targets: bool,
     candidates: str | None,
     as_json: bool,
     quiet: bool,
@@ -305,12 +275,13 @@ def score(
     """Print the summary of a file that is scored."""
     with (
         _errors_in_one_line(kept=options["out"] is not None),
-        _ProgressBar("scoring", enabled=not quiet) as bar,
+        ProgressBar("scoring", enabled=not quiet) as bar,
     ):
         if as_json or not quiet:
-            _check_stdout()
+            check_stdout()
         ids = None if candidates is None else _ids(candidates)
-        scored = score_file(logits, targets, candidates=ids, progress=bar.update, **options)
+        labels = _unless(no_targets, "targets", targets)
+        scored = score_file(logits, labels, candidates=ids, progress=bar.update, **options)
     _warn(scored.summary.nan, scored.summary.first_nan)
     if as_json:
         print(json.dumps(scored.to_dict(), indent=2))
@@ -318,6 +289,13 @@ def score(
         from klce.scoring.tables import score_table
 
         rich.print(score_table(scored))
+
+
+def _unless(no: bool, name: str, place: str | None) -> str | Literal[False] | None:
+    """Return the place of an array, False where it is not to be taken from beside the logits."""
+    if no and place is not None:
+        raise InputError(f"--no-{name} takes none, got {place}")
+    return False if no else place
 
 
 def _ids(text: str) -> str | list[int]:
@@ -338,7 +316,7 @@ P is the logits of the reference model, read as klce score reads them, or llama.
 same rows.
 
 TARGETS is an array of class indices, one per row; without it, the array 'targets' beside P, if
-there is one, as in llama.cpp's base file.
+there is one, as in llama.cpp's base file, unless --no-targets.
 """
 
 
@@ -362,19 +340,33 @@ there is one, as in llama.cpp's base file.
     "tool prints with --kl-divergence).",
 )
 @_ignore_index
+@_no_targets
 @_groups
+@_flag("--no-groups", "Take no groups, also if there are some beside P.")
 @_run
 def compare(
-    p: str, q: str, targets: str | None, *, as_json: bool, quiet: bool, **options: Any
+    p: str,
+    q: str,
+    targets: str | None,
+    *,
+    no_targets: bool,
+    groups: str | None,
+    no_groups: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Print the summary of two files that are compared."""
     with (
         _errors_in_one_line(kept=options["out"] is not None),
-        _ProgressBar("comparing", enabled=not quiet) as bar,
+        ProgressBar("comparing", enabled=not quiet) as bar,
     ):
         if as_json or not quiet:
-            _check_stdout()
-        comparison = compare_file(p, q, targets, progress=bar.update, **options)
+            check_stdout()
+        comparison = compare_file(
+            p, q, _unless(no_targets, "targets", targets),
+            groups=_unless(no_groups, "groups", groups), progress=bar.update, **options,
+        )  # fmt: skip
     if comparison.summary is not None:
         _warn(comparison.summary.nan, comparison.summary.first_nan)
     if comparison.output is not None:
@@ -415,7 +407,7 @@ IN is the array to read, as klce score reads logits. OUT is the file to write, b
 @_quiet
 def convert(source: str, out: str, *, quiet: bool, **options: Any) -> None:
     """Write a file of another format."""
-    with _errors_in_one_line(), _ProgressBar("converting", enabled=not quiet) as bar:
+    with _errors_in_one_line(), ProgressBar("converting", enabled=not quiet) as bar:
         convert_file(source, out, progress=bar.update, **options)
 
 
@@ -431,7 +423,7 @@ FILE is a file, a folder, a 'pattern' of files or a URL.
 def info(file: str, *, as_json: bool) -> None:
     """Print what a file holds."""
     with _errors_in_one_line():
-        _check_stdout()
+        check_stdout()
         found = file_info(file)
     if as_json:
         print(json.dumps(found.to_dict(), indent=2))
@@ -442,20 +434,11 @@ def info(file: str, *, as_json: bool) -> None:
 
 
 @contextlib.contextmanager
-def _interrupt_in_one_line() -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:  # of which Click says nothing, or an empty line
-        _end_at_interrupt("")
-        raise click.exceptions.Exit(130) from None
-
-
-@contextlib.contextmanager
 def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
     """Report errors and interrupts; say of rows that are not `kept` how they would be."""
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: _complain(
+            warnings.showwarning = lambda message, *_: complain(
                 f"warning: {' '.join(str(message).split())}"
             )
             yield
@@ -467,25 +450,16 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         for finished in getattr(error, "__notes__", ()):
             message += f"; {finished}; {'free space and ' if full else ''}{_how_to_go_on()}"
-        _complain(message)
+        complain(message)
         raise click.exceptions.Exit(2) from None
     except Interrupted as stop:
-        _end_at_interrupt(f": {stop}; {_how_to_go_on()}")
+        end_at_interrupt(f": {stop}; {_how_to_go_on()}")
         raise click.exceptions.Exit(130) from None
     except KeyboardInterrupt:
         if kept:
             raise
-        _end_at_interrupt(": no rows are kept; a run with --out can be resumed")
+        end_at_interrupt(": no rows are kept; a run with --out can be resumed")
         raise click.exceptions.Exit(130) from None
-
-
-def _end_at_interrupt(what: str) -> None:
-    """Say it in one line: libraries that are stopped midway, as Zarr, would complain of that."""
-    import logging
-
-    _complain(f"interrupted{what}")
-    warnings.simplefilter("ignore")  # as of a coroutine that was never awaited
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL + 1)  # or of a task still pending
 
 
 def _as_typed(message: str) -> str:
@@ -503,73 +477,10 @@ def _how_to_go_on() -> str:
     return f"go on with: klce {shlex.join(arguments)} --resume"
 
 
-def _complain(message: str) -> None:
-    print(f"klce: {message}", file=sys.stderr)
-
-
 def _warn(nan: int, first_nan: int | None, then: str = "the means leave such rows out") -> None:
     if nan:
         rows = "1 row gives" if nan == 1 else f"{nan:,} rows give"
-        _complain(
+        complain(
             f"warning: {rows} nan, first row {first_nan}; "
             f"{then} (logits with nan or +inf, or all -inf)"
         )
-
-
-def _make_bar() -> "Progress":
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-
-
-class _ProgressBar:
-    """A bar on stderr, if that is a terminal, once a run has taken a second."""
-
-    def __init__(self, task: str, *, enabled: bool) -> None:
-        self._task = task
-        self._enabled = enabled and sys.stderr.isatty()
-        self._begin = time.monotonic()
-        self._bar: Progress | None = None
-
-    def __enter__(self) -> "_ProgressBar":
-        return self
-
-    def update(self, done: int, total: int) -> None:
-        """Show that `done` bytes of `total` are done: after the last, results are to be written."""
-        if not self._enabled:
-            return
-        if self._bar is None:
-            if time.monotonic() - self._begin < _PROGRESS_AFTER_SECONDS:
-                return
-            self._bar = _make_bar()
-            self._bar.add_task(self._task, total=total)
-            self._bar.start()
-        task = "finishing" if done == total else self._task
-        self._bar.update(self._bar.task_ids[0], completed=done, description=task)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._bar is not None:
-            self._bar.stop()

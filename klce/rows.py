@@ -115,17 +115,10 @@ class RowTable(Mapping[str, "Array"]):
         >>> klce.score([[2.0, 1.0], [0.0, 3.0]], want=["argmax"]).to_arrow().to_pydict()
         {'argmax': [0, 1]}
         """
+        from klce._columns import arrow_array  # which `import klce` does without
+
         arrow = _optional("pyarrow", "to_arrow")
-        arrays = {}
-        for name, column in self._flat():
-            values = arrow.array(np.ascontiguousarray(column).reshape(-1))
-            if column.ndim == 2:
-                kind = arrow.list_(values.type, column.shape[1])
-                if not column.shape[1]:  # whose number of rows nothing else would tell
-                    values = arrow.array([[]] * len(column), kind)
-                else:
-                    values = arrow.FixedSizeListArray.from_arrays(values, type=kind)
-            arrays[name] = values
+        arrays = {name: arrow_array(arrow, column) for name, column in self._flat()}
         if not arrays:  # rows without columns are a choice of none of some
             return arrow.table({"": arrow.nulls(self._rows())}).select([])
         return arrow.table(arrays)
@@ -151,14 +144,10 @@ class RowTable(Mapping[str, "Array"]):
         >>> list(frame), len(frame)
         (['argmax', 'top_ids_0', 'top_ids_1', 'top_log_probs_0', 'top_log_probs_1'], 1)
         """
+        from klce._columns import one_each
+
         pandas = _optional("pandas", "to_pandas")
-        columns: dict[str, Array] = {}
-        for name, column in self._flat():
-            if column.ndim == 1:
-                columns[name] = column
-            else:
-                columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
-        return pandas.DataFrame(columns, index=range(self._rows()))
+        return pandas.DataFrame(one_each(self._flat()), index=range(self._rows()))
 
     def _rows(self) -> int:
         return int(np.prod(self.shape))
@@ -544,18 +533,9 @@ def _wanted(op: str, want: Iterable[str] | None, labelled: bool) -> set[str]:
     of_target = _ufuncs.OF_TARGET[op]
     if want is None:
         return {name for name in _DEFAULT[op] if labelled or name not in of_target}
-    if isinstance(want, str):
-        raise TypeError(f"want must be a collection of names, got the string {want!r}")
-    try:
-        names = list(want)
-    except TypeError:
-        raise TypeError(f"want must be a collection of names, got {want!r}") from None
+    names = _validate.names(want)
     known = tuple(_ufuncs.STATISTICS[op])
-    for name in names:
-        if name not in known:
-            raise ValueError(f"want must name statistics of {', '.join(known)}, got {name!r}")
-        if name in of_target and not labelled:
-            raise ValueError(f"want must not name {name!r} without a target")
+    _validate.statistics(names, known, of_target, labelled=labelled)
     return set(names)
 
 
@@ -588,7 +568,7 @@ def _candidates(
     if outside.any():
         at = tuple(np.argwhere(outside)[0].tolist())
         place = in_row(at[:-1]) or f" at {at[-1]}"
-        raise IndexError(f"{name} must hold {_validate.indices(classes)}, got {given[at]}{place}")
+        raise IndexError(_validate.no_class(name, given[at], classes, place))
     return given.astype(np.int64, copy=False)
 
 

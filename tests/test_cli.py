@@ -17,7 +17,15 @@ from click.testing import CliRunner
 
 import klce
 from klce import cli
-from klce.scoring import columns, compare_columns, distribution, journal, scratch, tables
+from klce.scoring import (
+    columns,
+    compare_columns,
+    distribution,
+    journal,
+    score_file,
+    scratch,
+    tables,
+)
 from klce.scoring.inputs import Logits
 from klce.scoring.results import CsvWriter
 
@@ -80,10 +88,16 @@ def test_table(files):
     assert table["skipped rows"] == ["0", "ignore_index -100"]
     report = json.loads(run("score", "logits.npy", "targets.npy", "--json").stdout)
     assert table["mean NLL"] == [
-        f"{report['mean_nll_nats']:#.5g}", "nats", f"{report['mean_nll_bits']:#.5g}", "bits"
+        f"{report['mean_nll_nats']:#.5g}", f"± {report['mean_nll_nats_error']:.2g} nats",
+        f"{report['mean_nll_bits']:#.5g}", "bits",
     ]  # fmt: skip
-    assert table["perplexity"] == [f"{report['perplexity']:#.5g}"]
-    assert table["accuracy"] == [f"{100 * report['accuracy']:.2f}", "%"]
+    assert table["perplexity"] == [
+        f"{report['perplexity']:#.5g}", f"± {report['perplexity_error']:.2g}"
+    ]  # fmt: skip
+    assert table["accuracy"] == [
+        f"{100 * report['accuracy']:.2f}", f"± {100 * report['accuracy_error']:.2g} %"
+    ]  # fmt: skip
+    assert table["mean entropy"][1] == f"± {report['mean_entropy_nats_error']:.2g} nats"
     assert table["mean entropy"][::2] == [
         f"{report['mean_entropy_nats']:#.5g}", f"{report['mean_entropy_bits']:#.5g}"
     ]  # fmt: skip
@@ -119,18 +133,33 @@ def test_json_is_a_float64_computation(files, dtype):
     x, kept = logits.astype(np.float64), targets != -1
     logsumexp = np.log(np.exp(x).sum(-1))
     log_p = x - logsumexp[:, None]
-    nll = -log_p[np.arange(60), targets][kept].mean()
-    entropy = -(np.exp(log_p) * log_p).sum(-1)[kept].mean()
+    nlls = -log_p[np.arange(60), targets][kept]
+    entropies = -(np.exp(log_p) * log_p).sum(-1)[kept]
+    right = (logits.argmax(-1) == targets)[kept]
+    nll, entropy = nlls.mean(), entropies.mean()
+
+    def error(values):
+        return pytest.approx(values.std(ddof=1) / 58**0.5, rel=1e-5)
+
     speed = ("seconds", "rows_per_second", "gigabytes_per_second")
     assert all(report.pop(name) > 0 for name in speed)
     assert report == {
         "logits": "logits.npy",
         "targets": "targets.npy",
         "out": "out.csv",
+        "groups": None,
+        "bytes": None,
+        "words": None,
+        "want": None,
+        "top_k": 0,
+        "candidates": None,
+        "sequences_out": None,
+        "report": None,
         "shape": [60, 5],
         "dtype": logits.dtype.name,
         "computed_in": "float64" if logits.itemsize == 8 else "float32",
         "rows": 60,
+        "resumed_rows": 0,
         "classes": 5,
         "ignore_index": -1,
         "engine": "local",
@@ -141,15 +170,61 @@ def test_json_is_a_float64_computation(files, dtype):
         "first_nan_row": None,
         "counted_rows": 58,
         "infinite_nll_rows": 0,
+        "infinite_logsumexp_rows": 0,
         "saturated_rows": None,
+        "floor_classes": None,
         "mean_nll_nats": pytest.approx(nll, rel=1e-6),
+        "mean_nll_nats_error": error(nlls),
         "mean_nll_bits": pytest.approx(nll / np.log(2), rel=1e-6),
         "perplexity": pytest.approx(np.exp(nll), rel=1e-6),
-        "accuracy": np.mean((logits.argmax(-1) == targets)[kept]),
+        "perplexity_error": error(np.exp(nll) * nlls),
+        "accuracy": np.mean(right),
+        "accuracy_error": error(right),
         "mean_entropy_nats": pytest.approx(entropy, rel=1e-6),
+        "mean_entropy_nats_error": error(entropies),
         "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
         "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
     }
+
+
+def test_json_names_what_the_run_was_asked(files):
+    np.save("groups.npy", np.repeat([1, 2], 30))
+    np.save("lengths.npy", [10, 20])
+    np.save("ids.npy", [0, 3])
+    common = ("--groups", "groups.npy", "--want", "nll", "--want", "rank,margin", "-o", "out.npy")
+    arguments = (
+        "score", "logits.npy", "targets.npy", *common, "--bytes", "lengths.npy", "--words",
+        "lengths.npy", "--sequences", "s.csv", "--report", "r.html", "--top-k", 2, "--json",
+    )  # fmt: skip
+    report = json.loads(run(*arguments, "--candidates", "3,1").stdout)
+    asked = {
+        "groups": "groups.npy", "bytes": "lengths.npy", "words": "lengths.npy", "top_k": 2,
+        "want": ["nll", "rank", "margin"], "candidates": [3, 1], "sequences_out": "s.csv",
+        "report": "r.html", "sequences": 2, "resumed_rows": 0,
+    }  # fmt: skip
+    assert {name: report[name] for name in asked} == asked
+    report = json.loads(run(*arguments, "--candidates", "ids.npy").stdout)
+    assert report["candidates"] == "ids.npy"
+
+    compare = ("compare", LM / "base.kld", LM / "q4_logits.npy", "--json")
+    found = json.loads(
+        run(*compare, "--want", "rank_p", "--report", "r.html", "-o", "o.npy").stdout
+    )
+    assert found["groups"] == f"{LM / 'base.kld'}::groups"
+    assert (found["want"], found["report"], found["compat"]) == (["rank_p"], "r.html", None)
+    assert json.loads(run(*compare, "--no-groups").stdout)["groups"] is None
+    assert json.loads(run(*compare, "--compat", "llama.cpp").stdout)["compat"] == "llama.cpp"
+
+
+def test_resumed_rows_are_told(files):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        score_file("logits.npy", "targets.npy", out="out.npy", block_rows=20, progress=stop)
+    arguments = ("score", "logits.npy", "targets.npy", "--out", "out.npy", "--resume")
+    table = cells(run(*arguments).stdout)
+    assert table["resumed rows"] == ["20", "of the interrupted run"]
 
 
 def test_json_holds_no_nan_and_no_infinity(files):
@@ -163,6 +238,11 @@ def test_json_holds_no_nan_and_no_infinity(files):
     table = cells(run("score", "logits.npy", "targets.npy").stdout)
     assert table["rows of infinite NLL"] == ["1", "target of probability 0"]
     assert table["mean NLL"] == ["inf", "nats", "inf", "bits"]
+    np.save("logits.npy", np.array([[1e308, 0.0], [1, 0]]))
+    arguments = ("score", "logits.npy", "--temperature", 1e-6)
+    report = json.loads(run(*arguments, "--json").stdout, parse_constant=pytest.fail)
+    assert (report["mean_logsumexp"], report["infinite_logsumexp_rows"]) == (None, 1)
+    assert cells(run(*arguments).stdout)["rows of infinite log-sum-exp"][0] == "1"
 
 
 @pytest.mark.parametrize("rows", [[3], [3, 7]])
@@ -269,6 +349,10 @@ def test_wanted(files):
 def test_saturated_rows_are_named(files):
     table = cells(run("score", LM / "base.kld").stdout)
     assert table["saturated rows"] == ["0", "label cut off, NLL too small"]
+    cut_off = table["classes cut off"]
+    table = cells(run("compare", LM / "base.kld", LM / "base.kld").stdout)
+    assert table["classes cut off in P"] == table["classes cut off in Q"] == cut_off
+    assert table["saturated rows"] == ["0", "label cut off in P", "0", "label cut off in Q"]
 
 
 def test_compare(files):
@@ -278,13 +362,20 @@ def test_compare(files):
     report = json.loads(run(*arguments, "--json").stdout)
     table = cells(result.stdout)
     assert table["KL(P||Q)"][0] == f"{report['kl_divergence']['mean']:#.5g}"
-    assert table["KL(P||Q)"][1] == f"± {report['kl_divergence']['clustered_error']:.2g} nats"
+    kl = report["kl_divergence"]
+    assert table["KL(P||Q)"][1] == f"± {kl['error']:.2g}, ± {kl['clustered_error']:.2g} nats"
+    assert table["sequences"] == ["3", "errors: by row, by sequence"]
     assert table["KL(P||Q)"][-2:] == [f"{report['kl_divergence_quantiles']['1']:#.5g}", "maximum"]
     assert table["perplexity of Q"] == [
-        f"{report['perplexity_q']:#.5g}", f"± {report['perplexity_q_clustered_error']:.2g}"
+        f"{report['perplexity_q']:#.5g}",
+        f"± {report['perplexity_q_error']:.2g}, ± {report['perplexity_q_clustered_error']:.2g}",
     ]  # fmt: skip
     assert table["Q's / P's"][0] == f"{report['perplexity_ratio']:#.5g}"
-    assert table["Q's - P's"][1] == f"± {report['perplexity_difference_clustered_error']:.2g}"
+    difference = [report[f"perplexity_difference{which}_error"] for which in ("", "_clustered")]
+    assert table["Q's - P's"][1] == ", ".join(f"± {error:.2g}" for error in difference)
+    alone = cells(run(*arguments, "--no-groups").stdout)
+    assert alone["KL(P||Q)"][1] == f"± {kl['error']:.2g} nats"
+    assert "sequences" not in alone
     assert table["correlation of NLLs"][0] == f"{100 * report['nll_correlation']:.2f}"
     assert table["its change, %"][-2:] == [
         f"{100 * report['target_prob_change_quantiles']['1']:#.5g}", "maximum"
@@ -340,6 +431,7 @@ def test_convert_and_info(files):
         ("10TB", 10e12),
         ("1.5TiB", 1.5 * 2**40),
         ("-5MB", -5e6),
+        (400 * "9", 10**400 - 1),
     ],
 )
 def test_sizes(text, size):
@@ -364,15 +456,17 @@ def test_sizes(text, size):
         (["score", "cut.npy"], r"cut\.npy: truncated"),
         (["score", "empty.npy"], "rows without classes"),
         (["score", "logits.npy", "short.npy"], r"labels of shape \(59,\) do not match"),
-        (["score", "logits.npy", "logits.npy"], "labels must be integers, got float32"),
-        (["score", "logits.npy", "high.npy"], r"high\.npy: label 5 in row 33 is neither"),
-        (["score", "logits.npy", "low.npy"], r"low\.npy: label -1 in row 0 is neither"),
+        (["score", "logits.npy", "logits.npy"], "labels must hold integers, .* got float32"),
+        (["score", "logits.npy", "high.npy"], r"high\.npy: labels must hold .*, got 5 in row 33$"),
+        (["score", "logits.npy", "low.npy"], r"low\.npy: labels must hold .*, got -1 in row 0$"),
         (["score", "logits.npy", "-o", "logits.npy"], "results would replace the input"),
         (["score", "logits.npy", "-o", "out.txt"], "not a file type that klce writes"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "7,-1"],
-         r"^klce: --candidates must be classes \(0 to 4\), got 7$"),
+         r"^klce: --candidates must hold class indices from 0 to 4, got 7 at 0$"),
+        (["score", "logits.npy", "-o", "o.npy", "--candidates", "9223372036854775808,-1"],
+         r"^klce: --candidates must hold .* from 0 to 4, got 9223372036854775808 at 0$"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "high.npy"],
-         r"^klce: high\.npy: candidate 5 at position 33 is not a class \(0 to 4\)$"),
+         r"^klce: high\.npy: candidates must hold class indices from 0 to 4, got 5 at 33$"),
         (["score", "logits.npy", "-o", "o.npy", "--candidates", "no.npy"], r"no\.npy: No such"),
         (["score", "logits.npy", "-o", "no/out.npy"], "there is no folder no"),
         (["score", "logits.npy", "--ignore-index", "x"], "'--ignore-index': 'x' is not a valid"),
@@ -391,7 +485,7 @@ def test_sizes(text, size):
         (["score", "logits.npy", "--temperature", 0], "^klce: --temperature must be from 1e-6"),
         (
             ["score", "logits.npy", "--ignore-index", 2**63],
-            "^klce: --ignore-index must be a 64-bit",
+            "^klce: --ignore-index must fit in int64",
         ),
         (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences need --groups: w"),
         (["score", "logits.npy", "--bytes", "targets.npy"], "^klce: --bytes need --groups: with"),
@@ -768,7 +862,7 @@ def test_pipes_and_devices_are_not_replaced(files, monkeypatch, arguments, out, 
 INTERRUPTED = """
 import os, signal
 from klce import cli
-cli._ProgressBar.update = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
+cli.ProgressBar.update = lambda self, done, total: os.kill(os.getpid(), signal.SIGINT)
 cli.app(prog_name="klce")
 """
 
@@ -906,7 +1000,7 @@ def update(self, done, total):
     print(done, file=sys.stdout, flush=True)
     time.sleep(0.01)
 
-cli._ProgressBar.update = update
+cli.ProgressBar.update = update
 cli.app(prog_name="klce")
 """
 
@@ -945,7 +1039,8 @@ def test_narrow_tables_lose_nothing(files, command):
 def run_on_terminal(seconds, *arguments):
     """Run with a terminal as stderr and a bar after `seconds`; return stdout and stderr."""
     code = (
-        f"from klce import cli; cli._PROGRESS_AFTER_SECONDS = {seconds}; cli.app(prog_name='klce')"
+        f"from klce import _terminal, cli; _terminal.PROGRESS_AFTER_SECONDS = {seconds}; "
+        "cli.app(prog_name='klce')"
     )
     terminal, end = os.openpty()
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
@@ -974,5 +1069,5 @@ def test_no_progress_in_a_short_or_quiet_run(files, seconds, option):
 
 
 def test_no_progress_without_a_terminal(files):
-    code = "from klce import cli; cli._PROGRESS_AFTER_SECONDS = 0; cli.app(prog_name='klce')"
+    code = "from klce import _terminal, cli; _terminal.PROGRESS_AFTER_SECONDS = 0; cli.app()"
     assert run_process("score", "logits.npy", code=code).stderr == ""

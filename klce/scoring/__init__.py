@@ -4,11 +4,14 @@ A file is read in blocks of rows, each block goes through the kernels, and its r
 a summary and, when asked for, kept for a results file. Memory is bounded by the block.
 """
 
-from klce.scoring.compare import Comparison, compare_file
+from klce.scoring.compare import compare_file
+from klce.scoring.compare_summary import ComparisonSummary, Estimate
+from klce.scoring.comparison import Comparison
 from klce.scoring.convert import convert_file
 from klce.scoring.dask_comparisons import DaskComparison, compare_dask
 from klce.scoring.dask_scores import DaskScores, score_dask
 from klce.scoring.errors import InputError, Interrupted, LabelError
+from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo, file_info
 from klce.scoring.score import score_file
 from klce.scoring.scores import Scores
@@ -16,13 +19,16 @@ from klce.scoring.summary import Summary
 
 __all__ = [
     "Comparison",
+    "ComparisonSummary",
     "DaskComparison",
     "DaskScores",
+    "Estimate",
     "FileInfo",
     "InputError",
     "Interrupted",
     "LabelError",
     "Scores",
+    "Sequences",
     "Summary",
     "compare_dask",
     "compare_file",

@@ -2,15 +2,15 @@
 
 import contextlib
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 
-from klce.scoring.engines import Computation, Engine
-from klce.scoring.errors import InputError
+from klce.scoring.engines import Engine
+from klce.scoring.errors import InputError, warn
+from klce.scoring.files import Files
 from klce.scoring.inputs import Rows, check_integer
 from klce.scoring.journal import RowFile
 from klce.scoring.readers.base import DECODED_BYTES, Chunks
@@ -122,7 +122,7 @@ def _warn_of_chunks(
             told += over
         else:
             continue
-        warnings.warn(told, stacklevel=4)
+        warn(told)
         return
 
 
@@ -137,26 +137,23 @@ def _size(count: int) -> str:
 def run_blocks(
     plan: Plan,
     engine: Engine,
-    computation: Computation,
+    files: Files,
     consumers: Sequence[Callable[[NDArray[Any]], None]],
-    store: RowFile | None,
+    store: RowFile,
     progress: Progress | None,
 ) -> None:
     """Hand the results of all rows, in order, to the consumers, and keep them in `store`.
 
     Rows that `store` holds already are not computed again.
     """
-    finished = 0 if store is None else store.finished
-    if store is not None and finished:
-        rows = store.rows()
-        for start in range(0, finished, _BLOCK_ROWS):
-            for consume in consumers:
-                consume(rows[start : min(start + _BLOCK_ROWS, finished)])
-    with contextlib.closing(engine.tables(computation, plan.spans(finished))) as tables:
+    finished, rows = store.finished, store.rows()
+    for start in range(0, finished, _BLOCK_ROWS):
+        for consume in consumers:
+            consume(rows[start : start + _BLOCK_ROWS])
+    with contextlib.closing(engine.tables(files, plan.spans(finished))) as tables:
         for table in tables:
             finished += len(table)
-            if store is not None:
-                store.append(table)
+            store.append(table)
             for consume in consumers:
                 consume(table)
             if progress is not None:

@@ -1,5 +1,6 @@
 """The columns of scored rows: of the summary and the page, and of what is asked for beside them."""
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
+from klce import _validate
 from klce._ufuncs import OF_TARGET
 from klce.scoring.errors import InputError, in_one_sentence
 
@@ -31,11 +33,12 @@ OF_LABELS = frozenset(
 """The statistics that rows have by their labels alone."""
 
 
-def names_of(want: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of statistics that are wanted."""
-    if isinstance(want, str) or not isinstance(want, Iterable):
-        raise InputError(f"want must be a collection of names, got {want!r}")
-    return tuple(want)
+def names_of(want: Iterable[str] | None) -> tuple[str, ...] | None:
+    """Return the names of statistics that are wanted, if any are named."""
+    if want is None:
+        return None
+    with in_one_sentence():
+        return _validate.names(want)
 
 
 def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
@@ -45,23 +48,27 @@ def those_of(statistics: tuple[str, ...], *, labelled: bool) -> tuple[str, ...]:
 
 def computed_and_written(
     columns: Callable[..., np.dtype[Any]],
+    dtype: DTypeLike,
+    *,
+    labelled: bool,
     want: tuple[str, ...] | None,
     needed: tuple[str, ...],
-    *,
-    more: bool,
+    top_k: int,
+    **options: Any,
 ) -> tuple[np.dtype[Any], np.dtype[Any]]:
     """Return the columns of a run's rows: those to compute, and those that results have.
 
-    `columns` gives them for statistics that are wanted; `needed` are those of the summary. Results
-    have `more` than statistics where, say, the top k are asked for.
+    `columns` is `score_columns` or `comparison_columns`, which takes the options; `needed` are the
+    statistics of the summary and the page, of which rows without labels have some.
     """
-    written = columns(want=want)
-    if want == () and not more:
+    having = functools.partial(columns, dtype, labelled=labelled, top_k=top_k, **options)
+    written = having(want=want)
+    if want == () and not top_k and options.get("candidates") is None:
         raise InputError("want must name at least one statistic, got none")
-    return columns(want=(*needed, *(want or ()))), written
+    return having(want=(*those_of(needed, labelled=labelled), *(want or ()))), written
 
 
-def row_dtype(
+def score_columns(
     dtype: DTypeLike,
     *,
     labelled: bool,
@@ -76,9 +83,8 @@ def row_dtype(
 
     They are those of `klce.score`, which refuses what it does not know: the statistics that are
     wanted, by default `SHOWN`, and what it tells of the top k and of so many candidates. Where
-    there are labels, ``target`` is the first, the label as the file has it; where the logits come
-    from a file whose log-probabilities are cut off, too, ``saturated`` is the last: is the label
-    one of those, so that its NLL is a lower bound?
+    there are labels, ``target`` is the first, the label as the file has it. Where the logits come
+    from a file whose log-probabilities are cut off, the last are those of `cut_off_columns`.
     """
     with in_one_sentence():
         told = klce.score(
@@ -91,6 +97,16 @@ def row_dtype(
         )
     columns: list[Any] = [("target", np.int64)] if labelled else []
     columns += [(name, column.dtype, column.shape[1:]) for name, column in told.items()]
-    if labelled and cut_off:
-        columns.append(("saturated", np.bool_))
+    if cut_off:
+        columns += cut_off_columns(labelled=labelled)
     return np.dtype(columns)
+
+
+def cut_off_columns(suffix: str = "", *, labelled: bool) -> list[tuple[str, Any]]:
+    """Return the columns of rows whose file cuts off log-probabilities, as llama.cpp's does.
+
+    ``floor_classes`` counts those that are; where there are labels, a row is ``saturated`` if its
+    own is one of them, so that its NLL is a lower bound.
+    """
+    columns: list[tuple[str, Any]] = [("floor_classes" + suffix, np.int64)]
+    return [*columns, ("saturated" + suffix, np.bool_)] if labelled else columns

@@ -6,9 +6,10 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 import klce
+from klce import _validate
 from klce._ufuncs import STATISTICS
-from klce.scoring.columns import OF_LABELS, those_of
-from klce.scoring.errors import InputError, in_one_sentence
+from klce.scoring.columns import OF_LABELS, cut_off_columns, those_of
+from klce.scoring.errors import in_one_sentence
 
 COMPARED = (
     "kl_divergence",
@@ -37,6 +38,9 @@ _OF_ONE = tuple(
 )
 """What stands behind all else in a row: of P alone, and of Q."""
 
+CUT_OFF = ("", "_q")
+"""The suffixes of the columns that tell what the files of P and of Q cut off."""
+
 _ORDER = (*(name for name in STATISTICS["compare"] if name not in _OF_ONE), *_OF_ONE)
 
 OWN = tuple(name for name in _OF_ONE if name not in STATISTICS["compare"])
@@ -53,11 +57,11 @@ def own_of(names: tuple[str, ...], suffix: str) -> list[str]:
     return [name.removesuffix(suffix) for name in names if name in OWN and name.endswith(suffix)]
 
 
-def row_dtype(
+def comparison_columns(
     dtype: DTypeLike,
     *,
     labelled: bool,
-    cut_off: bool = False,
+    cut_off: tuple[str, ...] = (),
     classes: int = 1,
     want: tuple[str, ...] | None = None,
     top_k: int = 0,
@@ -67,19 +71,14 @@ def row_dtype(
 
     They are those of `klce.compare` and, with ``_p`` and ``_q`` behind, of `klce.score`: the
     statistics that are wanted, by default `SHOWN`. Where there are labels, ``target`` is the first.
-    Where P comes from a file whose log-probabilities are cut off, ``floor_classes`` counts those
-    that are, and the row is ``saturated`` if its label is one.
+    Of each file that cuts off log-probabilities, there are the columns of `cut_off_columns` with
+    its suffix, one of `CUT_OFF`, behind.
     """
     names = those_of(SHOWN, labelled=labelled) if want is None else want
-    for name in names:
-        if name not in STATISTICS["compare"] and name not in OWN:
-            known = ", ".join((*STATISTICS["compare"], *OWN))
-            raise InputError(f"want must name statistics of {known}, got {name!r}")
-        if not labelled and name in OF_LABELS:
-            raise InputError(f"want must not name {name!r} without a target")
     none = np.empty((0, classes), dtype)
     target = np.empty(0, np.int64) if labelled else None
     with in_one_sentence():
+        _validate.statistics(names, (*STATISTICS["compare"], *OWN), OF_LABELS, labelled=labelled)
         told = {
             **klce.compare(
                 none, none, target, want=compared_of(names), top_k=top_k, temperature=temperature
@@ -90,6 +89,6 @@ def row_dtype(
             told |= {name + suffix: column for name, column in scored.items()}
     columns: list[Any] = [("target", np.int64)] if labelled else []
     columns += [(name, told[name].dtype) for name in _ORDER if name in told]
-    if cut_off:
-        columns += [("floor_classes", np.int64), *([("saturated", np.bool_)] if labelled else [])]
+    for suffix in cut_off:
+        columns += cut_off_columns(suffix, labelled=labelled)
     return np.dtype(columns)

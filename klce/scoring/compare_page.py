@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.comparison import (
+from klce.scoring.compare_summary import (
     FOLLOWING,
     MEASURES,
     ComparisonSummary,
     Estimate,
     counted_rows,
 )
+from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
@@ -31,6 +32,7 @@ from klce.scoring.histograms import (
     Worst,
     position_edges,
 )
+from klce.scoring.numbers import number
 from klce.scoring.page import (
     Colours,
     Figure,
@@ -40,17 +42,13 @@ from klce.scoring.page import (
     draw_density,
     draw_histogram,
     left_out,
-    number,
     top_class,
     worst_table,
     write_page,
 )
 
 if TYPE_CHECKING:
-    from klce.scoring.compare import Comparison  # which writes pages
-    from klce.scoring.page import (
-        Cell,
-    )
+    from klce.scoring.page import Cell
 
 LEAST_KL = 1e-12
 """Divergences below it are shown at it: they are 0, or the last digits of the logits."""
@@ -152,7 +150,7 @@ def gather(
 
 
 def write_comparison_page(
-    path: Path, comparison: "Comparison", rows: NDArray[Any], groups: Groups | None
+    path: Path, comparison: Comparison, rows: NDArray[Any], groups: Groups | None
 ) -> None:
     """Write the page of a comparison, given its rows and their sequences, if there are any."""
     summary = comparison.summary
@@ -170,7 +168,7 @@ def write_comparison_page(
     )
 
 
-def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[str, str]]:
+def _counts(comparison: Comparison, summary: ComparisonSummary) -> list[tuple[str, str]]:
     counts = [
         ("rows", f"{summary.rows:,}"),
         ("classes", f"{comparison.classes:,}"),
@@ -182,8 +180,9 @@ def _counts(comparison: "Comparison", summary: ComparisonSummary) -> list[tuple[
         counts.append(("rows of nan", f"{summary.nan:,}"))
     if summary.infinite:
         counts.append(("rows of infinite KL", f"{summary.infinite:,}"))
-    if summary.saturated is not None:
-        counts.append(("rows whose label P's file cut off", f"{summary.saturated:,}"))
+    for of, saturated in (("P", summary.saturated), ("Q", summary.saturated_q)):
+        if saturated is not None:
+            counts.append((f"rows whose label {of}'s file cut off", f"{saturated:,}"))
     found = summary.estimates
     counts.append(("mean KL(P||Q), nats", number(found["kl_divergence"].mean)))
     counts.append(("same argmax, %", number(100 * found["same_argmax"].mean, ".2f")))

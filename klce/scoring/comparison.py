@@ -1,401 +1,99 @@
-"""What the rows of a comparison say together: means with their errors, and quantiles."""
+"""What two files that are compared say: the summary, with what was compared and how fast."""
 
-import functools
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
-
-from klce.scoring.distribution import QUANTILES, Counting, in_order, pieces, quantiles
-from klce.scoring.groups import Groups, GroupSums
-from klce.scoring.summary import counted
-
-MEASURES = {
-    "kl_divergence": "KL(P||Q), nats",
-    "reverse_kl_divergence": "KL(Q||P), nats",
-    "js_divergence": "Jensen-Shannon divergence, nats",
-    "total_variation": "total variation distance",
-    "expected_agreement": "probability that samples of both agree",
-    "same_argmax": "same argmax",
-    "top_overlap": "classes in the top k of both",
-    "entropy_p": "entropy of P, nats",
-    "entropy_q": "entropy of Q, nats",
-    "nll_p": "NLL of P, nats",
-    "nll_q": "NLL of Q, nats",
-    "nll_change": "NLL of Q - NLL of P, nats",
-    "target_prob_change": "label's probability in Q - in P",
-    "squared_target_prob_change": "its square",
-    "greedy_match_p": "argmax of P is the label",
-    "greedy_match_q": "argmax of Q is the label",
-}
-"""Values of a row whose means are given, those of the labels last."""
-
-
-_SUMS_BYTES = 64 << 20
-"""The most that sums by sequence take, if those of one value do not take more."""
-
-FOLLOWING = {
-    "perplexity_p": "perplexity of P",
-    "perplexity_q": "perplexity of Q",
-    "perplexity_ratio": "perplexity of Q / that of P",
-    "perplexity_difference": "perplexity of Q - that of P",
-    "rms_target_prob_change": "root of the mean square of the label's change",
-}
-"""What follows from the means where there are labels: attributes of `ComparisonSummary`."""
-
-_FROM = {
-    "nll_change": "target_log_prob_change",
-    "squared_target_prob_change": "target_prob_change",
-}
-"""The columns that values come from, where they are no columns themselves."""
-
-
-def measured(columns: np.dtype[Any]) -> list[str]:
-    """Return which of `MEASURES` rows of such columns have."""
-    return [name for name in MEASURES if _FROM.get(name, name) in (columns.names or ())]
-
-
-def measure(table: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Return a value of each row, by its name in `MEASURES`."""
-    values: NDArray[np.float64] = table[_FROM.get(name, name)].astype(np.float64)
-    if name == "nll_change":
-        values = 0 - values
-    elif name == "squared_target_prob_change":
-        values *= values
-    return values
-
-
-def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
-    """Tell which rows of a table count: those of `klce.scoring.summary.counted` for P and Q."""
-    counts = counted(table, ignore_index, "_p")
-    counts &= counted(table, ignore_index, "_q") & ~np.isnan(table["kl_divergence"])
-    return counts
+from klce.scoring.compare_summary import MEASURES, ComparisonSummary
+from klce.scoring.distribution import QUANTILES
+from klce.scoring.llama_cpp import Output
+from klce.scoring.numbers import finite_or_none
+from klce.scoring.run import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """A mean over rows, or what follows from one.
+class Comparison(Run):
+    """The result of comparing two files: a `klce.scoring.run.Run`, and these.
 
     Attributes
     ----------
-    mean : float
-        nan if no row counts.
-    error : float
-        Its standard error, as if rows were independent: the root of var/(n - 1).
-    clustered_error : float or None
-        The same clustered by sequence, if there are groups.
+    p, q, dtype_p, dtype_q : str
+        The files, and the dtypes that they have.
+    top_k : int
+        How many of the largest classes were held against each other.
+    temperature : float
+        What divided the logits of both.
+    sequences : int or None
+        Number of sequences, if they are known.
+    summary : ComparisonSummary or None
+        None with ``compat=``.
+    output : klce.scoring.llama_cpp.Output or None
+        With ``compat=``, what the tool prints.
     """
 
-    mean: float
-    error: float
-    clustered_error: float | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonSummary:
-    """Counts, means and quantiles over rows.
-
-    Attributes
-    ----------
-    rows, ignored, nan : int
-        All rows; those with the label ``ignore_index``; the others with a nan in their results.
-    first_nan : int or None
-        Number of the first nan row.
-    infinite : int
-        Rows that count whose KL(P||Q) is inf: Q gives nothing to a class that P gives something.
-    estimates : dict of str to Estimate
-        By the names of `MEASURES`, those that there are.
-    kl_divergence_quantiles, target_prob_change_quantiles : tuple of float
-        Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
-    saturated : int or None
-        Rows whose label P's file cut off, so that their NLL is a lower bound.
-    floor_classes : int or None
-        Log-probabilities, of all rows that count, that P's file cut off.
-    """
-
-    rows: int
-    ignored: int
-    nan: int
-    first_nan: int | None
-    infinite: int
-    estimates: dict[str, Estimate]
-    kl_divergence_quantiles: tuple[float, ...]
-    target_prob_change_quantiles: tuple[float, ...] | None
-    saturated: int | None
-    floor_classes: int | None
+    p: str
+    q: str
+    dtype_p: str
+    dtype_q: str
+    top_k: int
+    temperature: float
+    sequences: int | None
+    summary: ComparisonSummary | None
+    output: Output | None
 
     @property
-    def counted(self) -> int:
-        """Rows that count."""
-        return self.rows - self.ignored - self.nan
+    def lines(self) -> tuple[str, ...]:
+        """What the tool prints, line by line; nothing without ``compat=``."""
+        return () if self.output is None else self.output.lines
 
-    @property
-    def perplexity_p(self) -> Estimate:
-        """The exponential of the mean NLL of P."""
-        return _exponential(self.estimates["nll_p"])
-
-    @property
-    def perplexity_q(self) -> Estimate:
-        """The exponential of the mean NLL of Q."""
-        return _exponential(self.estimates["nll_q"])
-
-    @property
-    def perplexity_ratio(self) -> Estimate:
-        """The perplexity of Q by that of P."""
-        return _exponential(self.estimates["nll_change"])
-
-    @property
-    def perplexity_difference(self) -> Estimate:
-        """The perplexity of Q less that of P."""
-        p, q, ratio = self.perplexity_p, self.perplexity_q, self.perplexity_ratio
-
-        def error(which: str) -> float:
-            # The variance of q - p, with that of the change for the covariance: what is near, and
-            # would cancel, is subtracted first.
-            of_p, of_q, of_change = (
-                getattr(self.estimates[name], which) for name in ("nll_p", "nll_q", "nll_change")
-            )
-            variance = (q.mean - p.mean) * (q.mean * of_q * of_q - p.mean * of_p * of_p)
-            variance += q.mean * p.mean * of_change * of_change
-            return math.sqrt(max(variance, 0.0)) if math.isfinite(variance) else math.nan
-
-        difference = q.mean - p.mean
-        if 0.5 < ratio.mean < 2:
-            difference = p.mean * math.expm1(self.estimates["nll_change"].mean)
-        return Estimate(
-            mean=difference,
-            error=error("error"),
-            clustered_error=None if p.clustered_error is None else error("clustered_error"),
-        )
-
-    @property
-    def following(self) -> dict[str, Estimate]:
-        """What follows from the means of labels, by the names of `FOLLOWING`."""
-        return {name: getattr(self, name) for name in FOLLOWING if "nll_p" in self.estimates}
-
-    @property
-    def nll_correlation(self) -> float:
-        """The correlation of the NLL of P and of Q over rows."""
-        p, q, change = (self.estimates[name].error for name in ("nll_p", "nll_q", "nll_change"))
-        return (p * p + q * q - change * change) / (2 * p * q) if p * q else math.nan
-
-    @property
-    def rms_target_prob_change(self) -> Estimate:
-        """Root of the mean square of the label's change of probability."""
-        square = self.estimates["squared_target_prob_change"]
-        root = math.sqrt(square.mean)
-        return _scaled(square, root, 1 / (2 * root) if root else math.nan)
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, which has no nan or inf: they are None."""
+        results: dict[str, Any] = {}
+        if self.output is not None:
+            results = {"lines": list(self.lines)} | self.output.values
+        if self.summary is not None:
+            results = _summary_values(self.summary)
+        results = {
+            "top_k": self.top_k,
+            "temperature": self.temperature,
+            "sequences": self.sequences,
+        } | results
+        inputs = {"p": self.p, "q": self.q, "dtype_p": self.dtype_p, "dtype_q": self.dtype_q}
+        return self._values(inputs, results)
 
 
-def _exponential(estimate: Estimate) -> Estimate:
-    try:
-        value = math.exp(estimate.mean)
-    except OverflowError:
-        value = math.inf
-    return _scaled(estimate, value, value)
-
-
-def _scaled(estimate: Estimate, value: float, slope: float) -> Estimate:
-    """Return a value that follows from an estimate, with its errors by the slope there."""
-    clustered = estimate.clustered_error
-    return Estimate(
-        mean=value,
-        error=slope * estimate.error,
-        clustered_error=None if clustered is None else slope * clustered,
-    )
-
-
-QUANTIFIED = ("kl_divergence", "target_prob_change")
-"""The columns whose quantiles are given."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counts:
-    """What a first pass over rows finds: what `ComparisonSummary` counts, and sums.
-
-    Attributes
-    ----------
-    sums : dict of str to list of float
-        Of the values that there are, by the names of `MEASURES`: one of each piece of the rows.
-    """
-
-    rows: int
-    ignored: int
-    nan: int
-    first_nan: int | None
-    infinite: int
-    saturated: int | None
-    floor_classes: int | None
-    sums: dict[str, list[float]]
-
-    def merge(self, other: "Counts") -> "Counts":
-        """Return those of these rows and of others, which follow them."""
-        return Counts(
-            rows=self.rows + other.rows,
-            ignored=self.ignored + other.ignored,
-            nan=self.nan + other.nan,
-            first_nan=other.first_nan if self.first_nan is None else self.first_nan,
-            infinite=self.infinite + other.infinite,
-            saturated=_both(self.saturated, other.saturated),
-            floor_classes=_both(self.floor_classes, other.floor_classes),
-            sums={name: sums + other.sums[name] for name, sums in self.sums.items()},
-        )
-
-    @property
-    def counted(self) -> int:
-        """Rows that count."""
-        return self.rows - self.ignored - self.nan
-
-    def means(self) -> dict[str, float]:
-        """Return the means over the rows that count."""
-        count = self.counted
-        return {
-            name: _fsum(sums) / count if count else math.nan for name, sums in self.sums.items()
-        }
-
-
-def _both(a: int | None, b: int | None) -> int | None:
-    return None if a is None or b is None else a + b
-
-
-def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
-    """Count rows of a comparison, and add up their values by fixed pieces."""
-    columns = rows.dtype.names or ()
-    ignored = nan = infinite = saturated = floor_classes = 0
-    first_nan: int | None = None
-    sums: dict[str, list[float]] = {name: [] for name in measured(rows.dtype)}
-    for start, table, counts in pieces(rows, _counting(ignore_index)):
-        skipped = np.zeros(len(table), bool)
-        if "target" in columns:
-            skipped = table["target"] == ignore_index
-        bad = ~counts & ~skipped
-        if first_nan is None and bad.any():
-            first_nan = first_row + start + int(bad.argmax())
-        ignored, nan = ignored + int(skipped.sum()), nan + int(bad.sum())
-        infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
-        if "saturated" in columns:
-            saturated += int(table["saturated"][counts].sum())
-        if "floor_classes" in columns:
-            floor_classes += int(table["floor_classes"][counts].sum())
-        for name, found in sums.items():
-            found.append(float(measure(table, name)[counts].sum()))
-    return Counts(
-        rows=len(rows),
-        ignored=ignored,
-        nan=nan,
-        first_nan=first_nan,
-        infinite=infinite,
-        saturated=saturated if "saturated" in columns else None,
-        floor_classes=floor_classes if "floor_classes" in columns else None,
-        sums=sums,
-    )
-
-
-def square(
-    rows: NDArray[Any], ignore_index: int, means: dict[str, float]
-) -> dict[str, list[float]]:
-    """Return the sums of squares about the means, by the pieces that `count` has."""
-    squares: dict[str, list[float]] = {name: [] for name in means}
-    for _, table, counts in pieces(rows, _counting(ignore_index)):
-        for name, mean in means.items():
-            with np.errstate(invalid="ignore", over="ignore"):
-                deviations = measure(table, name)[counts] - mean
-                squares[name].append(float((deviations * deviations).sum()))
-    return squares
-
-
-def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any]:
-    """Return one of the columns `QUANTIFIED` of the rows that count."""
-    found: NDArray[Any] = table[name][counted_rows(table, ignore_index)]
-    return found
-
-
-def conclude(
-    counts: Counts,
-    squares: dict[str, list[float]],
-    clustered: dict[str, float],
-    quantiles: dict[str, tuple[float, ...]],
-) -> ComparisonSummary:
-    """Return the summary that passes over the rows make: see `summarize`."""
-    means = counts.means()
-    return ComparisonSummary(
-        rows=counts.rows,
-        ignored=counts.ignored,
-        nan=counts.nan,
-        first_nan=counts.first_nan,
-        infinite=counts.infinite,
-        estimates={
-            name: Estimate(
-                mean=mean,
-                error=_error(_fsum(squares[name]), counts.counted),
-                clustered_error=clustered.get(name),
-            )
-            for name, mean in means.items()
-        },
-        kl_divergence_quantiles=quantiles["kl_divergence"],
-        target_prob_change_quantiles=quantiles.get("target_prob_change"),
-        saturated=counts.saturated,
-        floor_classes=counts.floor_classes,
-    )
-
-
-def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
-    """Summarize the rows of a comparison.
-
-    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`, and
-    one or more by sequence, see `_clustered_errors`.
-    """
-    counts = count(rows, ignore_index)
-    squares = square(rows, ignore_index, counts.means())
-    clustered = {}
-    if groups is not None:
-        clustered = _clustered_errors(rows, [*counts.sums], groups, _counting(ignore_index))
-    columns = [name for name in QUANTIFIED if name in (rows.dtype.names or ())]
-    found = {
-        name: quantiles_of(
-            rows,
-            functools.partial(quantified, name=name, ignore_index=ignore_index),
-            rows.dtype[name],
-        )
-        for name in columns
+def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "ignored_rows": summary.ignored,
+        "nan_rows": summary.nan,
+        "first_nan_row": summary.first_nan,
+        "counted_rows": summary.counted,
+        "infinite_kl_divergence_rows": summary.infinite,
+        "saturated_rows": summary.saturated,
+        "floor_classes": summary.floor_classes,
+        "saturated_rows_q": summary.saturated_q,
+        "floor_classes_q": summary.floor_classes_q,
     }
-    return conclude(counts, squares, clustered, found)
-
-
-def quantiles_of(
-    rows: NDArray[Any], column: Callable[[NDArray[Any]], NDArray[Any]], dtype: DTypeLike
-) -> tuple[float, ...]:
-    """Return the quantiles at `QUANTILES` of a column that follows from rows."""
-    with in_order(rows, column, dtype) as ordered:
-        return tuple(quantiles(ordered, QUANTILES))
-
-
-def _counting(ignore_index: int) -> Counting:
-    return functools.partial(counted_rows, ignore_index=ignore_index)
-
-
-def _clustered_errors(
-    rows: NDArray[Any], names: list[str], groups: Groups, counting: Counting
-) -> dict[str, float]:
-    """Return the clustered errors of values: of so many in a pass as their sums take little."""
-    errors: dict[str, float] = {}
-    each = max(1, _SUMS_BYTES // (8 * max(1, len(groups))))
-    for start in range(0, len(names), each):
-        some, sums = names[start : start + each], GroupSums(groups)
-        for _, table, counts in pieces(rows, counting):
-            sums.add({name: measure(table, name) for name in some}, counts)
-        errors |= {name: sums.clustered_error(name) for name in some}
-    return errors
-
-
-def _fsum(parts: list[float]) -> float:
-    return math.fsum(parts) if all(map(math.isfinite, parts)) else sum(parts)
-
-
-def _error(squares: float, count: int) -> float:
-    if count < 2 or not math.isfinite(squares):
-        return math.nan
-    return math.sqrt(squares / count / (count - 1))
+    for name in MEASURES:
+        if name in summary.estimates:
+            estimate = summary.estimates[name]
+            values[name] = {
+                "mean": finite_or_none(estimate.mean),
+                "error": finite_or_none(estimate.error),
+                "clustered_error": finite_or_none(estimate.clustered_error),
+            }
+    if "nll_p" in summary.estimates:
+        values["nll_correlation"] = summary.nll_correlation
+        for name, estimate in summary.following.items():
+            values[name] = estimate.mean
+            values[f"{name}_error"] = estimate.error
+            values[f"{name}_clustered_error"] = estimate.clustered_error
+    for name, quantiles in (
+        ("kl_divergence_quantiles", summary.kl_divergence_quantiles),
+        ("target_prob_change_quantiles", summary.target_prob_change_quantiles),
+    ):
+        if quantiles is not None:
+            values[name] = {
+                f"{fraction:g}": finite_or_none(value)
+                for fraction, value in zip(QUANTILES, quantiles, strict=True)
+            }
+    return values

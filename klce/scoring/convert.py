@@ -4,12 +4,7 @@ A format is a class with the methods `write` and `close` and one row in `ARRAY_W
 files can be written piece by piece.
 """
 
-import contextlib
 import math
-import os
-import shutil
-import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -19,24 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce._arrays import element_dtype
+from klce._columns import arrow_array
 from klce.scoring import kld
 from klce.scoring.blocks import MEMORY, Plan, Progress, plan_blocks
-from klce.scoring.errors import InputError, naming
+from klce.scoring.errors import InputError, warn
 from klce.scoring.identity import Watch
 from klce.scoring.inputs import Rows, check_integer, check_places, local_inputs, out_of_range
-from klce.scoring.locks import alone
 from klce.scoring.optional import library
+from klce.scoring.outputs import check_library, check_output_path
 from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
 from klce.scoring.readers.kld import KldReader
-from klce.scoring.results import (
-    NpyWriter,
-    Writer,
-    check_library,
-    check_output_path,
-    open_parquet,
-    open_whole,
-    open_writer,
-)
+from klce.scoring.results import NpyWriter, Writer, open_parquet, open_writer
+from klce.scoring.whole import open_whole, open_whole_folder
 
 _BLOCK_BYTES = 16 << 20
 
@@ -53,10 +42,9 @@ class _ArrowArray:
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         pa = self._pa = library("pyarrow", "writing .arrow files")
         value = pa.from_numpy_dtype(dtype.newbyteorder("="))
-        self._width = shape[-1] if len(shape) > 1 else None
-        column = value if self._width is None else pa.list_(value, self._width)
-        name = "values" if self._width is None else "logits"
-        self._schema = pa.schema([(name, column)])
+        lists = len(shape) > 1
+        column = pa.list_(value, shape[-1]) if lists else value
+        self._schema = pa.schema([("logits" if lists else "values", column)])
         self._floats = dtype.kind == "f"
         self._writer = self._open(file)
 
@@ -64,10 +52,8 @@ class _ArrowArray:
         return library("pyarrow.ipc", "writing .arrow files").new_file(file, self._schema)
 
     def write(self, table: NDArray[Any]) -> None:
-        values = self._pa.array(table.reshape(-1).astype(table.dtype.newbyteorder("="), copy=False))
-        if self._width is not None:
-            values = self._pa.FixedSizeListArray.from_arrays(values, self._width)
-        self._writer.write_table(self._pa.table([values], schema=self._schema))
+        column = arrow_array(self._pa, table.astype(table.dtype.newbyteorder("="), copy=False))
+        self._writer.write_table(self._pa.table([column], schema=self._schema))
 
     def close(self) -> None:
         self._writer.close()
@@ -183,10 +169,9 @@ def convert_file(
                 writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
     watch.check()
     if shape != reader.shape:
-        warnings.warn(
+        warn(
             f"{path}: {suffix} files have rows on one axis: the shape {reader.shape} becomes "
-            f"{shape}",
-            stacklevel=2,
+            f"{shape}"
         )
     return open_reader(path)
 
@@ -232,7 +217,7 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
     chunk = max(1, min(plan.block_rows, plan.rows, _CHUNK_BYTES // plan.row_bytes))
     if plan.chunk_rows == 1:
         plan = replace(plan, block_rows=plan.block_rows // chunk * chunk)
-    with _whole_folder(path) as folder:
+    with open_whole_folder(path) as folder:
         array = zarr.create_array(
             folder,
             shape=reader.shape,
@@ -242,28 +227,6 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
         )
         for start, stop in _spans(plan, progress):
             array[start:stop] = reader.read(start, stop, 1)
-
-
-@contextlib.contextmanager
-def _whole_folder(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.part")
-    with alone(path):
-        shutil.rmtree(temporary, ignore_errors=True)
-        try:
-            with naming(path, temporary):
-                yield temporary
-                os.replace(temporary, path)
-        finally:
-            _remove(temporary)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder to which threads of Zarr may for a moment write on, whatever stopped it."""
-    for _ in range(100):
-        if not folder.exists():
-            return
-        shutil.rmtree(folder, ignore_errors=True)
-        time.sleep(0.02)  # enough for a chunk on its way to make the folder anew
 
 
 def _open_tokens(tokens: StrPath | None, source: Location) -> Reader:

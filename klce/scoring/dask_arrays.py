@@ -12,14 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 
 import klce
 from klce._arrays import computed, element_dtype
+from klce._validate import no_label
 from klce.scoring.distribution import ROWS_AT_ONCE
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, LabelError
 from klce.scoring.inputs import (
     check_candidates,
     check_ignore_index,
-    name_row,
+    check_index_dtype,
+    in_row,
     no_candidates,
-    no_label,
     out_of_range,
 )
 from klce.scoring.optional import library
@@ -129,8 +130,7 @@ class Operands:
             self._take_candidates(array.asarray(candidates))
 
     def _check_targets(self, targets: Any) -> None:
-        if targets.dtype.kind not in "iu":
-            raise InputError(f"targets must be integers, got {targets.dtype}")
+        check_index_dtype(targets.dtype, "targets")
         if targets.shape != self._shape:
             raise InputError(
                 f"targets of shape {targets.shape} do not match logits with rows of shape "
@@ -140,8 +140,7 @@ class Operands:
     def _take_candidates(self, candidates: Any) -> None:
         if candidates.shape[-1:] == (0,):
             raise InputError("candidates: there must be at least one candidate")
-        if candidates.dtype.kind not in "iu":
-            raise InputError(f"candidates must be integers, got {candidates.dtype}")
+        check_index_dtype(candidates.dtype, "candidates")
         if candidates.ndim == 1:
             given = candidates.compute()
             check_candidates(given, self.classes)
@@ -149,7 +148,7 @@ class Operands:
         elif candidates.shape[:-1] == self._shape:
             self._each = candidates.rechunk({-1: -1})
         else:
-            raise InputError(no_candidates(candidates.shape, self._shape))
+            raise InputError(no_candidates("candidates", candidates.shape, self._shape))
 
     @property
     def labelled(self) -> bool:
@@ -258,15 +257,15 @@ class _Block:
         if labels is not None:
             at = out_of_range(labels, classes, self.ignore_index)
             if at is not None:
-                place = self._place(at, leading, rest)
-                raise no_label("targets", labels[at], place, classes, self.ignore_index)
+                place = self._in_row(at, leading, rest)
+                raise LabelError(no_label("targets", labels[at], classes, self.ignore_index, place))
             labels = labels.astype(np.int64, copy=False)
         if each is not None:
             each = each.reshape(rows, each.shape[-1])
             at = out_of_range(each.reshape(-1), classes)
             if at is not None:
                 row = at // each.shape[1]
-                place = f" in {self._place(row, leading, rest)}".rstrip(",")
+                place = self._in_row(row, leading, rest)
                 check_candidates(each[row], classes, place=place)
             options = options | {"candidates": each.astype(np.int64, copy=False)}
         table = np.empty(rows, self.columns)
@@ -274,7 +273,7 @@ class _Block:
             self.fill(table, *logits, labels, self.ignore_index, **options)
         return table.reshape(leading)
 
-    def _place(self, row: int, leading: tuple[int, ...], indices: list[NDArray[np.int64]]) -> str:
+    def _in_row(self, row: int, leading: tuple[int, ...], indices: list[NDArray[np.int64]]) -> str:
         place = zip(indices, np.unravel_index(row, leading), strict=True)
         whole = np.ravel_multi_index([int(index[i]) for index, i in place], self.shape)
-        return name_row(int(whole), self.shape)
+        return in_row(int(whole), self.shape)

@@ -1,6 +1,5 @@
 """Comparing Dask arrays."""
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -8,20 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from klce.scoring.columns import computed_and_written, names_of, those_of
+from klce.scoring.columns import computed_and_written, names_of
 from klce.scoring.compare import compare_block
-from klce.scoring.compare_columns import SHOWN, SUMMED, row_dtype
-from klce.scoring.comparison import (
+from klce.scoring.compare_columns import SHOWN, SUMMED, comparison_columns
+from klce.scoring.compare_summary import (
     QUANTIFIED,
     ComparisonSummary,
     Counts,
     conclude,
     count,
     quantified,
-    quantiles_of,
     square,
 )
 from klce.scoring.dask_arrays import LazyRows, Operands, merged
+from klce.scoring.distribution import quantiles_of
 from klce.scoring.optional import library
 
 
@@ -115,17 +114,14 @@ def compare_dask(
     """
     operands = Operands({"p": p, "q": q}, targets, ignore_index)
     columns, written = computed_and_written(
-        functools.partial(
-            row_dtype,
-            operands.dtype,
-            labelled=operands.labelled,
-            classes=operands.classes,
-            top_k=top_k,
-            temperature=temperature,
-        ),
-        None if want is None else names_of(want),
-        those_of((*SUMMED, *(SHOWN if want is None else ())), labelled=operands.labelled),
-        more=bool(top_k),
+        comparison_columns,
+        operands.dtype,
+        labelled=operands.labelled,
+        want=names_of(want),
+        needed=(*SUMMED, *(SHOWN if want is None else ())),
+        top_k=top_k,
+        classes=operands.classes,
+        temperature=temperature,
     )
     table = operands.table(compare_block, columns, top_k=top_k, temperature=temperature)
     return DaskComparison(table, written, ignore_index)

@@ -1,13 +1,12 @@
 """Scoring Dask arrays."""
 
-import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, row_dtype, those_of
+from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, score_columns
 from klce.scoring.dask_arrays import LazyRows, Operands, merged
 from klce.scoring.optional import library
 from klce.scoring.score import score_block
@@ -97,18 +96,15 @@ def score_dask(
     """
     operands = Operands({"logits": logits}, targets, ignore_index, candidates)
     columns, written = computed_and_written(
-        functools.partial(
-            row_dtype,
-            operands.dtype,
-            labelled=operands.labelled,
-            classes=operands.classes,
-            top_k=top_k,
-            candidates=operands.candidates,
-            temperature=temperature,
-        ),
-        None if want is None else names_of(want),
-        those_of(SHOWN if want is None else SUMMED, labelled=operands.labelled),
-        more=bool(top_k) or candidates is not None,
+        score_columns,
+        operands.dtype,
+        labelled=operands.labelled,
+        want=names_of(want),
+        needed=SHOWN if want is None else SUMMED,
+        top_k=top_k,
+        classes=operands.classes,
+        candidates=operands.candidates,
+        temperature=temperature,
     )
     table = operands.table(score_block, columns, top_k=top_k, temperature=temperature)
     return DaskScores(table, written, ignore_index)

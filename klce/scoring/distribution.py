@@ -55,6 +55,14 @@ def in_order(
         give_up(file)
 
 
+def quantiles_of(
+    rows: NDArray[Any], column: Callable[[NDArray[Any]], NDArray[Any]], dtype: DTypeLike
+) -> tuple[float, ...]:
+    """Return the quantiles at `QUANTILES` of a column that follows from rows."""
+    with in_order(rows, column, dtype) as ordered:
+        return tuple(quantiles(ordered, QUANTILES))
+
+
 def quantile_name(fraction: float) -> str:
     """Return a quantile as tables and pages name it."""
     names = {0.0: "minimum", 0.5: "median", 1.0: "maximum"}

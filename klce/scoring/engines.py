@@ -25,9 +25,9 @@ import klce
 from klce import _ufuncs
 from klce.scoring.compare_columns import COMPARED
 from klce.scoring.errors import InputError, one_line
+from klce.scoring.files import Files, Task
 from klce.scoring.identity import Identity
 from klce.scoring.optional import library
-from klce.scoring.readers import StrPath
 
 ENGINES = ("local", "dask")
 """Where a run can compute."""
@@ -35,35 +35,6 @@ ENGINES = ("local", "dask")
 _CONNECT_SECONDS = 10
 _WORKERS_SECONDS = 30
 _BLOCKS_PER_THREAD = 2  # one to compute, and one that waits for it
-
-
-class Computation(Protocol):
-    """A run's files, open, and what is done with their rows."""
-
-    @property
-    def task(self) -> "Task":
-        """What opened it."""
-        ...
-
-    def block(self, start: int, stop: int) -> NDArray[Any]:
-        """Return the results of rows `start` to `stop`."""
-        ...
-
-
-class Task(Protocol):
-    """What a run computes, in words: small, and the same in every process."""
-
-    def absolute(self) -> "Task":
-        """Return the task for a process in another folder."""
-        ...
-
-    def places(self) -> tuple[StrPath, ...]:
-        """Return the inputs, those that are named."""
-        ...
-
-    def open(self) -> Computation:
-        """Open the files."""
-        ...
 
 
 class Engine(Protocol):
@@ -80,9 +51,7 @@ class Engine(Protocol):
     isas: tuple[str, ...]
     arithmetic: str
 
-    def tables(
-        self, computation: Computation, spans: Iterable[tuple[int, int]]
-    ) -> Generator[NDArray[Any]]:
+    def tables(self, files: Files, spans: Iterable[tuple[int, int]]) -> Generator[NDArray[Any]]:
         """Yield the results of the blocks, in their order."""
         ...
 
@@ -139,12 +108,10 @@ class LocalEngine:
         self.isas: tuple[str, ...] = (arithmetic.isa,)
         self.arithmetic = arithmetic.digest
 
-    def tables(
-        self, computation: Computation, spans: Iterable[tuple[int, int]]
-    ) -> Generator[NDArray[Any]]:
+    def tables(self, files: Files, spans: Iterable[tuple[int, int]]) -> Generator[NDArray[Any]]:
         """Yield the results of the blocks, in their order."""
         for start, stop in spans:
-            yield computation.block(start, stop)
+            yield files.block(start, stop)
 
 
 class DaskEngine:
@@ -177,9 +144,7 @@ class DaskEngine:
             raise InputError(f"a worker cannot import klce: {one_line(error)}") from None
         return dict(sorted(found.items()))
 
-    def tables(
-        self, computation: Computation, spans: Iterable[tuple[int, int]]
-    ) -> Generator[NDArray[Any]]:
+    def tables(self, files: Files, spans: Iterable[tuple[int, int]]) -> Generator[NDArray[Any]]:
         """Yield the results of the blocks, in their order.
 
         Blocks are handed out a few ahead, as many as keep all threads busy: so the results that
@@ -187,8 +152,8 @@ class DaskEngine:
         """
         job = _Job(
             uuid.uuid4().hex,
-            computation.task.absolute(),
-            tuple(map(Identity.of, computation.task.places())),
+            files.task.absolute(),
+            tuple(map(Identity.of, files.task.places())),
             self._expected,
         )
         remaining = iter(spans)
@@ -232,23 +197,22 @@ class _Job:
             # Once more, since this worker may have joined after the run began.
             if _differ(self.arithmetic, Arithmetic.here()):
                 raise InputError(f"it has {Arithmetic.here()}, where the run has {self.arithmetic}")
-            computation = self._opened()
+            files = self._opened()
             with klce.threads(1):  # a worker's threads have a block each
-                return computation.block(start, stop)
+                return files.block(start, stop)
         except (InputError, OSError) as error:
             raise InputError(f"worker {_address()}: {error}") from None
 
-    def _opened(self) -> Computation:
+    def _opened(self) -> Files:
         # Readers are not for several threads at once, so that each has its own.
         if getattr(_here, "run", None) != self.run:
             for place, expected in zip(self.task.places(), self.inputs, strict=True):
                 difference = expected.difference(Identity.of(place))
                 if difference is not None:
                     raise InputError(f"{place}: another file of that name: {difference}")
-            computation = self.task.open()
-            _here.computation, _here.run = computation, self.run
-        opened: Computation = _here.computation
-        return opened
+            _here.files, _here.run = self.task.open(), self.run
+        files: Files = _here.files
+        return files
 
 
 _here = threading.local()

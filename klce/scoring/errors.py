@@ -1,8 +1,14 @@
-"""What can be wrong with what a user hands in: one sentence each, naming the file."""
+"""What can be wrong with what a user hands in: one sentence each, naming the file; and warnings."""
 
 import contextlib
+import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 class InputError(ValueError):
@@ -34,6 +40,19 @@ def in_one_sentence() -> Iterator[None]:
         yield
     except (IndexError, TypeError, ValueError) as error:
         raise InputError(str(error)) from None
+
+
+_PASSED_THROUGH = ("klce", "numpy", "contextlib")
+"""What a call of klce passes through: NumPy and contextlib have functions that decorate its own."""
+
+
+def warn(text: str) -> None:
+    """Warn in the name of whoever called klce, from however deep within."""
+    frame: FrameType | None = sys._getframe()
+    level = 1
+    while frame and frame.f_globals.get("__name__", "").partition(".")[0] in _PASSED_THROUGH:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, stacklevel=level)
 
 
 _LONGEST = 300

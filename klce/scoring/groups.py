@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers import Reader
-
-_AT_ONCE = 1 << 20
+from klce.scoring.inputs import same_rows
+from klce.scoring.readers import Reader, spans
 
 
 class Groups:
@@ -31,7 +30,7 @@ class Groups:
             raise InputError(f"{path}: groups must be integers, got {reader.dtype}")
         self._reader, self._rows = reader, rows
         self._offsets: NDArray[np.int64] | None = None
-        if shape == leading_shape:
+        if same_rows(shape, leading_shape):
             self._check_no_offsets()
             self.labels = self._distinct(rows)
             self._ascending = np.argsort(self.labels)
@@ -63,8 +62,8 @@ class Groups:
         first, last = (int(self._ids(at, at + 1)[0]) for at in (0, self._rows - 1))
         if first != 0 or last != self._rows:
             return
-        for start in range(0, self._rows, _AT_ONCE):  # with the last of the ones before
-            ids = self._ids(max(0, start - 1), min(start + _AT_ONCE, self._rows))
+        for start, stop in spans(self._rows):  # with the last of the ones before
+            ids = self._ids(max(0, start - 1), stop)
             if (ids[1:] < ids[:-1]).any():
                 return
         raise InputError(
@@ -101,8 +100,8 @@ class Groups:
             Where a sequence goes on after another one has begun.
         """
         counts, last = np.zeros(len(self), np.int64), 0
-        for start in range(0, self._rows, _AT_ONCE):
-            of = self.block(start, min(start + _AT_ONCE, self._rows))
+        for start, stop in spans(self._rows):
+            of = self.block(start, stop)
             back = np.diff(of, prepend=last) < 0
             if back.any():
                 at = int(back.argmax())
@@ -120,9 +119,8 @@ class Groups:
 
     def _distinct(self, rows: int) -> NDArray[Any]:
         found: NDArray[Any] = np.empty(0, self._reader.dtype)
-        for start in range(0, rows, _AT_ONCE):
-            block = self._ids(start, min(start + _AT_ONCE, rows))
-            ids, first = np.unique(block, return_index=True)
+        for start, stop in spans(rows):
+            ids, first = np.unique(self._ids(start, stop), return_index=True)
             new = ~np.isin(ids, found, assume_unique=True)
             found = np.concatenate([found, ids[new][np.argsort(first[new])]])
         return found
@@ -198,16 +196,19 @@ def clustered_error(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> flo
 class Sequences:
     """What the tokens of each sequence add up to.
 
-    Sequences none of whose tokens count are there with 0 of them, and are left out of the means.
+    Sequences none of whose tokens count are there with 0 of them, and are left out of the means;
+    so are rows of nan.
 
     Attributes
     ----------
     labels : ndarray
         Ids of the sequences.
-    tokens, correct : ndarray of int64
-        Rows that count, and those whose argmax is the label.
-    nll, squares : ndarray of float64
-        Sums of the negative log-likelihood, in nats, and of its square.
+    tokens, correct, nan : ndarray of int64
+        Rows that count, those of them whose argmax is the label, and rows whose result is nan.
+    nll : ndarray of float64
+        Sums of the negative log-likelihood, in nats.
+    token_error : float
+        Standard error of the mean NLL, as if tokens were independent.
     bytes, words : ndarray of float64 or None
         Lengths of the sequences, where given.
     """
@@ -215,26 +216,31 @@ class Sequences:
     labels: NDArray[Any]
     tokens: NDArray[np.int64]
     correct: NDArray[np.int64]
+    nan: NDArray[np.int64]
     nll: NDArray[np.float64]
-    squares: NDArray[np.float64]
+    token_error: float
     bytes: NDArray[np.float64] | None = None
     words: NDArray[np.float64] | None = None
 
     def table(self) -> NDArray[Any]:
         """Return a row for each sequence, to be written as results are.
 
-        ``greedy``: the argmax of all of its rows is the label. Perplexity is over tokens.
+        ``greedy``: the argmax of all of its rows is the label, and there are some. Perplexity is
+        over tokens. What a row of nan is a part of is nan.
         """
         signed = np.can_cast(self.labels.dtype, np.int64)
+        nll = np.where(self.nan > 0, np.nan, self.nll)
+        right = (self.correct == self.tokens) & (self.tokens > 0) & (self.nan == 0)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             columns: dict[str, NDArray[Any]] = {
                 "sequence": self.labels.astype(np.int64 if signed else np.uint64),
                 "tokens": self.tokens,
-                "log_likelihood": 0 - self.nll,
-                "greedy": self.correct == self.tokens,
-                "perplexity": np.exp(self.nll / self.tokens),
+                "nan_rows": self.nan,
+                "log_likelihood": 0 - nll,
+                "greedy": right,
+                "perplexity": np.exp(nll / self.tokens),
             }
-            bits = np.where(self.tokens > 0, self.nll, np.nan) / math.log(2)
+            bits = np.where(self.tokens > 0, nll, np.nan) / math.log(2)
             if self.bytes is not None:
                 columns["bits_per_byte"] = bits / self.bytes
             if self.words is not None:
@@ -249,16 +255,6 @@ class Sequences:
         """Mean over sequences with tokens of the sum of log-probabilities, in nats."""
         count = int(np.count_nonzero(self.tokens))
         return (0 - float(self.nll.sum())) / count if count else math.nan
-
-    @property
-    def token_error(self) -> float:
-        """Standard error of the mean NLL, as if tokens were independent."""
-        n = int(self.tokens.sum())
-        if n < 2:
-            return math.nan
-        mean = float(self.nll.sum()) / n
-        variance = float(self.squares.sum()) / n - mean * mean
-        return math.sqrt(max(variance, 0.0) / (n - 1)) if math.isfinite(variance) else math.nan
 
     @property
     def clustered_error(self) -> float:

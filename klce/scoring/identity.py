@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from klce.scoring.errors import InputError
+from klce.scoring.errors import InputError, warn
 from klce.scoring.readers import Location, StrPath, shards_of
 
 _SAMPLE_BYTES = 4096
@@ -63,10 +62,9 @@ class Watch:
                 now = path.stat()
                 same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
                 if now.st_ino == before.st_ino and not same:
-                    warnings.warn(
+                    warn(
                         f"{_ARGUMENTS.get(name, f'--{name}')} has changed while it was read "
-                        f"({path}): results may be of what was there before and after",
-                        stacklevel=3,
+                        f"({path}): results may be of what was there before and after"
                     )
                     return
 
@@ -90,7 +88,8 @@ def differences(found: dict[str, Any], run: dict[str, Any]) -> str:
         before = found.get(name)
         if before != run[name]:
             option = name.replace("_", "-")
-            told.append(f"--{option} was {'not given' if before is None else before}")
+            was = "given" if before is True else before
+            told.append(f"--{option} was {'not given' if before is None else was}")
     return ", ".join(told) or "its rows have other columns (--want)"
 
 

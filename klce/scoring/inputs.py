@@ -3,20 +3,20 @@
 Everything that can be wrong with them is found here, before a row is scored.
 """
 
+import contextlib
 import math
 import os
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from klce._arrays import computed, element_dtype
-from klce._validate import integer
+from klce._validate import ignored, index_dtype, integer, no_class, no_label
 from klce.scoring.errors import InputError, LabelError, in_one_sentence
-from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader, spans
 from klce.scoring.readers.base import Chunks
-
-_LABELS_AT_ONCE = 1 << 20
 
 
 class Rows:
@@ -56,6 +56,8 @@ class Logits(Rows):
         How many there are.
     file_dtype, block_dtype, dtype : numpy.dtype
         What the array has, what a block comes in, and what it is computed in: float32 or float64.
+    cut_off : bool
+        Are they log-probabilities of which the file has cut off the smallest?
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -82,6 +84,7 @@ class Logits(Rows):
         self.file_dtype, self.block_dtype, self.dtype = dtype, taken, computed(taken)
         self.leading_shape = shape[:-1]
         self.classes = shape[-1]
+        self.cut_off = reader.layout is not None
         if taken != dtype:  # the block is converted
             self.block_row_bytes += self.classes * taken.itemsize
         self._reader = reader
@@ -100,9 +103,8 @@ class Labels:
     """The class index of each row of `logits`, or `ignore_index` where a row is not to count."""
 
     def __init__(self, reader: Reader, logits: Logits, ignore_index: int) -> None:
-        if reader.dtype.kind not in "iu":
-            raise InputError(f"{reader.path}: labels must be integers, got {reader.dtype}")
-        if reader.shape != logits.leading_shape:
+        check_index_dtype(reader.dtype, f"{reader.path}: labels")
+        if not same_rows(reader.shape, logits.leading_shape):
             raise InputError(
                 f"{reader.path}: labels of shape {reader.shape} do not match "
                 f"{logits.path}, which has rows of shape {logits.leading_shape}"
@@ -118,9 +120,8 @@ class Labels:
 
     def first(self, label: int) -> int | None:
         """Return the first row with a label."""
-        rows = self._logits.rows
-        for start in range(0, rows, _LABELS_AT_ONCE):
-            equal = self._read(start, min(start + _LABELS_AT_ONCE, rows)) == label
+        for start, stop in spans(self._logits.rows):
+            equal = self._read(start, stop) == label
             if equal.any():
                 return start + int(equal.argmax())
         return None
@@ -130,13 +131,14 @@ class Labels:
 
     def check(self) -> None:
         """Refuse a label out of range. It reads them all."""
-        rows, classes = self._logits.rows, self._logits.classes
-        for start in range(0, rows, _LABELS_AT_ONCE):
-            labels = self._read(start, min(start + _LABELS_AT_ONCE, rows))
+        classes = self._logits.classes
+        for start, stop in spans(self._logits.rows):
+            labels = self._read(start, stop)
             at = out_of_range(labels, classes, self._ignore_index)
             if at is not None:
-                place = name_row(start + at, self._logits.leading_shape)
-                raise no_label(self.path, labels[at], place, classes, self._ignore_index)
+                place = in_row(start + at, self._reader.shape, self._reader)
+                name = f"{self.path}: labels"
+                raise LabelError(no_label(name, labels[at], classes, self._ignore_index, place))
 
 
 class Candidates:
@@ -151,40 +153,35 @@ class Candidates:
     def __init__(self, given: Reader | tuple[int, ...], logits: Logits) -> None:
         self._logits = logits
         self._reader: Reader | None = None
-        self._file: str | None = None
+        self._name = "candidates"
         if isinstance(given, tuple):
-            self.count, self._all = len(given), np.array(given)
+            # As they are: NumPy would make floats of integers that no dtype holds together.
+            self.count, self._all = len(given), np.array(given, object)
         else:
-            self._file, shape = given.path, given.shape
-            if given.dtype.kind not in "iu":
-                raise InputError(f"{self._file}: candidates must be integers, got {given.dtype}")
+            self._name, shape = f"{given.path}: candidates", given.shape
+            check_index_dtype(given.dtype, self._name)
             if len(shape) == 1:
                 self._all = given.read(0, shape[0], 1)
-            elif shape[:-1] == logits.leading_shape:
+            elif same_rows(shape[:-1], logits.leading_shape):
                 self._reader = given
             else:
-                raise InputError(f"{self._file}: {no_candidates(shape, logits.leading_shape)}")
+                raise InputError(no_candidates(self._name, shape, logits.leading_shape))
             self.count = shape[-1]
         if not self.count:
-            named = "candidates" if self._file is None else self._file
-            raise InputError(f"{named}: there must be at least one candidate")
+            raise InputError(f"{self._name}: there must be at least one candidate")
 
     def check(self) -> None:
         """Refuse a candidate that is no class. It reads them all."""
         if self._reader is None:
-            self._check(self._all, "")
+            check_candidates(self._all, self._logits.classes, self._name)
             return
-        step = max(1, _LABELS_AT_ONCE // self.count)
-        for start in range(0, self._logits.rows, step):
-            rows = self._read(start, min(start + step, self._logits.rows))
+        for start, stop in spans(self._logits.rows, self.count):
+            rows = self._read(start, stop)
             at = out_of_range(rows.reshape(-1), self._logits.classes)
             if at is not None:
                 row = at // self.count
-                place = name_row(start + row, self._logits.leading_shape)
-                self._check(rows[row], f" in {place}")
-
-    def _check(self, candidates: NDArray[Any], place: str) -> None:
-        check_candidates(candidates, self._logits.classes, self._file, place)
+                place = in_row(start + row, self._reader.shape[:-1], self._reader)
+                check_candidates(rows[row], self._logits.classes, self._name, place)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
         """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same."""
@@ -193,7 +190,14 @@ class Candidates:
 
     def _read(self, start: int, stop: int) -> NDArray[Any]:
         assert self._reader is not None
-        return self._reader.read(start, stop, len(self._logits.leading_shape))
+        return self._reader.read(start, stop, len(self._reader.shape) - 1)
+
+
+def same_rows(axes: tuple[int, ...], others: tuple[int, ...]) -> bool:
+    """Tell whether axes count the same rows as others: in the same shape, or on one axis."""
+    return axes == others or (
+        math.prod(axes) == math.prod(others) and 1 in (len(axes), len(others))
+    )
 
 
 def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int | None = None) -> int | None:
@@ -205,35 +209,25 @@ def out_of_range(labels: NDArray[Any], classes: int, ignore_index: int | None = 
     return int(outside.argmax()) if outside.any() else None
 
 
-def no_label(path: str, label: Any, place: str, classes: int, ignore_index: int) -> LabelError:
-    """Return the error of a label that is out of range."""
-    return LabelError(
-        f"{path}: label {label} in {place} is neither a class (0 to {classes - 1}) nor "
-        f"ignore_index ({ignore_index})"
-    )
+def check_index_dtype(dtype: np.dtype[Any], name: str) -> None:
+    """Refuse class indices that are no integers."""
+    with in_one_sentence():
+        index_dtype(dtype, name)
 
 
 def check_candidates(
-    candidates: NDArray[Any], classes: int, file: str | None = None, place: str = ""
+    candidates: NDArray[Any], classes: int, name: str = "candidates", place: str = ""
 ) -> None:
-    """Refuse a candidate that is no class, of a file or of the argument."""
+    """Refuse a candidate that is no class: of all rows, or in one `place`."""
     at = out_of_range(candidates, classes)
-    if at is None:
-        return
-    if file is None:
-        raise LabelError(
-            f"candidates must be classes (0 to {classes - 1}), got {candidates[at]}{place}"
-        )
-    raise LabelError(
-        f"{file}: candidate {candidates[at]} at position {at}{place} is not a class "
-        f"(0 to {classes - 1})"
-    )
+    if at is not None:
+        raise LabelError(no_class(name, candidates[at], classes, place or f" at {at}"))
 
 
-def no_candidates(shape: tuple[int, ...], leading_shape: tuple[int, ...]) -> str:
+def no_candidates(name: str, shape: tuple[int, ...], leading_shape: tuple[int, ...]) -> str:
     """Say of a shape of candidates that it is none."""
     return (
-        f"candidates of shape {shape} are neither one axis for all rows "
+        f"{name} of shape {shape} are neither one axis for all rows "
         f"nor some for each of the rows of shape {leading_shape}"
     )
 
@@ -255,28 +249,38 @@ def check_places(places: dict[str, StrPath | None]) -> None:
 
 def check_ignore_index(ignore_index: int) -> None:
     """Refuse a label that no file of labels can hold."""
-    check_integer("ignore_index", ignore_index)
-    if not -(2**63) <= ignore_index < 2**63:
-        raise InputError(f"ignore_index must be a 64-bit integer, got {ignore_index}")
+    with in_one_sentence():
+        ignored(ignore_index)
 
 
-def name_row(row: int, shape: tuple[int, ...]) -> str:
-    """Return a row as messages name it."""
-    if len(shape) == 1:
-        return f"row {row}"
-    index = ", ".join(str(i) for i in np.unravel_index(row, shape))
-    return f"row {row}, at ({index}),"
+def in_row(row: int, shape: tuple[int, ...], reader: Reader | None = None) -> str:
+    """Say in an error which row it is: by its number, of several axes its index, in which shard."""
+    index = f", at ({', '.join(map(str, np.unravel_index(row, shape)))})" if len(shape) > 1 else ""
+    shard = "" if reader is None else reader.in_shard(row, len(shape))
+    return f" in row {row}{index}{shard}"
 
 
-def open_targets(targets: StrPath | None, logits: StrPath) -> Reader | None:
-    """Open the labels: those that are named, or those that the file of logits has beside them."""
-    if targets is not None:
-        return open_reader(targets, ("targets",))
-    return open_beside(logits, "targets")
+@contextlib.contextmanager
+def beside(name: str, place: StrPath | Literal[False] | None) -> Iterator[None]:
+    """Say of an array beside the logits that is refused, since no other is named, how to go on."""
+    try:
+        yield
+    except InputError as error:
+        if place is not None:
+            raise
+        message = f"{error}; it is taken since it is beside the logits, unless {name}=False"
+        raise type(error)(f"{message} (--no-{name})") from None
 
 
-def open_beside(logits: StrPath, name: str) -> Reader | None:
-    """Open the array called `name` of the file of logits, if it has one."""
+def open_named(name: str, place: StrPath | Literal[False] | None, logits: StrPath) -> Reader | None:
+    """Open the array at a place; without one, that of such a name beside the logits, if any.
+
+    False is no place, and none beside the logits either.
+    """
+    if place is False:
+        return None
+    if place is not None:
+        return open_reader(place, (name,))
     location = Location.parse(logits)
     if location.name == name:
         return None

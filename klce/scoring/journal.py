@@ -14,9 +14,8 @@ import math
 import mmap
 import os
 import sys
-import warnings
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -25,22 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
-from klce.scoring.errors import InputError, Interrupted, naming
+from klce.scoring.errors import InputError, Interrupted, naming, warn
 from klce.scoring.identity import differences, fingerprint
-from klce.scoring.inputs import local_inputs
 from klce.scoring.locks import lock
-from klce.scoring.parts import Parts, check_folder
+from klce.scoring.outputs import is_folder
+from klce.scoring.parts import Parts
 from klce.scoring.readers import StrPath
-from klce.scoring.results import (
-    NpyWriter,
-    check_results_path,
-    is_folder,
-    open_results,
-    open_whole,
-    to_disk,
-    write_rows,
-)
+from klce.scoring.results import NpyWriter, open_results, write_rows
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
+from klce.scoring.whole import open_whole, to_disk
 
 if sys.platform != "win32":
     import fcntl
@@ -98,6 +90,20 @@ class RowFile:
         self.close()
 
 
+class NoRows(RowFile):
+    """No rows, where none are kept."""
+
+    def __init__(self, columns: np.dtype[Any]) -> None:
+        self.columns = columns
+        self.finished = 0
+
+    def append(self, table: NDArray[Any]) -> None:
+        """Drop rows."""
+
+    def close(self) -> None:
+        """There is no file."""
+
+
 class Journal(RowFile):
     """Rows of results on their way to `out`.
 
@@ -143,9 +149,11 @@ class Journal(RowFile):
         lock(self._file, self._rows_path, self._out)
         try:
             if begins_anew:
-                warnings.warn(f"{out}: no interrupted run to resume, made anew", stacklevel=4)
+                warn(f"{out}: no interrupted run to resume, made anew")
             with self._errors():
                 self._sums: BinaryIO = self._sums_path.open("a+b")
+            if not resume:
+                self._warn_of_rows_given_up(run)
         except BaseException:
             self.close()
             raise
@@ -170,6 +178,25 @@ class Journal(RowFile):
             f"{self._out}: {self._run_path.name}, which says of which run the finished rows are, "
             "is damaged; start anew without --resume"
         )
+
+    def _warn_of_rows_given_up(self, run: dict[str, Any]) -> None:
+        sums = self._recorded()
+        if not len(sums) or not self._run_path.exists():
+            return
+        same = False
+        with contextlib.suppress(InputError):  # it is damaged
+            same = self._found() == run
+        kept = "; --resume would have kept them" if same else ""
+        warn(
+            f"{self._out}: {sums['rows'][-1]:,} finished rows of an interrupted run are given "
+            f"up{kept}"
+        )
+
+    def _recorded(self) -> NDArray[Any]:
+        """Return what is kept of the blocks."""
+        self._sums.seek(0)
+        data = self._sums.read()
+        return np.frombuffer(data[: len(data) // _SUM.itemsize * _SUM.itemsize], _SUM)
 
     def _begin(self, described: bytes, resume: bool) -> None:
         header = io.BytesIO()
@@ -196,17 +223,13 @@ class Journal(RowFile):
 
     def _whole_rows(self, size: int) -> int:
         """Return the rows of the blocks that are what they were, of a file of `size` bytes."""
-        self._sums.seek(0)
-        data = self._sums.read()
-        sums = np.frombuffer(data[: len(data) // _SUM.itemsize * _SUM.itemsize], _SUM)
         whole, rows, end = 0, 0, self._offset
-        for rows_with, crc in sums.tolist():
+        for rows_with, crc in self._recorded().tolist():
             start, end = end, self._offset + rows_with * self.columns.itemsize
             if not start < end <= size or self._checksum(start, end) != crc:
-                warnings.warn(
+                warn(
                     f"{self._out}: finished rows from {rows:,} on are not what they were, and are "
-                    "computed again",
-                    stacklevel=6,
+                    "computed again"
                 )
                 break
             whole, rows = whole + 1, rows_with
@@ -305,30 +328,6 @@ class Journal(RowFile):
             error.add_note(str(stop))
 
 
-def check_outputs(
-    out: StrPath | None,
-    resume: bool,
-    inputs: dict[str, StrPath | None],
-    others: Iterable[StrPath | None] = (),
-) -> None:
-    """Refuse results that cannot be written, or a run to resume that has none.
-
-    The `others` are where else the run writes to.
-    """
-    if resume and out is None:
-        raise InputError("resume needs a file for the results (--out): that is where rows are kept")
-    if out is None:
-        return
-    if is_folder(out):
-        check_folder(out, local_inputs(inputs))
-    else:
-        folder = "; an --out that ends in a slash is a folder of Parquet parts"
-        check_results_path(out, local_inputs(inputs), folder)
-    for other in others:
-        if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
-            raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")
-
-
 def open_rows(
     out: StrPath | None,
     shape: tuple[int, ...],
@@ -338,14 +337,15 @@ def open_rows(
     *,
     resume: bool,
     written: np.dtype[Any],
+    keep: bool,
 ) -> RowFile:
-    """Open the rows of a run: on their way to `out`, or for as long as the run takes.
+    """Open the rows of a run: on their way to `out`, or to `keep` for as long as the run takes.
 
     Those of `columns` that are not to be `written` are kept until then. To resume, the inputs have
     to be the same and the run has to be described by the same words.
     """
     if out is None:
-        return RowFile(columns)
+        return RowFile(columns) if keep else NoRows(columns)
     prints = {name: fingerprint(place) for name, place in inputs.items()}
     run = run | {"shape": shape, "inputs": prints}
     return Journal(out, shape, columns, run, resume=resume, written=written)

@@ -178,6 +178,20 @@ def saturated(
     return found
 
 
+def tell_cut_off(
+    table: NDArray[Any],
+    log_probs: NDArray[np.float32],
+    target: NDArray[np.int64] | None,
+    ignore_index: int,
+    suffix: str = "",
+) -> None:
+    """Fill the columns of what a base file cut off: how many classes, and whether the label."""
+    floor = at_floor(log_probs)
+    table["floor_classes" + suffix] = floor.sum(axis=1)
+    if target is not None:
+        table["saturated" + suffix] = saturated(floor, target, ignore_index)
+
+
 def cut_of(log_probs: NDArray[np.float32]) -> int | None:
     """Return at how many nats decoded rows are cut off; None if none reaches so far down."""
     reach = log_probs.max(axis=1) - log_probs.min(axis=1)

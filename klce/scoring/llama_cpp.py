@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from klce.scoring import kld
 from klce.scoring.distribution import ROWS_AT_ONCE, in_order, pieces
-from klce.scoring.scores import finite_or_none
+from klce.scoring.numbers import exp, finite_or_none
 
 FLOOR = -16.0
 """Log-probabilities of the base at or below it are left out of the divergence."""
@@ -306,10 +306,7 @@ def _median(ordered: NDArray[np.float32]) -> float:
 
 
 def _exponential(estimate: _Estimate) -> _Estimate:
-    try:
-        value = math.exp(estimate.value)
-    except OverflowError:
-        value = math.inf
+    value = exp(estimate.value)
     return _Estimate(value, value * estimate.error)
 
 

@@ -21,8 +21,9 @@ from klce.scoring.groups import Groups
 from klce.scoring.histograms import Calibration, Density, Histogram
 from klce.scoring.interrupts import interrupts_later
 from klce.scoring.optional import library
+from klce.scoring.outputs import check_output_path
 from klce.scoring.readers import Location, StrPath
-from klce.scoring.results import check_output_path, open_whole
+from klce.scoring.whole import open_whole
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -266,11 +267,6 @@ def left_out(infinite: int, measure: str) -> str:
     if not infinite:
         return ""
     return f" {infinite:,} {'row' if infinite == 1 else 'rows'} of infinite {measure} left out."
-
-
-def number(value: float, form: str = "#.5g") -> str:
-    """Return a number as pages show it, and a dash for nan."""
-    return "-" if math.isnan(value) else format(value, form)
 
 
 def top_class(values: Any, suffix: str = "") -> str:

@@ -6,7 +6,6 @@ rows come in, to a hidden folder beside, which takes the name once it has all.
 """
 
 import contextlib
-import errno
 import functools
 import os
 import re
@@ -20,15 +19,8 @@ from numpy.typing import NDArray
 from klce import __version__
 from klce.scoring.errors import InputError
 from klce.scoring.optional import library
-from klce.scoring.readers import Location, StrPath, would_read
-from klce.scoring.results import (
-    ParquetWriter,
-    arrow_schema,
-    check_place,
-    open_writer,
-    rows_in_group,
-    write_rows,
-)
+from klce.scoring.readers import StrPath
+from klce.scoring.results import ParquetWriter, arrow_schema, open_writer, rows_in_group, write_rows
 
 _GROUPS = 8
 """Row groups of a part."""
@@ -39,28 +31,7 @@ _METADATA = {"klce": __version__}
 """What a part has in its footer: the key tells it from any other file of such a name."""
 
 
-def check_folder(out: StrPath, inputs: list[Location]) -> None:
-    """Refuse, before any work, a folder that parts cannot or should not be written to."""
-    path = Path(out)
-    library("pyarrow", f"{out}: writing a folder of Parquet parts")
-    if path.exists() and not path.is_dir():
-        raise InputError(f"{out}: is a file, where --out with a slash at the end names a folder")
-    final = path.resolve()
-    if os.path.ismount(final) or Path.cwd().is_relative_to(final):
-        raise InputError(
-            f"{out}: --out replaces no mount point, nor the folder that klce runs in; "
-            "name a folder there"
-        )
-    check_place(path, inputs)
-    if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):  # it could not be emptied
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
-    for location in inputs:
-        if would_read(location, path / _name(0)):  # by the next run of the same command
-            raise InputError(f"{out}: results would become a part of the input {location}")
-    _check_content(out)
-
-
-def _check_content(out: StrPath) -> None:
+def check_content(out: StrPath) -> None:
     """Refuse a folder of which anything would be lost."""
     path = Path(out)
     for entry in sorted(path.iterdir()) if path.is_dir() else ():
@@ -85,7 +56,8 @@ def _footer(path: Path) -> Any:
         return None
 
 
-def _name(part: int) -> str:
+def part_name(part: int) -> str:
+    """Return the name of a part, by its number."""
     return f"part-{part:06}.parquet"
 
 
@@ -106,8 +78,8 @@ class Parts:
             _remove(self._folder)
         self._folder.mkdir(exist_ok=True)
         kept = set()
-        while self._is_whole(self._folder / _name(self._written)):
-            kept.add(_name(self._written))
+        while self._is_whole(self._folder / part_name(self._written)):
+            kept.add(part_name(self._written))
             self._written += 1
         for path in self._folder.iterdir():  # half a part, or parts of other columns
             if path.name not in kept:
@@ -132,7 +104,7 @@ class Parts:
     def finish(self, rows: NDArray[Any]) -> None:
         """Write what is left of all rows, and let the folder appear under its name."""
         self._write_to(max(1, -(-len(rows) // self._part_rows)), rows)
-        _check_content(self._out)  # once more, since it was some time ago
+        check_content(self._out)  # once more, since it was some time ago
         before = self._final.with_name(f".{self._final.name}.old")
         if self._final.exists():
             _remove(before)
@@ -151,7 +123,7 @@ class Parts:
                 first_row=start,
                 metadata=_METADATA,
             )
-            with open_writer(self._folder / _name(part), make) as writer:
+            with open_writer(self._folder / part_name(part), make) as writer:
                 write_rows(writer, some, self._columns)
             self._written += 1
 

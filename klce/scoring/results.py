@@ -1,16 +1,10 @@
 """Results row by row, and the files that hold them.
 
-A format is a class with the methods `write` and `close` and one row in `WRITERS`. A file appears
-under its name only when it is whole: rows go to a temporary file in the same folder, which is then
-renamed.
+A format is a class with the methods `write` and `close` and one row in `WRITERS`.
 """
 
 import contextlib
-import errno
 import json
-import os
-import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -19,10 +13,9 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from klce.scoring.errors import InputError, naming
-from klce.scoring.locks import lock
+from klce._columns import arrow_array, one_each
 from klce.scoring.optional import library
-from klce.scoring.readers import Location, StrPath, shards_of, would_read
+from klce.scoring.whole import open_whole
 
 _ROWS_AT_ONCE, _BYTES_AT_ONCE = 8192, 1 << 20
 """The most that is turned into text at once."""
@@ -157,17 +150,11 @@ class ArrowWriter:
     def _flush(self) -> None:
         rows = np.concatenate(self._pending)
         numbers = np.arange(self._next_row, self._next_row + len(rows))
-        columns = [numbers, *(np.ascontiguousarray(rows[name]) for name in rows.dtype.names or ())]
-        arrays = [self._array(column) for column in columns]
+        columns = [numbers, *(rows[name] for name in rows.dtype.names or ())]
+        arrays = [arrow_array(self._pa, column) for column in columns]
         self._writer.write_table(self._pa.table(arrays, schema=self._schema))
         self._next_row += len(rows)
         self._pending, self._pending_rows = [], 0
-
-    def _array(self, column: NDArray[Any]) -> Any:
-        values = self._pa.array(column.reshape(-1))
-        if column.ndim == 1:
-            return values
-        return self._pa.FixedSizeListArray.from_arrays(values, column.shape[1])
 
 
 class ParquetWriter(ArrowWriter):
@@ -236,71 +223,6 @@ WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]]
 }
 
 
-def is_folder(place: StrPath) -> bool:
-    """Tell whether an output is named as a folder, with a slash at the end."""
-    return os.fspath(place).endswith(("/", os.sep))
-
-
-def check_results_path(place: StrPath, inputs: list[Location], advice: str = "") -> None:
-    """Refuse, before any work, a path that results cannot or should not be written to.
-
-    What is no type of file is told with some advice.
-    """
-    path = Path(place)
-    suffix = path.suffix.lower()
-    if suffix not in WRITERS and not is_folder(place):
-        known = ", ".join(WRITERS)
-        raise InputError(f"{path}: not a file type that klce writes results to ({known}){advice}")
-    check_library(path)
-    check_output_path(place, inputs)
-
-
-def check_library(path: Path) -> None:
-    """Refuse, before any work, a file of a format whose library is missing."""
-    suffix = path.suffix.lower()
-    package = {".parquet": "pyarrow", ".arrow": "pyarrow", ".zarr": "zarr"}.get(suffix)
-    if package is not None:
-        library(package, f"{path}: writing {suffix} files")
-
-
-def check_output_path(place: StrPath, inputs: list[Location]) -> None:
-    """Refuse, before any work, a path of any output that cannot or should not be written."""
-    path = Path(place)
-    if is_folder(place):
-        raise InputError(f"{place}: a slash at the end names a folder, not a file for results")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file for results")
-    if path.exists() and not path.is_file():  # a file would take its place
-        raise InputError(f"{path}: is a pipe or a device, not a file for results")
-    check_place(path, inputs)
-
-
-def check_place(path: Path, inputs: list[Location]) -> None:
-    """Refuse, before any work, a place where no file or folder of results can or should be."""
-    if not path.parent.is_dir():
-        if path.parts[0].endswith(":"):  # a path has one slash of its two or three
-            slashes = ":///" if path.parts[0] == "file:" else "://"
-            url = path.as_posix().replace(":/", slashes, 1)
-            raise InputError(f"{url}: output goes to local files only, not to a URL")
-        raise InputError(f"{path}: there is no folder {path.parent}")
-    for location in inputs:
-        for source in (Path(shard.file) for shard in shards_of(location)):
-            if path.exists() and source.exists() and _holds(path, source):
-                raise InputError(f"{path}: results would replace the input {source}")
-        if would_read(location, path):  # by the next run of the same command
-            raise InputError(f"{path}: results would become a part of the input {location}")
-    final = path.resolve()
-    with (
-        naming(path, final.parent),
-        tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}."),
-    ):
-        pass  # the folder takes a file
-
-
-def _holds(path: Path, source: Path) -> bool:
-    return path.samefile(source) or source.resolve().is_relative_to(path.resolve())
-
-
 @contextlib.contextmanager
 def open_results(path: Path, shape: tuple[int, ...], columns: np.dtype[Any]) -> Iterator[Writer]:
     """Open a writer of results of rows of `shape`; the file appears if the block ends well."""
@@ -321,41 +243,6 @@ def open_writer(path: Path, make: Callable[[BinaryIO], Writer]) -> Iterator[Writ
                 writer.close()
             raise
         writer.close()
-
-
-@contextlib.contextmanager
-def open_whole(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to write, which appears under its name if the block ends well."""
-    final = path.resolve()  # a symbolic link stays one
-    temporary = final.with_name(f".{final.name}.part")
-    with naming(path, temporary), open(temporary, "wb", opener=_not_emptied) as file:
-        lock(file, temporary, path)
-        try:
-            file.truncate()
-            yield file
-            to_disk(file)
-            if sys.platform == "win32":  # where no open file is renamed; elsewhere, the lock lasts
-                file.close()
-            os.replace(temporary, final)
-        except BaseException:
-            with contextlib.suppress(OSError):  # another error says why it is not there
-                temporary.unlink()
-            raise
-
-
-def to_disk(file: BinaryIO) -> None:
-    """Let all of a file reach the disk: under its name it is whole even if power is lost."""
-    file.flush()
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
-            raise
-
-
-def _not_emptied(path: str, flags: int) -> int:
-    """Open a file that another run may be writing."""
-    return os.open(path, flags & ~os.O_TRUNC, 0o666)
 
 
 def write_rows(writer: Writer, rows: NDArray[Any], columns: np.dtype[Any]) -> None:
@@ -382,15 +269,7 @@ def _parts(table: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 
 def _one_each(table: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """Return columns of a value a row each: those of several are ``top_ids_0`` and so on."""
-    columns: dict[str, NDArray[Any]] = {}
-    for name in table.dtype.names or ():
-        column = table[name]
-        if column.ndim == 1:
-            columns[name] = column
-        else:
-            columns |= {f"{name}_{i}": column[:, i] for i in range(column.shape[1])}
-    return columns
+    return one_each((name, table[name]) for name in table.dtype.names or ())
 
 
 def _texts(column: NDArray[Any]) -> list[str]:

@@ -1,14 +1,11 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
-import contextlib
-import functools
 import operator
 import os
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,32 +13,15 @@ from numpy.typing import NDArray
 import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
-from klce.scoring.blocks import MEMORY, Progress, plan_blocks, run_blocks
-from klce.scoring.columns import (
-    SHOWN,
-    SUMMED,
-    computed_and_written,
-    names_of,
-    row_dtype,
-    those_of,
-)
-from klce.scoring.engines import open_engine
+from klce.scoring.blocks import MEMORY, Progress
+from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, score_columns
 from klce.scoring.errors import InputError
+from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
-from klce.scoring.identity import Watch
-from klce.scoring.inputs import (
-    Candidates,
-    Labels,
-    Logits,
-    check_ignore_index,
-    check_places,
-    local_inputs,
-    open_targets,
-)
-from klce.scoring.journal import check_outputs, open_rows
-from klce.scoring.page import check_page
-from klce.scoring.readers import StrPath, absolute, open_reader
-from klce.scoring.results import check_results_path, open_results
+from klce.scoring.inputs import Candidates, Logits
+from klce.scoring.readers import StrPath, open_reader
+from klce.scoring.results import open_results
+from klce.scoring.run import Options, check, computed_rows, named
 from klce.scoring.score_page import write_score_page
 from klce.scoring.scores import Scores
 from klce.scoring.summary import Summarizer, counted
@@ -50,7 +30,7 @@ from klce.scoring.summary import Summarizer, counted
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite, the summary tells
 def score_file(
     logits: StrPath,
-    targets: StrPath | None = None,
+    targets: StrPath | Literal[False] | None = None,
     *,
     out: StrPath | None = None,
     want: Iterable[str] | None = None,
@@ -78,9 +58,9 @@ def score_file(
         An array, whose last axis is the classes: ``FILE``, or ``FILE::NAME`` in a file of several;
         a folder or a pattern of files is their rows one after the other. See
         `klce.scoring.readers`.
-    targets : path or URL, optional
+    targets : path or URL, or False, optional
         Class indices, one per row: integers of the logits' leading shape. Without it, the array
-        ``targets`` of the file of logits, if it has one.
+        ``targets`` of the file of logits, if it has one; False takes none.
     out : path, optional
         File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
@@ -88,7 +68,7 @@ def score_file(
         The statistics of each row that `out` is to have, by the names of `klce.score`. Without it,
         not those of `klce.score` but what the summary and a page are made of:
         `klce.scoring.columns.SHOWN`. With labels, ``target`` is there too, and for llama.cpp's base
-        file ``saturated``.
+        file ``floor_classes`` and ``saturated``.
     top_k : int, default 0
         How many of the largest classes of each row to write: ``top_ids`` and ``top_log_probs``.
     candidates : path or URL, or iterable of int, optional
@@ -149,195 +129,129 @@ def score_file(
     """
     place, ids = _place_or_ids(candidates)
     inputs = {
-        "logits": logits, "targets": targets, "groups": groups,
+        "logits": logits, "targets": None if targets is False else targets, "groups": groups,
         "bytes": bytes_file, "words": words_file, "candidates": place,
     }  # fmt: skip
-    outputs = {"out": out, "report": report, "sequences_out": sequences_out}
-    check_places({**inputs, **outputs})
-    watch = Watch(inputs)
-    for name, value in (("want", want), ("top_k", top_k or None), ("candidates", candidates)):
-        if value is not None and out is None:
-            raise InputError(f"{name} needs a file for the results (--out), got {value}")
-    scorer = Scoring(
-        logits,
-        targets,
-        ignore_index,
-        kept=out is not None or report is not None,
-        want=None if want is None else names_of(want),
+    options = Options(
+        out=out,
+        report=report,
+        block_rows=block_rows,
+        memory=memory,
+        resume=resume,
+        engine=engine,
+        scheduler=scheduler,
+        progress=progress,
+    )
+    asked = {"want": want, "top_k": top_k or None, "candidates": candidates}
+    watch = check(inputs, options, asked, sequences_out=sequences_out)
+    files = Scoring(
+        logits=logits,
+        targets=targets,
+        ignore_index=ignore_index,
+        kept=options.keeps_rows,
+        want=names_of(want),
         top_k=top_k,
         candidates=place,
         candidate_ids=ids,
         temperature=temperature,
     ).open()
-    rows, labels = scorer.logits, scorer.labels
-    check_outputs(out, resume, inputs, (report, sequences_out))
-    if report is not None:
-        check_page(report, local_inputs(inputs))
-    if sequences_out is not None:
-        check_results_path(sequences_out, local_inputs(inputs))
-    scorer.check()
-    sequences = _open_sequences(rows, labels, groups, bytes_file, words_file, sequences_out)
-
-    plan = plan_blocks(
-        [rows],
-        memory=memory,
-        block_rows=block_rows,
-        working_row_bytes=scorer.working_row_bytes,
-    )
+    files.check()
+    sequences = _open_sequences(files, groups, bytes_file, words_file, sequences_out)
     summarizer = Summarizer(ignore_index)
     consumers = [summarizer.add]
     if sequences is not None:
         consumers.append(lambda table: sequences.add(table, ignore_index))
 
-    with contextlib.ExitStack() as stack:
-        opened = stack.enter_context(open_engine(engine, scheduler))
-        store = None
-        if out is not None or report is not None:
-            run = {
-                "command": "score",
-                "ignore_index": int(ignore_index),
-                "temperature": float(temperature),
-                "top_k": int(top_k),
-                "arithmetic": opened.arithmetic,
-            }
-            store = stack.enter_context(
-                open_rows(
-                    out,
-                    rows.leading_shape,
-                    scorer.columns,
-                    inputs if ids is None else inputs | {"candidates": ids},
-                    run,
-                    resume=resume,
-                    written=scorer.written,
-                )
-            )
-        begin = time.perf_counter()
-        resumed = 0 if store is None else store.finished
-        run_blocks(plan, opened, scorer, consumers, store, progress)
-        watch.check()
-        seconds = time.perf_counter() - begin
+    with computed_rows(
+        files,
+        watch,
+        inputs if ids is None else inputs | {"candidates": ids},
+        options,
+        {"command": "score", "no_targets": targets is False or None},
+        consumers=consumers,
+        keep=options.keeps_rows,
+    ) as (store, said):
+        summary = summarizer.finish()
         found = Scores(
+            **said,
             logits=os.fspath(logits),
-            targets=None if labels is None else str(targets or labels.path),
-            out=None if out is None else os.fspath(out),
-            shape=scorer.shape,
-            dtype=rows.file_dtype.name,
-            computed_in=rows.dtype.name,
-            engine=engine,
-            isas=opened.isas,
-            ignore_index=int(ignore_index),
+            dtype=files.logits[0].file_dtype.name,
+            asked={
+                "groups": named(groups),
+                "bytes": named(bytes_file),
+                "words": named(words_file),
+                "want": None if files.task.want is None else list(files.task.want),
+                "top_k": int(top_k),
+                "candidates": named(place) if ids is None else list(ids),
+                "sequences_out": named(sequences_out),
+                "report": named(report),
+            },
             temperature=float(temperature),
-            summary=summarizer.finish(),
-            sequences=None if sequences is None else sequences.finish(),
-            seconds=seconds,
-            resumed_rows=resumed,
-            read_bytes=(rows.rows - resumed) * rows.row_bytes,
+            summary=summary,
+            sequences=None if sequences is None else sequences.finish(summary.mean_nll_error),
         )
-        if report is not None and store is not None:
-            write_score_page(
-                Path(report), found, store.rows(), None if sequences is None else sequences.groups
-            )
+        if report is not None:
+            known = None if sequences is None else sequences.groups
+            write_score_page(Path(report), found, store.rows(), known)
         if found.sequences is not None and sequences_out is not None:
             table = found.sequences.table()
             with open_results(Path(sequences_out), table.shape, table.dtype) as writer:
                 writer.write(table)
-        if store is not None:
-            store.finish()
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Scoring:
-    """The task of scoring a file: see `klce.scoring.engines.Task`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring(Task):
+    """The task of scoring a file."""
 
-    Attributes
-    ----------
-    kept : bool
-        Are the rows kept, for results or a page? If not, they have but what the summary needs.
-    """
+    PLACES = ("logits", "targets", "candidates")
 
     logits: StrPath
-    targets: StrPath | None
-    ignore_index: int
-    kept: bool = False
-    want: tuple[str, ...] | None = None
-    top_k: int = 0
     candidates: StrPath | None = None
     candidate_ids: tuple[int, ...] | None = None
-    temperature: float = 1.0
-
-    def absolute(self) -> "Scoring":
-        """Return the task for a process in another folder."""
-        return replace(
-            self,
-            logits=absolute(self.logits),
-            targets=self.targets and absolute(self.targets),
-            candidates=self.candidates and absolute(self.candidates),
-        )
-
-    def places(self) -> tuple[StrPath, ...]:
-        """Return the inputs."""
-        places = (self.logits, self.targets, self.candidates)
-        return tuple(place for place in places if place is not None)
 
     def open(self) -> "Scorer":
         """Open the files."""
         return Scorer(self)
 
 
-class Scorer:
-    """Files to score: see `klce.scoring.engines.Computation`.
+class Scorer(Files):
+    """A file to score, with its labels and candidates."""
 
-    Attributes
-    ----------
-    columns, written : numpy.dtype
-        What is computed of a row, and those of it that results are to have.
-    """
+    task: Scoring
 
     def __init__(self, task: Scoring) -> None:
-        self.task = task
-        reader = open_reader(task.logits)
-        self.logits = Logits(reader)
-        self.shape = (*self.logits.leading_shape, self.logits.classes)
-        check_ignore_index(task.ignore_index)
-        targets = open_targets(task.targets, task.logits)
-        labelled = targets is not None
-        self.labels = None if targets is None else Labels(targets, self.logits, task.ignore_index)
-        self._candidates = _open_candidates(task, self.logits)
-        columns = functools.partial(
-            row_dtype,
-            self.logits.dtype,
-            labelled=labelled,
-            cut_off=reader.layout is not None,
-            classes=self.logits.classes,
+        super().__init__(task, task.logits)
+        (logits,) = self.logits
+        self._candidates = _open_candidates(task, logits)
+        self.columns, self.written = computed_and_written(
+            score_columns,
+            logits.dtype,
+            labelled=self.labels is not None,
+            want=task.want,
+            needed=SHOWN if task.kept else SUMMED,
             top_k=task.top_k,
+            cut_off=logits.cut_off,
+            classes=logits.classes,
             candidates=None if self._candidates is None else self._candidates.count,
             temperature=task.temperature,
         )
-        self.columns, self.written = computed_and_written(
-            columns,
-            task.want,
-            those_of(SHOWN if task.kept else SUMMED, labelled=labelled),
-            more=bool(task.top_k) or self._candidates is not None,
-        )
-        self._floor = "saturated" in (self.columns.names or ())
         # The results twice, as they come and in a table; a flag for each class that is cut off.
-        self.working_row_bytes = 2 * self.columns.itemsize + 4 * self._floor * self.logits.classes
+        self.working_row_bytes = 2 * self.columns.itemsize + 4 * logits.cut_off * logits.classes
 
     def check(self) -> None:
         """Refuse logits with a part missing, and labels and candidates that are no classes.
 
         It reads all labels and candidates.
         """
-        self.logits.check()
-        if self.labels is not None:
-            self.labels.check()
+        super().check()
         if self._candidates is not None:
             self._candidates.check()
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Score rows `start` to `stop`."""
-        x = self.logits.block(start, stop)
+        (logits,) = self.logits
+        x = logits.block(start, stop)
         target = None if self.labels is None else self.labels.block(start, stop)
         table = np.empty(stop - start, self.columns)
         score_block(
@@ -349,8 +263,8 @@ class Scorer:
             candidates=None if self._candidates is None else self._candidates.block(start, stop),
             temperature=self.task.temperature,
         )
-        if self._floor and target is not None:
-            table["saturated"] = kld.saturated(kld.at_floor(x), target, self.task.ignore_index)
+        if logits.cut_off:
+            kld.tell_cut_off(table, x, target, self.task.ignore_index)
         return table
 
 
@@ -380,30 +294,34 @@ class _Sequences:
         self, groups: Groups, bytes_file: StrPath | None, words_file: StrPath | None
     ) -> None:
         self.groups, self._sums = groups, GroupSums(groups)
+        self._row, self._nan = 0, np.zeros(len(groups), np.int64)
         self._bytes = _lengths(bytes_file, "bytes", groups)
         self._words = _lengths(words_file, "words", groups)
 
     def add(self, table: NDArray[Any], ignore_index: int) -> None:
-        nll = table["nll"].astype(np.float64)
-        correct = table["argmax"] == table["target"]
-        values = {"nll": nll, "squares": nll * nll, "correct": correct}
-        self._sums.add(values, counted(table, ignore_index))
+        values = {"nll": table["nll"], "correct": table["argmax"] == table["target"]}
+        counts = counted(table, ignore_index)
+        self._sums.add(values, counts)
+        nan = ~counts & (table["target"] != ignore_index)
+        if nan.any():
+            np.add.at(self._nan, self.groups.block(self._row, self._row + len(table))[nan], 1)
+        self._row += len(table)
 
-    def finish(self) -> Sequences:
+    def finish(self, token_error: float) -> Sequences:
         return Sequences(
             labels=self.groups.labels,
             tokens=self._sums.counts,
             correct=self._sums.of("correct").astype(np.int64),
+            nan=self._nan,
             nll=self._sums.of("nll"),
-            squares=self._sums.of("squares"),
+            token_error=token_error,
             bytes=self._bytes,
             words=self._words,
         )
 
 
 def _open_sequences(
-    rows: Logits,
-    labels: Labels | None,
+    files: Scorer,
     groups: StrPath | None,
     bytes_file: StrPath | None,
     words_file: StrPath | None,
@@ -416,9 +334,9 @@ def _open_sequences(
             if value is not None:
                 raise InputError(f"{name} need groups: without them there are no sequences")
         return None
-    if labels is None:
+    if files.labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
-    found = Groups(open_reader(groups, ("groups",)), rows.leading_shape)
+    found = Groups(open_reader(groups, ("groups",)), files.shape[:-1])
     return _Sequences(found, bytes_file, words_file)
 
 
@@ -436,7 +354,7 @@ def score_block(
     candidates: NDArray[np.int64] | None = None,
     temperature: float = 1.0,
 ) -> None:
-    """Score rows of logits in one read into a table of `klce.scoring.columns.row_dtype`."""
+    """Score rows of logits in one read into a table of `klce.scoring.columns.score_columns`."""
     scored = klce.score(
         x,
         target,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.distribution import QUANTILES, in_order, pieces, quantile_name, quantiles
+from klce.scoring.distribution import QUANTILES, pieces, quantile_name, quantiles_of
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
@@ -23,6 +23,7 @@ from klce.scoring.histograms import (
     Worst,
     position_edges,
 )
+from klce.scoring.numbers import number
 from klce.scoring.page import (
     Colours,
     Figure,
@@ -32,7 +33,6 @@ from klce.scoring.page import (
     draw_density,
     draw_histogram,
     left_out,
-    number,
     top_class,
     worst_table,
     write_page,
@@ -41,9 +41,8 @@ from klce.scoring.scores import Scores
 from klce.scoring.summary import counted
 
 if TYPE_CHECKING:
-    from klce.scoring.page import (
-        Cell,
-    )
+    from klce.scoring.page import Cell
+
 
 TOP = (1, 2, 3, 5, 10, 20, 50, 100)
 """The k of the top-k accuracies that are given in numbers, as far as there are classes."""
@@ -173,13 +172,12 @@ def write_score_page(path: Path, scores: Scores, rows: NDArray[Any], groups: Gro
     )
 
 
-def _quantiles(rows: NDArray[Any], name: str, ignore_index: int) -> list[float]:
+def _quantiles(rows: NDArray[Any], name: str, ignore_index: int) -> tuple[float, ...]:
     def column(table: NDArray[Any]) -> NDArray[Any]:
         values: NDArray[Any] = table[name][counted(table, ignore_index)]
         return values
 
-    with in_order(rows, column, rows.dtype[name]) as ordered:
-        return quantiles(ordered, QUANTILES)
+    return quantiles_of(rows, column, rows.dtype[name])
 
 
 def _counts(scores: Scores) -> list[tuple[str, str]]:
@@ -214,7 +212,7 @@ def _counts(scores: Scores) -> list[tuple[str, str]]:
     return counts
 
 
-def _percentiles(found: dict[str, list[float]]) -> Table:
+def _percentiles(found: dict[str, tuple[float, ...]]) -> Table:
     names = {"nll": "NLL, nats", "entropy": "entropy, nats"}
     lines = [
         (quantile_name(fraction), *map(number, values))
@@ -256,7 +254,9 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
     return worst_table(title, f"The largest {measure}.", columns, rows, worst, groups)
 
 
-def _figures(pictures: Pictures, found: dict[str, list[float]], infinite: int) -> list[Figure]:
+def _figures(
+    pictures: Pictures, found: dict[str, tuple[float, ...]], infinite: int
+) -> list[Figure]:
     figures, without = [], left_out(infinite, "NLL")
     if pictures.nll is not None:
         figures.append(_distribution("NLL", pictures.nll, found["nll"], without))
@@ -287,7 +287,7 @@ def _figures(pictures: Pictures, found: dict[str, list[float]], infinite: int) -
 
 
 def _distribution(
-    name: str, histogram: Histogram, values: list[float], without: str = ""
+    name: str, histogram: Histogram, values: tuple[float, ...], without: str = ""
 ) -> Figure:
     def picture(axes: Any, colours: Colours) -> None:
         draw_histogram(axes, colours, histogram, f"{name} (nats)", values, (0.5, 0.9, 0.99))

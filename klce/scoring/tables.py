@@ -7,12 +7,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from klce.scoring.compare import Comparison
-from klce.scoring.comparison import Estimate
+from klce.scoring.compare_summary import Estimate
+from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.groups import Sequences
 from klce.scoring.info import FileInfo
-from klce.scoring.scores import Run, Scores
+from klce.scoring.numbers import number
+from klce.scoring.run import Run
+from klce.scoring.scores import Scores
 
 
 def score_table(scores: Scores) -> Table:
@@ -28,20 +30,29 @@ def score_table(scores: Scores) -> Table:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite NLL", f"{summary.infinite:,}", "target of probability 0")
+    if summary.infinite_logsumexp:
+        table.add_row(
+            "rows of infinite log-sum-exp", f"{summary.infinite_logsumexp:,}", "beyond the dtype"
+        )
+    if summary.floor_classes is not None:
+        share = _share(summary.floor_classes, summary.counted * scores.classes)
+        table.add_row("classes cut off", share, "%")
     if summary.saturated is not None:
         table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off, NLL too small")
     if scores.temperature != 1:
         table.add_row("temperature", f"{scores.temperature:g}")
     table.add_section()
     if labelled:
-        table.add_row("mean NLL", _number(summary.mean_nll), "nats")
-        table.add_row("", _number(summary.mean_nll / math.log(2)), "bits")
-        table.add_row("perplexity", _number(summary.perplexity))
-        table.add_row("accuracy", _number(100 * summary.accuracy, ".2f"), "%")
-    table.add_row("mean entropy", _number(summary.mean_entropy), "nats")
-    table.add_row("", _number(summary.mean_entropy / math.log(2)), "bits")
+        table.add_row("mean NLL", number(summary.mean_nll), _error(summary.mean_nll_error, "nats"))
+        table.add_row("", number(summary.mean_nll / math.log(2)), "bits")
+        table.add_row("perplexity", number(summary.perplexity), _error(summary.perplexity_error))
+        error = _error(100 * summary.accuracy_error, "%")
+        table.add_row("accuracy", number(100 * summary.accuracy, ".2f"), error)
+    error = _error(summary.mean_entropy_error, "nats")
+    table.add_row("mean entropy", number(summary.mean_entropy), error)
+    table.add_row("", number(summary.mean_entropy / math.log(2)), "bits")
     if not labelled:
-        table.add_row("mean log-sum-exp", _number(summary.mean_logsumexp), "nats")
+        table.add_row("mean log-sum-exp", number(summary.mean_logsumexp), "nats")
     if scores.sequences is not None:
         _add_sequences(table, scores.sequences)
     _add_speed(table, scores)
@@ -51,13 +62,13 @@ def score_table(scores: Scores) -> Table:
 def _add_sequences(table: Table, sequences: Sequences) -> None:
     table.add_section()
     table.add_row("sequences", f"{len(sequences.labels):,}")
-    table.add_row("mean log-likelihood", _number(sequences.mean_log_likelihood), "nats a sequence")
-    table.add_row("error of the mean NLL", _number(sequences.token_error, ".2g"), "nats, by token")
-    table.add_row("", _number(sequences.clustered_error, ".2g"), "nats, by sequence")
+    table.add_row("mean log-likelihood", number(sequences.mean_log_likelihood), "nats a sequence")
+    table.add_row("error of the mean NLL", number(sequences.token_error, ".2g"), "nats, by token")
+    table.add_row("", number(sequences.clustered_error, ".2g"), "nats, by sequence")
     for unit, lengths in (("byte", sequences.bytes), ("word", sequences.words)):
         bits = sequences.bits_per(lengths)
         if bits is not None:
-            table.add_row(f"bits per {unit}", _number(bits))
+            table.add_row(f"bits per {unit}", number(bits))
 
 
 def comparison_table(comparison: Comparison) -> Table:
@@ -72,24 +83,30 @@ def comparison_table(comparison: Comparison) -> Table:
         skipped = f"ignore_index {comparison.ignore_index}"
         table.add_row("skipped rows", f"{summary.ignored:,}", skipped)
     if comparison.sequences is not None:
-        table.add_row("sequences", f"{comparison.sequences:,}", "errors are clustered by them")
+        table.add_row("sequences", f"{comparison.sequences:,}", "errors: by row, by sequence")
     if summary.nan:
         table.add_row("nan rows", f"{summary.nan:,}", "not in the means")
     if summary.infinite:
         table.add_row("rows of infinite KL", f"{summary.infinite:,}", "Q gives 0 where P does not")
-    if summary.floor_classes is not None:
-        entries = summary.counted * comparison.classes
-        share = 100 * summary.floor_classes / entries if entries else math.nan
-        table.add_row("classes cut off in P", _number(share, ".2f"), "%")
-    if summary.saturated is not None:
-        table.add_row("saturated rows", f"{summary.saturated:,}", "label cut off in P")
+    for of, floor_classes, saturated in (
+        ("P", summary.floor_classes, summary.saturated),
+        ("Q", summary.floor_classes_q, summary.saturated_q),
+    ):
+        if floor_classes is not None:
+            share = _share(floor_classes, summary.counted * comparison.classes)
+            table.add_row(f"classes cut off in {of}", share, "%")
+        if saturated is not None:
+            table.add_row("saturated rows", f"{saturated:,}", f"label cut off in {of}")
     if comparison.temperature != 1:
         table.add_row("temperature", f"{comparison.temperature:g}")
 
     def add(estimate: Estimate, label: str, unit: str = "", scale: float = 1.0) -> None:
-        error = estimate.error if estimate.clustered_error is None else estimate.clustered_error
-        text = f"± {_number(scale * error, '.2g')} {unit}".rstrip()
-        table.add_row(label, _number(scale * estimate.mean), text)
+        text = _error(scale * estimate.error, unit)
+        if estimate.clustered_error is not None:
+            errors = (estimate.error, estimate.clustered_error)
+            by_row, by_sequence = (number(scale * error, ".2g") for error in errors)
+            text = f"± {by_row}, ± {by_sequence} {unit}".rstrip()
+        table.add_row(label, number(scale * estimate.mean), text)
 
     table.add_section()
     add(found["kl_divergence"], "KL(P||Q)", "nats")
@@ -110,7 +127,7 @@ def comparison_table(comparison: Comparison) -> Table:
         add(summary.perplexity_ratio, "Q's / P's")
         add(summary.perplexity_difference, "Q's - P's")
         add(found["nll_change"], "log of their ratio", "nats")
-        correlation = _number(100 * summary.nll_correlation, ".2f")
+        correlation = number(100 * summary.nll_correlation, ".2f")
         table.add_row("correlation of NLLs", correlation, "%")
         add(found["greedy_match_p"], "accuracy of P", "%", 100)
         add(found["greedy_match_q"], "accuracy of Q", "%", 100)
@@ -122,10 +139,18 @@ def comparison_table(comparison: Comparison) -> Table:
     return table
 
 
+def _error(error: float, unit: str = "") -> str:
+    return unit if math.isnan(error) else f"± {number(error, '.2g')} {unit}".rstrip()
+
+
+def _share(part: int, whole: int) -> str:
+    return number(100 * part / whole if whole else math.nan, ".2f")
+
+
 def _add_quantiles(table: Table, label: str, values: Sequence[float]) -> None:
     table.add_section()
     for fraction, value in zip(QUANTILES, values, strict=True):
-        table.add_row(label, _number(value), quantile_name(fraction))
+        table.add_row(label, number(value), quantile_name(fraction))
         label = ""
 
 
@@ -183,7 +208,5 @@ def _add_speed(table: Table, run: Run) -> None:
     table.add_section()
     table.add_row("speed", f"{run.rows_per_second:,.0f}", "rows/s")
     table.add_row("", f"{run.gigabytes_per_second:.3g}", "GB/s")
-
-
-def _number(value: float, form: str = "#.5g") -> str:
-    return "-" if math.isnan(value) else format(value, form)
+    if run.resumed_rows:
+        table.add_row("resumed rows", f"{run.resumed_rows:,}", "of the interrupted run")

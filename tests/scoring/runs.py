@@ -15,7 +15,7 @@ def run(command, out=None, **options):
 
 def said(report):
     """What a run says but for its speed, its place and the name of its results."""
-    differ = ("seconds", "rows_per_second", "gigabytes_per_second", "out", "engine")
+    differ = ("seconds", "rows_per_second", "gigabytes_per_second", "out", "engine", "resumed_rows")
     return {name: value for name, value in report.to_dict().items() if name not in differ}
 
 

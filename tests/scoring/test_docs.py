@@ -14,9 +14,8 @@ import klce
 from klce._ufuncs import STATISTICS
 from klce.cli import app
 from klce.scoring import llama_cpp
-from klce.scoring.columns import row_dtype as columns_of_scores
-from klce.scoring.compare_columns import OWN
-from klce.scoring.compare_columns import row_dtype as columns_of_comparisons
+from klce.scoring.columns import score_columns
+from klce.scoring.compare_columns import CUT_OFF, OWN, comparison_columns
 from klce.scoring.optional import EXTRAS
 
 ROOT = Path(__file__).parents[2]
@@ -96,8 +95,8 @@ def test_every_column_is_documented_with_its_dtype():
     everything = {"want": tuple(STATISTICS["score"]), "top_k": 2, "candidates": 2, "classes": 3}
     compared = {"want": (*STATISTICS["compare"], *OWN), "top_k": 2, "classes": 3}
     for text, columns in (
-        (score, columns_of_scores("f4", labelled=True, cut_off=True, **everything)),
-        (compare, columns_of_comparisons("f4", labelled=True, cut_off=True, **compared)),
+        (score, score_columns("f4", labelled=True, cut_off=True, **everything)),
+        (compare, comparison_columns("f4", labelled=True, cut_off=CUT_OFF, **compared)),
         (compat, llama_cpp.COLUMNS),
     ):
         table, _, _ = text.partition("\n\n")

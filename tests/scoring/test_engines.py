@@ -22,9 +22,10 @@ import pytest
 from click.testing import CliRunner
 
 from klce import _ufuncs, cli
-from klce.scoring import InputError, Interrupted, engines, results, score_file
+from klce.scoring import InputError, Interrupted, compare_file, engines, results, score_file
 from klce.scoring.engines import Arithmetic, open_engine
 from klce.scoring.identity import Identity
+from klce.scoring.readers import shards
 from klce.scoring.results import WRITERS
 from klce.scoring.score import Scoring
 from tests.scoring import runs
@@ -185,37 +186,58 @@ def test_a_worker_is_killed(files, processes):
     assert (files / "dask.parquet").read_bytes() == (files / "local.parquet").read_bytes()
 
 
+def test_files_of_which_each_thread_has_a_few_open(files, scheduler, monkeypatch):
+    monkeypatch.setattr(shards, "OPEN_SHARDS", 2)
+    for name in ("logits", "q", "targets"):
+        os.mkdir(name)
+        for i, part in enumerate(np.array_split(np.load(f"{name}.npy"), 20)):
+            np.save(f"{name}/{i}.npy", part)
+    for out, options in (
+        ("local.npy", {}),
+        ("dask.npy", {"engine": "dask", "scheduler": scheduler}),
+    ):
+        compare_file("logits", "q", "targets", out=out, block_rows=30, **options)
+    assert content("dask.npy") == content("local.npy")
+    run("compare", "whole.npy")
+    assert content("whole.npy") == content("local.npy")
+
+
 RUN = """
 import sys, time
-from klce.scoring import results, score_file
+from klce.scoring import compare_file, results, score_file
 
 def progress(done, total):
     print(done, flush=True)
     time.sleep(0.005)
 
 if __name__ == "__main__":
-    out, engine, scheduler = sys.argv[1:]
+    command, out, engine, scheduler = sys.argv[1:]
     results._ROWS_IN_GROUP = 30
-    score_file("logits.npy", "targets.npy", out=out, block_rows=10, resume=True,
-               engine=engine, scheduler=scheduler or None, progress=progress)
+    options = dict(out=out, block_rows=10, resume=True, engine=engine, scheduler=scheduler or None,
+                   groups="groups.npy", progress=progress)
+    if command == "score":
+        score_file("logits.npy", "targets.npy", **options)
+    else:
+        compare_file("logits.npy", "q.npy", "targets.npy", **options)
 """
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(KILLS))
-def test_killed_at_random_moments(files, processes, monkeypatch, seed):
+@pytest.mark.parametrize("command", ["score", "compare"])
+def test_killed_at_random_moments(files, processes, monkeypatch, command, seed):
     """The run, a worker or both are killed, each time it is resumed, and it ends with the same."""
     moments = random.Random(seed)
     suffix = moments.choice([".npy", ".csv", ".parquet", "/"])
     monkeypatch.setattr(results, "_ROWS_IN_GROUP", 30)
-    score_file("logits.npy", "targets.npy", out=f"whole{suffix}")
+    run(command, f"whole{suffix}")
     before = sorted(os.listdir())
     address = processes.scheduler_address
     kills = 0
     for _ in range(30):
         engine = moments.choice(["local", "dask", "dask"])
         processes.scale(2)  # a worker that was killed as it started is given up
-        words = [f"out{suffix}", engine, address if engine == "dask" else ""]
+        words = [command, f"out{suffix}", engine, address if engine == "dask" else ""]
         with subprocess.Popen(
             [sys.executable, "-c", RUN, *words], stdout=subprocess.PIPE
         ) as process:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from klce.reference import KERNELS
-from klce.scoring import InputError, score_file
-from klce.scoring import groups as groups_module
+from klce.scoring import InputError, compare_file, score_file
 from klce.scoring.groups import Groups, GroupSums, clustered_error
 from klce.scoring.readers import open_reader
 
@@ -37,6 +36,26 @@ def expected_sums(logits, targets):
     return [nll[part][kept[part]] for part in parts]
 
 
+def test_errors_do_not_cancel(files):
+    """Of equal rows there are none; where two classes are far from 0, compare has the same."""
+    np.save("zeros.npy", np.zeros((40, 6)))
+    zero = score_file("zeros.npy", "targets.npy", groups="ids.npy")
+    assert zero.sequences.token_error == zero.summary.mean_nll_error == 0
+    far = 1e4 + 1e-5 * np.random.default_rng(0).standard_normal((40, 2))
+    np.save("far.npy", far)
+    np.save("zero.npy", np.zeros(40, int))
+    scores = score_file("far.npy", "zero.npy", groups="ids.npy")
+    expected = compare_file("far.npy", "far.npy", "zero.npy").summary
+    for block_rows in (1, 7):
+        again = score_file("far.npy", "zero.npy", groups="ids.npy", block_rows=block_rows)
+        assert again.summary == scores.summary
+        assert again.sequences.token_error == scores.sequences.token_error
+    assert scores.sequences.token_error == pytest.approx(
+        expected.estimates["nll_p"].error, rel=1e-12
+    )
+    assert scores.summary.perplexity_error == pytest.approx(expected.perplexity_p.error, rel=1e-12)
+
+
 def test_sequences(files):
     report = score_file(
         "logits.npy", "targets.npy", groups="offsets.npy", bytes_file="bytes.npy",
@@ -46,7 +65,8 @@ def test_sequences(files):
     table = np.load("sequences.npy")
     assert table["sequence"].tolist() == [0, 1, 2, 3]
     assert table["tokens"].tolist() == [9, 0, 15, 14]
-    assert table["greedy"].tolist() == [True, True, False, False]
+    assert table["greedy"].tolist() == [True, False, False, False]
+    assert not table["nan_rows"].any()
     sums = np.array([part.sum() for part in parts])
     np.testing.assert_allclose(table["log_likelihood"], -sums, rtol=1e-6)
     bits = np.where(table["tokens"] > 0, sums, np.nan) / np.log(2)
@@ -70,6 +90,37 @@ def test_sequences(files):
     )
     assert values["bits_per_byte"] == pytest.approx(nll.sum() / np.log(2) / 150, rel=1e-6)
     assert values["bits_per_word"] == pytest.approx(nll.sum() / np.log(2) / 29, rel=1e-6)
+
+
+def test_a_row_of_nan_makes_its_sequence_nan(files):
+    """The sum would be too large without it; the means over all rows leave it out."""
+    logits, targets = files
+    whole = score_file(
+        "logits.npy", "targets.npy", groups="ids.npy", sequences_out="whole.npy"
+    ).sequences
+    logits[[3, 30, 31]] = np.nan
+    targets[31] = -100  # it counts as ignored
+    np.save("logits.npy", logits)
+    np.save("targets.npy", targets)
+    np.save("words.npy", [6, 12, 11])
+    found = []
+    for block_rows in (1, 7, 40):
+        scores = score_file(
+            "logits.npy", "targets.npy", groups="ids.npy", words_file="words.npy",
+            sequences_out="sequences.npy", block_rows=block_rows,
+        )  # fmt: skip
+        found.append(Path("sequences.npy").read_bytes())
+    assert len({*found}) == 1
+    table, before = np.load("sequences.npy"), np.load("whole.npy")
+    assert table["nan_rows"].tolist() == [1, 0, 1]
+    assert table["tokens"].tolist() == [8, 15, 12]
+    assert table["greedy"].tolist() == [False, False, False]
+    assert before["greedy"].tolist() == [True, False, False]
+    for name in ("log_likelihood", "perplexity", "bits_per_word"):
+        assert np.isnan(table[name]).tolist() == [True, False, True]
+    assert table["log_likelihood"][1] == before["log_likelihood"][1]
+    assert math.isfinite(scores.sequences.mean_log_likelihood)
+    assert (whole.nan == 0).all()
 
 
 @pytest.mark.parametrize("skipped", ["ignored", "nan"])
@@ -138,7 +189,7 @@ def test_ids_are_sequences_in_the_order_of_their_first_rows(files):
 
 
 def test_the_order_of_ids_that_come_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("klce.scoring.groups._AT_ONCE", 7)
+    monkeypatch.setattr("klce.scoring.readers.base.NUMBERS_AT_ONCE", 7)
     ids = np.random.default_rng(0).integers(-20, 20, 300)
     np.save(tmp_path / "ids.npy", ids)
     groups = Groups(open_reader(tmp_path / "ids.npy"), (300,))
@@ -197,7 +248,7 @@ def test_ids_beyond_int64(files, suffix):
             {"groups": "either.npy"},
             r"40 groups that go up from 0 to 40 may be an id for each row or",
         ),
-        ({"groups": "column.npy"}, r"of shape \(40, 1\) are neither an id for each of the 40 rows"),
+        ({"groups": "column.npy"}, r"of shape \(41, 1\) are neither an id for each of the 40 rows"),
         ({"groups": "matrix.npy"}, r"groups of shape \(2, 3\) are neither an id"),
         ({"bytes_file": "bytes.npy"}, "bytes need groups"),
         ({"words_file": "bytes.npy"}, "words need groups"),
@@ -213,7 +264,7 @@ def test_refused(files, tmp_path, options, message):
     np.save("late.npy", [1, 20, 40])
     np.save("down.npy", [0, 20, 10, 40])
     np.save("either.npy", [*range(39), 40])
-    np.save("column.npy", np.zeros((40, 1), int))
+    np.save("column.npy", np.zeros((41, 1), int))
     np.save("matrix.npy", np.zeros((2, 3), int))
     np.save("zero.npy", [1, 2, 0, 3])
     before = sorted(tmp_path.iterdir())
@@ -224,7 +275,7 @@ def test_refused(files, tmp_path, options, message):
 
 @pytest.mark.parametrize("ids", [[0, 2, 1, 4], [1, 2, 3, 4], [0, 1, 2, 3], [0, 1, 4, 3]])
 def test_ids_that_are_no_offsets(tmp_path, monkeypatch, ids):
-    monkeypatch.setattr(groups_module, "_AT_ONCE", 2)
+    monkeypatch.setattr("klce.scoring.readers.base.NUMBERS_AT_ONCE", 2)
     np.save(tmp_path / "g.npy", ids)
     assert Groups(open_reader(tmp_path / "g.npy"), (4,)).labels.tolist() == ids
 

@@ -15,7 +15,7 @@ import pytest
 
 from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
-from klce.scoring.columns import row_dtype
+from klce.scoring.columns import score_columns
 from klce.scoring.identity import fingerprint
 from klce.scoring.journal import Journal
 from klce.scoring.results import WRITERS
@@ -95,9 +95,14 @@ def test_results_beside_the_shards_are_replaced(files):
 
 
 def test_without_resume_a_run_starts_anew(files):
-    with pytest.raises(Interrupted):
-        run("score", "out.npy", block_rows=100, progress=stop_after(400))
-    assert run("score", "out.npy").resumed_rows == 0
+    """It tells of the rows that are given up, and of --resume where that would have kept them."""
+    told = r"^out\.npy: 400 finished rows of an interrupted run are given up"
+    for options, more in (({}, "; --resume would have kept them"), ({"temperature": 2.0}, "")):
+        with pytest.raises(Interrupted):
+            run("score", "out.npy", block_rows=100, progress=stop_after(400))
+        with pytest.warns(UserWarning, match=told + more + "$"):
+            assert run("score", "out.npy", **options).resumed_rows == 0
+    assert run("score", "out.npy").resumed_rows == 0  # none are left to be given up
 
 
 def test_an_interrupt_before_the_first_row_leaves_nothing(files, monkeypatch):
@@ -198,7 +203,8 @@ def test_sums_of_another_run_are_none(files):
         return rows.read_bytes(), sums.read_bytes()
 
     before = interrupted(2.0)
-    interrupted(1.0)
+    with pytest.warns(UserWarning, match="400 finished rows of an interrupted run are given up$"):
+        interrupted(1.0)
     rows.write_bytes(before[0])
     sums.write_bytes(before[1])
     with pytest.warns(UserWarning, match="finished rows from 0 on are not what they were"):
@@ -283,11 +289,12 @@ def test_a_damaged_description_of_the_run_keeps_the_rows(files, content):
     ):
         run("score", "out.npy", resume=True)
     assert (files / ".out.npy.rows.npy").read_bytes() == rows
-    assert run("score", "out.npy").resumed_rows == 0
+    with pytest.warns(UserWarning, match="400 finished rows of an interrupted run are given up$"):
+        assert run("score", "out.npy").resumed_rows == 0
 
 
 def test_two_runs_with_one_output(files):
-    columns = row_dtype("f4", labelled=True)
+    columns = score_columns("f4", labelled=True)
     with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as journal:
         journal.append(np.zeros(3, columns))
         with pytest.raises(InputError, match=r"out\.npy: another run is writing it"):

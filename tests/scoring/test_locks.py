@@ -4,7 +4,7 @@ import pytest
 
 from klce.scoring import InputError
 from klce.scoring.locks import lock
-from klce.scoring.results import open_whole
+from klce.scoring.whole import open_whole
 
 if sys.platform == "win32":
     pytest.skip("needs locks", allow_module_level=True)

@@ -110,3 +110,17 @@ def test_memory_of_parquet_is_bounded(tmp_path, monkeypatch, compression):
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     _, begin, peak = map(float, done.stdout.split())
     assert peak - begin < 115  # pyarrow has 40 of them, and what it decodes some 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("suffix", "most"), [(".parquet", 200), (".arrow", 140)])
+def test_memory_of_groups_that_are_written_is_bounded(tmp_path, monkeypatch, suffix, most):
+    """By what docs/scoring.md says of them, and some room."""
+    monkeypatch.chdir(tmp_path)
+    values = np.random.default_rng(0).normal(size=(150_000, 70)).astype(np.float32)
+    np.save("x.npy", values)
+    job = f"score_file('x.npy', out='out{suffix}', memory=1 << 20, top_k=64)"
+    command = [sys.executable, "-c", MEASURED, job]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    _, begin, peak = map(float, done.stdout.split())
+    assert peak - begin < most

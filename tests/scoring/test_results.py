@@ -12,20 +12,20 @@ import pyarrow.parquet
 import pytest
 
 from klce.scoring import InputError, results
-from klce.scoring.columns import row_dtype
+from klce.scoring.columns import score_columns
+from klce.scoring.outputs import check_results_path
 from klce.scoring.readers import Location
 from klce.scoring.results import (
     WRITERS,
     CsvWriter,
     JsonLinesWriter,
-    check_results_path,
     open_results,
 )
 
 
 def make_table(dtype=np.float32):
     want = ("nll", "argmax", "logsumexp")
-    table = np.zeros(6, dtype=row_dtype(dtype, labelled=True, want=want))
+    table = np.zeros(6, dtype=score_columns(dtype, labelled=True, want=want))
     table["target"] = [0, 1, -100, 3, 2**40, 5]
     table["nll"] = [0.1, 1e-30, 0, np.inf, np.nan, 1 / 3]
     table["argmax"] = range(6)
@@ -34,13 +34,13 @@ def make_table(dtype=np.float32):
 
 
 def test_columns():
-    assert row_dtype("f4", labelled=True).names == (
+    assert score_columns("f4", labelled=True).names == (
         "target", "nll", "max_log_prob", "logsumexp", "entropy", "rank", "argmax"
     )  # fmt: skip
-    columns = row_dtype("f8", labelled=False)
+    columns = score_columns("f8", labelled=False)
     assert columns.names == ("max_log_prob", "logsumexp", "entropy", "argmax")
     assert columns["entropy"] == np.float64
-    columns = row_dtype(
+    columns = score_columns(
         "f4", labelled=True, cut_off=True, classes=9, want=("margin",), top_k=3, candidates=2
     )
     assert columns.descr == [
@@ -49,6 +49,7 @@ def test_columns():
         ("candidate_log_probs", "<f4", (2,)),
         ("top_ids", "<i8", (3,)),
         ("top_log_probs", "<f4", (3,)),
+        ("floor_classes", "<i8"),
         ("saturated", "|b1"),
     ]
 
@@ -171,7 +172,7 @@ def test_columns_keep_their_types(tmp_path):
 
 
 def test_parquet_has_dictionaries_of_classes_alone(tmp_path):
-    columns = row_dtype("f4", labelled=True, classes=9, top_k=2)
+    columns = score_columns("f4", labelled=True, classes=9, top_k=2)
     path = tmp_path / "a.parquet"
     with open_results(path, (100,), columns) as writer:
         writer.write(np.zeros(100, columns))

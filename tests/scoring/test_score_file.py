@@ -184,10 +184,10 @@ def test_logits_that_cannot_be_scored(files, logits, message):
     ("targets", "message"),
     [
         (np.zeros(4, int), r"targets\.npy: labels of shape \(4,\) do not match .*\(6,\)$"),
-        (np.zeros((6, 1), int), r"labels of shape \(6, 1\) do not match"),
+        (np.zeros((7, 1), int), r"labels of shape \(7, 1\) do not match"),
         (np.int64(0), r"labels of shape \(\) do not match"),
-        (np.zeros(6), "labels must be integers, got float64"),
-        (np.zeros(6, bool), "labels must be integers, got bool"),
+        (np.zeros(6), "labels must hold integers, class indices, got float64"),
+        (np.zeros(6, bool), "labels must hold integers, class indices, got bool"),
     ],
 )
 def test_labels_that_do_not_fit(files, targets, message):
@@ -204,8 +204,8 @@ def test_label_out_of_range(files, tmp_path, dtype, label):
     targets = targets.astype(dtype)
     targets[4:] = label
     message = (
-        rf"targets\.npy: label {label} in row 4 is neither a class \(0 to 2\) "
-        r"nor ignore_index \(-100\)$"
+        r"targets\.npy: labels must hold class indices from 0 to 2 or ignore_index=-100, "
+        rf"got {label} in row 4$"
     )
     paths = files(logits, targets)
     with pytest.raises(LabelError, match=message) as caught:
@@ -217,13 +217,30 @@ def test_label_out_of_range(files, tmp_path, dtype, label):
 def test_label_out_of_range_is_placed_by_its_indices(files):
     logits, targets = make((2, 3, 4))
     targets[1, 2] = 4
-    with pytest.raises(LabelError, match=r"label 4 in row 5, at \(1, 2\), is neither"):
+    with pytest.raises(LabelError, match=r"got 4 in row 5, at \(1, 2\)$"):
         score_file(*files(logits, targets))
+
+
+def test_label_out_of_range_is_placed_in_its_shard(files, tmp_path):
+    logits, targets = make((6, 4))
+    path, _ = files(logits, targets)
+    targets[4] = 4
+    (tmp_path / "shards").mkdir()
+    for i, (start, stop) in enumerate([(0, 3), (3, 3), (3, 6)]):
+        np.save(tmp_path / "shards" / f"{i}.npy", targets[start:stop])
+    with pytest.raises(LabelError, match=r"shards: .*, got 4 in row 4 \(row 1 of .*2\.npy\)$"):
+        score_file(path, tmp_path / "shards")
+    candidates = np.zeros((6, 2), int)
+    candidates[3, 1] = 9
+    for i, part in enumerate(np.split(candidates, 3)):
+        np.save(tmp_path / "shards" / f"{i}.npy", part)
+    with pytest.raises(LabelError, match=r"got 9 in row 3 \(row 1 of .*1\.npy\)$"):
+        score_file(path, candidates=tmp_path / "shards", out=tmp_path / "out.npy")
 
 
 def test_options_out_of_range(files):
     paths = files(*make((6, 3)))
-    with pytest.raises(InputError, match="ignore_index must be a 64-bit integer, got 9223"):
+    with pytest.raises(InputError, match="ignore_index must fit in int64, got 9223"):
         score_file(*paths, ignore_index=2**63)
     with pytest.raises(InputError, match="block_rows must be at least 1, got 0"):
         score_file(*paths, block_rows=0)

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klce.scoring.columns import row_dtype
+from klce.scoring.columns import score_columns
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
 
 
 def make_table(rows, dtype=np.float32, labelled=True, seed=0):
     rng = np.random.default_rng(seed)
-    table = np.zeros(rows, dtype=row_dtype(dtype, labelled=labelled))
+    table = np.zeros(rows, dtype=score_columns(dtype, labelled=labelled))
     table["argmax"] = rng.integers(0, 3, rows)
     table["entropy"] = rng.exponential(size=rows)
     table["logsumexp"] = rng.normal(10, 100, size=rows)
@@ -102,13 +102,15 @@ def test_infinite_loss():
     assert summary.mean_nll == summary.perplexity == math.inf
 
 
-def test_saturated_rows_are_those_that_count():
-    table = np.zeros(5, row_dtype("f4", labelled=True, cut_off=True))
+def test_what_is_cut_off_is_of_rows_that_count():
+    table = np.zeros(5, score_columns("f4", labelled=True, cut_off=True))
     table["target"] = [0, -100, 0, 0, 0]
     table["nll"] = [1, 0, np.nan, 2, 3]
     table["saturated"] = [True, False, True, True, False]
     assert summarize(table).saturated == summarize(table, block=2).saturated == 2
-    assert summarize(make_table(3)).saturated is None
+    table["floor_classes"] = [1, 2, 4, 8, 16]
+    assert summarize(table).floor_classes == summarize(table, block=2).floor_classes == 25
+    assert summarize(make_table(3)).saturated is summarize(make_table(3)).floor_classes is None
 
 
 def test_without_labels():
@@ -138,6 +140,7 @@ def test_infinite_logsumexp(values, mean):
     table["logsumexp"] = values
     summary = summarize(table)
     assert summary.mean_logsumexp == mean
+    assert summary.infinite_logsumexp == 1
     assert (summary.counted, summary.nan) == (3, 0)
     assert summarize(table, block=1) == summary.merge(Summary()) == summary
 
@@ -147,3 +150,53 @@ def test_logsumexp_of_both_infinities_has_no_mean():
     table["logsumexp"] = [np.inf, 1, -np.inf]
     assert math.isnan(summarize(table).mean_logsumexp)
     assert math.isnan(summarize(table, block=1).mean_logsumexp)
+
+
+def test_standard_errors():
+    """They are the usual ones, of rows that count."""
+    table = make_table(10_000)
+    summary = summarize(table)
+    kept = table["target"] != -100
+    nll, entropy = (table[name][kept].astype(np.longdouble) for name in ("nll", "entropy"))
+    right = (table["argmax"] == table["target"])[kept]
+    for error, values in (
+        (summary.mean_nll_error, nll), (summary.mean_entropy_error, entropy),
+        (summary.accuracy_error, right),
+    ):  # fmt: skip
+        expected = float(values.std() / np.sqrt(len(values) - np.longdouble(1)))
+        assert error == pytest.approx(expected, rel=1e-14)
+    assert summary.perplexity_error == summary.perplexity * summary.mean_nll_error
+    assert summarize(table, block=7) == summary
+
+
+def test_errors_of_equal_and_of_near_values():
+    """Where all digits but the last are the same, and of one far away, nothing cancels."""
+    table = make_table(10_000, np.float64)
+    table["target"], table["entropy"] = 0, math.log(3)
+    table["nll"] = 1e4 + 1e-8 * np.arange(10_000)
+    summary = summarize(table)
+    assert summary.mean_entropy_error == 0
+    nll = table["nll"] - table["nll"][0]
+    assert summary.mean_nll_error == pytest.approx(nll.std() / math.sqrt(9999), rel=1e-12)
+    table["nll"][0] = 1e12
+    exact = [Fraction(value) for value in table["nll"].tolist()]
+    mean = sum(exact) / len(exact)
+    expected = float(sum((value - mean) ** 2 for value in exact) / len(exact) / 9999) ** 0.5
+    assert summarize(table).mean_nll_error == pytest.approx(expected, rel=1e-14)
+
+
+def test_errors_beyond_the_range_of_float64():
+    table = make_table(2, np.float64)
+    table["target"], table["nll"] = 0, [1.5e308, 1e308]
+    assert summarize(table).mean_nll_error == pytest.approx(0.25e308, rel=1e-14)
+    table["nll"][0] = np.inf
+    assert math.isnan(summarize(table).mean_nll_error)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+def test_no_errors_of_less_than_two_rows(rows):
+    summary = summarize(make_table(rows))
+    assert math.isnan(summary.mean_nll_error)
+    assert math.isnan(summary.accuracy_error)
+    assert math.isnan(summary.mean_entropy_error)
+    assert math.isnan(summarize(make_table(9, labelled=False)).mean_nll_error)

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from klce.scoring.errors import InputError
-from klce.scoring.readers.arrow import ParquetFile, open_arrow
-from klce.scoring.readers.base import ArrayFile, Reader, SingleArray
+from klce.scoring.readers.arrow import open_arrow
+from klce.scoring.readers.base import ArrayFile, Reader, SingleArray, spans
 from klce.scoring.readers.kld import KldFile
 from klce.scoring.readers.location import Location, StrPath, absolute
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
+from klce.scoring.readers.parquet import ParquetFile
 from klce.scoring.readers.safetensors import SafetensorsFile
 from klce.scoring.readers.shards import ShardsFile, find_shards, takes_in
 from klce.scoring.readers.zarr import ZarrFile
@@ -26,6 +27,7 @@ __all__ = [
     "open_file",
     "open_reader",
     "shards_of",
+    "spans",
     "would_read",
 ]
 

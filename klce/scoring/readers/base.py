@@ -18,6 +18,9 @@ DECODED_BYTES = 8 << 20
 """Bytes of the chunks of a file that are decoded at once, unless a single one has more."""
 
 
+NUMBERS_AT_ONCE = 1 << 20
+"""Labels and the like that are read at once, where all of them are looked at."""
+
 _COPIED_AT_ONCE = 4 << 20
 """Bytes that are copied from one file to another at once."""
 
@@ -56,6 +59,10 @@ class Reader(Protocol):
     def check_whole(self) -> None:
         """Refuse an array of which a part is not there, where opening it does not."""
         return
+
+    def in_shard(self, item: int, leading: int) -> str:
+        """Say in an error, beside an item's number, where it is among several files."""
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,8 @@ class FileMap:
     """
 
     def __init__(self, file: BinaryIO, path: str) -> None:
-        self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        with naming(path):
+            self.data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._path = path
 
     def check(self) -> None:
@@ -287,6 +295,15 @@ def blocks_of(start: int, stop: int, axes: tuple[int, ...]) -> Iterator[tuple[sl
             for block in blocks_of(within, end, axes[1:]):
                 yield (slice(at, at + 1), *block)
             start = at * inner + end
+
+
+def spans(rows: int, width: int = 1) -> Iterator[tuple[int, int]]:
+    """Yield where blocks of all rows begin and end, of as many as are read at once.
+
+    `width` is the numbers of a row.
+    """
+    step = max(1, NUMBERS_AT_ONCE // width)
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
 
 
 def within_rows(

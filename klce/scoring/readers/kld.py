@@ -24,17 +24,18 @@ class KldFile:
 
     def __init__(self, location: Location, shards: list[Location] | None = None) -> None:
         self._path = location.file
-        parts = [_open(shard) for shard in shards or [location]]
-        (first, _, _), *others = parts
-        for layout, _, rows in others:
+        shards = shards or [location]
+        headers = [_open(shard)[:2] for shard in shards]
+        first, _ = headers[0]
+        for shard, (layout, _) in zip(shards, headers, strict=True):
             if (layout.n_ctx, layout.n_vocab) != (first.n_ctx, first.n_vocab):
                 raise InputError(
-                    f"{rows.path}: chunks of {layout.n_ctx} tokens of {layout.n_vocab:,} do not "
-                    f"continue those of {parts[0][2].path}, of {first.n_ctx} of {first.n_vocab:,}"
+                    f"{shard}: chunks of {layout.n_ctx} tokens of {layout.n_vocab:,} do not "
+                    f"continue those of {shards[0]}, of {first.n_ctx} of {first.n_vocab:,}"
                 )
-        self.layout = replace(first, n_chunk=sum(layout.n_chunk for layout, _, _ in parts))
-        self.tokens = np.concatenate([tokens for _, tokens, _ in parts])
-        self._rows = ShardsReader(self._path, [rows for _, _, rows in parts])
+        self.layout = replace(first, n_chunk=sum(layout.n_chunk for layout, _ in headers))
+        self.tokens = np.concatenate([tokens for _, tokens in headers])
+        self._rows = ShardsReader(self._path, shards, lambda shard: _open(shard)[2])
 
     def array(self, name: str) -> Reader:
         """Open one of the arrays."""

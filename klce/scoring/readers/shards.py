@@ -1,11 +1,13 @@
 """A folder or a pattern of files, whose arrays follow one another along the first axis."""
 
+import functools
 import glob
 import math
 import os
 import re
 from bisect import bisect_right
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import accumulate
 from pathlib import Path
@@ -17,6 +19,9 @@ from numpy.typing import NDArray
 from klce.scoring.errors import InputError
 from klce.scoring.readers.base import ArrayFile, Reader
 from klce.scoring.readers.location import Location
+
+OPEN_SHARDS = 16
+"""Files of a folder or a pattern that are open at a time: of its arrays, and in each thread."""
 
 
 def natural_order(name: str) -> tuple[tuple[int, str], ...]:
@@ -123,69 +128,130 @@ class ShardsFile:
     def __init__(
         self, location: Location, shards: list[Location], open_file: Callable[[Location], ArrayFile]
     ) -> None:
-        self._location = location
-        self._files = [open_file(shard) for shard in shards]
-        self.names = tuple(self._files[0].names)
-        for shard, file in zip(shards, self._files, strict=True):
-            if tuple(file.names) != self.names:
-                raise InputError(
-                    f"{shard}: its arrays are {', '.join(file.names)}, "
-                    f"those of {shards[0]} {', '.join(self.names)}"
-                )
+        self._location, self._shards, self._open_file = location, shards, open_file
+        self.names = tuple(open_file(shards[0]).names)
 
     def array(self, name: str) -> Reader:
         """Open an array of that name in each."""
-        return ShardsReader(str(self._location), [file.array(name) for file in self._files])
+        return ShardsReader(str(self._location), self._shards, functools.partial(self._open, name))
+
+    def _open(self, name: str, shard: Location) -> Reader:
+        file = self._open_file(shard)
+        if tuple(file.names) != self.names:
+            raise InputError(
+                f"{shard}: its arrays are {', '.join(file.names)}, "
+                f"those of {self._shards[0]} {', '.join(self.names)}"
+            )
+        return file.array(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    """What is known of one of the arrays while it is not open."""
+
+    location: Location
+    path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    sized: bool
+    mapped: bool
+    chunks: tuple[int, ...] | None
+    state: tuple[int, int] | None
+
+    @classmethod
+    def of(cls, reader: Reader, location: Location) -> "_Shard":
+        stat = None if location.remote else os.stat(location.file)
+        state = None if stat is None else (stat.st_ino, stat.st_mtime_ns)
+        return cls(
+            location, reader.path, reader.shape, reader.dtype, reader.sized, reader.mapped,
+            reader.chunks, state,
+        )  # fmt: skip
 
 
 class ShardsReader(Reader):
-    """Arrays one after the other."""
+    """Arrays one after the other, in any number of files, of which a few are open at a time."""
 
-    def __init__(self, path: str, readers: list[Reader]) -> None:
-        first = next((reader for reader in readers if reader.sized), readers[0])
-        for reader in readers:
-            if not reader.shape:
-                raise InputError(f"{reader.path}: a single number, not rows")
-            if not _continues(reader, first):
+    def __init__(
+        self, path: str, locations: list[Location], open_array: Callable[[Location], Reader]
+    ) -> None:
+        self._open_array = open_array
+        self._open: dict[int, Reader] = {}  # by number, the one that was read last at the end
+        self._shards: list[_Shard] = []
+        for i, location in enumerate(locations):
+            self._shards.append(_Shard.of(self._opened(i, location), location))
+        first = next((shard for shard in self._shards if shard.sized), self._shards[0])
+        for shard in self._shards:
+            if not shard.shape:
+                raise InputError(f"{shard.path}: a single number, not rows")
+            if not _continues(shard, first):
                 raise InputError(
-                    f"{reader.path}: {_kind(reader)} does not continue {first.path}, "
+                    f"{shard.path}: {_kind(shard)} does not continue {first.path}, "
                     f"which has {_kind(first)}"
                 )
         self.path = path
         self.dtype = first.dtype
         self.sized = first.sized
-        self.mapped = all(reader.mapped for reader in readers)
+        self.mapped = all(shard.mapped for shard in self._shards)
         # Shards need not begin at a chunk: at worst, one is read twice.
         self.chunks = first.chunks
-        self.readers = readers
-        self.shape = (sum(reader.shape[0] for reader in readers), *first.shape[1:])
+        self.shape = (sum(shard.shape[0] for shard in self._shards), *first.shape[1:])
+
+    def _opened(self, i: int, location: Location) -> Reader:
+        """Return one of the arrays, and close the one that was not read for longest."""
+        reader = self._open.pop(i, None)
+        if reader is None:
+            if len(self._open) >= OPEN_SHARDS:
+                del self._open[next(iter(self._open))]
+            reader = self._open_array(location)
+        self._open[i] = reader
+        return reader
+
+    def _reader(self, i: int) -> Reader:
+        """Return one of the arrays, which has to be the one that it was."""
+        shard, reader = self._shards[i], self._open.get(i)
+        if reader is None and _Shard.of(self._opened(i, shard.location), shard.location) != shard:
+            raise InputError(f"{shard.path}: changed or replaced while others were read")
+        return self._opened(i, shard.location)
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
-        ends = list(accumulate(math.prod(reader.shape[:leading]) for reader in self.readers))
-        parts = []
-        shard = bisect_right(ends, start)
-        while start < stop:
+        ends = self._ends(leading)
+        values: NDArray[Any] = np.empty((0, *self.shape[leading:]), self.dtype)
+        at, shard = start, bisect_right(ends, start)
+        while at < stop:
             begin = ends[shard - 1] if shard else 0
             end = min(stop, ends[shard])
-            if start < end:
-                parts.append(self.readers[shard].read(start - begin, end - begin, leading))
-            start, shard = end, shard + 1
-        if not parts:
-            return np.empty((0, *self.shape[leading:]), self.dtype)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+            if at < end:
+                part = self._reader(shard).read(at - begin, end - begin, leading)
+                if len(part) == stop - start:
+                    return part
+                if not len(values):
+                    values = np.empty((stop - start, *self.shape[leading:]), self.dtype)
+                values[at - start : end - start] = part  # a view would keep its file open
+            at, shard = end, shard + 1
+        return values
+
+    def in_shard(self, item: int, leading: int) -> str:
+        """Say in an error, beside an item's number, where it is among several files."""
+        ends = self._ends(leading)
+        shard = bisect_right(ends, item)
+        return f" (row {item - (ends[shard - 1] if shard else 0)} of {self._shards[shard].path})"
+
+    def _ends(self, leading: int) -> list[int]:
+        return list(accumulate(math.prod(reader.shape[:leading]) for reader in self._shards))
 
     def check_whole(self) -> None:
         """Refuse an array of which a part is not there, where opening it does not."""
-        for reader in self.readers:
-            reader.check_whole()
+        if self.chunks is not None:  # others are opened as a whole
+            for i in range(len(self._shards)):
+                self._reader(i).check_whole()
 
 
-def _continues(reader: Reader, first: Reader) -> bool:
-    item = reader.shape[1:] if reader.sized else first.shape[1:]
-    alike = len(reader.shape) == len(first.shape) and reader.dtype == first.dtype
+def _continues(shard: _Shard, first: _Shard) -> bool:
+    item = shard.shape[1:] if shard.sized else first.shape[1:]
+    alike = len(shard.shape) == len(first.shape) and shard.dtype == first.dtype
     return alike and item == first.shape[1:]
 
 
-def _kind(reader: Reader) -> str:
-    return f"{reader.dtype} of shape {reader.shape}"
+def _kind(shard: _Shard) -> str:
+    return f"{shard.dtype} of shape {shard.shape}"
