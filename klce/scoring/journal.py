@@ -32,7 +32,7 @@ from klce.scoring.parts import Parts
 from klce.scoring.readers import StrPath
 from klce.scoring.results import NpyWriter, open_results, write_rows
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
-from klce.scoring.whole import open_whole, to_disk
+from klce.scoring.whole import give_name, open_whole, to_disk
 
 if sys.platform != "win32":
     import fcntl
@@ -282,7 +282,7 @@ class Journal(RowFile):
                 to_disk(self._file)
                 if sys.platform == "win32":  # where no open file is renamed
                     self._close_files()
-                os.replace(self._rows_path, self._final)
+                give_name(self._rows_path, self._final)
         else:
             with open_results(Path(self._out), self._shape, self._written) as writer:
                 write_rows(writer, self.rows(), self._written)

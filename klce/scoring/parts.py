@@ -21,6 +21,7 @@ from klce.scoring.errors import InputError
 from klce.scoring.optional import library
 from klce.scoring.readers import StrPath
 from klce.scoring.results import ParquetWriter, arrow_schema, open_writer, rows_in_group, write_rows
+from klce.scoring.whole import give_name
 
 _GROUPS = 8
 """Row groups of a part."""
@@ -109,7 +110,7 @@ class Parts:
         if self._final.exists():
             _remove(before)
             os.replace(self._final, before)
-        os.replace(self._folder, self._final)
+        give_name(self._folder, self._final)
         shutil.rmtree(before, ignore_errors=True)
 
     def _write_to(self, end: int, rows: NDArray[Any]) -> None:

@@ -30,7 +30,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
             to_disk(file)
             if sys.platform == "win32":  # where no open file is renamed; elsewhere, the lock lasts
                 file.close()
-            os.replace(temporary, final)
+            give_name(temporary, final)
         except BaseException:
             with contextlib.suppress(OSError):  # another error says why it is not there
                 temporary.unlink()
@@ -40,8 +40,23 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
 def to_disk(file: BinaryIO) -> None:
     """Let all of a file reach the disk: under its name it is whole even if power is lost."""
     file.flush()
+    _sync(file.fileno())
+
+
+def give_name(source: Path, target: Path) -> None:
+    """Give a file or a folder its name, on the disk too: what it was made of may go then."""
+    os.replace(source, target)
+    if sys.platform != "win32":  # where no folder can be opened
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            _sync(folder)
+        finally:
+            os.close(folder)
+
+
+def _sync(descriptor: int) -> None:
     try:
-        os.fsync(file.fileno())
+        os.fsync(descriptor)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without it
             raise
@@ -61,7 +76,7 @@ def open_whole_folder(path: Path) -> Iterator[Path]:
         try:
             with naming(path, temporary):
                 yield temporary
-                os.replace(temporary, path)
+                give_name(temporary, path)
         finally:
             _remove(temporary)
 
