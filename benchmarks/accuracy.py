@@ -844,7 +844,9 @@ def page(cells: Cells) -> str:
 HOW = """
 The worst error, and in brackets the 99.9 percentile, of what each library returns for rows of many
 kinds. The truth is computed from the same rows, as rounded to their dtype, in pairs of doubles (106
-bits); `benchmarks/truth.py` says how, and why that is good enough for the strictest bound.
+bits); `benchmarks/truth.py` says how, and why that is good enough for the strictest bound. The
+bounds are those of these rows; README's, which are wider, hold for rows made to be rounded badly,
+too.
 
 - **ULP** are units in the last place of the result's dtype, at the true value. Near 0 a logsumexp
   counts ULP of its row's maximum. A correctly rounded result is within 0.5.

@@ -40,9 +40,16 @@ def array(x: ArrayLike, name: str) -> Array:
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        instead = "where= leaves classes out"
+        if name == "target":
+            instead = (
+                "fill labels with ignore_index, and their rows are left out"
+                if x.dtype.kind in "iu"
+                else "a weight of 0 leaves elements and rows out"
+            )
         raise ValueError(
             f"{name} must have no masked elements, got {np.ma.getmaskarray(x).sum()} of {x.size}: "
-            "where= leaves classes out"
+            f"{instead}"
         )
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)

@@ -75,6 +75,9 @@ def logsumexp(
     is taken out likewise, and the others are summed by their sign.  The row is read from memory
     once.  Several axes whose strides do not let them be one are copied, by blocks of rows.
 
+    Where the result is near 0 it is right to the last places of the maximum, with `b` to those of
+    the largest :math:`|x_i + \log |b_i||`.
+
     A row of -inf, or an empty one, gives -inf (and the sign 0); +inf gives +inf; nan gives nan.
 
     Examples
@@ -257,7 +260,8 @@ def log_softmax(
     -----
     Computed as :math:`(x_i - m)/T - \log(1 + \sum_{j \ne k} e^{(x_j - m)/T})` with
     :math:`m = x_k` the maximum, which share a sign, so that nothing cancels (Blanchard, Higham and
-    Higham: see :func:`logsumexp`).
+    Higham: see :func:`logsumexp`).  An :math:`x_i - m` beyond the dtype gives -inf, also where T
+    would bring it back.
 
     A row of -inf, and one that holds +inf or nan, gives nan throughout; a masked class gives -inf
     in any other row.

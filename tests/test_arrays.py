@@ -94,8 +94,14 @@ def test_masked_elements():
         message = rf"^{name} must have no masked elements, got {count} of 30: {of}"
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(ValueError, match=r"^target must have no masked elements, got 1 of 6"):
-        klce.cross_entropy(X, labels)
+    message = r"^target must have no masked elements, got 1 of 6: fill labels with ignore_index"
+    for call in (klce.cross_entropy, klce.nll_loss, klce.score):
+        with pytest.raises(ValueError, match=message):
+            call(X, labels)
+    message = r"^target must .* of 30: a weight of 0 leaves elements and rows out$"
+    for call in (klce.cross_entropy, klce.binary_cross_entropy):
+        with pytest.raises(ValueError, match=message):
+            call(X, masked)
     whole = np.ma.array(X, mask=False)
     assert type(klce.softmax(whole)) is np.ndarray
     assert same_bits(klce.softmax(whole), klce.softmax(X))

@@ -274,6 +274,44 @@ def test_long_blocks_side_by_side(dtype, isa):
                 assert same_bits(result, expected), (function, n)
 
 
+BETWEEN = {
+    "logsumexp": klce.logsumexp,
+    "softmax": klce.softmax,
+    "log_softmax": klce.log_softmax,
+    "entropy": functools.partial(klce.entropy, form="logits"),
+    "kl_divergence": functools.partial(klce.kl_divergence, form="logits"),
+    "js_divergence": functools.partial(klce.js_divergence, form="logits"),
+}
+
+
+@ISA
+@DTYPE
+@pytest.mark.parametrize("name", BETWEEN)
+@pytest.mark.parametrize("shape", [(8, 17, 8), (5, 40, 3), (3, 130, 9), (2, 300, 7)])
+def test_classes_between_other_axes(name, shape, dtype, isa):
+    """Many random rows, of classes that are strided, next to each other, or apart in all axes."""
+    function, rng = BETWEEN[name], np.random.default_rng(13)
+    for draw in range(12):
+        scale = 10.0 ** rng.uniform(-1, 1.5)
+        x, y = (rng.standard_normal((2, *shape)) * scale).astype(dtype)
+        if draw % 3 == 1:
+            y = x + (rng.standard_normal(shape) * 1e-2).astype(dtype)
+        pair = [x, y][: 1 + ("divergence" in name)]
+        given = {
+            "as they lie": pair,
+            "apart": [np.repeat(np.repeat(a, 2, axis=1), 3, axis=2)[:, ::2, ::3] for a in pair],
+            "reversed": [a[:, ::-1, ::-1].copy()[:, ::-1, ::-1] for a in pair],
+            "Fortran": [np.asfortranarray(a) for a in pair],
+        }
+        turned = [np.ascontiguousarray(np.moveaxis(a, 1, -1)) for a in pair]
+        with on_isa(isa):
+            expected = function(*turned, axis=-1)
+            if expected.shape == turned[0].shape:
+                expected = np.moveaxis(expected, -1, 1)
+            for layout, rows in given.items():
+                assert same_bits(function(*rows, axis=-2), expected), (layout, draw)
+
+
 @DTYPE
 @KERNEL
 def test_other_operands(kernel, dtype):

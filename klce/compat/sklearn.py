@@ -188,7 +188,8 @@ def _frequencies(target: Array, weights: Array | None, classes: int) -> Array:
     total = counts.sum()
     if total == 0:
         raise ZeroDivisionError("Weights sum to zero, can't be normalized")
-    return np.asarray(counts / total)
+    # Weights below 0 may leave a share below 0, whose loss would be nan: least of all is 0.
+    return np.asarray(np.maximum(counts / total, 0))
 
 
 # --- what scikit-learn checks, and how it says so -------------------------------------------------

@@ -105,6 +105,16 @@ def test_d2():
     assert_allclose(d2_log_loss_score(indicator, PROBA), d2_log_loss_score(TARGET, PROBA))
 
 
+def test_d2_of_a_frequency_below_0():
+    """Weights below 0 may make one; it is clipped as a probability is, as scikit-learn does."""
+    proba, weights = [0.27, 0.43, 0.02, 0.03], [-0.38, 0.27, 1.09, -1.24]
+    scikit_learns = 0.911573371555777
+    indicator = np.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+    both = np.stack([1 - np.array(proba), proba], axis=1)
+    for y, p in ((["a", "b", "b", "a"], proba), (indicator, both)):
+        assert_allclose(d2_log_loss_score(y, p, sample_weight=weights), scikit_learns, rtol=1e-12)
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_d2_takes_frequencies_in_float64(dtype):
     """And clips them by its eps, and sums weights in it, whatever the probabilities are."""
