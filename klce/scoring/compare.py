@@ -174,7 +174,7 @@ def compare_file(
         found_groups = None if reader is None else Groups(reader, files.shape[:-1])
         ends = None if compat is None or found_groups is None else found_groups.ends()
 
-    words = {"command": "compare", "compat": compat, "no_targets": targets is False or None}
+    words = {"command": "compare", "compat": compat}
     with computed_rows(files, watch, inputs, options, words) as (store, said):
         rows = store.rows()
         comparison = Comparison(

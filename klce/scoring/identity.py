@@ -84,9 +84,9 @@ def differences(found: dict[str, Any], run: dict[str, Any]) -> str:
             how = _how_it_changed(inputs.get(name), now)
             told.append(f"{_ARGUMENTS.get(name, f'--{name}')} {how}")
     told_above = {"command", "klce", "arithmetic", "inputs", "shape", "columns"}
-    for name in sorted(run.keys() - told_above):
+    for name in sorted((run.keys() | found.keys()) - told_above):
         before = found.get(name)
-        if before != run[name]:
+        if before != run.get(name):
             option = name.replace("_", "-")
             was = "given" if before is True else before
             told.append(f"--{option} was {'not given' if before is None else was}")

@@ -98,6 +98,7 @@ def computed_rows(
             files.columns,
             inputs,
             words
+            | ({"no_targets": True} if task.targets is False else {})
             | {
                 "ignore_index": int(task.ignore_index),
                 "temperature": float(task.temperature),

@@ -167,7 +167,7 @@ def score_file(
         watch,
         inputs if ids is None else inputs | {"candidates": ids},
         options,
-        {"command": "score", "no_targets": targets is False or None},
+        {"command": "score"},
         consumers=consumers,
         keep=options.keeps_rows,
     ) as (store, said):

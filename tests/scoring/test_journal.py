@@ -80,6 +80,17 @@ def test_finished_rows_are_not_computed_again(files, monkeypatch):
     assert computed == [600]
 
 
+@pytest.mark.parametrize(("command", "more"), [("score", set()), ("compare", {"compat"})])
+def test_what_is_not_asked_is_not_said_of_a_run(files, command, more):
+    """Else no run that was interrupted before there was such an option could go on."""
+    common = {"command", "ignore_index", "temperature", "top_k", "arithmetic"}
+    common |= {"inputs", "shape", "klce", "columns"}
+    with pytest.raises(Interrupted):
+        run(command, "out.npy", block_rows=100, progress=stop_after(400))
+    found = json.loads(Path(".out.npy.run.json").read_text())
+    assert found.keys() == common | more
+
+
 def test_nothing_to_resume_is_a_new_run(files):
     assert run("score", "out.npy", resume=True).resumed_rows == 0
     assert len(np.load("out.npy")) == 1000
