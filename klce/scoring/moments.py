@@ -1,4 +1,4 @@
-"""The standard error of a mean of rows that come in parts, without cancellation."""
+"""The mean of rows that come in parts, and its standard error, without cancellation."""
 
 import math
 from dataclasses import dataclass
@@ -38,19 +38,26 @@ class Moments:
         with np.errstate(over="ignore", invalid="ignore"):
             mean = float(values.sum()) / count
             deviations = values - mean
-            rest, squares = float(deviations.sum()), float((deviations * deviations).sum())
+            rest = float(deviations.sum())
+            deviations *= deviations
+            squares = float(deviations.sum())
         if not math.isfinite(squares):  # beyond float64's range
             exact = [Fraction(value) for value in values.tolist()]
             return cls(count, sum(exact, start=Fraction()), sum((x * x for x in exact), Fraction()))
         about, left = Fraction(mean), Fraction(rest)
         total = count * about + left
-        return cls(count, total, Fraction(squares) + about * (2 * left + count * about))
+        return cls(count, total, Fraction(squares) + about * (left + total))
 
     def merge(self, other: "Moments") -> "Moments":
         """Return those of the values of both."""
         return Moments(
             self.count + other.count, self.total + other.total, self.squares + other.squares
         )
+
+    @property
+    def mean(self) -> float:
+        """The mean; nan of no values."""
+        return float(self.total / self.count) if self.count else math.nan
 
     @property
     def error(self) -> float:

@@ -1,6 +1,5 @@
 """The summary of scored rows, which does not depend on the blocks they came in."""
 
-import functools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -41,10 +40,10 @@ class Summary:
         the file cuts nothing off.
     floor_classes : int or None
         Log-probabilities, of all rows that count, that the file cut off; None likewise.
-    nll, entropy, logsumexp : fractions.Fraction
-        Sums over the rows that count; ``nll`` and ``logsumexp`` without their infinite values.
-    nll_moments, entropy_moments : Moments
-        Of the same values, for the errors of their means.
+    nll, entropy : Moments
+        Over the rows that count; an infinite NLL is 0 there, and there is none without labels.
+    logsumexp : fractions.Fraction
+        Sum over the rows that count, without the infinite values.
     infinite_logsumexp : int
         Rows that count whose log-sum-exp is infinite, of logits beyond the dtype's range.
     overflow : float
@@ -60,11 +59,9 @@ class Summary:
     correct: int = 0
     saturated: int | None = None
     floor_classes: int | None = None
-    nll: Fraction = Fraction()
-    entropy: Fraction = Fraction()
+    nll: Moments = NO_VALUES
+    entropy: Moments = NO_VALUES
     logsumexp: Fraction = Fraction()
-    nll_moments: Moments = NO_VALUES
-    entropy_moments: Moments = NO_VALUES
     infinite_logsumexp: int = 0
     overflow: float = 0.0
 
@@ -81,11 +78,9 @@ class Summary:
             correct=self.correct + other.correct,
             saturated=_both(self.saturated, other.saturated),
             floor_classes=_both(self.floor_classes, other.floor_classes),
-            nll=self.nll + other.nll,
-            entropy=self.entropy + other.entropy,
+            nll=self.nll.merge(other.nll),
+            entropy=self.entropy.merge(other.entropy),
             logsumexp=self.logsumexp + other.logsumexp,
-            nll_moments=self.nll_moments.merge(other.nll_moments),
-            entropy_moments=self.entropy_moments.merge(other.entropy_moments),
             infinite_logsumexp=self.infinite_logsumexp + other.infinite_logsumexp,
             overflow=self.overflow + other.overflow,
         )
@@ -98,12 +93,12 @@ class Summary:
     @property
     def mean_nll(self) -> float:
         """Mean negative log-likelihood of the labels, in nats; nan if no row has one."""
-        return math.inf if self.infinite else _mean(self.nll, self.labelled)
+        return math.inf if self.infinite else self.nll.mean
 
     @property
     def mean_nll_error(self) -> float:
         """Standard error of the mean NLL, as if rows were independent; nan if that is inf."""
-        return self.nll_moments.error if self.labelled and not self.infinite else math.nan
+        return math.nan if self.infinite else self.nll.error
 
     @property
     def perplexity(self) -> float:
@@ -131,12 +126,12 @@ class Summary:
     @property
     def mean_entropy(self) -> float:
         """Mean entropy of the rows' distributions, in nats; nan if no row counts."""
-        return _mean(self.entropy, self.counted)
+        return self.entropy.mean
 
     @property
     def mean_entropy_error(self) -> float:
         """Standard error of the mean entropy."""
-        return self.entropy_moments.error
+        return self.entropy.error
 
     @property
     def mean_logsumexp(self) -> float:
@@ -156,51 +151,61 @@ class Summarizer:
         self._ignore_index = ignore_index
         self._first_row = first_row
         self._summary = Summary()
-        self._pending: NDArray[np.float64] = np.empty((4, 0))
+        self._pending: NDArray[np.float64] = np.empty((0, 0))
+        self._pending_counts: NDArray[np.bool_] = np.empty(0, dtype=bool)
 
     def add(self, table: NDArray[Any]) -> None:
         """Add the rows that follow: a table of `klce.scoring.columns.score_columns`."""
         labelled = "target" in (table.dtype.names or ())
-        none = np.zeros(len(table), dtype=bool)
-        nll = table["nll"] if labelled else np.zeros(len(table))
-        ignored = table["target"] == self._ignore_index if labelled else none
-        nan = (np.isnan(nll) | np.isnan(table["entropy"])) & ~ignored
+        columns = ("logsumexp", "entropy", *(["nll"] if labelled else []))
         counts = counted(table, self._ignore_index)
-        infinite = np.isinf(nll) & counts
-        correct = (table["argmax"] == table["target"]) & counts if labelled else none
+        nan = ~counts
+        if labelled:
+            nan &= table["target"] != self._ignore_index
 
-        values = np.stack([nll, table["entropy"], table["logsumexp"], counts], dtype=np.float64)
-        values[:, ~counts] = 0
-        values[0, infinite] = 0
+        before = len(self._pending_counts)
+        values = np.empty((len(columns), before + len(table)))
+        if before:
+            values[:, :before] = self._pending
+        new = values[:, before:]
+        for column, name in zip(new, columns, strict=True):
+            column[:] = table[name]
+        if not counts.all():
+            new[:, ~counts] = 0
         # Fractions have no inf, and inf of both signs adds up to nan in any order.
-        beyond = np.isinf(values[2])
+        beyond = _take_infinite(new[0])
         with np.errstate(invalid="ignore"):
-            overflow = float(values[2, beyond].sum())
-        values[2, beyond] = 0
-        values = np.concatenate([self._pending, values], axis=1)
-        full = values.shape[1] // CHUNK_ROWS * CHUNK_ROWS
-        self._pending = values[:, full:].copy()  # a view would keep the whole block
+            overflow = float(beyond.sum())
+        infinite = correct = 0
+        if labelled:
+            infinite = len(_take_infinite(new[2]))
+            correct = _count((table["argmax"] == table["target"]) & counts)
 
         self._summary = self._summary.merge(
             Summary(
                 rows=len(table),
-                ignored=int(ignored.sum()),
-                nan=int(nan.sum()),
+                ignored=len(table) - _count(counts | nan),
+                nan=_count(nan),
                 first_nan=self._first_row + int(nan.argmax()) if nan.any() else None,
-                labelled=int(counts.sum()) if labelled else 0,
-                infinite=int(infinite.sum()),
-                correct=int(correct.sum()),
+                labelled=_count(counts) if labelled else 0,
+                infinite=infinite,
+                correct=correct,
                 saturated=_sum(table, "saturated", counts),
                 floor_classes=_sum(table, "floor_classes", counts),
-                infinite_logsumexp=int(beyond.sum()),
+                infinite_logsumexp=len(beyond),
                 overflow=overflow,
-            ).merge(_add_up(values[:, :full], CHUNK_ROWS))
+            )
         )
+        counts = np.concatenate([self._pending_counts, counts])
+        full = len(counts) // CHUNK_ROWS * CHUNK_ROWS
+        self._summary = self._summary.merge(_add_up(values[:, :full], counts[:full]))
+        self._pending = values[:, full:].copy()  # a view would keep the whole block
+        self._pending_counts = counts[full:].copy()
         self._first_row += len(table)
 
     def finish(self) -> Summary:
         """Return the summary of all rows added."""
-        return self._summary.merge(_add_up(self._pending, max(1, self._pending.shape[1])))
+        return self._summary.merge(_add_up(self._pending, self._pending_counts))
 
 
 def counted(table: NDArray[Any], ignore_index: int, suffix: str = "") -> NDArray[np.bool_]:
@@ -211,6 +216,10 @@ def counted(table: NDArray[Any], ignore_index: int, suffix: str = "") -> NDArray
     return counts
 
 
+def _count(which: NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(which))
+
+
 def _sum(table: NDArray[Any], name: str, counts: NDArray[np.bool_]) -> int | None:
     return int(table[name][counts].sum()) if name in (table.dtype.names or ()) else None
 
@@ -219,32 +228,32 @@ def _both(a: int | None, b: int | None) -> int | None:
     return b if a is None else a if b is None else a + b
 
 
+def _take_infinite(column: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the infinite values, and put 0 in their places."""
+    infinite = np.isinf(column)
+    found: NDArray[np.float64] = column[infinite]
+    column[infinite] = 0
+    return found
+
+
 def _mean(total: Fraction, count: int) -> float:
     return float(total / count) if count else math.nan
 
 
-def _add_up(values: NDArray[np.float64], width: int) -> Summary:
-    """Sum NLL, entropy and log-sum-exp: chunks of `width` in float64, their sums exactly.
+def _add_up(values: NDArray[np.float64], counts: NDArray[np.bool_]) -> Summary:
+    """Add up log-sum-exp, entropy and, if it is there, NLL: chunks in float64, their sums exactly.
 
-    A fourth row of `values` tells which of them count; the others are 0.
+    Rows that do not count are 0.
     """
-    chunks = values.reshape(len(values), values.shape[1] // width, width)
-    nll, entropy, logsumexp, counts = chunks
-    return Summary(
-        nll=sum(map(_add_up_chunk, nll), Fraction()),
-        entropy=sum(map(_add_up_chunk, entropy), Fraction()),
-        logsumexp=sum(map(_add_up_chunk, logsumexp), Fraction()),
-        nll_moments=_moments(nll, counts),
-        entropy_moments=_moments(entropy, counts),
-    )
-
-
-def _moments(chunks: NDArray[np.float64], counts: NDArray[np.float64]) -> Moments:
-    found = (
-        Moments.of(chunk if kept.all() else chunk[kept != 0])
-        for chunk, kept in zip(chunks, counts, strict=True)
-    )
-    return functools.reduce(Moments.merge, found, NO_VALUES)
+    logsumexp, moments = Fraction(), [NO_VALUES, NO_VALUES]
+    for start in range(0, len(counts), CHUNK_ROWS):
+        chunk, kept = (some[..., start : start + CHUNK_ROWS] for some in (values, counts))
+        logsumexp += _add_up_chunk(chunk[0])
+        whole = kept.all()
+        for i, column in enumerate(chunk[1:]):
+            moments[i] = moments[i].merge(Moments.of(column if whole else column[kept]))
+    entropy, nll = moments
+    return Summary(nll=nll, entropy=entropy, logsumexp=logsumexp)
 
 
 def _add_up_chunk(values: NDArray[np.float64]) -> Fraction:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klce.scoring.columns import score_columns
+from klce.scoring.moments import NO_VALUES
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
 
 
@@ -49,10 +50,14 @@ def test_means(rows, dtype):
     assert summary.mean_logsumexp == pytest.approx(logsumexp, rel=1e-12)
 
 
-@pytest.mark.parametrize("block", [1000, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 10000])
-def test_blocks_change_no_bit(block):
-    table = make_table(3 * CHUNK_ROWS + 17)
-    table["nll"][5000] = np.nan
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("block", [1, 1000, CHUNK_ROWS - 1, CHUNK_ROWS, CHUNK_ROWS + 1, 10000])
+def test_blocks_change_no_bit(block, labelled):
+    table = make_table(3 * CHUNK_ROWS + 17, labelled=labelled)
+    table["entropy"][5000] = np.nan
+    table["logsumexp"][[0, CHUNK_ROWS]] = np.inf
+    if labelled:
+        table["nll"][[10, 6000]] = np.nan, np.inf
     assert summarize(table, block) == summarize(table)
 
 
@@ -82,6 +87,21 @@ def test_nothing_counts():
     assert math.isnan(summarize(table).mean_entropy)
 
 
+def test_means_keep_the_digits_in_which_values_differ():
+    """They are exact sums rounded once, as near as a float64 holds them."""
+    table = make_table(3 * CHUNK_ROWS + 17, np.float64)
+    table["target"] = 0
+    table["nll"] = table["nll"] * 2.0**-30 + 1e6
+    exact = sum(map(Fraction, table["nll"].tolist())) / len(table)
+    assert summarize(table).mean_nll == float(exact)
+
+
+def test_counts_are_plain_integers():
+    summary = summarize(make_table(100))
+    counts = ("rows", "ignored", "nan", "labelled", "infinite", "correct", "infinite_logsumexp")
+    assert {type(getattr(summary, name)) for name in counts} == {int}
+
+
 def test_nan_rows_are_left_out_unless_ignored():
     table = make_table(6)
     table["target"] = [0, -100, 1, 2, 0, 1]
@@ -98,7 +118,7 @@ def test_infinite_loss():
     table["target"] = 0
     table["nll"] = [1, np.inf, 3]
     summary = summarize(table)
-    assert (summary.infinite, summary.nan, summary.nll) == (1, 0, 4)
+    assert (summary.infinite, summary.nan, summary.nll.total) == (1, 0, 4)
     assert summary.mean_nll == summary.perplexity == math.inf
 
 
@@ -116,6 +136,7 @@ def test_what_is_cut_off_is_of_rows_that_count():
 def test_without_labels():
     summary = summarize(make_table(10, labelled=False))
     assert (summary.counted, summary.labelled, summary.ignored) == (10, 0, 0)
+    assert summary.nll == NO_VALUES  # none are summed
     assert math.isnan(summary.mean_nll)
     assert math.isnan(summary.accuracy)
     assert summary.mean_entropy > 0
