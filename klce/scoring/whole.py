@@ -47,7 +47,10 @@ def give_name(source: Path, target: Path) -> None:
     """Give a file or a folder its name, on the disk too: what it was made of may go then."""
     os.replace(source, target)
     if sys.platform != "win32":  # where no folder can be opened
-        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            folder = os.open(target.parent, os.O_RDONLY)
+        except PermissionError:  # it can be written but not listed, and the name is there already
+            return
         try:
             _sync(folder)
         finally:
