@@ -66,7 +66,7 @@ def compare_file(
         measure by, such as the model in full precision.
     targets : path or URL, or False, optional
         Class indices, one per row. Without it, the array ``targets`` of the file of P, if it has
-        one: llama.cpp's base file does. False takes none.
+        one: llama.cpp's base file does. False takes none; ``compat=`` needs some.
     out : path, optional
         File for the results row by row, whose suffix is one of `klce.scoring.results.WRITERS`; or,
         with a slash at its end, a folder for Parquet files of them: see `klce.scoring.parts`.
@@ -140,6 +140,8 @@ def compare_file(
         ):  # fmt: skip
             if value is not None:
                 raise InputError(f"{name} belongs to the exact comparison, not to that of {compat}")
+        if targets is False:
+            raise InputError(f"{compat}'s statistics need labels, got targets=False (--no-targets)")
         if report is not None:
             raise InputError(f"{report}: a report shows the exact comparison, not that of {compat}")
     inputs = {
@@ -303,6 +305,8 @@ def compare_block(
 
 class _LlamaCpp(Files):
     """Files to compare as llama.cpp's perplexity tool does."""
+
+    NEEDS_LABELS = True
 
     columns = written = llama_cpp.COLUMNS
     labels: Labels

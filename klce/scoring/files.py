@@ -1,6 +1,7 @@
 """What a run computes: a task, which every process can open, and its files, once they are open."""
 
 import abc
+import contextlib
 import functools
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Self
@@ -74,6 +75,9 @@ class Files(abc.ABC):
         Bytes of memory that computing a row takes.
     """
 
+    NEEDS_LABELS: ClassVar[bool] = False
+    """Whether nothing can be computed without labels."""
+
     columns: np.dtype[Any]
     written: np.dtype[Any]
     working_row_bytes: int
@@ -96,7 +100,7 @@ class Files(abc.ABC):
         self.shape = (*first.leading_shape, first.classes)
         self.dtype = functools.reduce(np.promote_types, (some.dtype for some in self.logits))
         check_ignore_index(task.ignore_index)
-        with beside("targets", task.targets):
+        with self._labels_beside():
             targets = open_named("targets", task.targets, logits[0])
             self.labels = None if targets is None else Labels(targets, first, task.ignore_index)
 
@@ -108,8 +112,14 @@ class Files(abc.ABC):
         for some in self.logits:
             some.check()
         if self.labels is not None:
-            with beside("targets", self.task.targets):
+            with self._labels_beside():
                 self.labels.check()
+
+    def _labels_beside(self) -> contextlib.AbstractContextManager[None]:
+        """Say of labels beside the logits that are refused how to go on without, if that can be."""
+        if self.NEEDS_LABELS:
+            return contextlib.nullcontext()
+        return beside("targets", self.task.targets)
 
     @abc.abstractmethod
     def block(self, start: int, stop: int) -> NDArray[Any]:

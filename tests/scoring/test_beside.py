@@ -46,6 +46,16 @@ def test_labels_that_do_not_fit(save, targets, message):
     assert compare_file("x.npz", "alone.npy", False).targets is None
 
 
+@pytest.mark.parametrize("targets", [np.zeros(3, int), np.full(12, 5)])
+def test_no_advice_to_do_without_labels_that_are_needed(save, targets):
+    save(targets=targets)
+    with pytest.raises(InputError, match=r"^x\.npz::targets: labels (?!.*no-targets)"):
+        compare_file("x.npz", "alone.npy", compat="llama.cpp")
+    message = r"^llama\.cpp's statistics need labels, got targets=False \(--no-targets\)$"
+    with pytest.raises(InputError, match=message):
+        compare_file("x.npz", "alone.npy", False, compat="llama.cpp")
+
+
 def test_groups_that_do_not_fit(save):
     save(groups=np.zeros((3, 4)))
     unless = r"; it is taken since it is beside the logits, unless groups=False \(--no-groups\)$"
