@@ -144,8 +144,9 @@ class Run:
     targets, out : str or None
         The files of labels and of results, if there are any.
     asked : dict of str to plain values
-        The other files and options of the run, by the names of the parameters or, of files, of the
-        command's options: None where there are none.
+        The other files of the run and what was asked of its rows, by the names of the parameters
+        or, of files, of the command's options: None where there are none. The file of sequences is
+        ``sequences_out``, since ``sequences`` counts them in the JSON.
     shape : tuple of int
         Shape of the logits, classes last.
     computed_in : str
