@@ -195,6 +195,7 @@ class ShardsReader(Reader):
         # Shards need not begin at a chunk: at worst, one is read twice.
         self.chunks = first.chunks
         self.shape = (sum(shard.shape[0] for shard in self._shards), *first.shape[1:])
+        self.ends = tuple(sorted({*self._ends(1)} - {0, self.shape[0]}))
 
     def _opened(self, i: int, location: Location) -> Reader:
         """Return one of the arrays, and close the one that was not read for longest."""
