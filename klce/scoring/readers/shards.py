@@ -156,12 +156,10 @@ class _Shard:
     sized: bool
     mapped: bool
     chunks: tuple[int, ...] | None
-    state: tuple[int, int] | None
+    state: tuple[int | str, ...]
 
     @classmethod
-    def of(cls, reader: Reader, location: Location) -> "_Shard":
-        stat = None if location.remote else os.stat(location.file)
-        state = None if stat is None else (stat.st_ino, stat.st_mtime_ns)
+    def of(cls, reader: Reader, location: Location, state: tuple[int | str, ...]) -> "_Shard":
         return cls(
             location, reader.path, reader.shape, reader.dtype, reader.sized, reader.mapped,
             reader.chunks, state,
@@ -178,7 +176,8 @@ class ShardsReader(Reader):
         self._open: dict[int, Reader] = {}  # by number, the one that was read last at the end
         self._shards: list[_Shard] = []
         for i, location in enumerate(locations):
-            self._shards.append(_Shard.of(self._opened(i, location), location))
+            state = location.state()  # before it is opened: of one that is replaced meanwhile
+            self._shards.append(_Shard.of(self._keep(i, open_array(location)), location, state))
         first = next((shard for shard in self._shards if shard.sized), self._shards[0])
         for shard in self._shards:
             if not shard.shape:
@@ -197,22 +196,25 @@ class ShardsReader(Reader):
         self.shape = (sum(shard.shape[0] for shard in self._shards), *first.shape[1:])
         self.ends = tuple(sorted({*self._ends(1)} - {0, self.shape[0]}))
 
-    def _opened(self, i: int, location: Location) -> Reader:
-        """Return one of the arrays, and close the one that was not read for longest."""
-        reader = self._open.pop(i, None)
-        if reader is None:
-            if len(self._open) >= OPEN_SHARDS:
-                del self._open[next(iter(self._open))]
-            reader = self._open_array(location)
+    def _keep(self, i: int, reader: Reader) -> Reader:
+        """Return an array that stays open, and close the one that was not read for longest."""
+        self._open.pop(i, None)
+        while len(self._open) >= OPEN_SHARDS:
+            del self._open[next(iter(self._open))]
         self._open[i] = reader
         return reader
 
     def _reader(self, i: int) -> Reader:
         """Return one of the arrays, which has to be the one that it was."""
         shard, reader = self._shards[i], self._open.get(i)
-        if reader is None and _Shard.of(self._opened(i, shard.location), shard.location) != shard:
-            raise InputError(f"{shard.path}: changed or replaced while others were read")
-        return self._opened(i, shard.location)
+        if reader is None:
+            while len(self._open) >= OPEN_SHARDS:  # before there is one more
+                del self._open[next(iter(self._open))]
+            state = shard.location.state(again=True)
+            reader = self._open_array(shard.location)
+            if _Shard.of(reader, shard.location, state) != shard:
+                raise InputError(f"{shard.path}: changed or replaced while others were read")
+        return self._keep(i, reader)
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""

@@ -12,7 +12,7 @@ import zarr
 from klce.scoring import InputError, convert_file, score_file
 from klce.scoring.blocks import plan_blocks
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import base, open_reader, shards
+from klce.scoring.readers import Location, base, open_reader, shards
 from tests.scoring.readers.test_formats import SAVERS, save_zarr
 
 SHARDS = 100
@@ -112,6 +112,51 @@ def test_a_file_that_is_replaced_before_its_rows_are_read(tmp_path, logits, two_
     message = r"5\.npy: changed or replaced while others were read$"
     with pytest.raises(InputError, match=message):
         score_file(tmp_path / "x", block_rows=20, progress=progress)
+
+
+def test_a_file_that_was_replaced_is_refused_each_time(tmp_path, logits, two_at_a_time):
+    save(tmp_path / "x", logits, 10)
+    reader = open_reader(tmp_path / "x")
+    np.save(tmp_path / "new.npy", np.zeros((10, 3), np.float32))
+    os.replace(tmp_path / "new.npy", tmp_path / "x" / "5.npy")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"5\.npy: changed or replaced"):
+            reader.read(50, 60, 1)
+    np.testing.assert_array_equal(reader.read(60, 70, 1), logits[60:70])
+
+
+def test_a_file_behind_a_url_that_is_replaced(tmp_path, logits, two_at_a_time):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    save(tmp_path / "x", logits, 10)
+    memory.put(str(tmp_path / "x"), "/replaced", recursive=True)
+    reader = open_reader("memory://replaced")
+    np.testing.assert_array_equal(reader.read(0, 100, 1), logits)
+    memory.pipe("/replaced/5.npy", (tmp_path / "x" / "4.npy").read_bytes())
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"5\.npy: changed or replaced"):
+            reader.read(50, 60, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({"size": 1, "ETag": "a", "LastModified": 1}, {"size": 1, "ETag": "a"}, True),
+        ({"size": 1, "ETag": "a"}, {"size": 1, "ETag": "b"}, False),
+        ({"size": 1, "ETag": "a"}, {"size": 2, "ETag": "a"}, False),
+        ({"size": 1, "mtime": 1.0}, {"size": 1, "mtime": 2.0}, False),
+        ({"size": None}, {}, True),
+    ],
+)
+def test_what_stores_tell_of_a_file(monkeypatch, before, after, same):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    told, forgotten = iter([before, after]), []
+    monkeypatch.setattr(memory, "info", lambda path: next(told))
+    monkeypatch.setattr(memory, "invalidate_cache", forgotten.append)
+    location = Location("memory://a.npy")
+    state = location.state()
+    assert not forgotten
+    assert (location.state(again=True) == state) == same
+    assert forgotten == ["/a.npy"]
 
 
 def test_missing_chunks_are_looked_for_in_all_files(tmp_path, logits, two_at_a_time):
