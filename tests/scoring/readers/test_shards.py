@@ -6,14 +6,15 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import zarr
 
-from klce.scoring import InputError, convert_file, score_file
+from klce.scoring import InputError, convert_file, file_info, score_file
 from klce.scoring.blocks import plan_blocks
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import Location, base, open_reader, shards
-from tests.scoring.readers.test_formats import SAVERS, save_zarr
+from klce.scoring.readers import Location, base, open_reader, parquet, shards
+from tests.scoring.readers.test_formats import SAVERS, save_table, save_zarr
 
 SHARDS = 100
 
@@ -220,3 +221,34 @@ def test_files_that_are_not_mapped_tell_no_ends_of_maps(tmp_path):
     save(tmp_path / "x", np.zeros((10, 3)), 2, ".npz", np.savez)
     reader = open_reader(tmp_path / "x")
     assert (reader.ends, Logits(reader).ends) == ((5,), ())
+
+
+def test_files_with_other_arrays_are_refused_as_such(tmp_path):
+    """And not for what the first of them lacks."""
+    np.savez(tmp_path / "0.npz", a=np.ones((2, 3)), b=np.ones((2, 3)))
+    np.savez(tmp_path / "1.npz", logits=np.ones((2, 3)))
+    told = r"1\.npz: its arrays are logits, those of .*0\.npz a, b$"
+    for look, place in ((open_reader, ""), (open_reader, "::logits"), (file_info, "")):
+        with pytest.raises(InputError, match=told):
+            look(f"{tmp_path}{place}")
+    np.savez(tmp_path / "1.npz", a=np.ones((2, 3)), b=np.ones((2, 4)))
+    with pytest.raises(InputError, match=r": holds 2 arrays \('a', 'b'\), not 'c'$"):
+        open_reader(f"{tmp_path}::c")
+    with pytest.raises(InputError, match=r": holds 2 arrays \('a', 'b'\); name one, as in .*::a$"):
+        open_reader(tmp_path)
+    a, b = file_info(tmp_path).arrays
+    assert (a.shape, a.dtype, a.bytes) == ((4, 3), "float64", 96)
+    assert (b.shape, b.dtype, b.bytes) == (None, None, None)  # they do not continue one another
+
+
+def test_info_opens_each_file_of_tables_twice(tmp_path, monkeypatch):
+    for i in range(3):
+        save_table(tmp_path / f"{i}.parquet", pa.table({name: [1.0, 2.0] for name in "abcdefghij"}))
+    opened, real = [], parquet.ParquetFile.__init__
+    monkeypatch.setattr(
+        parquet.ParquetFile,
+        "__init__",
+        lambda self, location: opened.append(location.file) or real(self, location),
+    )
+    assert {array.shape for array in file_info(tmp_path).arrays} == {(6,)}
+    assert len(opened) == 3 * 2 + 2
