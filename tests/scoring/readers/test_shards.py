@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import zarr
 from klce.scoring import InputError, convert_file, file_info, score_file
 from klce.scoring.blocks import plan_blocks
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import Location, base, open_reader, parquet, shards
+from klce.scoring.readers import Location, base, column, open_reader, parquet, shards
 from tests.scoring.readers.test_formats import SAVERS, save_table, save_zarr
 
 SHARDS = 100
@@ -252,3 +253,28 @@ def test_info_opens_each_file_of_tables_twice(tmp_path, monkeypatch):
     )
     assert {array.shape for array in file_info(tmp_path).arrays} == {(6,)}
     assert len(opened) == 3 * 2 + 2
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 10])
+def test_a_stream_that_was_read_to_its_end_decodes_no_longer(step):
+    """As those of files that stay open after it, of which each would keep what it decodes with."""
+    array = np.arange(10)
+    groups, opened = [pa.array(part) for part in np.split(array, [4, 4, 7])], []
+
+    def open_at(group):
+        batches = (batch for batch in groups[group:])
+        opened.append(weakref.ref(batches))
+        return batches
+
+    stream = column.Stream(open_at, [4, 4, 7, 10])
+    for begin in (0, 5, 0):
+        for start in range(begin, 10, step):
+            assert begin == start or opened[-1]() is not None
+            stop, values = min(start + step, 10), []
+            parts = stream.parts(start, stop)
+            while sum(map(len, values)) < stop - start:  # and no further, as a column is read
+                values.append(next(parts))
+            np.testing.assert_array_equal(np.concatenate(values), array[start:stop])
+            del parts
+        assert opened.pop()() is None
+        assert not opened
