@@ -137,7 +137,8 @@ class ShardsFile:
 
     def array(self, name: str) -> Reader:
         """Open an array of that name in each."""
-        return ShardsReader(str(self._location), self._shards, functools.partial(self._open, name))
+        opened = functools.partial(self._open, name)
+        return ShardsReader(self._location.file, self._shards, opened)
 
     def survey(self, names: Iterable[str]) -> dict[str, Kind | None]:
         """Return what some arrays are, None where one is not read, and open each file once."""
@@ -205,7 +206,7 @@ class ShardsReader(Reader):
             state = location.state()  # before it is opened: of one that is replaced meanwhile
             self._shards.append(_Shard.of(self._keep(i, open_array(location)), location, state))
         first, rows = _joined(self._shards)
-        self.path = path
+        self.path = path + first.path.removeprefix(first.location.file)  # with the array's name
         self.dtype = first.dtype
         self.sized = first.sized
         self.mapped = all(shard.mapped for shard in self._shards)

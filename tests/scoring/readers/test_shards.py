@@ -242,6 +242,23 @@ def test_files_with_other_arrays_are_refused_as_such(tmp_path):
     assert (b.shape, b.dtype, b.bytes) == (None, None, None)  # they do not continue one another
 
 
+@pytest.mark.parametrize(
+    ("suffix", "saver", "shown"),
+    [
+        (".npz", lambda path, array: np.savez(path, logits=array), "::logits"),
+        (".zarr", lambda path, array: zarr.save_group(path, logits=array), "::logits"),
+        (".npy", np.save, ""),
+    ],
+)
+def test_arrays_of_a_folder_are_named_as_those_of_a_file(tmp_path, suffix, saver, shown):
+    folder = tmp_path / "x"
+    save(folder, np.ones((10, 3)), 2, suffix, saver)
+    for file in (f"{folder}", f"{folder}/*{suffix}", f"{folder}/0{suffix}"):
+        for place in (file, f"{file}{shown}"):
+            assert open_reader(place).path == f"{file}{shown}"
+            assert file_info(place).scored == f"{file}{shown}"
+
+
 def test_info_opens_each_file_of_tables_twice(tmp_path, monkeypatch):
     for i in range(3):
         save_table(tmp_path / f"{i}.parquet", pa.table({name: [1.0, 2.0] for name in "abcdefghij"}))
