@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ from klce.scoring.readers.base import DECODED_BYTES, Chunks
 _VIEW_BYTES = 128 << 20
 _COPY_BYTES = 32 << 20
 _BLOCK_ROWS = 1 << 17
+# A block of rows of several maps is a copy: of maps that are too small to be blocks.
+_JOINED_BYTES = 4 << 20
 
 MEMORY = 256 << 20
 """Bytes that a run may take by default, beyond the maps of its files."""
@@ -43,20 +46,33 @@ class Plan:
         Rows of a block.
     chunk_rows : int
         Rows whose chunks are decoded together.
+    ends : tuple of int
+        Rows at which another map begins, in order: a block ends there, unless it has few rows.
+    joined_rows : int
+        Rows of a block, at most, that goes on behind such an end.
     """
 
     rows: int
     row_bytes: int
     block_rows: int
     chunk_rows: int = 1
+    ends: tuple[int, ...] = ()
+    joined_rows: int = 0
 
     def spans(self, start: int = 0) -> Iterator[tuple[int, int]]:
         """Yield where blocks from row `start` on begin and end: with chunks, where they can."""
         while start < self.rows:
             stop = (start + self.block_rows) // self.chunk_rows * self.chunk_rows
             stop = min(stop if stop > start else start + self.block_rows, self.rows)
+            stop = self._cut(start, stop)
             yield start, stop
             start = stop
+
+    def _cut(self, start: int, stop: int) -> int:
+        """Return the last end within the rows that may be joined, or else the first one."""
+        first = bisect_right(self.ends, start)
+        last = bisect_right(self.ends, start + self.joined_rows) - 1
+        return min(stop, self.ends[max(first, last)]) if first < len(self.ends) else stop
 
 
 def plan_blocks(
@@ -72,7 +88,8 @@ def plan_blocks(
     They are whole chunks, so that none is decoded twice, where there is room for those; else even
     parts of them, as few as there is room for, and a warning says so. `working_row_bytes` is what
     the computation itself takes for a row, `block_bytes` what a block has if it may: by default
-    more where all of it are views.
+    more where all of it are views. Then blocks end where maps do, so that they are views, but for
+    chunks.
     """
     row_bytes = sum(rows.row_bytes for rows in inputs)
     check_integer("memory", memory)
@@ -82,13 +99,21 @@ def plan_blocks(
         check_integer("block_rows", block_rows)
     if block_rows is not None and block_rows < 1:
         raise InputError(f"block_rows must be at least 1, got {block_rows}")
+    chunked = [(rows, rows.chunks) for rows in inputs if rows.chunks is not None]
+    joined, joined_row_bytes = 0, sum(rows.row_bytes for rows in inputs if rows.ends)
+    ends: tuple[int, ...] = ()
+    if chunked or block_bytes is not None:  # any block may be a copy
+        working_row_bytes += joined_row_bytes
+    elif joined_row_bytes:
+        joined = min(_JOINED_BYTES, memory // 8) // joined_row_bytes
+        ends = tuple(sorted({end for rows in inputs for end in rows.ends}))
     if block_bytes is None:
         block_bytes = _COPY_BYTES if any(rows.block_row_bytes for rows in inputs) else _VIEW_BYTES
     # Twice, since the next block is read before the last one is given back.
     held = max(1, 2 * (sum(rows.block_row_bytes for rows in inputs) + working_row_bytes))
-    chunked = [(rows, rows.chunks) for rows in inputs if rows.chunks is not None]
     decoding = sum(chunks.decoding_bytes for _, chunks in chunked)
-    room = max(1, max(memory - decoding, memory // 4) // held)
+    taken = decoding + 2 * joined * joined_row_bytes
+    room = max(1, max(memory - taken, memory // 4) // held)
     usual = max(1, min(block_bytes // row_bytes, _BLOCK_ROWS, room))
     # Where a block has no room for whole chunks, it need have them only if they are not kept.
     again = [(rows, chunks) for rows, chunks in chunked if not chunks.kept]
@@ -103,7 +128,7 @@ def plan_blocks(
         else:
             block_rows = max(1, usual // chunk) * chunk
         _warn_of_chunks(chunked, block_rows, memory, decoding, held)
-    return Plan(inputs[0].rows, row_bytes, block_rows, chunk)
+    return Plan(inputs[0].rows, row_bytes, block_rows, chunk, ends, min(joined, block_rows))
 
 
 def _warn_of_chunks(

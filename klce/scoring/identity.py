@@ -12,6 +12,7 @@ import numpy as np
 
 from klce.scoring.errors import InputError, warn
 from klce.scoring.readers import Location, StrPath, shards_of
+from klce.scoring.readers.location import CONTENT_KEYS
 
 _SAMPLE_BYTES = 4096
 _SAMPLES = 16
@@ -44,29 +45,37 @@ def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:
 class Watch:
     """Whether the files on this machine that a run reads change while it does.
 
-    A file that is replaced by another one does not: what is open of it stays what it was.
+    A file that is replaced by another one does not: what is open of it stays what it was. One in a
+    `.zarr` does, of which nothing is open.
     """
 
     def __init__(self, inputs: Mapping[str, StrPath | None]) -> None:
         self._files: dict[Path, tuple[str, os.stat_result]] = {}
+        self._open: set[Path] = set()
         for name, place in inputs.items():
             with contextlib.suppress(OSError, InputError):  # to open it will say what is wrong
                 if place is not None and not Location.parse(place).remote:
                     location = Location.parse(place)
                     self._files |= {path: (name, path.stat()) for path in files_of(location)}
+                    self._open |= {Path(shard.file) for shard in shards_of(location)}
 
     def check(self) -> None:
         """Warn of the first one that has changed."""
         for path, (name, before) in self._files.items():
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 now = path.stat()
+            except FileNotFoundError:
+                changed = path not in self._open
+            else:
                 same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-                if now.st_ino == before.st_ino and not same:
-                    warn(
-                        f"{_ARGUMENTS.get(name, f'--{name}')} has changed while it was read "
-                        f"({path}): results may be of what was there before and after"
-                    )
-                    return
+                replaced = now.st_ino != before.st_ino
+                changed = not same and not (replaced and path in self._open)
+            if changed:
+                warn(
+                    f"{_ARGUMENTS.get(name, f'--{name}')} has changed while it was read "
+                    f"({path}): results may be of what was there before and after"
+                )
+                return
 
 
 def differences(found: dict[str, Any], run: dict[str, Any]) -> str:
@@ -186,5 +195,5 @@ def _remote_parts(location: Location) -> Iterator[tuple[int, bytes]]:
     with location.remote_errors():
         infos = [system.info(file) for file in sorted(files)]
     for info in infos:
-        content = [str(info.get(key)) for key in ("ETag", "etag", "md5Hash", "content_md5")]
+        content = [str(info.get(key)) for key in CONTENT_KEYS]
         yield int(info.get("size") or 0), "".join(content).encode()

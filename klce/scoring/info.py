@@ -7,7 +7,15 @@ from typing import Any
 from klce.scoring import kld
 from klce.scoring.errors import InputError
 from klce.scoring.inputs import Logits
-from klce.scoring.readers import Location, Reader, StrPath, open_file, open_reader
+from klce.scoring.readers import (
+    ArrayFile,
+    Location,
+    Reader,
+    StrPath,
+    kinds_of,
+    open_file,
+    open_reader,
+)
 
 _CUT_ROWS = 1000
 _CUT_BYTES = 16 << 20
@@ -110,15 +118,7 @@ def file_info(place: StrPath) -> FileInfo:
     """
     location = Location.parse(place)
     file = open_file(location)
-    arrays = []
-    for name in file.names:
-        try:
-            reader = file.array(name)
-        except InputError:  # of a dtype that klce does not read
-            arrays.append(ArrayInfo(name=name, shape=None, dtype=None, bytes=None))
-            continue
-        size = math.prod(reader.shape) * reader.dtype.itemsize
-        arrays.append(ArrayInfo(name=name, shape=reader.shape, dtype=str(reader.dtype), bytes=size))
+    arrays = _arrays(file)
     scored = rows = classes = why_not = layout = None
     try:
         logits = Logits(reader := open_reader(place))
@@ -136,13 +136,24 @@ def file_info(place: StrPath) -> FileInfo:
             }
     return FileInfo(
         file=location.file,
-        arrays=tuple(arrays),
+        arrays=arrays,
         scored=scored,
         rows=rows,
         classes=classes,
         why_not=why_not,
         kld=layout,
     )
+
+
+def _arrays(file: ArrayFile) -> tuple[ArrayInfo, ...]:
+    kinds = kinds_of(file, file.names)
+    arrays = []
+    for name in file.names:
+        shape, dtype = kinds[name] or (None, None)
+        size = None if shape is None or dtype is None else math.prod(shape) * dtype.itemsize
+        text = None if dtype is None else str(dtype)
+        arrays.append(ArrayInfo(name=name, shape=shape, dtype=text, bytes=size))
+    return tuple(arrays)
 
 
 def _cut(reader: Reader, rows: int, row_bytes: int) -> int | None:

@@ -32,6 +32,8 @@ class Rows:
         Bytes of a row in the file.
     block_row_bytes : int
         Bytes of memory that a row of a block takes: none if it is a view of a map.
+    ends : tuple of int
+        Rows at which another map begins: a block with rows of both is no view.
     chunks : Chunks or None
         How they are cut into pieces that are read whole, if they are.
     """
@@ -43,6 +45,8 @@ class Rows:
         self.chunks = Chunks.of(reader, leading)
         view = reader.mapped or (self.chunks is not None and self.chunks.kept)
         self.block_row_bytes = 0 if view else self.row_bytes
+        item = math.prod(reader.shape[1:leading])
+        self.ends = tuple(end * item for end in reader.ends) if reader.mapped else ()
 
 
 class Logits(Rows):

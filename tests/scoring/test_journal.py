@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 
 from klce.scoring import InputError, Interrupted, page, score_file
 from klce.scoring import score as score_module
@@ -250,6 +251,25 @@ def test_an_input_that_changes_meanwhile_is_told(files, command):
     if sys.platform != "win32":
         run(command, "gone.npy", progress=remove)  # what is mapped is there still
         assert (files / "gone.npy").read_bytes() == (files / "out.npy").read_bytes()
+
+
+@pytest.mark.parametrize("change", ["replace", "unlink"])
+def test_a_chunk_that_is_replaced_meanwhile_is_told(files, change):
+    """Zarr replaces the files of chunks, of which nothing stays open."""
+    zarr.create_array("p.zarr", data=np.load("logits.npy"), chunks=(100, 20))
+    chunk = Path("p.zarr/c/2/0")
+
+    def progress(done, total):
+        if change == "unlink":
+            chunk.unlink(missing_ok=True)
+        else:
+            Path("new").write_bytes(chunk.read_bytes())
+            Path("new").replace(chunk)
+
+    with pytest.warns(
+        UserWarning, match=r"^LOGITS has changed while it was read \(p\.zarr/c/2/0\)"
+    ):
+        score_file("p.zarr", block_rows=500, progress=progress)
 
 
 def touched(name):

@@ -85,6 +85,22 @@ def test_memory_is_bounded(tmp_path, monkeypatch, job, shape, dtype, fortran_ord
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rows", [100, 2000, 40_000])
+def test_memory_of_a_folder_is_bounded(tmp_path, rows):
+    """Of maps alone, but for blocks of small files, which are copies of 4 MB."""
+    (tmp_path / "p").mkdir()
+    for i in range(80_000 // rows):
+        with (tmp_path / f"p/{i}.npy").open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (rows, 1000)}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + rows * 4000)
+    command = [sys.executable, "-c", MEASURED, "score_file('p')"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
+    _, begin, peak = map(float, done.stdout.split())
+    assert peak - begin < 50
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("chunks", [(3000, 500), (100, 16000), (750, 2000)])
 def test_memory_of_chunks_is_bounded(tmp_path, monkeypatch, chunks):
     monkeypatch.chdir(tmp_path)

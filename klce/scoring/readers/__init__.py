@@ -2,7 +2,7 @@
 
 import contextlib
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from klce.scoring.errors import InputError
@@ -14,7 +14,7 @@ from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
 from klce.scoring.readers.parquet import ParquetFile
 from klce.scoring.readers.safetensors import SafetensorsFile
-from klce.scoring.readers.shards import ShardsFile, find_shards, takes_in
+from klce.scoring.readers.shards import Kind, ShardsFile, find_shards, takes_in
 from klce.scoring.readers.zarr import ZarrFile
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Reader",
     "StrPath",
     "absolute",
+    "kinds_of",
     "open_file",
     "open_reader",
     "shards_of",
@@ -107,6 +108,7 @@ def open_reader(place: StrPath, prefer: tuple[str, ...] = LOGITS) -> Reader:
     names = tuple(file.names)
     if location.name is not None:
         if location.name not in names or names == ("",):
+            kinds_of(file, ())  # files whose arrays have other names come first
             raise InputError(f"{location.file}: {_holds(names)}, not {location.name!r}")
         return file.array(location.name)
     for name in prefer:
@@ -117,13 +119,27 @@ def open_reader(place: StrPath, prefer: tuple[str, ...] = LOGITS) -> Reader:
     return file.array(names[0])
 
 
+def kinds_of(file: ArrayFile, names: Iterable[str]) -> dict[str, Kind | None]:
+    """Return shape and dtype of some arrays of a file, None where one is not read.
+
+    Files of a folder whose arrays have other names than those of the first are refused.
+    """
+    if isinstance(file, ShardsFile):
+        return file.survey(names)
+    found: dict[str, Kind | None] = dict.fromkeys(names)
+    for name in found:
+        with contextlib.suppress(InputError):
+            reader = file.array(name)
+            found[name] = reader.shape, reader.dtype
+    return found
+
+
 def _example(location: Location, file: ArrayFile, prefer: tuple[str, ...]) -> str:
     """Return advice to name one of a file's arrays: for logits, one that may be some."""
     axes = 2 if prefer is LOGITS else 1
-    for name in file.names[:_SHOWN]:
-        with contextlib.suppress(InputError):
-            if len(file.array(name).shape) >= axes:
-                return f"; name one, as in {location.file}::{name}"
+    for name, kind in kinds_of(file, file.names[:_SHOWN]).items():
+        if kind is not None and len(kind[0]) >= axes:
+            return f"; name one, as in {location.file}::{name}"
     wanted = "; logits need 2 axes or more, of tables a column of lists"
     return wanted if file.names and prefer is LOGITS else ""
 

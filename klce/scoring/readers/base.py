@@ -40,6 +40,8 @@ class Reader(Protocol):
         The shape of the pieces that are read whole, if there are such.
     sized : bool
         Is the length of all axes known? Without rows, that of lists is not, and is 0 in the shape.
+    ends : tuple of int
+        Where the next one of several files begins, counted along the first axis.
     layout : Layout or None
         How a base file of llama.cpp holds them, if that is where these log-probabilities are from.
     """
@@ -50,6 +52,7 @@ class Reader(Protocol):
     mapped: bool = False
     chunks: tuple[int, ...] | None = None
     sized: bool = True
+    ends: tuple[int, ...] = ()
     layout: Layout | None = None
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:

@@ -44,12 +44,16 @@ class Stream:
                 self._batch = next(self._batches, None)
             if self._batch is None:
                 raise OSError(f"there are {self._ends[-1] - self._position} rows less than it says")
-            end = self._position + len(self._batch)
-            if start < end:
-                yield self._batch.slice(start - self._position, min(stop, end) - start)
-                start = min(stop, end)
-            if start >= end:
+            position, batch = self._position, self._batch
+            end = position + len(batch)
+            if stop >= end:  # before the yield, behind which nobody need come
                 self._position, self._batch = end, None
+            if stop >= end == self._ends[-1]:
+                self._batches, self._opened = iter(()), False  # and what decodes them goes
+            if start < end:
+                first, start = start, min(stop, end)
+                yield batch.slice(first - position, start - first)
+            del batch
 
 
 class Column:

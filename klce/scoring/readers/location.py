@@ -17,6 +17,11 @@ StrPath = str | os.PathLike[str]
 EMPTY_PATH = "an empty path names no file, got ''"
 """What is said of one."""
 
+CONTENT_KEYS = ("ETag", "etag", "md5Hash", "content_md5")
+"""By which stores tell the content of what is behind a URL."""
+
+_TIME_KEYS = ("Last-Modified", "LastModified", "mtime", "modified", "updated", "created")
+
 _ARCHIVES = ("zip://", "tar://", "libarchive://")
 """Whose files cannot be read at any place without decompressing all before it."""
 
@@ -91,6 +96,26 @@ class Location:
         with self.remote_errors():  # a protocol unknown, or its library missing
             system, path = fsspec.core.url_to_fs(self.file)
         return system, str(path)
+
+    def state(self, *, again: bool = False) -> tuple[int | str, ...]:
+        """Return what tells whether the file was replaced; `again`, not by what a store told then.
+
+        Of a folder, as a `.zarr` is, nothing tells whether the files in it were.
+        """
+        if not self.remote:
+            stat = os.stat(self.file)
+            return stat.st_ino, stat.st_size, stat.st_mtime_ns
+        system, path = self.filesystem()
+        with self.remote_errors():
+            if again:
+                system.invalidate_cache(path)
+            info = system.info(path)
+        # Times only without them: those in a list and of a file are not as exact in all stores.
+        for keys in (CONTENT_KEYS, _TIME_KEYS):
+            told = [f"{key}: {info[key]}" for key in keys if info.get(key)]
+            if told:
+                break
+        return int(info.get("size") or 0), *told
 
     @contextlib.contextmanager
     def remote_errors(self) -> Iterator[None]:

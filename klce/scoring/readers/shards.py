@@ -1,12 +1,13 @@
 """A folder or a pattern of files, whose arrays follow one another along the first axis."""
 
+import contextlib
 import functools
 import glob
 import math
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import accumulate
@@ -19,6 +20,9 @@ from numpy.typing import NDArray
 from klce.scoring.errors import InputError
 from klce.scoring.readers.base import ArrayFile, Reader
 from klce.scoring.readers.location import Location
+
+Kind = tuple[tuple[int, ...], np.dtype[Any]]
+"""An array's shape and dtype."""
 
 OPEN_SHARDS = 16
 """Files of a folder or a pattern that are open at a time: of its arrays, and in each thread."""
@@ -133,16 +137,39 @@ class ShardsFile:
 
     def array(self, name: str) -> Reader:
         """Open an array of that name in each."""
-        return ShardsReader(str(self._location), self._shards, functools.partial(self._open, name))
+        opened = functools.partial(self._open, name)
+        return ShardsReader(self._location.file, self._shards, opened)
+
+    def survey(self, names: Iterable[str]) -> dict[str, Kind | None]:
+        """Return what some arrays are, None where one is not read, and open each file once."""
+        found: dict[str, list[_Shard] | None] = {name: [] for name in names}
+        for location in self._shards:
+            file, state = self._open_alike(location), location.state()
+            for name, shards in found.items():
+                try:
+                    if shards is not None:
+                        shards.append(_Shard.of(file.array(name), location, state))
+                except InputError:
+                    found[name] = None
+        told: dict[str, Kind | None] = dict.fromkeys(found)
+        for name, shards in found.items():
+            with contextlib.suppress(InputError):
+                if shards is not None:
+                    first, rows = _joined(shards)
+                    told[name] = (rows, *first.shape[1:]), first.dtype
+        return told
 
     def _open(self, name: str, shard: Location) -> Reader:
+        return self._open_alike(shard).array(name)
+
+    def _open_alike(self, shard: Location) -> ArrayFile:
         file = self._open_file(shard)
         if tuple(file.names) != self.names:
             raise InputError(
                 f"{shard}: its arrays are {', '.join(file.names)}, "
                 f"those of {self._shards[0]} {', '.join(self.names)}"
             )
-        return file.array(name)
+        return file
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,12 +183,10 @@ class _Shard:
     sized: bool
     mapped: bool
     chunks: tuple[int, ...] | None
-    state: tuple[int, int] | None
+    state: tuple[int | str, ...]
 
     @classmethod
-    def of(cls, reader: Reader, location: Location) -> "_Shard":
-        stat = None if location.remote else os.stat(location.file)
-        state = None if stat is None else (stat.st_ino, stat.st_mtime_ns)
+    def of(cls, reader: Reader, location: Location, state: tuple[int | str, ...]) -> "_Shard":
         return cls(
             location, reader.path, reader.shape, reader.dtype, reader.sized, reader.mapped,
             reader.chunks, state,
@@ -178,40 +203,37 @@ class ShardsReader(Reader):
         self._open: dict[int, Reader] = {}  # by number, the one that was read last at the end
         self._shards: list[_Shard] = []
         for i, location in enumerate(locations):
-            self._shards.append(_Shard.of(self._opened(i, location), location))
-        first = next((shard for shard in self._shards if shard.sized), self._shards[0])
-        for shard in self._shards:
-            if not shard.shape:
-                raise InputError(f"{shard.path}: a single number, not rows")
-            if not _continues(shard, first):
-                raise InputError(
-                    f"{shard.path}: {_kind(shard)} does not continue {first.path}, "
-                    f"which has {_kind(first)}"
-                )
-        self.path = path
+            state = location.state()  # before it is opened: of one that is replaced meanwhile
+            self._shards.append(_Shard.of(self._keep(i, open_array(location)), location, state))
+        first, rows = _joined(self._shards)
+        self.path = path + first.path.removeprefix(first.location.file)  # with the array's name
         self.dtype = first.dtype
         self.sized = first.sized
         self.mapped = all(shard.mapped for shard in self._shards)
         # Shards need not begin at a chunk: at worst, one is read twice.
         self.chunks = first.chunks
-        self.shape = (sum(shard.shape[0] for shard in self._shards), *first.shape[1:])
+        self.shape = (rows, *first.shape[1:])
+        self.ends = tuple(sorted({*self._ends(1)} - {0, self.shape[0]}))
 
-    def _opened(self, i: int, location: Location) -> Reader:
-        """Return one of the arrays, and close the one that was not read for longest."""
-        reader = self._open.pop(i, None)
-        if reader is None:
-            if len(self._open) >= OPEN_SHARDS:
-                del self._open[next(iter(self._open))]
-            reader = self._open_array(location)
+    def _keep(self, i: int, reader: Reader) -> Reader:
+        """Return an array that stays open, and close the one that was not read for longest."""
+        self._open.pop(i, None)
+        while len(self._open) >= OPEN_SHARDS:
+            del self._open[next(iter(self._open))]
         self._open[i] = reader
         return reader
 
     def _reader(self, i: int) -> Reader:
         """Return one of the arrays, which has to be the one that it was."""
         shard, reader = self._shards[i], self._open.get(i)
-        if reader is None and _Shard.of(self._opened(i, shard.location), shard.location) != shard:
-            raise InputError(f"{shard.path}: changed or replaced while others were read")
-        return self._opened(i, shard.location)
+        if reader is None:
+            while len(self._open) >= OPEN_SHARDS:  # before there is one more
+                del self._open[next(iter(self._open))]
+            state = shard.location.state(again=True)
+            reader = self._open_array(shard.location)
+            if _Shard.of(reader, shard.location, state) != shard:
+                raise InputError(f"{shard.path}: changed or replaced while others were read")
+        return self._keep(i, reader)
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""
@@ -245,6 +267,20 @@ class ShardsReader(Reader):
         if self.chunks is not None:  # others are opened as a whole
             for i in range(len(self._shards)):
                 self._reader(i).check_whole()
+
+
+def _joined(shards: list[_Shard]) -> tuple[_Shard, int]:
+    """Return one of the arrays, which all the others continue, and the length of all."""
+    first = next((shard for shard in shards if shard.sized), shards[0])
+    for shard in shards:
+        if not shard.shape:
+            raise InputError(f"{shard.path}: a single number, not rows")
+        if not _continues(shard, first):
+            raise InputError(
+                f"{shard.path}: {_kind(shard)} does not continue {first.path}, "
+                f"which has {_kind(first)}"
+            )
+    return first, sum(shard.shape[0] for shard in shards)
 
 
 def _continues(shard: _Shard, first: _Shard) -> bool:

@@ -1,15 +1,21 @@
 """Folders of any number of files: a few are open at a time."""
 
+import math
 import os
 import subprocess
 import sys
+import weakref
 
 import numpy as np
+import pyarrow as pa
 import pytest
+import zarr
 
-from klce.scoring import InputError, convert_file, score_file
-from klce.scoring.readers import open_reader, shards
-from tests.scoring.readers.test_formats import SAVERS, save_zarr
+from klce.scoring import InputError, convert_file, file_info, score_file
+from klce.scoring.blocks import plan_blocks
+from klce.scoring.inputs import Logits
+from klce.scoring.readers import Location, base, column, open_reader, parquet, shards
+from tests.scoring.readers.test_formats import SAVERS, save_table, save_zarr
 
 SHARDS = 100
 
@@ -110,8 +116,182 @@ def test_a_file_that_is_replaced_before_its_rows_are_read(tmp_path, logits, two_
         score_file(tmp_path / "x", block_rows=20, progress=progress)
 
 
+def test_a_file_that_was_replaced_is_refused_each_time(tmp_path, logits, two_at_a_time):
+    save(tmp_path / "x", logits, 10)
+    reader = open_reader(tmp_path / "x")
+    np.save(tmp_path / "new.npy", np.zeros((10, 3), np.float32))
+    os.replace(tmp_path / "new.npy", tmp_path / "x" / "5.npy")
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"5\.npy: changed or replaced"):
+            reader.read(50, 60, 1)
+    np.testing.assert_array_equal(reader.read(60, 70, 1), logits[60:70])
+
+
+def test_a_file_behind_a_url_that_is_replaced(tmp_path, logits, two_at_a_time):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    save(tmp_path / "x", logits, 10)
+    memory.put(str(tmp_path / "x"), "/replaced", recursive=True)
+    reader = open_reader("memory://replaced")
+    np.testing.assert_array_equal(reader.read(0, 100, 1), logits)
+    memory.pipe("/replaced/5.npy", (tmp_path / "x" / "4.npy").read_bytes())
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"5\.npy: changed or replaced"):
+            reader.read(50, 60, 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({"size": 1, "ETag": "a", "LastModified": 1}, {"size": 1, "ETag": "a"}, True),
+        ({"size": 1, "ETag": "a"}, {"size": 1, "ETag": "b"}, False),
+        ({"size": 1, "ETag": "a"}, {"size": 2, "ETag": "a"}, False),
+        ({"size": 1, "mtime": 1.0}, {"size": 1, "mtime": 2.0}, False),
+        ({"size": None}, {}, True),
+    ],
+)
+def test_what_stores_tell_of_a_file(monkeypatch, before, after, same):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    told, forgotten = iter([before, after]), []
+    monkeypatch.setattr(memory, "info", lambda path: next(told))
+    monkeypatch.setattr(memory, "invalidate_cache", forgotten.append)
+    location = Location("memory://a.npy")
+    state = location.state()
+    assert not forgotten
+    assert (location.state(again=True) == state) == same
+    assert forgotten == ["/a.npy"]
+
+
 def test_missing_chunks_are_looked_for_in_all_files(tmp_path, logits, two_at_a_time):
     save(tmp_path / "x", logits, 10, ".zarr", save_zarr)
     (tmp_path / "x" / "0.zarr" / "c" / "2" / "0").unlink()
     with pytest.raises(InputError, match=r"0\.zarr: chunk c/2/0 is missing"):
         score_file(tmp_path / "x")
+
+
+@pytest.mark.parametrize("item", [(3,), (2, 3)])
+def test_blocks_of_mapped_files_are_views(tmp_path, item):
+    """So that the memory of a run, which does not count copies, holds; small files are joined."""
+    rows = 1000 * math.prod(item[:-1])
+    array = np.random.default_rng(0).normal(size=(1000, *item))
+    for i, part in enumerate(np.split(array, [400, 404, 404, 409, 410, 690, 995])):
+        np.save(tmp_path / f"{i}.npy", part)
+    logits = Logits(open_reader(tmp_path))
+    per = rows // 1000
+    assert logits.ends == tuple(per * end for end in (400, 404, 409, 410, 690, 995))
+    joined = 10 * per * logits.row_bytes
+    for block_rows in (None, 100 * per, 7 * per, 1):
+        plan = plan_blocks([logits], memory=8 * joined, block_rows=block_rows)
+        blocks = list(plan.spans(9 * per))
+        assert [start for start, _ in blocks] == [9 * per, *(stop for _, stop in blocks[:-1])]
+        assert blocks[-1][1] == rows
+        for start, stop in blocks:
+            block = logits.block(start, stop)
+            np.testing.assert_array_equal(block, array.reshape(-1, 3)[start:stop])
+            is_view = not any(start < end < stop for end in logits.ends)
+            assert is_view or (stop - start) * logits.row_bytes <= joined
+            assert stop - start <= plan.block_rows
+        if block_rows is None:
+            ends = [400, 410, 690, 995, 1000]
+            assert [stop for _, stop in blocks] == [per * end for end in ends]
+
+
+def test_blocks_of_two_folders_are_views_of_both(tmp_path):
+    for name, ends in (("p", [300, 600]), ("q", [500])):
+        (tmp_path / name).mkdir()
+        for i, part in enumerate(np.split(np.zeros((1000, 3)), ends)):
+            np.save(tmp_path / name / f"{i}.npy", part)
+    inputs = [Logits(open_reader(tmp_path / name)) for name in "pq"]
+    plan = plan_blocks(inputs, memory=1000, block_rows=None)
+    assert list(plan.spans()) == [(0, 300), (300, 500), (500, 600), (600, 1000)]
+
+
+def test_blocks_of_whole_chunks_do_not_end_with_files(tmp_path, monkeypatch):
+    """Beside them, what spans mapped files is a copy that counts."""
+    (tmp_path / "p").mkdir()
+    for i, part in enumerate(np.split(np.zeros((1000, 3)), [333])):
+        np.save(tmp_path / "p" / f"{i}.npy", part)
+    zarr.create_array(tmp_path / "q.zarr", data=np.zeros((1000, 3)), chunks=(100, 1))
+    monkeypatch.setattr(base, "DECODED_BYTES", 0)
+    inputs = [Logits(open_reader(tmp_path / name)) for name in ("p", "q.zarr")]
+    decoding = inputs[1].chunks.decoding_bytes
+    plan = plan_blocks(inputs, memory=decoding + 2 * 200 * 2 * 24, block_rows=None)
+    assert list(plan.spans()) == [(start, start + 200) for start in range(0, 1000, 200)]
+
+
+def test_files_that_are_not_mapped_tell_no_ends_of_maps(tmp_path):
+    save(tmp_path / "x", np.zeros((10, 3)), 2, ".npz", np.savez)
+    reader = open_reader(tmp_path / "x")
+    assert (reader.ends, Logits(reader).ends) == ((5,), ())
+
+
+def test_files_with_other_arrays_are_refused_as_such(tmp_path):
+    """And not for what the first of them lacks."""
+    np.savez(tmp_path / "0.npz", a=np.ones((2, 3)), b=np.ones((2, 3)))
+    np.savez(tmp_path / "1.npz", logits=np.ones((2, 3)))
+    told = r"1\.npz: its arrays are logits, those of .*0\.npz a, b$"
+    for look, place in ((open_reader, ""), (open_reader, "::logits"), (file_info, "")):
+        with pytest.raises(InputError, match=told):
+            look(f"{tmp_path}{place}")
+    np.savez(tmp_path / "1.npz", a=np.ones((2, 3)), b=np.ones((2, 4)))
+    with pytest.raises(InputError, match=r": holds 2 arrays \('a', 'b'\), not 'c'$"):
+        open_reader(f"{tmp_path}::c")
+    with pytest.raises(InputError, match=r": holds 2 arrays \('a', 'b'\); name one, as in .*::a$"):
+        open_reader(tmp_path)
+    a, b = file_info(tmp_path).arrays
+    assert (a.shape, a.dtype, a.bytes) == ((4, 3), "float64", 96)
+    assert (b.shape, b.dtype, b.bytes) == (None, None, None)  # they do not continue one another
+
+
+@pytest.mark.parametrize(
+    ("suffix", "saver", "shown"),
+    [
+        (".npz", lambda path, array: np.savez(path, logits=array), "::logits"),
+        (".zarr", lambda path, array: zarr.save_group(path, logits=array), "::logits"),
+        (".npy", np.save, ""),
+    ],
+)
+def test_arrays_of_a_folder_are_named_as_those_of_a_file(tmp_path, suffix, saver, shown):
+    folder = tmp_path / "x"
+    save(folder, np.ones((10, 3)), 2, suffix, saver)
+    for file in (f"{folder}", f"{folder}/*{suffix}", f"{folder}/0{suffix}"):
+        for place in (file, f"{file}{shown}"):
+            assert open_reader(place).path == f"{file}{shown}"
+            assert file_info(place).scored == f"{file}{shown}"
+
+
+def test_info_opens_each_file_of_tables_twice(tmp_path, monkeypatch):
+    for i in range(3):
+        save_table(tmp_path / f"{i}.parquet", pa.table({name: [1.0, 2.0] for name in "abcdefghij"}))
+    opened, real = [], parquet.ParquetFile.__init__
+    monkeypatch.setattr(
+        parquet.ParquetFile,
+        "__init__",
+        lambda self, location: opened.append(location.file) or real(self, location),
+    )
+    assert {array.shape for array in file_info(tmp_path).arrays} == {(6,)}
+    assert len(opened) == 3 * 2 + 2
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7, 10])
+def test_a_stream_that_was_read_to_its_end_decodes_no_longer(step):
+    """As those of files that stay open after it, of which each would keep what it decodes with."""
+    array = np.arange(10)
+    groups, opened = [pa.array(part) for part in np.split(array, [4, 4, 7])], []
+
+    def open_at(group):
+        batches = (batch for batch in groups[group:])
+        opened.append(weakref.ref(batches))
+        return batches
+
+    stream = column.Stream(open_at, [4, 4, 7, 10])
+    for begin in (0, 5, 0):
+        for start in range(begin, 10, step):
+            assert begin == start or opened[-1]() is not None
+            stop, values = min(start + step, 10), []
+            parts = stream.parts(start, stop)
+            while sum(map(len, values)) < stop - start:  # and no further, as a column is read
+                values.append(next(parts))
+            np.testing.assert_array_equal(np.concatenate(values), array[start:stop])
+            del parts
+        assert opened.pop()() is None
+        assert not opened
