@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zarr
 
-from klce.scoring import InputError, Interrupted, score_file
+from klce.scoring import InputError, Interrupted, blocks, score_file
 from klce.scoring.identity import Identity, fingerprint
 from tests.scoring.runs import stop_after
 
@@ -91,3 +91,21 @@ def test_only_what_is_read_counts_behind_a_url(shards):
         before = Identity.of(place)
         memory.pipe(other, b"new")
         assert (Identity.of(place) != before) == counts
+
+
+@pytest.mark.parametrize("engine", ["local", "dask"])
+def test_where_files_end_changes_no_bits(files, monkeypatch, engine):
+    """Though blocks end there, before a run is interrupted and after."""
+    (files / "p").mkdir()
+    for i, part in enumerate(np.split(np.load("logits.npy"), [1, 3, 300, 450, 451, 999])):
+        np.save(f"p/{i}.npy", part)
+    if engine == "dask":
+        pytest.importorskip("distributed")
+    monkeypatch.setattr(blocks, "_JOINED_BYTES", 200)
+    one = score_file("logits.npy", "targets.npy", out="one.npy", engine=engine)
+    with pytest.raises(Interrupted, match=r"^450 of 1,000"):
+        score_file("p", "targets.npy", out="p.npy", engine=engine, progress=stop_after(450))
+    several = score_file("p", "targets.npy", out="p.npy", engine=engine, resume=True)
+    assert several.resumed_rows == 450
+    assert several.summary == one.summary
+    assert Path("p.npy").read_bytes() == Path("one.npy").read_bytes()
