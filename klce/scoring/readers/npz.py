@@ -4,6 +4,7 @@ A member is read as a stream, from its beginning to its end, so that memory is b
 size. To go back costs reading it again.
 """
 
+import weakref
 import zipfile
 from typing import BinaryIO, cast
 
@@ -45,4 +46,7 @@ class NpzFile:
         with damage_named(path, "cannot be read"), self._archive() as archive:
             stream = cast("BinaryIO", archive.open(info))
         with damage_named(path, "cannot be read"), closed_on_error(stream):
-            return NpyReader.from_stream(stream, path, info.file_size)
+            reader = NpyReader.from_stream(stream, path, info.file_size)
+        # Held from outside: of a cycle that an error left, the file might go before its stream.
+        weakref.finalize(reader, stream.close)
+        return reader
