@@ -43,7 +43,7 @@
 #define FEW FLUSH                         /* classes, at most, of rows that lie side by side */
 /* Exponentials of rows of few classes go to as many lanes, and those to float64 after as many
  * classes: a lane holds two, so that one which leads the sum costs it one rounding.  Of the eight
- * of a longer row seven may be lost beside it, some 7 units of the last place. */
+ * of a longer row seven may be lost beside it, up to 12 units of the last place. */
 #define EXP_LANES 16
 #define EXP_FLUSH 32
 #define VECTORS (LANES / WIDTH)                                    /* of a group, on this ISA */

@@ -99,8 +99,6 @@ def test_where_files_end_changes_no_bits(files, monkeypatch, engine):
     (files / "p").mkdir()
     for i, part in enumerate(np.split(np.load("logits.npy"), [1, 3, 300, 450, 451, 999])):
         np.save(f"p/{i}.npy", part)
-    if engine == "dask":
-        pytest.importorskip("distributed")
     monkeypatch.setattr(blocks, "_JOINED_BYTES", 200)
     one = score_file("logits.npy", "targets.npy", out="one.npy", engine=engine)
     with pytest.raises(Interrupted, match=r"^450 of 1,000"):

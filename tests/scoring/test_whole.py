@@ -11,41 +11,41 @@ import pytest
 
 from klce.scoring import score_file
 
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no folder can be opened there")
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no folder can be opened there")
-@pytest.mark.parametrize("name", ["rows.npy", "rows.csv", "rows/"])
-def test_the_name_of_results_reaches_the_disk(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if name.endswith("/"):
-        pytest.importorskip("pyarrow")
-    np.save(tmp_path / "logits.npy", np.eye(3))
-    place = tmp_path / "results" / name
-    place.parent.mkdir()
+
+@pytest.fixture(params=["rows.npy", "rows.csv", "rows/"])
+def out(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return a place for results, in a folder of their own."""
+    (tmp_path / "results").mkdir()
+    return f"{tmp_path}/results/{request.param}"
+
+
+def score(out: str) -> None:
+    folder = Path(out).parent
+    np.save(folder.with_name("logits.npy"), np.eye(3))
+    score_file(folder.with_name("logits.npy"), out=out)
+
+
+def test_the_name_of_results_reaches_the_disk(out: str, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[int, bool]] = []
     sync = os.fsync
 
     def note(descriptor: int) -> None:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            synced.append((os.fstat(descriptor).st_ino, place.exists()))
+            synced.append((os.fstat(descriptor).st_ino, Path(out).exists()))
         sync(descriptor)
 
     monkeypatch.setattr(os, "fsync", note)
-    score_file(tmp_path / "logits.npy", out=f"{tmp_path}/results/{name}")
-    assert (place.parent.stat().st_ino, True) in synced
+    score(out)
+    assert (Path(out).parent.stat().st_ino, True) in synced
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no folder can be opened there")
-@pytest.mark.parametrize("name", ["rows.npy", "rows.csv", "rows/"])
 def test_results_in_a_folder_that_cannot_be_listed(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    out: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It can be written to, but not opened to be synced; the superuser can open any."""
-    if name.endswith("/"):
-        pytest.importorskip("pyarrow")
-    np.save(tmp_path / "logits.npy", np.eye(3))
-    folder = tmp_path / "results"
-    folder.mkdir()
+    folder = Path(out).parent
     refused = []
     open_file = os.open
 
@@ -56,6 +56,6 @@ def test_results_in_a_folder_that_cannot_be_listed(
         return open_file(path, flags, *mode, **options)
 
     monkeypatch.setattr(os, "open", refuse)
-    score_file(tmp_path / "logits.npy", out=f"{folder}/{name}")
+    score(out)
     assert refused
-    assert [path.name for path in folder.iterdir()] == [name.rstrip("/")]
+    assert [path.name for path in folder.iterdir()] == [Path(out).name]

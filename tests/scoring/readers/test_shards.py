@@ -6,6 +6,7 @@ import subprocess
 import sys
 import weakref
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -128,7 +129,7 @@ def test_a_file_that_was_replaced_is_refused_each_time(tmp_path, logits, two_at_
 
 
 def test_a_file_behind_a_url_that_is_replaced(tmp_path, logits, two_at_a_time):
-    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory = fsspec.filesystem("memory")
     save(tmp_path / "x", logits, 10)
     memory.put(str(tmp_path / "x"), "/replaced", recursive=True)
     reader = open_reader("memory://replaced")
@@ -150,7 +151,7 @@ def test_a_file_behind_a_url_that_is_replaced(tmp_path, logits, two_at_a_time):
     ],
 )
 def test_what_stores_tell_of_a_file(monkeypatch, before, after, same):
-    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory = fsspec.filesystem("memory")
     told, forgotten = iter([before, after]), []
     monkeypatch.setattr(memory, "info", lambda path: next(told))
     monkeypatch.setattr(memory, "invalidate_cache", forgotten.append)
