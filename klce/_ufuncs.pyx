@@ -78,6 +78,7 @@ cdef extern from "klce.h" nogil:
                                  int64_t classes, int64_t ignore, int64_t *counted)
     int klce_run_totals(const klce_call *call, double *totals)
     double klce_sum(int dtype, const char *values, Py_ssize_t count, Py_ssize_t step)
+    double klce_mean(int dtype, double total, double unit, double count)
     void klce_widen(int dtype, const char *elems, Py_ssize_t count, float *reals)
     int atomic_load(atomic_int *value)
     void atomic_init(atomic_int *value, int start)
@@ -830,7 +831,7 @@ cdef class Plain:
     cdef object sum_or_mean(self, whole_call *w, const double *totals, bint is_mean, double nats,
                             out):
         """A sum or mean of the first output, as a scalar or in `out`."""
-        cdef double value = totals[0] / nats, by
+        cdef double value, by = 1
         cdef int64_t counted = w.call.rows * w.call.slabs
         cdef float rounded
         cdef cnp.ndarray scalar
@@ -842,8 +843,8 @@ cdef class Plain:
                 else:
                     klce_check_labels(w.labels, counted, w.call.n, w.integer[2], &counted)
             by = totals[1] if self.outputs > 1 else <double>counted
-            value = value / by if by else NAN
-        rounded = <float>value
+        value = klce_mean(w.call.dtype, totals[0], nats, by)
+        rounded = <float>value  # which it is already
         scalar = cnp.PyArray_EMPTY(0, w.shape, w.real, 0) if out is None else out
         number = cnp.PyArray_ToScalar(
             &rounded if w.real == cnp.NPY_FLOAT32 else <void *>&value, scalar)

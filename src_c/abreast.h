@@ -40,10 +40,9 @@ KLCE_INLINE void K(add_column_lane)(K(column_lanes) *lanes, int l, const K(v) *p
 static KLCE_NOINLINE void K(total_columns)(const K(column_lanes) *lanes, double *field)
 {
     for (int h = 0; h < HALVES; h++) {
-        v_f64 four[4];
+        v_f64 four[4], lost[4];
         KLCE_UNROLL for (int k = 0; k < 4; k++) four[k] = lanes->high[k][h];
 #if KLCE_REAL_IS_F64
-        v_f64 lost[4];
         KLCE_UNROLL for (int k = 0; k < 4; k++) lost[k] = lanes->low[k][h];
         for (int l = 4; l < LANES; l += 4)
             KLCE_UNROLL for (int k = 0; k < 4; k++)
@@ -51,17 +50,11 @@ static KLCE_NOINLINE void K(total_columns)(const K(column_lanes) *lanes, double 
                 ADD_KEEPING(v_f64, four[k], lanes->high[l + k][h], lost[k]);
                 lost[k] = lost[k] + lanes->low[l + k][h];
             }
-        ADD_KEEPING(v_f64, four[0], four[2], lost[0]);
-        ADD_KEEPING(v_f64, four[1], four[3], lost[1]);
-        ADD_KEEPING(v_f64, four[0], four[1], lost[0]);
-        v_f64 rest = (lost[0] + lost[2]) + (lost[1] + lost[3]);
-        v_f64 sum = four[0] + select_f64(eq_f64(rest, rest), rest, set_f64(0));
 #else
         for (int l = 4; l < LANES; l += 4)
             KLCE_UNROLL for (int k = 0; k < 4; k++) four[k] = four[k] + lanes->high[l + k][h];
-        v_f64 sum = (four[0] + four[2]) + (four[1] + four[3]);
 #endif
-        store_f64(field + h * KLCE_WIDTH_f64, sum);
+        store_f64(field + h * KLCE_WIDTH_f64, K(four_added)(four, lost, 1));
     }
 }
 
@@ -71,6 +64,8 @@ typedef struct {
     K(column_lanes) lanes[K(ABREAST_VECTORS)];
 } K(abreast_sums);
 
+/* Once in 8 groups: of float32 7 instructions a vector of sums (two each to load as doubles, to add
+ * and to store, and one to clear it). */
 KLCE_INLINE void K(flush_abreast)(K(abreast_sums) *sums)
 {
     for (int l = 0; l < LANES; l++)

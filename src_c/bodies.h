@@ -22,6 +22,7 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 #include "sums.h"
 #include "looks.h"
 #include "few.h"
+#include "few_rows.h"
 #include "state.h"
 #include "abreast.h"
 #include "panels.h"
@@ -40,6 +41,8 @@ _Static_assert(K(ELEM_BYTES) * 8 == KLCE_ELEM_BITS, "KLCE_ELEM_BITS are those of
 
 #include "ops/logsumexp.h"
 #include "ops/logsumexp_scaled.h"
+#include "ops/softmax_terms.h"
+#include "ops/softmax_few.h"
 #include "ops/softmax.h"
 #include "ops/log_softmax.h"
 
@@ -114,7 +117,6 @@ static const klce_kernel *const K(kernels)[KLCE_OP_COUNT] = {
 #undef UNLIKE_SAMPLE
 #undef UNLIKE_JS
 #undef UNLIKE_VARIATION
-#undef LOG_2
 #undef PAIR_PASSES
 #undef PAIR_FEW
 #undef PAIR_TABLE

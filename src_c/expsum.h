@@ -213,9 +213,7 @@ KLCE_INLINE void K(settle_infinite)(const elem *x, ptrdiff_t n, int has_y, doubl
 {
     if (fabs(state[FIELD(MAX)]) < INFINITY)
         return;
-    state[FIELD(REST)] = K(first_nan)(x, n) < 0 ? 0 : NAN;
-    if (moments)
-        state[FIELD(WEIGHTED)] = 0;
+    K(leave_infinite)(K(first_nan)(x, n) >= 0, moments, state);
     if (has_y)
         state[FIELD(APART)] = 0;
     else if (moments > 1)

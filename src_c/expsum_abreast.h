@@ -22,9 +22,7 @@ static KLCE_NOINLINE void K(settle_infinite_block)(const K(blocks) *b, int w, do
         int any_nan = 0;
         for (ptrdiff_t j = 0; j < b->call->n; j++)
             any_nan |= isnan(K(value)(*K(class_of)(&b->own, 0, b->row + w * WIDTH + k, j)));
-        state[FIELD(REST) + k] = any_nan ? NAN : 0;
-        if (moments)
-            state[FIELD(WEIGHTED) + k] = 0;
+        K(leave_infinite)(any_nan, moments, state + k);
     }
 }
 
@@ -72,7 +70,7 @@ KLCE_INLINE void K(expsum_block)(const K(expsum_context) *c, K(blocks) *b,
     }
     for (int w = 0; w < K(ABREAST_VECTORS); w++) {
         double *state = K(state_of_vector)(states, w);
-        K(store_references)(&s[w], state);
+        K(store_references)(s[w].max, &s[w].r, state);
         K(total_columns)(&rest[w], state + FIELD(REST));
         if (moments)
             K(total_columns)(&weighted[w], state + FIELD(WEIGHTED));

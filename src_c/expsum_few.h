@@ -18,9 +18,10 @@ KLCE_INLINE K(v) K(centre_apart)(K(v) x_max, K(v) y_max)
     return K(select)(finite, centre, K(set)(0));
 }
 
-/* Whether a class of WIDTH rows is farther than `near` from the centre, but for a sixteenth that
- * x - y may round by; where none is, the sums of distances are no use (kl_logits.h).  Nor do they
- * pay for fewer classes than APART_CLASSES, of which some row of a tile lacks digits as a rule. */
+/* Whether some class of WIDTH rows is farther than `near` from the centre; also where the centre is
+ * so large that rounding x - y may exceed a sixteenth of that.  Where none is, no row's sums of
+ * distances have the digits (kl_logits.h), so they are not taken; nor for fewer classes than
+ * APART_CLASSES, where as a rule some row of a tile lacks digits and needs the second sweep. */
 #define APART_NEAR 0.3
 enum { K(APART_CLASSES) = 4 };
 KLCE_INLINE int K(are_apart)(const K(v) *x, const K(v) *y, ptrdiff_t n, K(v) centre, real near)
@@ -139,14 +140,6 @@ KLCE_INLINE K(few_sweep) K(few_sweep_of)(const K(expsum_context) *c, K(v) max)
     return s;
 }
 
-/* What is known of the rows before they are summed, into their states. */
-KLCE_INLINE void K(store_references)(const K(few_sweep) *s, double *state)
-{
-    K(store_field)(state + FIELD(MAX), s->max);
-    K(store_field)(state + FIELD(ORIGIN), s->r.origin);
-    K(store_field)(state + FIELD(REF), s->r.ref);
-}
-
 /* A tile of rows of few classes, which it loads: what expsum leaves in their states, to the bit;
  * unless labels are NULL, the values at them; and unless y is, what sum_apart leaves, y being the
  * tile of other rows and y_max their maxima: APART is nan where all of WIDTH rows are near. */
@@ -191,7 +184,7 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
                 K(add_columns)(&sizes, sums.sizes, NULL, lanes);
             }
         }
-        K(store_references)(&s, state + i);
+        K(store_references)(s.max, &s.r, state + i);
         K(total_of_four)(&rest, state + FIELD(REST) + i);
         if (labels)
             K(store_field)(labels->value + i, s.at_label);
@@ -212,11 +205,8 @@ KLCE_INLINE void K(expsum_few)(const klce_call *call, int operand, ptrdiff_t row
                 nan = K(select)(K(eq)(x[j], x[j]), nan, x[j]);
             V(store)(found, nan);
             for (int k = i; k < i + WIDTH; k++)
-                if (!(fabs(state[FIELD(MAX) + k]) < INFINITY)) {
-                    state[FIELD(REST) + k] = isnan(found[k - i]) ? NAN : 0;
-                    if (moments)
-                        state[FIELD(WEIGHTED) + k] = 0;
-                }
+                if (!(fabs(state[FIELD(MAX) + k]) < INFINITY))
+                    K(leave_infinite)(isnan(found[k - i]), moments, state + k);
         }
     }
 }

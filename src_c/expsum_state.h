@@ -18,6 +18,22 @@ enum {
 };
 LAST_FIELD(CENTRE);
 
+/* What is known of WIDTH rows before they are summed, into their states. */
+KLCE_INLINE void K(store_references)(K(v) max, const K(references) *r, double *state)
+{
+    K(store_field)(state + FIELD(MAX), max);
+    K(store_field)(state + FIELD(ORIGIN), r->origin);
+    K(store_field)(state + FIELD(REF), r->ref);
+}
+
+/* What a row with an infinite maximum leaves. */
+KLCE_INLINE void K(leave_infinite)(int any_nan, int moments, double *state)
+{
+    state[FIELD(REST)] = any_nan ? NAN : 0;
+    if (moments)
+        state[FIELD(WEIGHTED)] = 0;
+}
+
 /* A maximum's own exponential at a reference, and a state's mass with it, boosted. */
 KLCE_INLINE double K(own_at_reference)(const K(expsum_context) *c, double max, double origin,
                                        double ref)
@@ -71,8 +87,9 @@ KLCE_INLINE void K(expsum_join)(const K(expsum_context) *c, double *into, const 
         double factor = K(rescale)(c, low[O], low[N], high[O], high[N]);
         double sum = factor * (low[S] + K(own_at_reference)(c, low[M], low[O], low[N]));
         rest = high[S] + sum;
+        /* A state so far below that it weighs nothing may be at any distance. */
         if (moments)
-            weighted = high[B] + (factor * low[B] + (high[M] - low[M]) * sum);
+            weighted = high[B] + (factor * low[B] + (sum > 0 ? (high[M] - low[M]) * sum : 0));
     }
     double m = high[M], origin = high[O], ref = high[N];
     into[M] = m;

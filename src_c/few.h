@@ -1,9 +1,11 @@
 /* Rows of at most FEW classes: WIDTH rows side by side, a lane each, so that nothing is spent on
  * the lanes that a short row leaves empty, nor on sums across lanes.  They may lie so in memory.
  *
- * Class j of the rows is column j.  In the row kernels class j of a row goes to lane j % LANES;
- * here column j is added to column j % LANES of sums, in the same order, and those are added in the
- * order in which lanes are there, so that the bits are the same.
+ * Class j of the rows is column j.  What is summed by LANES (entropy and JS of probabilities,
+ * losses, pairs) adds column j to sum j % LANES, as the row kernels do.  Exponentials and the terms
+ * of KL of probabilities have fewer lanes (EXP_LANES, TERM_LANES), softmax an order of its own.  A
+ * row that no tile takes is summed in the same order by expsum_short, kl_probs_short and
+ * softmax_sum_short, so that the bits are the same.
  */
 _Static_assert(FEW * sizeof(real) == KLCE_FEW_BYTES, "rows.c and kernels agree on what few is");
 #define EACH_GROUP(group, n) for (ptrdiff_t group = 0; group < (n); group += LANES)
@@ -252,21 +254,32 @@ KLCE_INLINE void K(add_columns)(K(four_sums) *four, const K(v) *column, const K(
         K(add_column)(four, k, column + j + k, more ? more + j + k : NULL);
 }
 
+/* Four sums, `stride` vectors apart, in the order of K(total); of float32 nothing was lost. */
+KLCE_INLINE v_f64 K(four_added)(const v_f64 *sum, const v_f64 *lost, int stride)
+{
+    v_f64 a = sum[0], b = sum[stride], c = sum[2 * stride], d = sum[3 * stride];
+#if KLCE_REAL_IS_F64
+    v_f64 low_a = lost[0], low_b = lost[stride];
+    ADD_KEEPING(v_f64, a, c, low_a);
+    ADD_KEEPING(v_f64, b, d, low_b);
+    ADD_KEEPING(v_f64, a, b, low_a);
+    v_f64 rest = (low_a + lost[2 * stride]) + (low_b + lost[3 * stride]);
+    return a + select_f64(eq_f64(rest, rest), rest, set_f64(0)); /* an infinite sum has lost nan */
+#else
+    return (void)lost, (a + c) + (b + d);
+#endif
+}
+
 /* The sum of the four, to a tile's field. */
-KLCE_INLINE void K(total_of_four)(K(four_sums) *four, double *field)
+KLCE_INLINE void K(total_of_four)(const K(four_sums) *four, double *field)
 {
     KLCE_UNROLL for (int h = 0; h < HALVES; h++)
     {
+        const v_f64 *lost = NULL;
 #if KLCE_REAL_IS_F64
-        ADD_KEEPING(v_f64, four->sum[0][h], four->sum[2][h], four->lost[0][h]);
-        ADD_KEEPING(v_f64, four->sum[1][h], four->sum[3][h], four->lost[1][h]);
-        ADD_KEEPING(v_f64, four->sum[0][h], four->sum[1][h], four->lost[0][h]);
-        v_f64 rest = (four->lost[0][h] + four->lost[2][h]) + (four->lost[1][h] + four->lost[3][h]);
-        v_f64 sum = four->sum[0][h] + select_f64(eq_f64(rest, rest), rest, set_f64(0));
-#else
-        v_f64 sum = (four->sum[0][h] + four->sum[2][h]) + (four->sum[1][h] + four->sum[3][h]);
+        lost = four->lost[0] + h;
 #endif
-        store_f64(field + h * KLCE_WIDTH_f64, sum);
+        store_f64(field + h * KLCE_WIDTH_f64, K(four_added)(four->sum[0] + h, lost, HALVES));
     }
 }
 
@@ -315,6 +328,6 @@ KLCE_INLINE void K(sum_double_columns)(const v_f64 *column, ptrdiff_t n, double 
     v_f64 zero = set_f64(0), four[4] = {zero, zero, zero, zero};
     for (ptrdiff_t j = 0; j < KLCE_LESSER(n, LANES); j++)
         four[j % 4] = four[j % 4] + column[j];
-    store_f64(field, (four[0] + four[2]) + (four[1] + four[3]));
+    store_f64(field, K(four_added)(four, NULL, 1));
 #endif
 }

@@ -10,6 +10,7 @@
 #include "columns.h"
 #include "vmath.h"
 #include "twofold.h"
+#include "quad.h"
 #include "halves.h"
 #include "vocabulary.h"
 

@@ -105,9 +105,9 @@ typedef enum { KLCE_BAD_LABEL = 1, KLCE_IGNORED_LABEL = 2 } klce_label_kind;
 
 /* One call: `rows` rows of `n` classes.  Argument k of row i starts at arg[k] + i*step[k]; its
  * classes are core[k] bytes apart (operands without classes ignore core).  klce_run packs what lies
- * apart or is masked, so that kernels see contiguous classes (but for `few`, see klce_kernel), a
- * masked one as its fill (ops.def).  An operand g alone comes as it is: kernels that gather read
- * the mask themselves, as do those that count classes. */
+ * apart or is masked, so that kernels see contiguous classes (but for `few` and `abreast`, see
+ * klce_kernel), a masked one as its fill (ops.def).  An operand g alone comes as it is: kernels
+ * that gather read the mask themselves, as do those that count classes. */
 typedef struct {
     klce_op op;
     klce_dtype dtype;
@@ -157,7 +157,9 @@ typedef struct {
  * whole rows of 1 class to KLCE_FEW_BYTES of `real` from start to end, with the same bits as the
  * passes; a dtype that is computed in another has none, and its rows of few classes are widened for
  * the other's (widen.c).  Its rows may lie side by side, a step from one to the next being the size
- * of an element.  Of more classes, `pipelined`, if present, does rows of an op of passes, to the
+ * of an element.  `few_pipelined`, if present, takes whole tiles of them first, a step of one along
+ * with a step of another, and returns the first row that it leaves; it takes elements of any dtype.
+ * Of more classes, `pipelined`, if present, does rows of an op of passes, to the
  * same bits, a step of one row along with a step of another, and returns the first that it leaves;
  * where that is `low`, the passes take a tile.  `abreast`, if present, takes rows [low, high) that
  * lie side by side, of more classes than few, up to `most_abreast`, to the bits of the passes, by
@@ -168,6 +170,7 @@ typedef struct {
     void (*prepare)(klce_call *); /* fills the call's context; may be absent */
     klce_pass pass[KLCE_PASSES];
     void (*few)(const klce_call *, ptrdiff_t row);
+    ptrdiff_t (*few_pipelined)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
     void (*rows)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
     ptrdiff_t (*pipelined)(const klce_call *, ptrdiff_t low, ptrdiff_t high);
     ptrdiff_t (*abreast)(const klce_call *, ptrdiff_t low, ptrdiff_t high, void *scratch);
@@ -224,6 +227,10 @@ ptrdiff_t klce_check_labels(const int64_t *labels, ptrdiff_t count, int64_t clas
 /* sum.c: by fixed chunks with compensation, the same bits however the values came about.  Results
  * are summed, which are f32 or f64. */
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step);
+
+/* sum.c: total/unit, and over `count`, if that is not 1, as a number of the results' dtype; nan
+ * over 0. */
+double klce_mean(klce_dtype dtype, double total, double unit, double count);
 
 /* widen.c: `count` elements of a dtype that is computed in float32, as that. */
 void klce_widen(klce_dtype dtype, const char *elems, ptrdiff_t count, float *reals);

@@ -108,18 +108,18 @@ klce_packing klce_packing_of(const klce_call *call, const klce_operands *o, ptrd
     for (int k = 0; k < o->count; k++) {
         ptrdiff_t size = klce_size_of(call, o, k);
         int masked = is_masked(call, o, k);
-        int panel = into == KLCE_PACKED_SIDE_BY_SIDE && is_side_by_side(call, o, k);
+        int strip = into == KLCE_PACKED_SIDE_BY_SIDE && is_side_by_side(call, o, k);
         if (!masked && !klce_is_strided(call, o, k))
             continue;
         int one = call->step[k] == 0 && (!masked || call->mask_step == 0) && rows;
         p.operand[k].is_packed = 1;
         p.operand[k].is_masked = masked;
-        p.operand[k].is_panel = panel;
+        p.operand[k].is_strip = strip;
         p.operand[k].offset = p.bytes - KLCE_ALIGNMENT;
         p.operand[k].rows = one ? 1 : rows;
-        p.operand[k].step = panel ? size : klce_packed_step(call->n, (size_t)size);
-        p.operand[k].core = panel ? klce_panel_core(rows * size) : size;
-        p.bytes += panel ? call->n * p.operand[k].core : p.operand[k].rows * p.operand[k].step;
+        p.operand[k].step = strip ? size : klce_packed_step(call->n, (size_t)size);
+        p.operand[k].core = strip ? klce_strip_core(rows * size) : size;
+        p.bytes += strip ? call->n * p.operand[k].core : p.operand[k].rows * p.operand[k].step;
         p.bytes += -p.bytes & (KLCE_ALIGNMENT - 1);
     }
     return p;

@@ -42,7 +42,7 @@ enum { KLCE_ALIGNMENT = 64 };
 typedef struct {
     ptrdiff_t bytes; /* of that piece, with what it takes to begin at a multiple of the alignment */
     struct {
-        int is_packed, is_masked, is_panel;
+        int is_packed, is_masked, is_strip;
         ptrdiff_t offset, step, core, rows; /* the rows that differ: one may serve all */
     } operand[KLCE_MAX_ARGS];
 } klce_packing;

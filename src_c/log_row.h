@@ -8,6 +8,7 @@ typedef struct {
     real max, log;  /* numbers, not vectors: they are at hand sooner */
 } K(log_row);
 
+/* 4 instructions a vector: load, two subtractions, store. */
 KLCE_INLINE void K(put_logs)(const K(log_row) *row, ptrdiff_t k, ptrdiff_t count, K(row_way) way)
 {
     K(v) group[VECTORS], max = K(set)(row->max), log = K(set)(row->log);

@@ -27,7 +27,7 @@ ptrdiff_t klce_packed_step(ptrdiff_t n, size_t size)
     return bytes <= 16 * LINE ? bytes : odd_lines(bytes);
 }
 
-ptrdiff_t klce_panel_core(ptrdiff_t bytes) { return odd_lines(bytes); }
+ptrdiff_t klce_strip_core(ptrdiff_t bytes) { return odd_lines(bytes); }
 
 /* Asks for memory to be read or written, which may lie beyond the array. */
 static inline void ask_for(const char *array, ptrdiff_t offset, ptrdiff_t bytes)
@@ -161,21 +161,21 @@ void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed
 }
 
 /* Of a long piece one line is asked for: the hardware follows it by itself then. */
-void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+void klce_pack_strip(char *strip, ptrdiff_t strip_core, const char *array, ptrdiff_t core,
                      ptrdiff_t n, ptrdiff_t bytes)
 {
     for (ptrdiff_t k = 0; k < n; k++) {
         ask_for(array, (k + AHEAD) * core, bytes <= SHORT ? bytes : LINE);
-        memcpy(panel + k * panel_core, array + k * core, (size_t)bytes);
+        memcpy(strip + k * strip_core, array + k * core, (size_t)bytes);
     }
 }
 
-void klce_unpack_panel(char *array, ptrdiff_t core, const char *panel, ptrdiff_t panel_core,
+void klce_unpack_strip(char *array, ptrdiff_t core, const char *strip, ptrdiff_t strip_core,
                        ptrdiff_t n, ptrdiff_t bytes)
 {
     for (ptrdiff_t k = 0; k < n; k++) {
         ask_for(array, (k + AHEAD) * core, bytes <= SHORT ? bytes : LINE);
-        memcpy(array + k * core, panel + k * panel_core, (size_t)bytes);
+        memcpy(array + k * core, strip + k * strip_core, (size_t)bytes);
     }
 }
 
@@ -242,15 +242,15 @@ static void fill_masked(char *packed, ptrdiff_t row_step, ptrdiff_t packed_core,
 #undef FILL
 }
 
-/* Where the rows and the mask's lie side by side, by way of a panel of some rows and classes, in
+/* Where the rows and the mask's lie side by side, by way of a strip of some rows and classes, in
  * which they still do, and are masked a vector at a time. */
 void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step,
                       ptrdiff_t core, ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask)
 {
-    enum { ROW_BYTES = 512, PANEL = 1 << 15, CLASSES = PANEL / (ROW_BYTES + LINE) };
+    enum { ROW_BYTES = 512, STRIP = 1 << 15, CLASSES = STRIP / (ROW_BYTES + LINE) };
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[mask->dtype], most = ROW_BYTES / size;
-    _Alignas(LINE) uint64_t room[PANEL / sizeof(uint64_t)];
-    char *panel = (char *)room;
+    _Alignas(LINE) uint64_t room[STRIP / sizeof(uint64_t)];
+    char *strip = (char *)room;
     if (step != size || core == size || (mask->step != 0 && mask->step != 1)) {
         klce_pack(packed, row_step, array, step, core, rows, n, (size_t)size);
         fill_masked(packed, row_step, size, mask, rows, n);
@@ -260,21 +260,21 @@ void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdi
         for (ptrdiff_t k = 0; k < n; k += CLASSES) {
             ptrdiff_t count = CLASSES < n - k ? CLASSES : n - k;
             ptrdiff_t beside = most < rows - i ? most : rows - i;
-            ptrdiff_t panel_core = klce_panel_core(beside * size);
+            ptrdiff_t strip_core = klce_strip_core(beside * size);
             klce_mask own = *mask;
             own.first += i * own.step + k * own.core;
-            klce_pack_panel(panel, panel_core, array + i * size + k * core, core, count,
+            klce_pack_strip(strip, strip_core, array + i * size + k * core, core, count,
                             beside * size);
-            fill_masked(panel, size, panel_core, &own, beside, count);
-            klce_pack(packed + i * row_step + k * size, row_step, panel, size, panel_core, beside,
+            fill_masked(strip, size, strip_core, &own, beside, count);
+            klce_pack(packed + i * row_step + k * size, row_step, strip, size, strip_core, beside,
                       count, (size_t)size);
         }
 }
 
-void klce_pack_masked_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+void klce_pack_masked_strip(char *strip, ptrdiff_t strip_core, const char *array, ptrdiff_t core,
                             ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask)
 {
     ptrdiff_t size = (ptrdiff_t)klce_elem_sizes[mask->dtype];
-    klce_pack_panel(panel, panel_core, array, core, n, rows * size);
-    fill_masked(panel, size, panel_core, mask, rows, n);
+    klce_pack_strip(strip, strip_core, array, core, n, rows * size);
+    fill_masked(strip, size, strip_core, mask, rows, n);
 }

@@ -15,12 +15,12 @@ void klce_pack(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t st
 void klce_unpack(char *array, ptrdiff_t step, ptrdiff_t core, const char *packed,
                  ptrdiff_t row_step, ptrdiff_t rows, ptrdiff_t n, size_t size);
 
-/* `bytes` of each of n classes, from or to panel + k*panel_core and array + k*core; and what is to
- * be the panel's core. */
-ptrdiff_t klce_panel_core(ptrdiff_t bytes);
-void klce_pack_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+/* `bytes` of each of n classes, from or to strip + k*strip_core and array + k*core; and what is to
+ * be the strip's core. */
+ptrdiff_t klce_strip_core(ptrdiff_t bytes);
+void klce_pack_strip(char *strip, ptrdiff_t strip_core, const char *array, ptrdiff_t core,
                      ptrdiff_t n, ptrdiff_t bytes);
-void klce_unpack_panel(char *array, ptrdiff_t core, const char *panel, ptrdiff_t panel_core,
+void klce_unpack_strip(char *array, ptrdiff_t core, const char *strip, ptrdiff_t strip_core,
                        ptrdiff_t n, ptrdiff_t bytes);
 
 /* Which classes count: a byte each (0: left out), class k of row i at first + i*step + k*core; and
@@ -33,7 +33,7 @@ typedef struct {
 } klce_mask;
 void klce_pack_masked(char *packed, ptrdiff_t row_step, const char *array, ptrdiff_t step,
                       ptrdiff_t core, ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask);
-void klce_pack_masked_panel(char *panel, ptrdiff_t panel_core, const char *array, ptrdiff_t core,
+void klce_pack_masked_strip(char *strip, ptrdiff_t strip_core, const char *array, ptrdiff_t core,
                             ptrdiff_t rows, ptrdiff_t n, const klce_mask *mask);
 
 #endif

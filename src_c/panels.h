@@ -45,7 +45,8 @@ KLCE_INLINE K(v) *K(columns_at)(K(v) *panel, ptrdiff_t j, int w)
     } while (0)
 
 /* Class j of a block into a panel; the first class of a row's maximum is kept if `firsts` are asked
- * for, -1 while that is -inf. */
+ * for, -1 while that is -inf.  4 instructions a vector (load, store, maximum, its store), with
+ * firsts 8. */
 KLCE_INLINE void K(take_class)(K(blocks) *b, const char *block, ptrdiff_t j, K(v) *panel,
                                int firsts)
 {

@@ -1,5 +1,6 @@
-/* Sharing a call's rows out to threads: by ranges of rows, by segments of long rows, or by tiles
- * that are packed first because their classes are not contiguous, or masked. */
+/* Sharing a call's rows out to threads: by ranges of rows, by segments of long rows, by blocks of
+ * rows that lie side by side, or by tiles that are packed first because their classes are not
+ * contiguous, or masked. */
 #include "klce.h"
 
 #include <stdlib.h>
@@ -22,7 +23,7 @@ enum {
     PACK_BYTES = 1 << 19,   /* if all classes of those rows are no more, which stay in L2; */
     PACK_ROWS = 32,         /* else so many rows: whole cache lines of a transposed array */
     TILE_BYTES = 1 << 14,   /* of rows that the next pass finds in L1, beside its own */
-    PANEL_BYTES = 80000,    /* of rows of few classes that are packed side by side, about */
+    STRIP_BYTES = 80000,    /* of rows of few classes that are packed side by side, about */
     SPARES = 32,            /* pieces of scratch memory that wait for the next task */
     PACK_LIMIT = 1 << 22,   /* bytes of one packed operand, unless a single row is longer */
     PAST_CACHES = 3 << 22,  /* bytes of a map's results that leave a last level, with its input */
@@ -135,6 +136,8 @@ static void ask_for_tile(const klce_call *call, int k, ptrdiff_t row)
 static ptrdiff_t run_few(const klce_call *call, const klce_isa *isa, ptrdiff_t low, ptrdiff_t high)
 {
     const klce_kernel *kernel = isa->kernels[call->dtype][call->op];
+    if (kernel->few_pipelined)
+        low = kernel->few_pipelined(call, low, high);
     if (klce_elem_sizes[call->dtype] != klce_real_sizes[call->dtype])
         return klce_run_few_widened(call, isa, low, high);
     if (!kernel->few)
@@ -327,11 +330,11 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
         if (!p.operand[k].is_packed)
             continue;
         const klce_mask mask = {call.mask, call.mask_step, call.mask_core, call.dtype, o->fill[k]};
-        int is_panel = p.operand[k].is_panel, is_masked = p.operand[k].is_masked;
-        if (k < o->outputs_from && is_panel && is_masked)
-            klce_pack_masked_panel(to, core, from, call.core[k], rows, n, &mask);
-        else if (k < o->outputs_from && is_panel)
-            klce_pack_panel(to, core, from, call.core[k], n, rows * size);
+        int is_strip = p.operand[k].is_strip, is_masked = p.operand[k].is_masked;
+        if (k < o->outputs_from && is_strip && is_masked)
+            klce_pack_masked_strip(to, core, from, call.core[k], rows, n, &mask);
+        else if (k < o->outputs_from && is_strip)
+            klce_pack_strip(to, core, from, call.core[k], n, rows * size);
         else if (k < o->outputs_from && is_masked)
             klce_pack_masked(to, step, from, call.step[k], call.core[k], distinct, n, &mask);
         else if (k < o->outputs_from)
@@ -347,8 +350,8 @@ static void run_packed(job *j, const klce_call *array, ptrdiff_t low, ptrdiff_t 
     for (int k = o->outputs_from; k < o->count; k++) {
         char *to = array->arg[k] + low * array->step[k];
         ptrdiff_t size = klce_size_of(array, o, k);
-        if (p.operand[k].is_panel)
-            klce_unpack_panel(to, array->core[k], call.arg[k], call.core[k], n, rows * size);
+        if (p.operand[k].is_strip)
+            klce_unpack_strip(to, array->core[k], call.arg[k], call.core[k], n, rows * size);
         else if (p.operand[k].is_packed)
             klce_unpack(to, array->step[k], array->core[k], call.arg[k], call.step[k], rows, n,
                         (size_t)size);
@@ -404,9 +407,10 @@ static void run_block_packed(job *j, const klce_call *call, ptrdiff_t low, ptrdi
     }
 }
 
-/* Rows of many classes that lie side by side.  Where there is no whole number of times as many as
- * the kernel takes, some are taken twice, unless in place: after the first ones those from the
- * first cache line on, and the last ones.  Packed, those that it leaves, and a rest of few. */
+/* Rows of many classes that lie side by side, by blocks of KLCE_ABREAST.  Unless the op works in
+ * place, blocks may overlap, and rows that are in two are computed twice: the second block begins
+ * at the first cache line (`lead`), and the last one ends with the last row.  Packed are the blocks
+ * that the kernel leaves, and a rest of fewer than REST rows. */
 static void run_abreast_chunk(void *context, ptrdiff_t index)
 {
     job *j = context;
@@ -504,8 +508,8 @@ static ptrdiff_t packed_rows(const job *j, ptrdiff_t n, int threads)
     /* Rows that are only masked share no cache lines: as many as stay in L2. */
     ptrdiff_t fit = (strided ? PACK_LIMIT : TILE_BYTES) / row_bytes;
     ptrdiff_t share = call->rows * call->slabs / threads;
-    int panel = j->layout == KLCE_PACKED_SIDE_BY_SIDE;
-    ptrdiff_t few = panel ? PANEL_BYTES / row_bytes : CHUNK / 4 / n;
+    int strip = j->layout == KLCE_PACKED_SIDE_BY_SIDE;
+    ptrdiff_t few = strip ? STRIP_BYTES / row_bytes : CHUNK / 4 / n;
     ptrdiff_t wide = PACK_WIDTH / size < few ? few : PACK_WIDTH / size;
     ptrdiff_t most = PACK_BYTES / row_bytes < PACK_ROWS ? PACK_ROWS : PACK_BYTES / row_bytes;
     most = most < wide ? most : wide;

@@ -3,7 +3,8 @@
  * An ISA's stub defines KLCE_VECTOR_BYTES (64, 32, 16, or 0 for plain scalars) and includes this
  * file once.  It gives, for R in {f32, f64}, the vector type v_R, its bits as an integer vector
  * b_R, a mask type m_R, and static inline functions named <verb>_R.  Arithmetic + - * / and, on
- * b_R, & | ^ - + are the compiler's own.  Only what compilers lower badly is spelt in intrinsics.
+ * b_R, & | ^ - + << >> are the compiler's own.  Only what compilers lower badly is spelt in
+ * intrinsics.
  *
  * min and max are the x86 instructions, everywhere: the second operand if either is nan or if they
  * are equal.  Kernels use that to keep nan out of (max(x, m)) or let it through (max(low, x)).
@@ -78,9 +79,6 @@ typedef double v_f64;
 typedef uint32_t b_f32;
 typedef uint64_t b_f64;
 #endif
-
-/* Four doubles, on every ISA. */
-typedef double quad __attribute__((vector_size(4 * sizeof(double))));
 
 typedef int32_t bits_scalar_f32;
 typedef int64_t bits_scalar_f64;

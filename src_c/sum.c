@@ -1,5 +1,7 @@
 /* The sum of results, for a mean or a total:
  * by fixed chunks with compensation, whoever adds them up. */
+#include <math.h>
+
 #include "cpus.h"
 #include "float_environment.h"
 #include "klce.h"
@@ -78,7 +80,13 @@ static void add(total *t, const double *sums, ptrdiff_t count)
 }
 
 /* An infinite or nan sum has no error to give back. */
-static double value_of(const total *t) { return t->lost == t->lost ? t->sum + t->lost : t->sum; }
+static double value_of(const total *t)
+{
+    klce_environment saved = klce_enter();
+    double value = t->lost == t->lost ? t->sum + t->lost : t->sum;
+    klce_leave(saved);
+    return value;
+}
 
 double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t step)
 {
@@ -93,6 +101,16 @@ double klce_sum(klce_dtype dtype, const char *values, ptrdiff_t count, ptrdiff_t
         add(&all, sums, chunks);
     }
     return value_of(&all);
+}
+
+double klce_mean(klce_dtype dtype, double total, double unit, double count)
+{
+    klce_environment saved = klce_enter();
+    double mean = count != 0 ? total / unit / count : NAN;
+    if (klce_real_sizes[dtype] == sizeof(float))
+        mean = (float)mean;
+    klce_leave(saved);
+    return mean;
 }
 
 double klce_total_of_chunks(const double *sums, ptrdiff_t count)

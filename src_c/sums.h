@@ -98,39 +98,7 @@ KLCE_INLINE void K(add_scaled_lanes)(K(lanes) *into, const K(lanes) *from, doubl
 #endif
 }
 
-/* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
- * stay in registers where rows lie side by side (few.h).  In float64 it is rounded once: where one
- * lane is most of the sum, each addition to it would cost as much as an exponential. */
-KLCE_INLINE double K(total)(const K(lanes) *lanes)
-{
-    quad lane[LANES / 4], four;
-    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-        store_f64((double *)lane + i * KLCE_WIDTH_f64, lanes->high[i]);
-    four = lane[0];
-#if KLCE_REAL_IS_F64
-    quad low[LANES / 4], lost;
-    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
-        store_f64((double *)low + i * KLCE_WIDTH_f64, lanes->low[i]);
-    lost = low[0];
-    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++)
-    {
-        ADD_KEEPING(quad, four, lane[i], lost);
-        lost = lost + low[i];
-    }
-    double s0 = four[0], s1 = four[1], lost0 = lost[0], lost1 = lost[1];
-    ADD_KEEPING(double, s0, four[2], lost0);
-    ADD_KEEPING(double, s1, four[3], lost1);
-    ADD_KEEPING(double, s0, s1, lost0);
-    double rest = (lost0 + lost[2]) + (lost1 + lost[3]);
-    return s0 + (rest == rest ? rest : 0); /* an infinite sum has lost nan */
-#else
-    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++) four = four + lane[i];
-    return (four[0] + four[2]) + (four[1] + four[3]);
-#endif
-}
-
-/* The sums of a row of few classes alone, as those of rows side by side are added up (few.h): of
- * each flush its lanes by four in turn. */
+/* Four sums, of which the lanes of a row are added up: lane i is in sum i % 4. */
 typedef struct {
     quad sum;
 #if KLCE_REAL_IS_F64
@@ -138,7 +106,51 @@ typedef struct {
 #endif
 } K(quad_sums);
 
-/* Adds the `count` lanes of a flush; lane[l] + more[l], where `more` is given. */
+/* In float64 it is rounded once: where one lane is most of the sum, each addition to it would cost
+ * as much as an exponential. */
+KLCE_INLINE double K(total_of_quads)(const K(quad_sums) *of)
+{
+    double s0 = quad_part(of->sum, 0), s1 = quad_part(of->sum, 1);
+    double s2 = quad_part(of->sum, 2), s3 = quad_part(of->sum, 3);
+#if KLCE_REAL_IS_F64
+    double lost0 = quad_part(of->lost, 0), lost1 = quad_part(of->lost, 1);
+    ADD_KEEPING(double, s0, s2, lost0);
+    ADD_KEEPING(double, s1, s3, lost1);
+    ADD_KEEPING(double, s0, s1, lost0);
+    double rest = (lost0 + quad_part(of->lost, 2)) + (lost1 + quad_part(of->lost, 3));
+    return s0 + (rest == rest ? rest : 0); /* an infinite sum has lost nan */
+#else
+    return (s0 + s2) + (s1 + s3);
+#endif
+}
+
+/* The sum of all lanes: lane i and lanes i + 4, i + 8, ... in turn, then those four.  Few enough to
+ * stay in registers where rows lie side by side (few.h). */
+KLCE_INLINE double K(total)(const K(lanes) *lanes)
+{
+    quad lane[LANES / 4];
+    K(quad_sums) four;
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+        store_f64((double *)lane + i * KLCE_WIDTH_f64, lanes->high[i]);
+    four.sum = lane[0];
+#if KLCE_REAL_IS_F64
+    quad low[LANES / 4];
+    KLCE_UNROLL for (int i = 0; i < DOUBLES; i++)
+        store_f64((double *)low + i * KLCE_WIDTH_f64, lanes->low[i]);
+    four.lost = low[0];
+    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++)
+    {
+        quad_add_keeping(&four.sum, lane[i], &four.lost);
+        four.lost = quad_add(four.lost, low[i]);
+    }
+#else
+    KLCE_UNROLL for (int i = 1; i < LANES / 4; i++) four.sum = quad_add(four.sum, lane[i]);
+#endif
+    return K(total_of_quads)(&four);
+}
+
+/* Adds the `count` lanes of a flush of a row of few classes alone, as those of rows side by side
+ * are added up (few.h): by four in turn.  lane[l] + more[l], where `more` is given. */
 KLCE_INLINE void K(add_quads)(K(quad_sums) *into, const K(v) *lanes, const K(v) *more, int count)
 {
     real lane[LANES], other[LANES];
@@ -150,34 +162,19 @@ KLCE_INLINE void K(add_quads)(K(quad_sums) *into, const K(v) *lanes, const K(v) 
     }
     KLCE_UNROLL for (int l = 0; l < count; l += 4)
     {
-        quad value = {lane[l], lane[l + 1], lane[l + 2], lane[l + 3]}, added = {0};
+        quad value = quad_of(lane[l], lane[l + 1], lane[l + 2], lane[l + 3]), added = {0};
         if (more)
-            added = (quad){other[l], other[l + 1], other[l + 2], other[l + 3]};
+            added = quad_of(other[l], other[l + 1], other[l + 2], other[l + 3]);
 #if KLCE_REAL_IS_F64
         quad low = {0};
         if (more)
-            ADD_KEEPING(quad, value, added, low);
-        ADD_KEEPING(quad, into->sum, value, into->lost);
-        into->lost = into->lost + low;
+            quad_add_keeping(&value, added, &low);
+        quad_add_keeping(&into->sum, value, &into->lost);
+        into->lost = quad_add(into->lost, low);
 #else
-        into->sum = into->sum + (more ? value + added : value);
+        into->sum = quad_add(into->sum, more ? quad_add(value, added) : value);
 #endif
     }
-}
-
-KLCE_INLINE double K(total_of_quads)(K(quad_sums) *of)
-{
-    double s0 = of->sum[0], s1 = of->sum[1], s2 = of->sum[2], s3 = of->sum[3];
-#if KLCE_REAL_IS_F64
-    double lost0 = of->lost[0], lost1 = of->lost[1];
-    ADD_KEEPING(double, s0, s2, lost0);
-    ADD_KEEPING(double, s1, s3, lost1);
-    ADD_KEEPING(double, s0, s1, lost0);
-    double rest = (lost0 + of->lost[2]) + (lost1 + of->lost[3]);
-    return s0 + (rest == rest ? rest : 0);
-#else
-    return (s0 + s2) + (s1 + s3);
-#endif
 }
 
 /* The cache lines of a group, by their offsets. */

@@ -370,7 +370,9 @@ KLCE_INLINE v_f64 log1p_by_square_f64(v_f64 z)
     return z * series_f64(c, 6, z, z * z);
 }
 
-/* ln2 in two pieces, of which the first times any k is exact. */
+/* ln2, and in two pieces, of which the first times any k is exact. */
+#define KLCE_LN2_f32 0x1.62e43p-1f
+#define KLCE_LN2_f64 0x1.62e42fefa39efp-1
 #define KLCE_LN2_HIGH_f32 0.693359375f
 #define KLCE_LN2_LOW_f32 (-2.12194440e-4f)
 #define KLCE_LN2_HIGH_f64 6.93147180369123816490e-01
@@ -395,12 +397,12 @@ KLCE_INLINE v_f32 log_join_term_f32(v_f32 k, v_f32 f)
     static const float c[] = {KLCE_LOG1P_SERIES};
     v_f32 square = f * f;
     v_f32 half = fma_f32(-f, series_f32(c, 8, f, square), set_f32(0.5f));
-    return fma_f32(k, set_f32(0x1.62e43p-1f), fma_f32(-square, half, f));
+    return fma_f32(k, set_f32(KLCE_LN2_f32), fma_f32(-square, half, f));
 }
 
 KLCE_INLINE v_f64 log_join_term_f64(v_f64 k, v_f64 f)
 {
-    return fma_f64(k, set_f64(0x1.62e42fefa39efp-1), f - log1p_tail_f64(f));
+    return fma_f64(k, set_f64(KLCE_LN2_f64), f - log1p_tail_f64(f));
 }
 
 /* log x for finite x > 0, normal, of terms that are summed; garbage, but finite, at 0. */
@@ -512,7 +514,7 @@ KLCE_INLINE v_f64 log1p_for_f32(v_f64 x)
     v_f64 q67 = fma_f64(set_f64(c[7]), f, set_f64(c[6]));
     v_f64 q = fma_f64(fma_f64(set_f64(c[8]), f4, fma_f64(q67, f2, q45)), f4, fma_f64(q23, f2, q01));
     v_f64 tail = f2 * fma_f64(-f, q, set_f64(0.5));
-    v_f64 y = fma_f64(float_of_f64(k), set_f64(0x1.62e42fefa39efp-1), f - tail);
+    v_f64 y = fma_f64(float_of_f64(k), set_f64(KLCE_LN2_f64), f - tail);
     return select_f64(eq_f64(x, x), y, x);
 }
 

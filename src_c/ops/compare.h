@@ -329,7 +329,7 @@ static KLCE_NOINLINE double K(overlap)(const klce_call *call, ptrdiff_t row)
 {
     K(top) p, q;
     int shared = 0;
-    p.size = q.size = *(const int64_t *)call->arg[K(COMPARE_TOP)];
+    p.size = q.size = K(top_size)(*(const int64_t *)call->arg[K(COMPARE_TOP)]);
     p.filled = q.filled = 0;
     K(top_add)(&p, K(row_in)(call, 0, row), call->n, 0);
     K(top_add)(&q, K(row_in)(call, 1, row), call->n, 0);
@@ -452,7 +452,7 @@ static KLCE_NOINLINE void K(put_comparisons)(const klce_call *call, ptrdiff_t ro
     const K(expsum_context) *c = K(context)(call);
     int64_t want = K(wanted)(call, K(COMPARE_WANT));
     double value[KLCE_COMPARE_COUNT][KLCE_TILE];
-    v_f64 zero = set_f64(0), one = set_f64(1), log_2 = set_f64(0x1.62e42fefa39efp-1);
+    v_f64 zero = set_f64(0), one = set_f64(1), log_2 = set_f64(KLCE_LN2_f64);
     EACH_STATE(i, count)
     {
         v_f64 mass = one + K(rest_of)(c, state, i);

@@ -13,7 +13,7 @@ static void K(js_logits_plain_finish)(const klce_call *call, ptrdiff_t row, ptrd
                                       double *state)
 {
     double result[KLCE_TILE];
-    v_f64 most = set_f64(0x1.62e42fefa39efp-1), zero = set_f64(0); /* log 2 */
+    v_f64 most = set_f64(KLCE_LN2_f64), zero = set_f64(0);
     v_f64 small = set_f64(KLCE_REAL_IS_F64 ? 0x1p-56 : 0x1p-27);
     EACH_STATE(i, count)
     {
@@ -115,17 +115,13 @@ static void K(js_logits_few)(const klce_call *call, ptrdiff_t row)
     K(js_logits_plain_finish)(call, row, KLCE_TILE, state);
 }
 
+static const klce_kernel K(js_logits_logits_kernel);
+
 /* From the sums of both rows on. */
 static void K(js_logits_of_sums)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                  double *state)
 {
-    K(js_logits_relate)(call, row, count, state);
-    for (ptrdiff_t i = 0; i < count; i++)
-        K(js_logits_sweep_unlike)(call, row + i, 0, call->n, state + i);
-    K(js_logits_look)(call, row, count, state);
-    for (ptrdiff_t i = 0; i < count; i++)
-        K(js_logits_sweep)(call, row + i, 0, call->n, state + i);
-    K(js_logits_finish)(call, row, count, state);
+    K(finish_passes)(call, &K(js_logits_logits_kernel), row, count, state);
 }
 
 static ptrdiff_t K(js_logits_pipelined)(const klce_call *call, ptrdiff_t low, ptrdiff_t high)

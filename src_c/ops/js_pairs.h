@@ -57,7 +57,7 @@ static void K(js_pair_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         v_f64 drift = K(state)(state, K(DRIFT), i);
         /* Rounding may leave less than nothing, or more than log 2. */
         v_f64 normalized = max_f64(set_f64(0), js - drift * drift * set_f64(0.125));
-        normalized = min_f64(set_f64(0x1.62e42fefa39efp-1), normalized);
+        normalized = min_f64(set_f64(KLCE_LN2_f64), normalized);
         store_f64(result + i, normalize ? normalized : js);
     }
     K(put)(call, 5, row, count, result);

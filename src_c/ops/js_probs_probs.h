@@ -13,9 +13,9 @@
  */
 PAIR_PASSES(js_probs_probs, 0, 0, js_pair_term)
 
-/* What is known of a row, in UNLIKE: that it is to be swept as unlike.h says, or not, or that its
- * terms are summed. */
-enum { K(OTHERS), K(SEEM_UNLIKE), K(SETTLED) };
+/* What is known of a row, in UNLIKE: that the last sweep is to take it (0, as for unlike.h), that
+ * it seems unlike and is to be swept as unlike.h says, or that its terms are summed. */
+enum { K(TO_SWEEP) = 0, K(SEEMS_UNLIKE), K(SETTLED) };
 
 /* Whether a row's sums leave room in `real` for all that is done with its classes. */
 KLCE_INLINE int K(js_is_plain)(const klce_call *call, const double *state)
@@ -88,7 +88,7 @@ KLCE_INLINE K(v) K(js_of_unlike_probs)(K(v) high, K(v) quotient)
 {
     K(v) t = K(max)(quotient, K(set)((real)0x1p-60)); /* whose square is a normal number */
     K(v) s = K(unlike_series)(t) + K(log_term)(t);
-    return high * K(fma)(t, s, K(set)((real)LOG_2));
+    return high * K(fma)(t, s, K(set)(K(KLCE_LN2)));
 }
 
 /* Four times the sum of the terms of n classes of unlike rows, at the scale of p; and with a ratio
@@ -147,7 +147,7 @@ static void K(js_probs_sweep_unlike)(const klce_call *call, ptrdiff_t row, ptrdi
     if (state[FIELD(UNLIKE)] == K(SETTLED))
         return;
     state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
-    if (state[FIELD(UNLIKE)] == K(OTHERS))
+    if (state[FIELD(UNLIKE)] == K(TO_SWEEP))
         return;
     K(v) ratio = K(js_plain_ratio)(state);
     state[FIELD(TERMS)] = state[FIELD(SIDE_SCALE)] * K(js_sum_unlike)(p + low, q + low, high - low,
@@ -164,9 +164,9 @@ static void K(js_probs_look)(const klce_call *call, ptrdiff_t row, ptrdiff_t cou
 {
     (void)call, (void)row;
     for (ptrdiff_t i = 0; i < count; i++)
-        if (state[FIELD(UNLIKE) + i] == K(SEEM_UNLIKE))
+        if (state[FIELD(UNLIKE) + i] == K(SEEMS_UNLIKE))
             state[FIELD(UNLIKE) + i] =
-                state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
+                state[FIELD(TERMS) + i] >= 4 * UNLIKE_JS ? K(SETTLED) : K(TO_SWEEP);
 }
 
 #if KLCE_FMA
@@ -348,7 +348,7 @@ static void K(js_plain_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    if (state[FIELD(UNLIKE)] != K(OTHERS))
+    if (state[FIELD(UNLIKE)] != K(TO_SWEEP))
         return;
     if (K(js_is_plain)(call, state))
         K(js_plain_sweep)(call, row, low, high, state);
@@ -365,7 +365,7 @@ static KLCE_NOINLINE void K(js_gathered_sweep)(const klce_call *call, ptrdiff_t 
         own.arg[k] = (char *)K(gathered)(call, k, row, room[k]);
         own.core[k] = sizeof(elem);
     }
-    state[FIELD(UNLIKE)] = K(OTHERS);
+    state[FIELD(UNLIKE)] = K(TO_SWEEP);
     K(js_probs_sweep)(&own, 0, 0, call->n, state);
 }
 
@@ -410,7 +410,7 @@ static void K(js_probs_few)(const klce_call *call, ptrdiff_t row)
 static void K(js_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t low, ptrdiff_t high,
                               double *state)
 {
-    if (state[FIELD(UNLIKE)] == K(OTHERS))
+    if (state[FIELD(UNLIKE)] == K(TO_SWEEP))
         K(js_probs_probs_sweep)(call, row, low, high, state);
 }
 
@@ -425,12 +425,12 @@ static void K(js_probs_first)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
 {
     const elem *p = K(row_in)(call, 0, row), *q = K(row_in)(call, 1, row);
     double *p_sum = state + FIELD(SIDE_SUM), *q_sum = state + FIELD(OTHER) + FIELD(SIDE_SUM);
-    state[FIELD(UNLIKE)] = K(OTHERS);
+    state[FIELD(UNLIKE)] = K(TO_SWEEP);
     state[FIELD(TERMS)] = state[FIELD(DRIFT)] = 0;
     if (sizeof(elem) == sizeof(real) && call->n > FEW && K(pair_normalizes)(call)) {
         K(js_guess) guess = K(js_guess_of)(p, q, NULL);
         if (guess.sums_to_one && guess.unlike) {
-            state[FIELD(UNLIKE)] = K(SEEM_UNLIKE);
+            state[FIELD(UNLIKE)] = K(SEEMS_UNLIKE);
             state[FIELD(TERMS)] =
                 K(js_sum_unlike)(p + low, q + low, high - low, NULL, call->n, p_sum, q_sum);
             return;
@@ -468,14 +468,14 @@ KLCE_INLINE void K(js_settle)(const klce_call *call, ptrdiff_t row, ptrdiff_t co
         double *how = state + FIELD(UNLIKE) + i, *terms = state + FIELD(TERMS) + i;
         int plain = call->n > FEW && K(js_is_plain)(call, state + i);
         int same = fabs(q_sum[i] - p_sum[i]) <= SAME_SUM * p_sum[i];
-        settled[i] = plain && same && *how != K(OTHERS);
+        settled[i] = plain && same && *how != K(TO_SWEEP);
         if (!settled[i])
             continue;
         double scale = 2 / (p_sum[i] + q_sum[i]);
         *terms *= scale;
         state[FIELD(DRIFT) + i] *= scale;
-        if (*how == K(SEEM_UNLIKE))
-            *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(OTHERS);
+        if (*how == K(SEEMS_UNLIKE))
+            *how = *terms >= 4 * UNLIKE_JS ? K(SETTLED) : K(TO_SWEEP);
     }
 }
 
@@ -490,7 +490,7 @@ static void K(js_probs_relate)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
         int plain = call->n > FEW && K(js_is_plain)(call, state + i);
         K(v) ratio = K(js_plain_ratio)(state + i);
         state[FIELD(UNLIKE) + i] =
-            plain && K(js_guess_of)(p, q, &ratio).unlike ? K(SEEM_UNLIKE) : K(OTHERS);
+            plain && K(js_guess_of)(p, q, &ratio).unlike ? K(SEEMS_UNLIKE) : K(TO_SWEEP);
     }
 }
 
@@ -622,7 +622,7 @@ static int K(js_probs_block)(const klce_call *call, ptrdiff_t row)
         double *state = states.tile[t];
         int settled[KLCE_TILE];
         for (int i = 0; i < KLCE_TILE; i++) {
-            state[FIELD(UNLIKE) + i] = guess.unlike ? K(SEEM_UNLIKE) : K(SETTLED);
+            state[FIELD(UNLIKE) + i] = guess.unlike ? K(SEEMS_UNLIKE) : K(SETTLED);
             state[FIELD(TERMS) + i] *= guess.unlike ? 2 : 1;
         }
         K(js_settle)(call, row, KLCE_TILE, state, settled);

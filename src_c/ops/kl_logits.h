@@ -150,16 +150,15 @@ static void K(kl_logits_few)(const klce_call *call, ptrdiff_t row)
     K(kl_logits_finish)(call, row, KLCE_TILE, state);
 }
 
+static const klce_kernel K(kl_logits_kernel);
+
 /* From the sums of unlike rows on. */
 static void K(kl_logits_of_unlike)(const klce_call *call, ptrdiff_t row, ptrdiff_t count,
                                    double *state)
 {
     for (ptrdiff_t i = 0; i < count; i++)
         state[FIELD(NEAR_TERMS) + i] = NAN;
-    K(kl_logits_relate)(call, row, count, state);
-    for (ptrdiff_t i = 0; i < count; i++)
-        K(kl_logits_sweep)(call, row + i, 0, call->n, state + i);
-    K(kl_logits_finish)(call, row, count, state);
+    K(finish_passes)(call, &K(kl_logits_kernel), row, count, state);
 }
 
 /* Rows that seem unlike, as far as they follow one another. */

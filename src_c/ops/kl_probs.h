@@ -11,12 +11,10 @@ LAST_FIELD(KL_GAIN);
 #define SUBNORMAL_LIFT 54
 #define SMALL_P 0x1p-900         /* d/p stays finite above */
 #define SUBNORMAL_UNIT 0x1p-1020 /* 2^(SUBNORMAL_LIFT - 1074) */
-#define LN2 0x1.62e42fefa39efp-1
 #else
 #define SUBNORMAL_LIFT 24
 #define SMALL_P 0x1p-149f
 #define SUBNORMAL_UNIT 0x1p-125f
-#define LN2 0x1.62e43p-1f
 #endif
 
 /* Of rows of few classes the sums have as many lanes, which are taken out after as many classes. */
@@ -32,6 +30,11 @@ KLCE_INLINE K(special) K(special_of)(K(v) least, const K(v) *p, const K(v) *q, p
     if (!K(any)(K(lt)(least, K(set)(SMALL))))
         return K(NOTHING);
     return K(any_small)(p, n) || K(any_small)(q, n) ? K(SMALL_ONES) : K(ZEROS);
+}
+
+KLCE_INLINE int K(kl_normalizes)(const klce_call *call)
+{
+    return *(const int64_t *)call->arg[2] != 0;
 }
 
 /* About 25 instructions a vector, one of them a division.  With f = (q 2^-k - p)/p, whose numerator
@@ -64,7 +67,7 @@ KLCE_INLINE K(term) K(kl_probs_term)(K(v) p, K(v) q, K(special) special, int nor
     K(v) scaled = K(from_bits)(K(to_bits)(high_q) - K(shift_to_exponent)(exponent));
     K(v) d = scaled - base, s = d / (scaled + base);
     K(v) bend = s * K(fma)(-base, K(log1p_by_square)(s * s), d); /* base (f - log1p(f)) */
-    K(v) log = k * K(set)(LN2);
+    K(v) log = k * K(set)(K(KLCE_LN2));
     /* For k = 0, where q is scaled, nothing comes beside the bend. */
     K(term)
     term = {normalize ? bend + K(fma)(-own, log, whole - scaled)
@@ -176,7 +179,7 @@ static void K(kl_probs_sweep)(const klce_call *call, ptrdiff_t row, ptrdiff_t lo
                               double *state)
 {
     const elem *p = K(row_in)(call, 0, row) + low, *q = K(row_in)(call, 1, row) + low;
-    int normalize = *(const int64_t *)call->arg[2] != 0;
+    int normalize = K(kl_normalizes)(call);
     if (call->n <= FEW)
         K(kl_probs_short)(p, q, call->n, state, normalize);
     else if (normalize)
@@ -234,7 +237,7 @@ static KLCE_NOINLINE double K(kl_probs_rescaled)(const elem *p, const elem *q, p
         }
         for (ptrdiff_t j = 0; j < count; j++) {
             if (u[j] < -0.5) /* where 1 + u has lost the quotient */
-                gap[j] = u[j] - (log[j] + exponent[j] * 0x1.62e42fefa39efp-1);
+                gap[j] = u[j] - (log[j] + exponent[j] * KLCE_LN2_f64);
             /* With p = 0, or next to it, the term is q. */
             double term = mass[j] >= SMALL_P ? mass[j] * gap[j] : d[j];
             ADD_KEEPING(double, terms[j], term, lost[j]);
@@ -290,7 +293,7 @@ KLCE_INLINE int K(kl_probs_results)(int normalize, ptrdiff_t count, const double
 
 static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t count, double *state)
 {
-    int normalize = *(const int64_t *)call->arg[2] != 0;
+    int normalize = K(kl_normalizes)(call);
     double result[KLCE_TILE], gaps[KLCE_TILE];
     int any_rare = K(kl_probs_results)(normalize, count, state, result, gaps);
     for (ptrdiff_t i = 0; any_rare && i < count; i++) {
@@ -318,7 +321,7 @@ static void K(kl_probs_finish)(const klce_call *call, ptrdiff_t row, ptrdiff_t c
 
 static void K(kl_probs_few)(const klce_call *call, ptrdiff_t row)
 {
-    int normalize = *(const int64_t *)call->arg[2] != 0;
+    int normalize = K(kl_normalizes)(call);
     const ptrdiff_t n = call->n;
     double state[KLCE_FIELDS * KLCE_TILE];
     if (n < 1) /* never: for a compiler that would fear sums of nothing below */
@@ -434,7 +437,7 @@ KLCE_INLINE int K(kl_sum_abreast)(const klce_call *call, ptrdiff_t row, K(kl_abr
 
 static int K(kl_probs_block)(const klce_call *call, ptrdiff_t row)
 {
-    int normalize = *(const int64_t *)call->arg[2] != 0;
+    int normalize = K(kl_normalizes)(call);
     double result[KLCE_ABREAST], gaps[KLCE_TILE];
     K(kl_abreast) sums;
     K(abreast_states) states;
@@ -470,4 +473,3 @@ static const klce_kernel K(kl_probs_kernel) = {
 #undef SUBNORMAL_LIFT
 #undef SMALL_P
 #undef SUBNORMAL_UNIT
-#undef LN2

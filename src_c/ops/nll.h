@@ -76,7 +76,7 @@ KLCE_INLINE void K(negated_near)(const klce_call *call, ptrdiff_t row, const int
 }
 
 /* Bytes from row to row up to which the processor itself sees what comes next: loads one by one see
- * less far ahead than gathers, and from a fifth of a page on it has to be asked in either case. */
+ * less far ahead than gathers.  Beyond, it has to be asked in either case. */
 #define NEAR_ROWS (GATHERS ? 512 : 128)
 
 /* Labels that may be ignored, masked or out of range. */

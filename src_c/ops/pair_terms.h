@@ -89,7 +89,7 @@ KLCE_INLINE K(v) K(js_far)(K(v) a, K(v) t)
                                    -0.08139125703f, 0.04179354816f, -0.01433231176f};
 #endif
     K(v) s = K(series)(series, (int)(sizeof series / sizeof *series) - 1, t, t * t);
-    return K(fma)(t, a + s, K(set)((real)LOG_2));
+    return K(fma)(t, a + s, K(set)(K(KLCE_LN2)));
 }
 
 /* A ratio that shows nowhere, nor does it times its logarithm, while its square is a normal number;

@@ -7,9 +7,8 @@
  * The first two are wrong by some 2^-24 high (2^-53), where those of pair_terms.h and
  * js_probs_probs.h are right to that share of themselves; and as the sum of high is 2 at most, that
  * is enough of a JS of a sixteenth, and of a total variation of an eighth; beside such a JS it is
- * 0.09 at least
- * (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are swept once
- * more, as those that do not seem unlike.
+ * 0.09 at least (Lin, 1991: JS <= TV log 2), and mostly a third.  Rows of which there is less are
+ * swept once more, as those that do not seem unlike.
  *
  * A class takes a long chain of steps.  So what is summed at a time goes by two loops or more, each
  * with a part of the chain: instructions that wait leave the processor's scheduler room for others
@@ -24,8 +23,6 @@ _Static_assert(FIELD(PLAIN_KL) < FIELD(UNLIKE), "what relates rows stays");
 /* The first classes of a row, by which it is guessed whether it is unlike. */
 #define UNLIKE_SAMPLE 64
 _Static_assert(UNLIKE_SAMPLE % LANES == 0 && UNLIKE_SAMPLE <= FEW, "longer rows have as many");
-
-#define LOG_2 0x1.62e42fefa39efp-1
 
 /* ((1 + t) log(2/(1 + t)) - log 2)/t from 0 to 1: times t, to 2^-27 (2^-55) of 1
  * (tools/minimax.py).  A class's JS is high (log 2 + t (this - |d|)). */

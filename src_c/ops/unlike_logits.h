@@ -116,7 +116,7 @@ KLCE_INLINE void K(unlike_classes_of)(const K(expsum_context) *c, const K(pair_m
 KLCE_INLINE K(v) K(js_of_unlike)(const K(expsum_context) *c, K(v) d, K(v) t)
 {
     K(v) s = K(fma)(K(away_of)(c, d), K(set)(c->e.c1), K(unlike_series)(t));
-    return K(fma)(t, s, K(set)((real)LOG_2));
+    return K(fma)(t, s, K(set)(K(KLCE_LN2)));
 }
 
 /* The sums of a row's classes from `low` to `high`, at the scale of w, in the order of UNLIKE_SUMS:
