@@ -2,8 +2,8 @@
  * columns and back.  What is left of a maximum or a sum across lanes is found of WIDTH rows
  * together. */
 
-/* Whether rows of operand k do, and whole groups.  Of others, the last group's empty lanes cost more
- * than columns do. */
+/* Whether rows of operand k do, and whole groups.  Of others, the last group's empty lanes cost
+ * more than columns do. */
 KLCE_INLINE int K(fill_groups)(const klce_call *call, int k)
 {
     return call->n && call->n % LANES == 0 && call->n <= FEW && !K(in_columns)(call, k);

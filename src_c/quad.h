@@ -1,6 +1,6 @@
-/* Four doubles, in which sums across lanes end on every ISA: a vector, or a plain struct where the
- * compiler may not know vectors. */
-#if KLCE_VECTOR_BYTES
+/* Four doubles, in which sums across lanes end on every ISA: a vector, or a plain struct where there
+ * is none of that size, or the compiler may know none at all. */
+#if KLCE_VECTOR_BYTES >= 32
 typedef double quad __attribute__((vector_size(4 * sizeof(double))));
 KLCE_INLINE quad quad_of(double a, double b, double c, double d) { return (quad){a, b, c, d}; }
 KLCE_INLINE double quad_part(quad q, int k) { return q[k]; }
