@@ -43,10 +43,11 @@ class Rows:
         self.rows = math.prod(reader.shape[:leading])
         self.row_bytes = max(1, math.prod(reader.shape[leading:]) * reader.dtype.itemsize)
         self.chunks = Chunks.of(reader, leading)
-        view = reader.mapped or (self.chunks is not None and self.chunks.kept)
+        mapped = reader.mapped and (leading == 1 or reader.order == "C")
+        view = mapped or (self.chunks is not None and self.chunks.kept)
         self.block_row_bytes = 0 if view else self.row_bytes
         item = math.prod(reader.shape[1:leading])
-        self.ends = tuple(end * item for end in reader.ends) if reader.mapped else ()
+        self.ends = tuple(end * item for end in reader.ends) if mapped else ()
 
 
 class Logits(Rows):
