@@ -1,0 +1,51 @@
+"""Labels and candidates, which are what they were when they were checked, or refused."""
+
+import os
+
+import numpy as np
+import pytest
+
+from klce.scoring import InputError, LabelError, score_file
+from tests.scoring.runs import run
+
+
+def written_over(name, value):
+    """Return a callback of progress that changes a file in its place."""
+
+    def progress(done, total):
+        np.load(name, mmap_mode="r+")[700] = value
+        os.utime(name, ns=(0, 0))  # not every file system tells of writing to a map
+
+    return progress
+
+
+@pytest.mark.parametrize("label", [99, -1])
+@pytest.mark.parametrize("command", ["score", "compare", "compat"])
+def test_labels_that_are_written_over_meanwhile(files, command, label):
+    told = rf"^targets\.npy: labels must hold .*, got {label} in row 700$"
+    with pytest.raises(LabelError, match=told):
+        run(command, block_rows=100, progress=written_over("targets.npy", label))
+
+
+def test_a_label_that_is_ignored_meanwhile_is_not_llama_cpps(files):
+    with pytest.raises(InputError, match=r"^targets\.npy: row 700 is ignored \(label -100\)"):
+        run("compat", block_rows=100, progress=written_over("targets.npy", -100))
+
+
+@pytest.mark.parametrize("candidate", [99, -1])
+def test_candidates_that_are_written_over_meanwhile(files, candidate):
+    def score(**options):
+        score_file("logits.npy", candidates="ids.npy", out="out.npy", block_rows=100, **options)
+        return np.load("out.npy")["candidate_log_probs"]
+
+    progress = written_over("ids.npy", candidate)
+    np.save("ids.npy", np.zeros((1000, 2), int))
+    told = rf"^ids\.npy: candidates must hold .*, got {candidate} in row 700\n700 of 1,000 rows are"
+    with pytest.raises(LabelError, match=told):
+        score(progress=progress)
+
+    np.save("ids.npy", np.arange(1000) % 20)  # of all rows: those that there were
+    with pytest.warns(UserWarning, match="--candidates has changed while it was read"):
+        changed = score(progress=progress)
+    np.save("ids.npy", np.arange(1000) % 20)
+    np.testing.assert_array_equal(changed, score())
