@@ -192,9 +192,9 @@ class Candidates:
 
 
 def same_rows(axes: tuple[int, ...], others: tuple[int, ...]) -> bool:
-    """Tell whether axes count the same rows as others: in the same shape, or on one axis."""
+    """Tell whether axes count the same rows as others: in the same shape, or either on one axis."""
     return axes == others or (
-        math.prod(axes) == math.prod(others) and 1 in (len(axes), len(others))
+        min(len(axes), len(others)) == 1 and math.prod(axes) == math.prod(others)
     )
 
 
