@@ -780,9 +780,12 @@ cli.app(prog_name="klce")
         return
     # The rows that it took are kept, though not under the name of the results.
     kept = rf"1,\d\d\d of 10,000 rows are finished; go on with: klce .* --out {name} --resume"
-    expect_error(done, rf"{name}: File too large; {kept}")
+    again = run_process(*arguments, "--resume", code=code)  # where there is no room still
+    for full in (done, again):
+        expect_error(full, rf"{name}: File too large; {kept}")
     assert not (files / name).exists()
-    assert run(*arguments, "--resume").exit_code == 0
+    result = run(*arguments, "--resume", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
     assert run("score", "logits.npy", "--out", f"whole_{name}").exit_code == 0
     assert (files / name).read_bytes() == (files / f"whole_{name}").read_bytes()
     assert not [path for path in files.iterdir() if path.name.startswith(".")]

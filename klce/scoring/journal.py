@@ -248,8 +248,9 @@ class Journal(RowFile):
         except OSError:
             size = os.fstat(self._file.fileno()).st_size
             taken = (size - self._offset) // self.columns.itemsize - before
-            with contextlib.suppress(OSError):
-                self._add_sum(table[:taken], before)
+            if taken > 0:
+                with contextlib.suppress(OSError):
+                    self._add_sum(table[:taken], before)
             raise
         self._add_sum(table, before)
         if self._parts is not None and self._parts.due(self.finished):
