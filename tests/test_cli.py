@@ -800,10 +800,28 @@ def test_a_disk_that_is_full_for_the_last_file(files, monkeypatch):
         patch.setattr(CsvWriter, "write", disk_full)
         result = run("score", "logits.npy", "--out", "out.csv")
     assert result.exit_code == 2
-    advice = "60 of 60 rows are finished; free space and go on with: klce .* --resume"
+    advice = "60 of 60 rows are finished; free space and go on with: klce .*--resume"
     expect_error(result, rf"out\.csv: No space left on device; {advice}")
     assert not (files / "out.csv").exists()
     assert run("score", "logits.npy", "--out", "out.csv", "--resume").exit_code == 0
+
+
+def out_of_memory(*arguments):
+    raise MemoryError("Unable to allocate 9 GiB")
+
+
+def test_a_lack_of_memory_is_one_line(files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvWriter, "write", out_of_memory)
+        result = run("score", "logits.npy", "--out", "out.csv")
+    assert result.exit_code == 2
+    advice = "a smaller --memory may help; 60 of 60 rows are finished; go on with: klce .*--resume"
+    expect_error(result, rf"^klce: out of memory: Unable to allocate 9 GiB; {advice}$")
+    assert run("score", "logits.npy", "--out", "out.csv", "--resume").exit_code == 0
+    monkeypatch.setattr(cli, "file_info", out_of_memory)  # which takes no --memory
+    result = run("info", "logits.npy")
+    assert result.exit_code == 2
+    expect_error(result, "^klce: out of memory: Unable to allocate 9 GiB$")
 
 
 @pytest.mark.parametrize("module", [journal, distribution])
@@ -881,6 +899,14 @@ def test_process_interrupted(files):
     done = run_process("score", "logits.npy", "--out", "out.npy", "--resume", "--json")
     assert json.loads(done.stdout)["rows"] == 60
     assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "out.npy", "targets.npy"]
+
+
+def test_process_interrupted_whose_files_stand_behind_dashes(files):
+    (files / "logits.npy").rename("-x.npy")
+    done = run_process("score", "-o", "out.npy", "--", "-x.npy", code=INTERRUPTED)
+    expect_error(done, r"; go on with: klce score -o out\.npy --resume -- -x\.npy$")
+    arguments = done.stderr.partition("klce score ")[2].split()
+    assert run("score", *arguments).exit_code == 0
 
 
 @pytest.mark.parametrize(
