@@ -29,7 +29,9 @@ class Rows:
     rows : int
         How many there are.
     row_bytes : int
-        Bytes of a row in the file.
+        Bytes of a row as it is read.
+    file_row_bytes : int
+        Bytes of a row in the file: of a base file of llama.cpp, about half of that.
     block_row_bytes : int
         Bytes of memory that a row of a block takes: none if it is a view of a map.
     ends : tuple of int
@@ -42,6 +44,7 @@ class Rows:
         self.path = reader.path
         self.rows = math.prod(reader.shape[:leading])
         self.row_bytes = max(1, math.prod(reader.shape[leading:]) * reader.dtype.itemsize)
+        self.file_row_bytes = reader.layout.row_bytes if reader.layout else self.row_bytes
         self.chunks = Chunks.of(reader, leading)
         mapped = reader.mapped and (leading == 1 or reader.order == "C")
         view = mapped or (self.chunks is not None and self.chunks.kept)

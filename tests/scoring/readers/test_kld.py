@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, file_info, kld, score_file
+from klce.scoring import InputError, compare_file, convert_file, file_info, kld, score_file
 from klce.scoring.readers import open_reader
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "lm"
@@ -74,6 +74,21 @@ def test_scored_with_its_own_targets():
     report = score_file(BASE)
     assert report.targets == f"{BASE}::targets"
     assert report.summary.perplexity == pytest.approx(64.344084, rel=1e-5)
+
+
+def test_bytes_that_are_read_are_those_of_the_file(tmp_path):
+    def told(run, *places):
+        calls = []
+        report = run(BASE, *places, progress=lambda *call: calls.append(call))
+        (size,) = {size for _, size in calls}
+        assert calls[-1] == (size, size)
+        return size, report
+
+    size = 105 * open_reader(BASE).layout.row_bytes
+    for times, run, *places in ((1, score_file), (2, compare_file, BASE)):
+        total, report = told(run, *places)
+        assert total == report.read_bytes == times * size
+    assert told(convert_file, tmp_path / "a.zarr")[0] == size
 
 
 @pytest.mark.parametrize(
