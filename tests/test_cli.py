@@ -117,6 +117,11 @@ def test_table_names_the_file_as_it_is(files):
     assert "[bold]x[red].npy" in run("score", "[bold]x[red].npy").stdout
 
 
+def test_a_dtype_is_shown_as_it_is(files):
+    np.save("times.npy", np.zeros(3, "datetime64[ns]"))
+    assert "datetime64[ns]" in run("info", "times.npy").stdout
+
+
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f8"])
 def test_json_is_a_float64_computation(files, dtype):
     logits = np.load("logits.npy").astype(dtype)
