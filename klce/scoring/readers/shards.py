@@ -117,7 +117,7 @@ def _local(location: Location) -> list[str] | None:
 def _remote(location: Location) -> list[str] | None:
     system, path = location.filesystem()
     with location.remote_errors():
-        if glob.has_magic(path):
+        if _is_pattern(location):
             found = system.glob(path)
         elif not location.suffix and system.isdir(path):
             found = system.ls(path, detail=False)

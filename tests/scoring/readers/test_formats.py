@@ -403,6 +403,15 @@ def test_shards_behind_a_url(tmp_path):
         check_slices(open_reader(url), values)
 
 
+def test_a_folder_behind_a_url_whose_name_has_signs_of_patterns(tmp_path):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    values = np.arange(24.0).reshape(12, 2)
+    for i, part in enumerate(np.split(values, 3)):
+        np.save(tmp_path / "x.npy", part)
+        memory.pipe(f"/shards[1]?/{i}.npy", (tmp_path / "x.npy").read_bytes())
+    check_slices(open_reader("memory://shards[1]?"), values)
+
+
 def test_formats_of_local_files_only(tmp_path):
     with pytest.raises(InputError, match="read from local files only"):
         open_reader("memory://x/a.safetensors")
