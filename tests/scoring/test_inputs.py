@@ -1,4 +1,4 @@
-"""Labels and candidates, which are what they were when they were checked, or refused."""
+"""Rows of logits in memory or on a map; labels and candidates, while their files are read."""
 
 import os
 
@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from klce.scoring import InputError, LabelError, score_file
+from klce.scoring.inputs import Logits
+from klce.scoring.readers import open_reader
 from tests.scoring.runs import run
 
 
@@ -49,3 +51,29 @@ def test_candidates_that_are_written_over_meanwhile(files, candidate):
         changed = score(progress=progress)
     np.save("ids.npy", np.arange(1000) % 20)
     np.testing.assert_array_equal(changed, score())
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3)])
+@pytest.mark.parametrize("orders", ["CC", "CF", "FF"])
+def test_blocks_of_maps_are_views_but_of_several_axes_in_fortran_order(tmp_path, shape, orders):
+    """Where they take memory, of which they have a share."""
+    for i, order in enumerate(orders):
+        np.save(tmp_path / f"{i}.npy", np.ones(shape, order=order))
+    logits = Logits(open_reader(tmp_path))
+    copied = len(shape) > 2 and "F" in orders
+    assert logits.block_row_bytes == 24 * copied
+    assert logits.ends == (() if copied else (logits.rows // 2,))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3)])
+def test_blocks_of_streams_in_fortran_order_are_those_of_a_map(tmp_path, shape):
+    """That of their copy."""
+    np.savez(tmp_path / "a.npz", np.ones(shape, order="F"))
+    assert Logits(open_reader(tmp_path / "a.npz")).block_row_bytes == 24 * (len(shape) > 2)
+
+
+def test_files_that_are_not_mapped_tell_no_ends_of_maps(tmp_path):
+    for i in range(2):
+        np.savez(tmp_path / f"{i}.npz", np.zeros((5, 3)))
+    reader = open_reader(tmp_path)
+    assert (reader.ends, Logits(reader).ends) == ((5,), ())
