@@ -36,21 +36,21 @@ def test_a_label_that_is_ignored_meanwhile_is_not_llama_cpps(files):
 
 @pytest.mark.parametrize("candidate", [99, -1])
 def test_candidates_that_are_written_over_meanwhile(files, candidate):
-    def score(**options):
-        score_file("logits.npy", candidates="ids.npy", out="out.npy", block_rows=100, **options)
-        return np.load("out.npy")["candidate_log_probs"]
+    def score(out, **options):
+        score_file("logits.npy", candidates="ids.npy", out=out, block_rows=100, **options)
+        return np.load(out)["candidate_log_probs"]
 
     progress = written_over("ids.npy", candidate)
     np.save("ids.npy", np.zeros((1000, 2), int))
     told = rf"^ids\.npy: candidates must hold .*, got {candidate} in row 700\n700 of 1,000 rows are"
     with pytest.raises(LabelError, match=told):
-        score(progress=progress)
+        score("each.npy", progress=progress)
 
     np.save("ids.npy", np.arange(1000) % 20)  # of all rows: those that there were
     with pytest.warns(UserWarning, match="--candidates has changed while it was read"):
-        changed = score(progress=progress)
+        changed = score("all.npy", progress=progress)
     np.save("ids.npy", np.arange(1000) % 20)
-    np.testing.assert_array_equal(changed, score())
+    np.testing.assert_array_equal(changed, score("again.npy"))
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 2, 3)])
