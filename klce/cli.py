@@ -442,8 +442,10 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
                 f"warning: {' '.join(str(message).split())}"
             )
             yield
-    except (InputError, OSError) as error:
+    except (InputError, OSError, MemoryError) as error:
         message, full = _as_typed(str(error)), False
+        if isinstance(error, MemoryError):
+            message = _out_of_memory(message)
         if isinstance(error, OSError):
             if error.filename and error.strerror:
                 message = f"{error.filename}: {error.strerror}"
@@ -472,9 +474,17 @@ def _as_typed(message: str) -> str:
     )
 
 
+def _out_of_memory(what: str) -> str:
+    limited = "memory" in click.get_current_context().params
+    advice = "; a smaller --memory may help" if limited else ""
+    return f"out of memory{what and f': {what}'}{advice}"
+
+
 def _how_to_go_on() -> str:
-    arguments = [argument for argument in sys.argv[1:] if argument != "--resume"]
-    return f"go on with: klce {shlex.join(arguments)} --resume"
+    arguments = sys.argv[1:]
+    end = arguments.index("--") if "--" in arguments else len(arguments)  # of the options
+    options = [argument for argument in arguments[:end] if argument != "--resume"]
+    return f"go on with: klce {shlex.join([*options, '--resume', *arguments[end:]])}"
 
 
 def _warn(nan: int, first_nan: int | None, then: str = "the means leave such rows out") -> None:

@@ -117,6 +117,11 @@ def test_table_names_the_file_as_it_is(files):
     assert "[bold]x[red].npy" in run("score", "[bold]x[red].npy").stdout
 
 
+def test_a_dtype_is_shown_as_it_is(files):
+    np.save("times.npy", np.zeros(3, "datetime64[ns]"))
+    assert "datetime64[ns]" in run("info", "times.npy").stdout
+
+
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f8"])
 def test_json_is_a_float64_computation(files, dtype):
     logits = np.load("logits.npy").astype(dtype)
@@ -780,9 +785,12 @@ cli.app(prog_name="klce")
         return
     # The rows that it took are kept, though not under the name of the results.
     kept = rf"1,\d\d\d of 10,000 rows are finished; go on with: klce .* --out {name} --resume"
-    expect_error(done, rf"{name}: File too large; {kept}")
+    again = run_process(*arguments, "--resume", code=code)  # where there is no room still
+    for full in (done, again):
+        expect_error(full, rf"{name}: File too large; {kept}")
     assert not (files / name).exists()
-    assert run(*arguments, "--resume").exit_code == 0
+    result = run(*arguments, "--resume", "--quiet")
+    assert (result.exit_code, result.output) == (0, "")
     assert run("score", "logits.npy", "--out", f"whole_{name}").exit_code == 0
     assert (files / name).read_bytes() == (files / f"whole_{name}").read_bytes()
     assert not [path for path in files.iterdir() if path.name.startswith(".")]
@@ -797,10 +805,28 @@ def test_a_disk_that_is_full_for_the_last_file(files, monkeypatch):
         patch.setattr(CsvWriter, "write", disk_full)
         result = run("score", "logits.npy", "--out", "out.csv")
     assert result.exit_code == 2
-    advice = "60 of 60 rows are finished; free space and go on with: klce .* --resume"
+    advice = "60 of 60 rows are finished; free space and go on with: klce .*--resume"
     expect_error(result, rf"out\.csv: No space left on device; {advice}")
     assert not (files / "out.csv").exists()
     assert run("score", "logits.npy", "--out", "out.csv", "--resume").exit_code == 0
+
+
+def out_of_memory(*arguments):
+    raise MemoryError("Unable to allocate 9 GiB")
+
+
+def test_a_lack_of_memory_is_one_line(files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(CsvWriter, "write", out_of_memory)
+        result = run("score", "logits.npy", "--out", "out.csv")
+    assert result.exit_code == 2
+    advice = "a smaller --memory may help; 60 of 60 rows are finished; go on with: klce .*--resume"
+    expect_error(result, rf"^klce: out of memory: Unable to allocate 9 GiB; {advice}$")
+    assert run("score", "logits.npy", "--out", "out.csv", "--resume").exit_code == 0
+    monkeypatch.setattr(cli, "file_info", out_of_memory)  # which takes no --memory
+    result = run("info", "logits.npy")
+    assert result.exit_code == 2
+    expect_error(result, "^klce: out of memory: Unable to allocate 9 GiB$")
 
 
 @pytest.mark.parametrize("module", [journal, distribution])
@@ -878,6 +904,14 @@ def test_process_interrupted(files):
     done = run_process("score", "logits.npy", "--out", "out.npy", "--resume", "--json")
     assert json.loads(done.stdout)["rows"] == 60
     assert sorted(path.name for path in files.iterdir()) == ["logits.npy", "out.npy", "targets.npy"]
+
+
+def test_process_interrupted_whose_files_stand_behind_dashes(files):
+    (files / "logits.npy").rename("-x.npy")
+    done = run_process("score", "-o", "out.npy", "--", "-x.npy", code=INTERRUPTED)
+    expect_error(done, r"; go on with: klce score -o out\.npy --resume -- -x\.npy$")
+    arguments = done.stderr.partition("klce score ")[2].split()
+    assert run("score", *arguments).exit_code == 0
 
 
 @pytest.mark.parametrize(

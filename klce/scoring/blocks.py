@@ -128,7 +128,8 @@ def plan_blocks(
         else:
             block_rows = max(1, usual // chunk) * chunk
         _warn_of_chunks(chunked, block_rows, memory, decoding, held)
-    return Plan(inputs[0].rows, row_bytes, block_rows, chunk, ends, min(joined, block_rows))
+    file_row_bytes = sum(rows.file_row_bytes for rows in inputs)
+    return Plan(inputs[0].rows, file_row_bytes, block_rows, chunk, ends, min(joined, block_rows))
 
 
 def _warn_of_chunks(

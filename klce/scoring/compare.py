@@ -29,7 +29,7 @@ from klce.scoring.errors import InputError
 from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups
 from klce.scoring.inputs import Labels, beside, open_named
-from klce.scoring.readers import StrPath
+from klce.scoring.readers import StrPath, spans
 from klce.scoring.run import Options, check, computed_rows, named
 
 COMPATIBLE = ("llama.cpp",)
@@ -327,12 +327,19 @@ class _LlamaCpp(Files):
     def check(self) -> None:
         """Refuse labels that cannot be compared with. It reads them all."""
         super().check()
-        ignored = self.labels.first(self.task.ignore_index)
-        if ignored is not None:
+        for start, stop in spans(self.logits[0].rows):
+            self._targets(start, stop)
+
+    def _targets(self, start: int, stop: int) -> NDArray[np.int64]:
+        target = self.labels.block(start, stop)
+        ignored = target == self.task.ignore_index
+        if ignored.any():
+            row = start + int(ignored.argmax())
             raise InputError(
-                f"{self.labels.path}: row {ignored} is ignored (label {self.task.ignore_index}); "
+                f"{self.labels.path}: row {row} is ignored (label {self.task.ignore_index}); "
                 "llama.cpp scores every row"
             )
+        return target
 
     def block(self, start: int, stop: int) -> NDArray[Any]:
         """Compare rows `start` to `stop`."""
@@ -340,4 +347,4 @@ class _LlamaCpp(Files):
         log_p = p.block(start, stop)
         if not p.cut_off:
             log_p = llama_cpp.as_base(log_p, p.path, start)
-        return llama_cpp.compare_rows(log_p, q.block(start, stop), self.labels.block(start, stop))
+        return llama_cpp.compare_rows(log_p, q.block(start, stop), self._targets(start, stop))

@@ -214,7 +214,7 @@ def _write_zarr(reader: Reader, path: Path, memory: int, progress: Progress | No
     plan = _plan(reader, 1, memory, _COPIES)
     # Chunks of a few MB, of whole items of the first axis; a block is whole chunks, where its size
     # is free, so that none is written twice.
-    chunk = max(1, min(plan.block_rows, plan.rows, _CHUNK_BYTES // plan.row_bytes))
+    chunk = max(1, min(plan.block_rows, plan.rows, _CHUNK_BYTES // Rows(reader, 1).row_bytes))
     if plan.chunk_rows == 1:
         plan = replace(plan, block_rows=plan.block_rows // chunk * chunk)
     with open_whole_folder(path) as folder:

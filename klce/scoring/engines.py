@@ -158,6 +158,7 @@ class DaskEngine:
         )
         remaining = iter(spans)
         ahead: deque[Any] = deque()
+        answering = False  # of a cluster that may be lost, and at Ctrl-C, nothing is waited for
         try:
             while True:
                 wanted = _BLOCKS_PER_THREAD * max(1, sum(self._client.nthreads().values()))
@@ -165,11 +166,17 @@ class DaskEngine:
                     key = f"klce-{job.run}-{start}"
                     ahead.append(self._client.submit(job.compute, start, stop, key=key))
                 if not ahead:
-                    return
+                    break
                 yield self._result(ahead.popleft())
+            answering = True
+        except InputError:
+            answering = True
+            raise
         finally:
             with contextlib.suppress(Exception):  # the cluster may be what was lost
                 self._client.cancel(list(ahead))
+                if answering:
+                    self._client.run(_close, job.run)
 
     def _result(self, future: Any) -> NDArray[Any]:
         distributed = library("distributed", "")
@@ -204,18 +211,30 @@ class _Job:
             raise InputError(f"worker {_address()}: {error}") from None
 
     def _opened(self) -> Files:
-        # Readers are not for several threads at once, so that each has its own.
-        if getattr(_here, "run", None) != self.run:
+        thread = threading.get_ident()
+        run, files = _open.get(thread, ("", None))
+        if files is None or run != self.run:
             for place, expected in zip(self.task.places(), self.inputs, strict=True):
                 difference = expected.difference(Identity.of(place))
                 if difference is not None:
                     raise InputError(f"{place}: another file of that name: {difference}")
-            _here.files, _here.run = self.task.open(), self.run
-        files: Files = _here.files
+            files = self.task.open()
+            _open[thread] = self.run, files
         return files
 
 
-_here = threading.local()
+_open: dict[int, tuple[str, Files]] = {}
+"""What each thread of this worker has open, and for which run: readers are not for several at once.
+
+A run that was stopped leaves its files here, until another one has a block in that thread.
+"""
+
+
+def _close(run: str) -> None:
+    """Let go of the files of a run. Runs on a worker."""
+    for thread, (of, _) in list(_open.items()):
+        if of == run:
+            _open.pop(thread, None)
 
 
 def _differ(a: Arithmetic, b: Arithmetic) -> bool:

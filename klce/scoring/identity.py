@@ -64,7 +64,7 @@ class Watch:
         for path, (name, before) in self._files.items():
             try:
                 now = path.stat()
-            except FileNotFoundError:
+            except OSError:  # it is gone, or cannot be reached any more
                 changed = path not in self._open
             else:
                 same = (now.st_size, now.st_mtime_ns) == (before.st_size, before.st_mtime_ns)

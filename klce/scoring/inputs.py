@@ -29,7 +29,9 @@ class Rows:
     rows : int
         How many there are.
     row_bytes : int
-        Bytes of a row in the file.
+        Bytes of a row as it is read.
+    file_row_bytes : int
+        Bytes of a row in the file: of a base file of llama.cpp, about half of that.
     block_row_bytes : int
         Bytes of memory that a row of a block takes: none if it is a view of a map.
     ends : tuple of int
@@ -42,11 +44,13 @@ class Rows:
         self.path = reader.path
         self.rows = math.prod(reader.shape[:leading])
         self.row_bytes = max(1, math.prod(reader.shape[leading:]) * reader.dtype.itemsize)
+        self.file_row_bytes = reader.layout.row_bytes if reader.layout else self.row_bytes
         self.chunks = Chunks.of(reader, leading)
-        view = reader.mapped or (self.chunks is not None and self.chunks.kept)
+        mapped = reader.mapped and (leading == 1 or reader.order == "C")
+        view = mapped or (self.chunks is not None and self.chunks.kept)
         self.block_row_bytes = 0 if view else self.row_bytes
         item = math.prod(reader.shape[1:leading])
-        self.ends = tuple(end * item for end in reader.ends) if reader.mapped else ()
+        self.ends = tuple(end * item for end in reader.ends) if mapped else ()
 
 
 class Logits(Rows):
@@ -119,30 +123,21 @@ class Labels:
         self._ignore_index = ignore_index
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the labels of rows `start` to `stop`."""
-        return self._read(start, stop).astype(np.int64, copy=False)
-
-    def first(self, label: int) -> int | None:
-        """Return the first row with a label."""
-        for start, stop in spans(self._logits.rows):
-            equal = self._read(start, stop) == label
-            if equal.any():
-                return start + int(equal.argmax())
-        return None
-
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
-        return self._reader.read(start, stop, len(self._reader.shape))
+        """Return the labels of rows `start` to `stop`, or refuse one that is out of range."""
+        axes, classes = self._reader.shape, self._logits.classes
+        # A copy, which nobody changes behind the check, as a file may be while it is read.
+        labels = self._reader.read(start, stop, len(axes)).copy()
+        at = out_of_range(labels, classes, self._ignore_index)
+        if at is not None:
+            place = in_row(start + at, axes, self._reader)
+            name = f"{self.path}: labels"
+            raise LabelError(no_label(name, labels[at], classes, self._ignore_index, place))
+        return labels.astype(np.int64, copy=False)
 
     def check(self) -> None:
         """Refuse a label out of range. It reads them all."""
-        classes = self._logits.classes
         for start, stop in spans(self._logits.rows):
-            labels = self._read(start, stop)
-            at = out_of_range(labels, classes, self._ignore_index)
-            if at is not None:
-                place = in_row(start + at, self._reader.shape, self._reader)
-                name = f"{self.path}: labels"
-                raise LabelError(no_label(name, labels[at], classes, self._ignore_index, place))
+            self.block(start, stop)
 
 
 class Candidates:
@@ -165,7 +160,7 @@ class Candidates:
             self._name, shape = f"{given.path}: candidates", given.shape
             check_index_dtype(given.dtype, self._name)
             if len(shape) == 1:
-                self._all = given.read(0, shape[0], 1)
+                self._all = given.read(0, shape[0], 1).copy()
             elif same_rows(shape[:-1], logits.leading_shape):
                 self._reader = given
             else:
@@ -180,27 +175,29 @@ class Candidates:
             check_candidates(self._all, self._logits.classes, self._name)
             return
         for start, stop in spans(self._logits.rows, self.count):
-            rows = self._read(start, stop)
-            at = out_of_range(rows.reshape(-1), self._logits.classes)
-            if at is not None:
-                row = at // self.count
-                place = in_row(start + row, self._reader.shape[:-1], self._reader)
-                check_candidates(rows[row], self._logits.classes, self._name, place)
+            self.block(start, stop)
 
     def block(self, start: int, stop: int) -> NDArray[np.int64]:
-        """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same."""
-        rows = self._all if self._reader is None else self._read(start, stop)
-        return rows.astype(np.int64, copy=False)
+        """Return the candidates of rows `start` to `stop`, one-dimensional if all have the same.
 
-    def _read(self, start: int, stop: int) -> NDArray[Any]:
-        assert self._reader is not None
-        return self._reader.read(start, stop, len(self._reader.shape) - 1)
+        One of a row that is no class is refused, as a label is.
+        """
+        if self._reader is None:
+            return self._all.astype(np.int64, copy=False)
+        axes, classes = self._reader.shape[:-1], self._logits.classes
+        rows = self._reader.read(start, stop, len(axes)).copy()
+        at = out_of_range(rows.reshape(-1), classes)
+        if at is not None:
+            row = at // self.count
+            place = in_row(start + row, axes, self._reader)
+            check_candidates(rows[row], classes, self._name, place)
+        return rows.astype(np.int64, copy=False)
 
 
 def same_rows(axes: tuple[int, ...], others: tuple[int, ...]) -> bool:
-    """Tell whether axes count the same rows as others: in the same shape, or on one axis."""
+    """Tell whether axes count the same rows as others: in the same shape, or either on one axis."""
     return axes == others or (
-        math.prod(axes) == math.prod(others) and 1 in (len(axes), len(others))
+        min(len(axes), len(others)) == 1 and math.prod(axes) == math.prod(others)
     )
 
 

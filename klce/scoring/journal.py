@@ -34,10 +34,6 @@ from klce.scoring.results import NpyWriter, open_results, write_rows
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 from klce.scoring.whole import give_name, open_whole, to_disk
 
-if sys.platform != "win32":
-    import fcntl
-
-
 _SUM = np.dtype([("rows", "<i8"), ("crc", "<u4")])
 """What is kept of a block: the rows that there are with it, and its checksum."""
 
@@ -137,25 +133,25 @@ class Journal(RowFile):
         described = json.dumps(run, indent=1).encode()
         run = json.loads(described)  # tuples become lists, as in the file
         self._seed = zlib.crc32(described)  # of checksums: those of another run are none
-        found = self._found() if resume else None
-        if found is not None and found != run:
-            raise InputError(
-                f"{out}: the interrupted run was another: {differences(found, run)}; "
-                "start anew without --resume"
-            )
-        begins_anew = resume and found is None and (self._rows_path.exists() or final.exists())
+        # What is locked keeps its name to the end, where the rows may get that of the results.
         with self._errors():
-            self._file = self._rows_path.open("r+b" if found is not None else "a+b")
-        lock(self._file, self._rows_path, self._out)
+            self._sums: BinaryIO = self._sums_path.open("a+b")
+        lock(self._sums, self._sums_path, self._out)
         try:
-            if begins_anew:
+            found = self._found() if resume else None
+            if found is not None and found != run:
+                raise InputError(
+                    f"{out}: the interrupted run was another: {differences(found, run)}; "
+                    "start anew without --resume"
+                )
+            if resume and found is None and (self._rows_path.exists() or final.exists()):
                 warn(f"{out}: no interrupted run to resume, made anew")
-            with self._errors():
-                self._sums: BinaryIO = self._sums_path.open("a+b")
             if not resume:
                 self._warn_of_rows_given_up(run)
+            with self._errors():
+                self._file = self._rows_path.open("r+b" if found is not None else "a+b")
         except BaseException:
-            self.close()
+            give_up(self._sums)
             raise
         try:
             with self._errors():
@@ -252,8 +248,9 @@ class Journal(RowFile):
         except OSError:
             size = os.fstat(self._file.fileno()).st_size
             taken = (size - self._offset) // self.columns.itemsize - before
-            with contextlib.suppress(OSError):
-                self._add_sum(table[:taken], before)
+            if taken > 0:
+                with contextlib.suppress(OSError):
+                    self._add_sum(table[:taken], before)
             raise
         self._add_sum(table, before)
         if self._parts is not None and self._parts.due(self.finished):
@@ -281,7 +278,7 @@ class Journal(RowFile):
             with self._errors():
                 to_disk(self._file)
                 if sys.platform == "win32":  # where no open file is renamed
-                    self._close_files()
+                    self.close()
                 give_name(self._rows_path, self._final)
         else:
             with open_results(Path(self._out), self._shape, self._written) as writer:
@@ -289,25 +286,20 @@ class Journal(RowFile):
         self.discard()
 
     def close(self) -> None:
-        """Give up the file, and its lock, on which a map of the rows would hold."""
-        if sys.platform != "win32":
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-        self._close_files()
-
-    def _close_files(self) -> None:
+        """Give up the files, and with the last one the lock."""
         super().close()
-        if hasattr(self, "_sums"):
-            give_up(self._sums)
+        give_up(self._sums)
 
     def discard(self) -> None:
-        """Remove the rows."""
-        self._close_files()
+        """Remove the rows, and last what is locked: what another run begins with stays."""
+        if sys.platform == "win32":  # where no open file is removed
+            self.close()
         if self._parts is not None:
             self._parts.discard()
-        for path in (self._rows_path, self._sums_path, self._run_path):
+        for path in (self._rows_path, self._run_path, self._sums_path):
             with contextlib.suppress(OSError):  # not there, or it cannot be helped
                 path.unlink()
+        self.close()
 
     def __exit__(
         self,

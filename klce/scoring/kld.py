@@ -23,6 +23,9 @@ _MAGIC = b"_logits_"
 _COUNTS = struct.Struct("<3i")
 _LARGEST_ROW = 2**31 - 1  # bytes, of what NumPy has as one element
 
+_quiet = np.errstate(over="ignore", invalid="ignore")
+"""For the log-probabilities of a damaged row, whose scale is inf or nan: they are no numbers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -110,6 +113,7 @@ def write_header(file: BinaryIO, layout: Layout, tokens: NDArray[Any]) -> None:
     file.write(tokens.astype("<i4").tobytes())
 
 
+@_quiet
 def decode(rows: NDArray[Any]) -> NDArray[np.float32]:
     """Return the log-probabilities of rows of `Layout.row_dtype`."""
     log_probs = rows["q"].astype(np.float32)
@@ -160,6 +164,7 @@ def exponential(x: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.exp(x, dtype=np.float64).astype(np.float32)
 
 
+@_quiet
 def at_floor(log_probs: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell which decoded log-probabilities stand where their row was cut off, if it was."""
     smallest = log_probs.min(axis=1, keepdims=True)
@@ -192,6 +197,7 @@ def tell_cut_off(
         table["saturated" + suffix] = saturated(floor, target, ignore_index)
 
 
+@_quiet
 def cut_of(log_probs: NDArray[np.float32]) -> int | None:
     """Return at how many nats decoded rows are cut off; None if none reaches so far down."""
     reach = log_probs.max(axis=1) - log_probs.min(axis=1)

@@ -167,11 +167,11 @@ def info_table(found: FileInfo) -> Table:
     table.add_column("dtype", overflow="fold")
     table.add_column("bytes", justify="right", overflow="fold")
     for array in found.arrays:
-        if array.shape is None or array.bytes is None:
+        if array.shape is None or array.dtype is None or array.bytes is None:
             table.add_row(Text(array.name), "", "not read", "")
         else:
             shape = " x ".join(f"{length:,}" for length in array.shape)
-            table.add_row(Text(array.name), shape, array.dtype, f"{array.bytes:,}")
+            table.add_row(Text(array.name), shape, Text(array.dtype), f"{array.bytes:,}")
     if found.kld is not None:
         cut = "none is cut" if found.kld["cut"] is None else f"cut at {found.kld['cut']} nats"
         caption = (

@@ -1,7 +1,10 @@
 """Rows on one axis beside the same rows on several."""
 
+import re
+
 import numpy as np
 import pytest
+import zarr
 
 from klce.scoring import InputError, LabelError, compare_file, score_file
 
@@ -78,3 +81,22 @@ def test_ids_on_one_axis_that_may_be_offsets_are_refused(files):
     np.save("offsets.npy", np.r_[np.zeros(49, int), 50])
     with pytest.raises(InputError, match="may be an id for each row or offsets"):
         score_file("logits.npy", "targets.npy", groups="offsets.npy")
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".zarr"])
+@pytest.mark.parametrize("logits", [(1, 7), (1, 1, 7)])
+def test_a_single_number_is_no_array_of_one_row(files, suffix, logits):
+    np.save("one.npy", np.zeros(logits, np.float32))
+    np.save("zero.npy", np.zeros(logits[:-1], int))
+    if suffix == ".npy":
+        np.save("number.npy", 3)
+    else:
+        zarr.create_array("number.zarr", data=np.array(3))
+    number, rows = f"number{suffix}", re.escape(str(logits[:-1]))
+    for arguments, options, told in (
+        ((number,), {}, rf"labels of shape \(\) do not match .* rows of shape {rows}$"),
+        (("zero.npy",), {"groups": number}, r"groups of shape \(\) are neither an id for each"),
+        ((), {"candidates": number, "out": "o.npy"}, r"candidates of shape \(\) are neither one"),
+    ):
+        with pytest.raises(InputError, match=rf"^number\{suffix}: {told}"):
+            score_file("one.npy", *arguments, **options)

@@ -87,7 +87,7 @@ def test_every_option_is_documented():
         for option in parameter.opts
         if option.startswith("--")
     }
-    assert {option for option in options if option not in PAGE} <= {"--quiet", "--help"}
+    assert {option for option in options if option not in PAGE} <= {"--help"}
 
 
 def test_every_column_is_documented_with_its_dtype():

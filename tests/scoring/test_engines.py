@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import os
 import random
@@ -108,6 +109,17 @@ def test_places_that_workers_open(files, scheduler, kind):
     assert (files / "dask.npy").read_bytes() == (files / "local.npy").read_bytes()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="open files are not listed in time")
+def test_workers_have_nothing_open_after_a_run(files, scheduler):
+    run("compare", engine="dask", scheduler=scheduler)
+    gc.collect()
+    assert not [file for file in psutil.Process().open_files() if str(files) in file.path]
+    with open_engine("dask", scheduler) as engine:
+        with pytest.raises(InputError, match="no such row"):
+            list(engine.tables(_Failing(), [(0, 1)]))
+        assert not any(isinstance(opened, _Failing) for _, opened in engines._open.values())
+
+
 def test_results_come_in_the_order_of_the_rows(scheduler):
     with open_engine("dask", scheduler) as engine:
         tables = engine.tables(_Slow(), [(i, i + 1) for i in range(30)])
@@ -133,6 +145,13 @@ class _Slow:
     def block(self, start, stop):
         time.sleep(0.02 * (start % 5 == 0))
         return np.array([start])
+
+
+class _Failing(_Slow):
+    """A computation of rows that are not there."""
+
+    def block(self, start, stop):
+        raise InputError("no such row")
 
 
 def test_the_next_blocks_are_few(scheduler):

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +108,15 @@ def test_where_files_end_changes_no_bits(files, monkeypatch, engine):
     assert several.resumed_rows == 450
     assert several.summary == one.summary
     assert Path("p.npy").read_bytes() == Path("one.npy").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs folders whose open files are renamed")
+def test_a_file_whose_folder_is_no_more_stays_what_it_was(files):
+    Path("folder").mkdir()
+    Path("logits.npy").rename("folder/logits.npy")
+
+    def replace(done, total):
+        Path("folder").rename("renamed")
+        Path("folder").write_text("a file")
+
+    assert score_file("folder/logits.npy", progress=replace).rows == 1000

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zarr
 
-from klce.scoring import InputError, Interrupted, page, score_file
+from klce.scoring import InputError, Interrupted, journal, page, score_file
 from klce.scoring import score as score_module
 from klce.scoring.columns import score_columns
 from klce.scoring.identity import fingerprint
@@ -326,13 +326,44 @@ def test_a_damaged_description_of_the_run_keeps_the_rows(files, content):
 
 def test_two_runs_with_one_output(files):
     columns = score_columns("f4", labelled=True)
-    with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as journal:
-        journal.append(np.zeros(3, columns))
+    with Journal(files / "out.npy", (1000,), columns, {}, resume=False) as first:
+        first.append(np.zeros(3, columns))
         with pytest.raises(InputError, match=r"out\.npy: another run is writing it"):
             Journal(files / "out.npy", (1000,), columns, {}, resume=True)
         with pytest.raises(InputError, match="another run"):
             Journal(files / "out.npy", (1000,), columns, {}, resume=False)
-        assert journal.finished == len(journal.rows()) == 3
+        assert first.finished == len(first.rows()) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs locks")
+def test_a_run_that_begins_while_another_ends(files, monkeypatch):
+    """It is refused, or what it begins with stays."""
+    columns = score_columns("f4", labelled=True)
+    begun, steps = [], []
+
+    def journal_of(rows):
+        return Journal(files / "out.npy", (rows,), columns, {}, resume=False)
+
+    def then_another_begins(step):
+        def stepped(*arguments, **options):
+            step(*arguments, **options)
+            steps.append(step)
+            if not begun:
+                with contextlib.suppress(InputError):
+                    begun.append(journal_of(5))
+
+        return stepped
+
+    with journal_of(3) as first, monkeypatch.context() as patch:
+        first.append(np.zeros(3, columns))
+        for owner, name in ((journal, "give_name"), (journal, "give_up"), (Path, "unlink")):
+            patch.setattr(owner, name, then_another_begins(getattr(owner, name)))
+        first.finish()
+    assert len(steps) > 4
+    (second,) = begun
+    second.append(np.zeros(5, columns))
+    second.finish()
+    assert np.load("out.npy").shape == (5,)
 
 
 KILLED = """

@@ -65,6 +65,7 @@ SCORE, COMPARE = (
             (40_000, 1000), "<f4", False, 256,
         ),
         ("convert_file('p.npy', 'out.parquet')", (100_000, 1000), "<f4", False, 256),
+        ("score_file('p.npy', memory=16_000_000)", (150, 200, 1000), "<f4", True, 40),
     ],
 )  # fmt: skip
 def test_memory_is_bounded(tmp_path, monkeypatch, job, shape, dtype, fortran_order, most):

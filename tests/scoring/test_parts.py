@@ -227,7 +227,7 @@ def test_a_full_disk(files, monkeypatch, when):
     kept = "1,000" if when == "at the end" else r"\d\d\d"
     assert re.fullmatch(
         rf"klce: rows/: No space left on device; {kept} of 1,000 rows are finished; free space "
-        r"and go on with: klce .* --resume\n",
+        r"and go on with: klce .*--resume\n",
         done.stderr,
     )
     assert not Path("rows").exists()

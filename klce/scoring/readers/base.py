@@ -36,6 +36,8 @@ class Reader(Protocol):
         The array's.
     mapped : bool
         Are slices views of a memory map, which cost no memory of this process?
+    order : {"C", "F"}
+        How the elements lie: in Fortran's order, slices over several leading axes are copies.
     chunks : tuple of int or None
         The shape of the pieces that are read whole, if there are such.
     sized : bool
@@ -50,6 +52,7 @@ class Reader(Protocol):
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     mapped: bool = False
+    order: Literal["C", "F"] = "C"
     chunks: tuple[int, ...] | None = None
     sized: bool = True
     ends: tuple[int, ...] = ()
@@ -182,20 +185,22 @@ class Elements(Reader):
         mapped: bool,
     ) -> None:
         self._is_copied = not mapped and order == "F" and len(shape) > 1
-        self.path, self.shape, self.dtype = path, shape, dtype
+        self.path, self.shape, self.dtype, self.order = path, shape, dtype, order
         self.mapped = mapped or self._is_copied
         self._file, self._offset = file, offset
         self._map: FileMap | None = None
         if mapped:
-            self._map_file(file, offset, order)
+            self._map_file(file, offset)
 
-    def _map_file(self, file: BinaryIO, offset: int, order: Literal["C", "F"]) -> FileMap:
+    def _map_file(self, file: BinaryIO, offset: int) -> FileMap:
         with file:
             self._map = FileMap(file, self.path)
         data = self._map.data
-        if hasattr(data, "madvise") and order == "C":
+        if hasattr(data, "madvise") and self.order == "C":
             data.madvise(mmap.MADV_SEQUENTIAL)  # read ahead further: rows come in order
-        self._array: NDArray[Any] = np.ndarray(self.shape, self.dtype, data, offset, order=order)
+        self._array: NDArray[Any] = np.ndarray(
+            self.shape, self.dtype, data, offset, order=self.order
+        )
         return self._map
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
@@ -204,7 +209,7 @@ class Elements(Reader):
         source = self._map
         if source is None and self._is_copied:
             size = math.prod(self.shape) * self.dtype.itemsize
-            source = self._map_file(_copied(self._file, self.path, self._offset, size), 0, "F")
+            source = self._map_file(_copied(self._file, self.path, self._offset, size), 0)
         if source is None:
             return self._read_bytes(start, stop, item)
         source.check()

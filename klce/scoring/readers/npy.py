@@ -48,7 +48,7 @@ class NpyReader(Reader):
         self._elements = Elements(
             file, path, self.shape, self.dtype, offset, order=order, mapped=mapped
         )
-        self.mapped = self._elements.mapped
+        self.mapped, self.order = self._elements.mapped, order
 
     def read(self, start: int, stop: int, leading: int) -> NDArray[Any]:
         """Return items `start` to `stop`, numbered in C order over the first `leading` axes."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +117,7 @@ def _local(location: Location) -> list[str] | None:
 def _remote(location: Location) -> list[str] | None:
     system, path = location.filesystem()
     with location.remote_errors():
-        if glob.has_magic(path):
+        if _is_pattern(location):
             found = system.glob(path)
         elif not location.suffix and system.isdir(path):
             found = system.ls(path, detail=False)
@@ -182,6 +182,7 @@ class _Shard:
     dtype: np.dtype[Any]
     sized: bool
     mapped: bool
+    order: Literal["C", "F"]
     chunks: tuple[int, ...] | None
     state: tuple[int | str, ...]
 
@@ -189,7 +190,7 @@ class _Shard:
     def of(cls, reader: Reader, location: Location, state: tuple[int | str, ...]) -> "_Shard":
         return cls(
             location, reader.path, reader.shape, reader.dtype, reader.sized, reader.mapped,
-            reader.chunks, state,
+            reader.order, reader.chunks, state,
         )  # fmt: skip
 
 
@@ -210,6 +211,7 @@ class ShardsReader(Reader):
         self.dtype = first.dtype
         self.sized = first.sized
         self.mapped = all(shard.mapped for shard in self._shards)
+        self.order = "F" if any(shard.order == "F" for shard in self._shards) else "C"
         # Shards need not begin at a chunk: at worst, one is read twice.
         self.chunks = first.chunks
         self.shape = (rows, *first.shape[1:])

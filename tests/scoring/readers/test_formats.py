@@ -16,11 +16,10 @@ import pytest
 import safetensors.numpy
 import zarr
 
-from klce.scoring import InputError, kld, score_file
-from klce.scoring.blocks import plan_blocks
+from klce.scoring import InputError, score_file
 from klce.scoring.inputs import Logits
 from klce.scoring.readers import READERS, Location, base, open_reader
-from klce.scoring.readers.base import Chunks, blocks_of
+from klce.scoring.readers.base import blocks_of
 from klce.scoring.readers.npy import NpyReader
 from klce.scoring.readers.npz import NpzFile
 
@@ -403,6 +402,15 @@ def test_shards_behind_a_url(tmp_path):
         check_slices(open_reader(url), values)
 
 
+def test_a_folder_behind_a_url_whose_name_has_signs_of_patterns(tmp_path):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    values = np.arange(24.0).reshape(12, 2)
+    for i, part in enumerate(np.split(values, 3)):
+        np.save(tmp_path / "x.npy", part)
+        memory.pipe(f"/shards[1]?/{i}.npy", (tmp_path / "x.npy").read_bytes())
+    check_slices(open_reader("memory://shards[1]?"), values)
+
+
 def test_formats_of_local_files_only(tmp_path):
     with pytest.raises(InputError, match="read from local files only"):
         open_reader("memory://x/a.safetensors")
@@ -506,49 +514,10 @@ def test_shards_without_rows_that_do_not_fit(tmp_path):
             open_reader(tmp_path)
 
 
-def test_layout_of_a_base_file_is_even():
-    assert kld.Layout(71, 3001, 3).row_dtype.itemsize == 2 * (2 * ((3001 + 1) // 2) + 4)
-    assert kld.Layout(71, 3000, 3).row_dtype.itemsize == 2 * (3000 + 4)
-
-
 def test_archive_without_arrays_of_numpy(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
         archive.writestr("readme.txt", "hello")
     assert NpzFile(Location(str(tmp_path / "a.npz"))).names == ()
-
-
-@pytest.mark.parametrize(
-    ("shape", "chunks", "rows"),
-    [
-        ((100, 5), (30, 5), 30),
-        ((100, 5), (30, 2), 30),
-        ((4, 50, 5), (2, 50, 5), 100),
-        ((4, 50, 5), (4, 20, 1), 200),
-        ((4, 50, 5), (1, 10, 5), 10),
-        ((4, 50, 5), (1, 20, 5), 50),
-        ((100, 5), (1, 5), 1),
-    ],
-)
-@pytest.mark.parametrize("finished", [0, 7])
-def test_each_chunk_is_decoded_once(tmp_path, monkeypatch, shape, chunks, rows, finished):
-    values = np.random.default_rng(0).normal(size=shape)
-    zarr.create_array(tmp_path / "a.zarr", data=values, chunks=chunks)
-    logits = Logits(open_reader(tmp_path / "a.zarr"))
-    assert logits.chunks == Chunks(rows, 8 * math.prod(chunks), kept=False)
-    assert logits.chunks.decoding_bytes == 16 << 20
-    held = 2 * 8 * 5
-    for room in (rows, 2.5 * rows, 1000):
-        memory = logits.chunks.decoding_bytes + int(room * held)
-        plan = plan_blocks([logits], memory=memory, block_rows=None)
-        assert plan.block_rows % rows == 0
-        spans = list(plan.spans(finished))
-        assert [start for start, _ in spans] == [finished, *(stop for _, stop in spans[:-1])]
-        assert all(stop % rows == 0 for _, stop in spans[:-1])
-        assert spans[-1][1] == logits.rows
-        for start, stop in spans:
-            np.testing.assert_array_equal(
-                logits.block(start, stop), values.reshape(-1, 5)[start:stop]
-            )
 
 
 @pytest.mark.parametrize(("shape", "chunks"), [((100, 5), (30, 5)), ((4, 50, 5), (2, 50, 5))])
@@ -572,39 +541,3 @@ def test_large_chunks_of_whole_rows_are_kept(tmp_path, monkeypatch, shape, chunk
     assert reader._kept is None  # of the last, nothing
     assert logits.block(3, 3).shape == (0, 5)
     np.testing.assert_array_equal(logits.block(1, 2), values.reshape(-1, 5)[1:2])
-
-
-def test_chunks_too_large_for_the_memory_are_a_warning(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", shape=(3000, 32000), chunks=(3000, 4000), dtype="f4")
-    logits = Logits(open_reader(tmp_path / "a.zarr"))
-    held, decoding = 2 * 4 * 32000, 2 * 4 * 3000 * 4000
-    plan = plan_blocks([logits], memory=decoding + 3000 * held, block_rows=None)
-    assert plan.block_rows == 3000
-    message = (
-        rf"^{tmp_path}/a\.zarr: chunks of 3,000 rows and 48MB are too large for memory 250MB: each "
-        r"is decoded 5 times; with --memory 864MB it is once$"
-    )
-    with pytest.warns(UserWarning, match=message):
-        plan = plan_blocks([logits], memory=250_000_000, block_rows=None)
-    assert list(plan.spans(100))[:2] == [(100, 700), (700, 1300)]
-    assert {stop - start for start, stop in plan.spans()} == {600}
-    over = "is decoded 31 times and the run takes up to 121MB; with --memory 864MB it is once$"
-    with pytest.warns(UserWarning, match=over):
-        plan_blocks([logits], memory=100_000_000, block_rows=None)
-
-    for memory, shown in ((1, "1 byte"), (9999, "9,999 bytes"), (1_500_001, "1501kB")):
-        with pytest.warns(UserWarning, match=f"are too large for memory {shown}: each is decoded"):
-            plan_blocks([logits], memory=memory, block_rows=None)
-
-    zarr.create_array(tmp_path / "b.zarr", shape=(3000, 32000), chunks=(3000, 32000), dtype="f4")
-    logits = Logits(open_reader(tmp_path / "b.zarr"))
-    over = "3,000 rows and 384MB are too large for memory 250MB: the run takes up to 1153MB$"
-    with pytest.warns(UserWarning, match=over):
-        plan_blocks([logits], memory=250_000_000, block_rows=None)
-
-
-def test_chunks_of_both_inputs_are_decoded_once(tmp_path):
-    zarr.create_array(tmp_path / "a.zarr", data=np.ones((100, 5)), chunks=(6, 5))
-    zarr.create_array(tmp_path / "b.zarr", data=np.ones((100, 5)), chunks=(4, 5))
-    inputs = [Logits(open_reader(tmp_path / f"{name}.zarr")) for name in "ab"]
-    assert plan_blocks(inputs, memory=256 << 20, block_rows=None).chunk_rows == 12

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from klce.scoring import InputError, file_info, kld, score_file
+from klce.scoring import InputError, compare_file, convert_file, file_info, kld, score_file
 from klce.scoring.readers import open_reader
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "lm"
@@ -76,6 +76,21 @@ def test_scored_with_its_own_targets():
     assert report.summary.perplexity == pytest.approx(64.344084, rel=1e-5)
 
 
+def test_bytes_that_are_read_are_those_of_the_file(tmp_path):
+    def told(run, *places):
+        calls = []
+        report = run(BASE, *places, progress=lambda *call: calls.append(call))
+        (size,) = {size for _, size in calls}
+        assert calls[-1] == (size, size)
+        return size, report
+
+    size = 105 * open_reader(BASE).layout.row_bytes
+    for times, run, *places in ((1, score_file), (2, compare_file, BASE)):
+        total, report = told(run, *places)
+        assert total == report.read_bytes == times * size
+    assert told(convert_file, tmp_path / "a.zarr")[0] == size
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -93,43 +108,3 @@ def test_damaged(tmp_path, content, message):
     (tmp_path / "a.kld").write_bytes(content)
     with pytest.raises(InputError, match=message):
         open_reader(tmp_path / "a.kld")
-
-
-def test_encoding_gives_the_bytes_of_the_tool():
-    reader = open_reader(BASE)
-    rows = kld.encode(np.load(EXAMPLE / "base_logits.npy"), 16)
-    expected = reader.encoded(0, 105)
-    assert rows.dtype == expected.dtype
-    # The tool's exponential rounds otherwise than NumPy's, which may show in the last bit.
-    np.testing.assert_array_max_ulp(rows["min_log_prob"], expected["min_log_prob"], 1)
-    np.testing.assert_array_equal(rows["scale"], expected["scale"])
-    np.testing.assert_array_equal(rows["q"], expected["q"])
-    assert not rows["pad"].any()
-
-
-@pytest.mark.parametrize("cut", kld.CUTS)
-def test_cut(cut):
-    x = np.linspace(0, 40, 50, dtype=np.float32)[None] + np.array([[0], [100]], np.float32)
-    rows = kld.encode(x, cut)
-    log_probs = kld.decode(rows)
-    exact = x - np.log(np.exp(x - x.max(1, keepdims=True)).sum(1, keepdims=True)) - 40
-    exact -= np.array([[0], [100]])
-    expected = np.maximum(exact, exact.max(1, keepdims=True) - cut)
-    np.testing.assert_allclose(log_probs, expected, atol=cut / 65535)
-    assert kld.cut_of(log_probs) == cut
-    np.testing.assert_array_equal(kld.at_floor(log_probs), x <= x.max(1, keepdims=True) - cut)
-
-
-def test_rows_within_the_cut_have_no_floor():
-    rows = kld.encode(np.linspace(0, 5, 8, dtype=np.float32)[None], 16)
-    assert kld.cut_of(kld.decode(rows)) is None
-    assert not kld.at_floor(kld.decode(rows)).any()
-    flat = kld.encode(np.zeros((1, 4), np.float32), 16)
-    np.testing.assert_allclose(kld.decode(flat), np.log(0.25), rtol=1e-6)
-
-
-def test_rows_that_cannot_be_encoded():
-    with pytest.raises(InputError, match="x: row 12 has the largest logit nan"):
-        kld.encode(np.array([[0, 1], [0, np.nan]], np.float32), 16, path="x", first_row=11)
-    with pytest.raises(InputError, match="x: row 0 has the largest logit inf"):
-        kld.encode(np.full((1, 3), 1e300), 16, path="x")

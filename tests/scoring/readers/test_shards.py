@@ -1,6 +1,5 @@
 """Folders of any number of files: a few are open at a time."""
 
-import math
 import os
 import subprocess
 import sys
@@ -13,9 +12,7 @@ import pytest
 import zarr
 
 from klce.scoring import InputError, convert_file, file_info, score_file
-from klce.scoring.blocks import plan_blocks
-from klce.scoring.inputs import Logits
-from klce.scoring.readers import Location, base, column, open_reader, parquet, shards
+from klce.scoring.readers import Location, column, open_reader, parquet, shards
 from tests.scoring.readers.test_formats import SAVERS, save_table, save_zarr
 
 SHARDS = 100
@@ -167,62 +164,6 @@ def test_missing_chunks_are_looked_for_in_all_files(tmp_path, logits, two_at_a_t
     (tmp_path / "x" / "0.zarr" / "c" / "2" / "0").unlink()
     with pytest.raises(InputError, match=r"0\.zarr: chunk c/2/0 is missing"):
         score_file(tmp_path / "x")
-
-
-@pytest.mark.parametrize("item", [(3,), (2, 3)])
-def test_blocks_of_mapped_files_are_views(tmp_path, item):
-    """So that the memory of a run, which does not count copies, holds; small files are joined."""
-    rows = 1000 * math.prod(item[:-1])
-    array = np.random.default_rng(0).normal(size=(1000, *item))
-    for i, part in enumerate(np.split(array, [400, 404, 404, 409, 410, 690, 995])):
-        np.save(tmp_path / f"{i}.npy", part)
-    logits = Logits(open_reader(tmp_path))
-    per = rows // 1000
-    assert logits.ends == tuple(per * end for end in (400, 404, 409, 410, 690, 995))
-    joined = 10 * per * logits.row_bytes
-    for block_rows in (None, 100 * per, 7 * per, 1):
-        plan = plan_blocks([logits], memory=8 * joined, block_rows=block_rows)
-        blocks = list(plan.spans(9 * per))
-        assert [start for start, _ in blocks] == [9 * per, *(stop for _, stop in blocks[:-1])]
-        assert blocks[-1][1] == rows
-        for start, stop in blocks:
-            block = logits.block(start, stop)
-            np.testing.assert_array_equal(block, array.reshape(-1, 3)[start:stop])
-            is_view = not any(start < end < stop for end in logits.ends)
-            assert is_view or (stop - start) * logits.row_bytes <= joined
-            assert stop - start <= plan.block_rows
-        if block_rows is None:
-            ends = [400, 410, 690, 995, 1000]
-            assert [stop for _, stop in blocks] == [per * end for end in ends]
-
-
-def test_blocks_of_two_folders_are_views_of_both(tmp_path):
-    for name, ends in (("p", [300, 600]), ("q", [500])):
-        (tmp_path / name).mkdir()
-        for i, part in enumerate(np.split(np.zeros((1000, 3)), ends)):
-            np.save(tmp_path / name / f"{i}.npy", part)
-    inputs = [Logits(open_reader(tmp_path / name)) for name in "pq"]
-    plan = plan_blocks(inputs, memory=1000, block_rows=None)
-    assert list(plan.spans()) == [(0, 300), (300, 500), (500, 600), (600, 1000)]
-
-
-def test_blocks_of_whole_chunks_do_not_end_with_files(tmp_path, monkeypatch):
-    """Beside them, what spans mapped files is a copy that counts."""
-    (tmp_path / "p").mkdir()
-    for i, part in enumerate(np.split(np.zeros((1000, 3)), [333])):
-        np.save(tmp_path / "p" / f"{i}.npy", part)
-    zarr.create_array(tmp_path / "q.zarr", data=np.zeros((1000, 3)), chunks=(100, 1))
-    monkeypatch.setattr(base, "DECODED_BYTES", 0)
-    inputs = [Logits(open_reader(tmp_path / name)) for name in ("p", "q.zarr")]
-    decoding = inputs[1].chunks.decoding_bytes
-    plan = plan_blocks(inputs, memory=decoding + 2 * 200 * 2 * 24, block_rows=None)
-    assert list(plan.spans()) == [(start, start + 200) for start in range(0, 1000, 200)]
-
-
-def test_files_that_are_not_mapped_tell_no_ends_of_maps(tmp_path):
-    save(tmp_path / "x", np.zeros((10, 3)), 2, ".npz", np.savez)
-    reader = open_reader(tmp_path / "x")
-    assert (reader.ends, Logits(reader).ends) == ((5,), ())
 
 
 def test_files_with_other_arrays_are_refused_as_such(tmp_path):
