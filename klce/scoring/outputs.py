@@ -11,7 +11,7 @@ from klce.scoring.inputs import local_inputs
 from klce.scoring.optional import library
 from klce.scoring.parts import check_content, part_name
 from klce.scoring.readers import Location, StrPath, shards_of, would_read
-from klce.scoring.results import WRITERS
+from klce.scoring.results import WRITERS, Writer
 
 
 def check_outputs(
@@ -49,20 +49,19 @@ def check_results_path(place: StrPath, inputs: list[Location], advice: str = "")
     What is no type of file is told with some advice.
     """
     path = Path(place)
-    suffix = path.suffix.lower()
-    if suffix not in WRITERS and not is_folder(place):
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is not None:
+        check_library(path, writer)
+    elif not is_folder(place):
         known = ", ".join(WRITERS)
         raise InputError(f"{path}: not a file type that klce writes results to ({known}){advice}")
-    check_library(path)
     check_output_path(place, inputs)
 
 
-def check_library(path: Path) -> None:
-    """Refuse, before any work, a file of a format whose library is missing."""
-    suffix = path.suffix.lower()
-    package = {".parquet": "pyarrow", ".arrow": "pyarrow", ".zarr": "zarr"}.get(suffix)
-    if package is not None:
-        library(package, f"{path}: writing {suffix} files")
+def check_library(path: Path, writer: type[Writer]) -> None:
+    """Refuse, before any work, a file whose writer needs a library that is missing."""
+    if writer.needs is not None:
+        library(writer.needs, f"{path}: writing {path.suffix.lower()} files")
 
 
 def check_output_path(place: StrPath, inputs: list[Location]) -> None:
