@@ -859,6 +859,28 @@ def test_pipes_and_devices_are_not_replaced(files, monkeypatch, arguments, out, 
     assert not (files / out).is_file()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        (["score", "logits.npy", "-o"], "r.csv"),
+        (["score", "logits.npy", "-o"], "rows/"),
+        (["score", "logits.npy", "--report"], "r.html"),
+        (["score", "logits.npy", "-o", "out.npy", "--report"], "r.html"),
+        (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences"], "s.csv"),
+        (["convert", "logits.npy"], "x.parquet"),
+        (["convert", "logits.npy"], "x.zarr"),
+    ],
+)
+def test_links_that_lead_in_a_circle_are_named(files, monkeypatch, arguments, out):
+    (files / out).symlink_to(out.rstrip("/"))
+    monkeypatch.setattr(Logits, "block", pytest.fail)
+    before = sorted(files.iterdir())
+    result = run(*arguments, out)
+    assert result.exit_code == 2
+    expect_error(result, f"^klce: {out.rstrip('/')}: Too many levels of symbolic links$")
+    assert sorted(files.iterdir()) == before
+
+
 INTERRUPTED = """
 import os, signal
 from klce import cli

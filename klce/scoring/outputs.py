@@ -1,5 +1,6 @@
 """Where outputs may go: what is wrong with their places is found before any work."""
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -34,7 +35,7 @@ def check_outputs(
         folder = "; an --out that ends in a slash is a folder of Parquet parts"
         check_results_path(out, local_inputs(inputs), folder)
     for other in others:
-        if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
+        if other is not None and _resolved(Path(other)).is_relative_to(_resolved(Path(out))):
             raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")
 
 
@@ -90,12 +91,19 @@ def check_place(path: Path, inputs: list[Location]) -> None:
                 raise InputError(f"{path}: results would replace the input {source}")
         if would_read(location, path):  # by the next run of the same command
             raise InputError(f"{path}: results would become a part of the input {location}")
-    final = path.resolve()
+    final = _resolved(path)
     with (
         naming(path, final.parent),
         tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}."),
     ):
         pass  # the folder takes a file
+
+
+def _resolved(path: Path) -> Path:
+    """Return where links lead to; those that lead in a circle are an error of the system."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()  # raises it, where Path.resolve has an error of its own, or none
+    return path.resolve()
 
 
 def _holds(path: Path, source: Path) -> bool:
@@ -108,7 +116,7 @@ def check_folder(out: StrPath, inputs: list[Location]) -> None:
     library("pyarrow", f"{out}: writing a folder of Parquet parts")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: is a file, where --out with a slash at the end names a folder")
-    final = path.resolve()
+    final = _resolved(path)
     if os.path.ismount(final) or Path.cwd().is_relative_to(final):
         raise InputError(
             f"{out}: --out replaces no mount point, nor the folder that klce runs in; "
