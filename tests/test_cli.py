@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -487,8 +488,8 @@ def test_sizes(text, size):
             ["score", "logits.npy", "--ignore-index", 2**63],
             "^klce: --ignore-index must fit in int64",
         ),
-        (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences need --groups: w"),
-        (["score", "logits.npy", "--bytes", "targets.npy"], "^klce: --bytes need --groups: with"),
+        (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences needs --groups: "),
+        (["score", "logits.npy", "--bytes", "targets.npy"], "^klce: --bytes needs --groups: wi"),
         (["score", "logits.npy", "--scheduler", "a:1"], "^klce: --scheduler a:1 needs the engine"),
         (["score", "logits.npy", "--scheduler", ""], "an empty address names no scheduler, got ''"),
         (["score", "logits.npy", "--engine", "x"], "^klce: --engine must be local or dask, got x"),
@@ -546,6 +547,28 @@ def test_errors_are_one_line(files, arguments, message):
     assert result.exit_code == 2
     expect_error(result, message)
     assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "typed"),
+    [
+        ("score", "words_file needs groups: without them", "--words needs --groups: without them"),
+        ("score", "top_k needs a file, got 2", "--top-k needs a file, got 2"),
+        ("compare", "want must not name 'top_overlap' without top_k",
+         "--want must not name 'top_overlap' without --top-k"),
+        ("compare", "scheduler a:1 needs the engine dask", "--scheduler a:1 needs the engine dask"),
+        ("convert", "cut belongs to .kld files", "--cut belongs to .kld files"),
+        ("convert", "top_k must be 2", None),  # which it has not
+        ("score", "block_rows must be at least 1, got 0", None),
+        ("score", "targets must be a path", None),
+        ("score", "report 1.npy: logits need 2 axes or more", None),
+        ("score", "want must not name 'nll' without a target", "--want must not name 'nll' without "
+         "a target"),
+    ],
+)  # fmt: skip
+def test_parameters_have_the_names_that_are_typed(command, message, typed):
+    with click.Context(cli.app.commands[command]):
+        assert cli._as_typed(message) == (typed or message)
 
 
 def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):

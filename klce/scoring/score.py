@@ -130,7 +130,7 @@ def score_file(
     place, ids = _place_or_ids(candidates)
     inputs = {
         "logits": logits, "targets": None if targets is False else targets, "groups": groups,
-        "bytes": bytes_file, "words": words_file, "candidates": place,
+        "bytes_file": bytes_file, "words_file": words_file, "candidates": place,
     }  # fmt: skip
     options = Options(
         out=out,
@@ -329,10 +329,11 @@ def _open_sequences(
 ) -> _Sequences | None:
     if groups is None:
         for name, value in (
-            ("bytes", bytes_file), ("words", words_file), ("sequences", sequences_out)
+            ("bytes_file", bytes_file), ("words_file", words_file),
+            ("sequences_out", sequences_out),
         ):  # fmt: skip
             if value is not None:
-                raise InputError(f"{name} need groups: without them there are no sequences")
+                raise InputError(f"{name} needs groups: without them there are no sequences")
         return None
     if files.labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")
