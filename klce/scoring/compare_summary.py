@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from klce.scoring.compare_columns import CUT_OFF
 from klce.scoring.distribution import Counting, pieces, quantiles_of
 from klce.scoring.groups import Groups, GroupSums
+from klce.scoring.moments import NO_VALUES, Moments
 from klce.scoring.numbers import exp
 from klce.scoring.summary import counted
 
@@ -218,14 +219,14 @@ QUANTIFIED = ("kl_divergence", "target_prob_change")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a first pass over rows finds: what `ComparisonSummary` counts, and sums.
+    """What a pass over rows finds: what `ComparisonSummary` counts, and sums.
 
     Attributes
     ----------
     cut_off : dict of str to int
         What files cut off, of rows that count, by the columns that there are.
-    sums : dict of str to list of float
-        Of the values that there are, by the names of `MEASURES`: one of each piece of the rows.
+    moments : dict of str to Moments
+        Of the values that there are, by the names of `MEASURES`.
     """
 
     rows: int
@@ -234,7 +235,7 @@ class Counts:
     first_nan: int | None
     infinite: int
     cut_off: dict[str, int]
-    sums: dict[str, list[float]]
+    moments: dict[str, Moments]
 
     def merge(self, other: "Counts") -> "Counts":
         """Return those of these rows and of others, which follow them."""
@@ -245,20 +246,8 @@ class Counts:
             first_nan=other.first_nan if self.first_nan is None else self.first_nan,
             infinite=self.infinite + other.infinite,
             cut_off={name: n + other.cut_off[name] for name, n in self.cut_off.items()},
-            sums={name: sums + other.sums[name] for name, sums in self.sums.items()},
+            moments={name: own.merge(other.moments[name]) for name, own in self.moments.items()},
         )
-
-    @property
-    def counted(self) -> int:
-        """Rows that count."""
-        return self.rows - self.ignored - self.nan
-
-    def means(self) -> dict[str, float]:
-        """Return the means over the rows that count."""
-        count = self.counted
-        return {
-            name: _fsum(sums) / count if count else math.nan for name, sums in self.sums.items()
-        }
 
 
 def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
@@ -267,7 +256,7 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
     ignored = nan = infinite = 0
     cut_off = {name: 0 for name in _CUT_OFF if name in columns}
     first_nan: int | None = None
-    sums: dict[str, list[float]] = {name: [] for name in measured(rows.dtype)}
+    moments = dict.fromkeys(measured(rows.dtype), NO_VALUES)
     for start, table, counts in pieces(rows, _counting(ignore_index)):
         skipped = np.zeros(len(table), bool)
         if "target" in columns:
@@ -279,8 +268,8 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
         for name in cut_off:
             cut_off[name] += int(table[name][counts].sum())
-        for name, found in sums.items():
-            found.append(float(measure(table, name)[counts].sum()))
+        for name in moments:
+            moments[name] = moments[name].merge(Moments.of(measure(table, name)[counts]))
     return Counts(
         rows=len(rows),
         ignored=ignored,
@@ -288,21 +277,8 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         first_nan=first_nan,
         infinite=infinite,
         cut_off=cut_off,
-        sums=sums,
+        moments=moments,
     )
-
-
-def square(
-    rows: NDArray[Any], ignore_index: int, means: dict[str, float]
-) -> dict[str, list[float]]:
-    """Return the sums of squares about the means, by the pieces that `count` has."""
-    squares: dict[str, list[float]] = {name: [] for name in means}
-    for _, table, counts in pieces(rows, _counting(ignore_index)):
-        for name, mean in means.items():
-            with np.errstate(invalid="ignore", over="ignore"):
-                deviations = measure(table, name)[counts] - mean
-                squares[name].append(float((deviations * deviations).sum()))
-    return squares
 
 
 def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any]:
@@ -313,12 +289,10 @@ def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any
 
 def conclude(
     counts: Counts,
-    squares: dict[str, list[float]],
     clustered: dict[str, float],
     quantiles: dict[str, tuple[float, ...]],
 ) -> ComparisonSummary:
-    """Return the summary that passes over the rows make: see `summarize`."""
-    means = counts.means()
+    """Return the summary of what passes over the rows found: see `summarize`."""
     return ComparisonSummary(
         rows=counts.rows,
         ignored=counts.ignored,
@@ -326,12 +300,8 @@ def conclude(
         first_nan=counts.first_nan,
         infinite=counts.infinite,
         estimates={
-            name: Estimate(
-                mean=mean,
-                error=_error(_fsum(squares[name]), counts.counted),
-                clustered_error=clustered.get(name),
-            )
-            for name, mean in means.items()
+            name: Estimate(mean=found.mean, error=found.error, clustered_error=clustered.get(name))
+            for name, found in counts.moments.items()
         },
         kl_divergence_quantiles=quantiles["kl_divergence"],
         target_prob_change_quantiles=quantiles.get("target_prob_change"),
@@ -342,14 +312,13 @@ def conclude(
 def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
     """Summarize the rows of a comparison.
 
-    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`, and
-    one or more by sequence, see `_clustered_errors`.
+    It passes over `rows` once, once more for each quantile, and by sequence once or more often: see
+    `_clustered_errors`.
     """
     counts = count(rows, ignore_index)
-    squares = square(rows, ignore_index, counts.means())
     clustered = {}
     if groups is not None:
-        clustered = _clustered_errors(rows, [*counts.sums], groups, _counting(ignore_index))
+        clustered = _clustered_errors(rows, [*counts.moments], groups, _counting(ignore_index))
     columns = [name for name in QUANTIFIED if name in (rows.dtype.names or ())]
     found = {
         name: quantiles_of(
@@ -359,7 +328,7 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         )
         for name in columns
     }
-    return conclude(counts, squares, clustered, found)
+    return conclude(counts, clustered, found)
 
 
 def _counting(ignore_index: int) -> Counting:
@@ -378,13 +347,3 @@ def _clustered_errors(
             sums.add({name: measure(table, name) for name in some}, counts)
         errors |= {name: sums.clustered_error(name) for name in some}
     return errors
-
-
-def _fsum(parts: list[float]) -> float:
-    return math.fsum(parts) if all(map(math.isfinite, parts)) else sum(parts)
-
-
-def _error(squares: float, count: int) -> float:
-    if count < 2 or not math.isfinite(squares):
-        return math.nan
-    return math.sqrt(squares / count / (count - 1))

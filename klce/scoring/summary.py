@@ -20,8 +20,8 @@ class Summary:
     """Counts and sums over rows, and the means that follow from them.
 
     A row *counts* unless its label is ``ignore_index``, or its loss or entropy is nan (its logits
-    hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are
-    exact fractions, so that `merge` gives the same result in any order and grouping.
+    hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are exact
+    fractions, so that `merge` gives the same result in any order and grouping.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Summary:
     floor_classes : int or None
         Log-probabilities, of all rows that count, that the file cut off; None likewise.
     nll, entropy : Moments
-        Over the rows that count; an infinite NLL is 0 there, and there is none without labels.
+        Over the rows that count; there is no NLL without labels.
     logsumexp : fractions.Fraction
         Sum over the rows that count, without the infinite values.
     infinite_logsumexp : int
@@ -93,12 +93,12 @@ class Summary:
     @property
     def mean_nll(self) -> float:
         """Mean negative log-likelihood of the labels, in nats; nan if no row has one."""
-        return math.inf if self.infinite else self.nll.mean
+        return self.nll.mean
 
     @property
     def mean_nll_error(self) -> float:
         """Standard error of the mean NLL, as if rows were independent; nan if that is inf."""
-        return math.nan if self.infinite else self.nll.error
+        return self.nll.error
 
     @property
     def perplexity(self) -> float:
@@ -178,7 +178,7 @@ class Summarizer:
             overflow = float(beyond.sum())
         infinite = correct = 0
         if labelled:
-            infinite = len(_take_infinite(new[2]))
+            infinite = _count(np.isinf(new[2]))
             correct = _count((table["argmax"] == table["target"]) & counts)
 
         self._summary = self._summary.merge(

@@ -407,6 +407,23 @@ def test_rows_that_do_not_count(files, tmp_path):
     assert values["kl_divergence"]["mean"] is None
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_means_of_sums_beyond_the_range_of_float64(files, rows):
+    """As `klce score` has them: no sum of finite numbers is infinite."""
+    p = np.zeros((rows, 2))
+    p[:, 1] = -1e308
+    p[0, 1] = -1.5e308
+    paths = files(p, p, np.ones(rows, int))
+    found = compare_file(*paths).summary.estimates
+    summary = score_file(paths[0], paths[2]).summary
+    for name in ("nll_p", "nll_q"):
+        assert (found[name].mean, found[name].error) == (summary.mean_nll, summary.mean_nll_error)
+    assert 1e308 < summary.mean_nll < 1.5e308
+    assert found["nll_change"].mean == found["nll_change"].error == 0
+    values = json.loads(json.dumps(compare_file(*paths).to_dict(), allow_nan=False))
+    assert values["nll_p"]["mean"] == summary.mean_nll
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(files, tmp_path, rows):
     p, q, target = make(rows, 4)
