@@ -49,10 +49,12 @@ FOLLOWING = {
 """What follows from the means where there are labels: attributes of `ComparisonSummary`."""
 
 _FROM = {
-    "nll_change": "target_log_prob_change",
-    "squared_target_prob_change": "target_prob_change",
+    "nll_change": ("target_log_prob_change",),
+    "squared_target_prob_change": ("target_prob_change",),
+    "greedy_match_p": ("argmax_p", "target"),
+    "greedy_match_q": ("argmax_q", "target"),
 }
-"""The columns that values come from, where they are no columns themselves."""
+"""The columns that values come from, where that is not one of their name."""
 
 
 _CUT_OFF = tuple(name + suffix for suffix in CUT_OFF for name in ("floor_classes", "saturated"))
@@ -60,17 +62,23 @@ _CUT_OFF = tuple(name + suffix for suffix in CUT_OFF for name in ("floor_classes
 
 def measured(columns: np.dtype[Any]) -> list[str]:
     """Return which of `MEASURES` rows of such columns have."""
-    return [name for name in MEASURES if _FROM.get(name, name) in (columns.names or ())]
+    there = {*(columns.names or ())}
+    return [name for name in MEASURES if there.issuperset(_columns(name))]
 
 
 def measure(table: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Return a value of each row, by its name in `MEASURES`."""
-    values: NDArray[np.float64] = table[_FROM.get(name, name)].astype(np.float64)
+    first, *others = (table[column] for column in _columns(name))
+    values: NDArray[np.float64] = (first == others[0] if others else first).astype(np.float64)
     if name == "nll_change":
         values = 0 - values
     elif name == "squared_target_prob_change":
         values *= values
     return values
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    return _FROM.get(name, (name,))
 
 
 def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:

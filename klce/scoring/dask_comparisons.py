@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from klce.scoring.columns import computed_and_written, names_of
 from klce.scoring.compare import compare_block
-from klce.scoring.compare_columns import SHOWN, SUMMED, comparison_columns
+from klce.scoring.compare_columns import COMPARED, SHOWN, comparison_columns
 from klce.scoring.compare_summary import (
     QUANTIFIED,
     ComparisonSummary,
@@ -114,7 +114,7 @@ def compare_dask(
         operands.dtype,
         labelled=operands.labelled,
         want=names_of(want),
-        needed=(*SUMMED, *(SHOWN if want is None else ())),
+        needed=SHOWN if operands.labelled or want is None else COMPARED,
         top_k=top_k,
         classes=operands.classes,
         temperature=temperature,
