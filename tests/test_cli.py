@@ -82,7 +82,7 @@ def test_table(files):
     table = cells(result.stdout)
     assert list(table) == [
         "rows", "classes", "skipped rows",
-        "mean NLL", "perplexity", "accuracy", "mean entropy", "speed",
+        "mean NLL", "perplexity", "accuracy", "calibration error", "mean entropy", "speed",
     ]  # fmt: skip
     assert table["rows"] == ["60"]
     assert table["classes"] == ["5"]
@@ -98,6 +98,9 @@ def test_table(files):
     assert table["accuracy"] == [
         f"{100 * report['accuracy']:.2f}", f"± {100 * report['accuracy_error']:.2g} %"
     ]  # fmt: skip
+    assert table["calibration error"] == [
+        f"{100 * report['expected_calibration_error']:.2f}", "%, expected"
+    ]  # fmt: skip
     assert table["mean entropy"][1] == f"± {report['mean_entropy_nats_error']:.2g} nats"
     assert table["mean entropy"][::2] == [
         f"{report['mean_entropy_nats']:#.5g}", f"{report['mean_entropy_bits']:#.5g}"
@@ -111,6 +114,26 @@ def test_table_without_labels(files):
     assert list(cells(result.stdout)) == [
         "rows", "classes", "mean entropy", "mean log-sum-exp", "speed"
     ]  # fmt: skip
+
+
+def test_what_takes_the_rows_is_told_where_they_are_kept(files):
+    np.save("logits.npy", np.random.default_rng(1).normal(size=(60, 9)))
+    arguments = ("score", "logits.npy", "targets.npy")
+    table = cells(run(*arguments, "--out", "out.npy").stdout)
+    report = json.loads(run(*arguments, "--out", "out.npy", "--json").stdout)
+    rank = np.load("out.npy")["rank"]
+    assert report["top_accuracy"] == {f"{k}": np.mean(rank <= k) for k in (1, 2, 3, 5)}
+    assert table["accuracy of the top 5"] == [f"{100 * np.mean(rank <= 5):.2f}", "%"]
+    of_rows = ("top_accuracy", "nll_quantiles", "entropy_quantiles")
+    paged = json.loads(run(*arguments, "--report", "r.html", "--json").stdout)
+    assert {name: paged[name] for name in of_rows} == {name: report[name] for name in of_rows}
+    plain = json.loads(run(*arguments, "--json").stdout)
+    assert [plain[name] for name in of_rows] == [None, None, None]
+    assert plain["expected_calibration_error"] == report["expected_calibration_error"] > 0
+    unlabelled = json.loads(run(*arguments[:2], "--no-targets", "-o", "o.npy", "--json").stdout)
+    assert unlabelled["expected_calibration_error"] is unlabelled["top_accuracy"] is None
+    assert unlabelled["nll_quantiles"] is None
+    assert unlabelled["entropy_quantiles"] == report["entropy_quantiles"]
 
 
 def test_table_names_the_file_as_it_is(files):
@@ -138,6 +161,19 @@ def test_json_is_a_float64_computation(files, dtype):
     entropies = -(np.exp(log_p) * log_p).sum(-1)[kept]
     right = (logits.argmax(-1) == targets)[kept]
     nll, entropy = nlls.mean(), entropies.mean()
+
+    sure = np.exp(log_p.max(-1))[kept]
+    gaps = [
+        abs(right[some].sum() - sure[some].sum())
+        for some in ((sure * 15).astype(int).clip(0, 14) == i for i in range(15))
+    ]
+    rank = (x >= x[np.arange(60), targets][:, None]).sum(-1)[kept]
+
+    def quantiles(values):
+        found = np.quantile(values, distribution.QUANTILES)
+        names = (f"{fraction:g}" for fraction in distribution.QUANTILES)
+        near = (pytest.approx(value, rel=1e-5, abs=1e-7) for value in found)
+        return dict(zip(names, near, strict=True))
 
     def error(values):
         return pytest.approx(values.std(ddof=1) / 58**0.5, rel=1e-5)
@@ -181,10 +217,14 @@ def test_json_is_a_float64_computation(files, dtype):
         "perplexity_error": error(np.exp(nll) * nlls),
         "accuracy": np.mean(right),
         "accuracy_error": error(right),
+        "expected_calibration_error": pytest.approx(sum(gaps) / 58, rel=1e-5),
+        "top_accuracy": {f"{k}": np.mean(rank <= k) for k in (1, 2, 3, 5)},
         "mean_entropy_nats": pytest.approx(entropy, rel=1e-6),
         "mean_entropy_nats_error": error(entropies),
         "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
         "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
+        "nll_quantiles": quantiles(nlls),
+        "entropy_quantiles": quantiles(entropies),
     }
 
 
@@ -378,6 +418,11 @@ def test_compare(files):
     assert alone["KL(P||Q)"][1] == f"± {kl['error']:.2g} nats"
     assert "sequences" not in alone
     assert table["correlation of NLLs"][0] == f"{100 * report['nll_correlation']:.2f}"
+    for of in "PQ":
+        calibration_error = report[f"expected_calibration_error_{of.lower()}"]
+        assert table[f"calibration error of {of}"] == [
+            f"{100 * calibration_error:.2f}", "%, expected"
+        ]  # fmt: skip
     assert table["its change, %"][-2:] == [
         f"{100 * report['target_prob_change_quantiles']['1']:#.5g}", "maximum"
     ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.accuracy import NO_ROWS, Calibration
 from klce.scoring.compare_columns import CUT_OFF
 from klce.scoring.distribution import Counting, pieces, quantiles_of
 from klce.scoring.groups import Groups, GroupSums
@@ -123,6 +124,9 @@ class ComparisonSummary:
         By the names of `MEASURES`, those that there are.
     kl_divergence_quantiles, target_prob_change_quantiles : tuple of float
         Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
+    calibration_p, calibration_q : Calibration
+        How often the argmax of P, or of Q, is the label, by its probability; of no rows without
+        labels.
     saturated, saturated_q : int or None
         Rows whose label the file of P, or of Q, cut off, so that their NLL is a lower bound; None
         where it cuts nothing off.
@@ -138,6 +142,8 @@ class ComparisonSummary:
     estimates: dict[str, Estimate]
     kl_divergence_quantiles: tuple[float, ...]
     target_prob_change_quantiles: tuple[float, ...] | None
+    calibration_p: Calibration
+    calibration_q: Calibration
     saturated: int | None
     floor_classes: int | None
     saturated_q: int | None
@@ -235,6 +241,8 @@ class Counts:
         What files cut off, of rows that count, by the columns that there are.
     moments : dict of str to Moments
         Of the values that there are, by the names of `MEASURES`.
+    calibrations : dict of str to Calibration
+        Of P and of Q, by the suffixes of their columns.
     """
 
     rows: int
@@ -244,6 +252,7 @@ class Counts:
     infinite: int
     cut_off: dict[str, int]
     moments: dict[str, Moments]
+    calibrations: dict[str, Calibration]
 
     def merge(self, other: "Counts") -> "Counts":
         """Return those of these rows and of others, which follow them."""
@@ -255,6 +264,9 @@ class Counts:
             infinite=self.infinite + other.infinite,
             cut_off={name: n + other.cut_off[name] for name, n in self.cut_off.items()},
             moments={name: own.merge(other.moments[name]) for name, own in self.moments.items()},
+            calibrations={
+                name: own.merge(other.calibrations[name]) for name, own in self.calibrations.items()
+            },
         )
 
 
@@ -265,6 +277,7 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
     cut_off = {name: 0 for name in _CUT_OFF if name in columns}
     first_nan: int | None = None
     moments = dict.fromkeys(measured(rows.dtype), NO_VALUES)
+    calibrations = dict.fromkeys(("_p", "_q"), NO_ROWS)
     for start, table, counts in pieces(rows, _counting(ignore_index)):
         skipped = np.zeros(len(table), bool)
         if "target" in columns:
@@ -278,6 +291,11 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
             cut_off[name] += int(table[name][counts].sum())
         for name in moments:
             moments[name] = moments[name].merge(Moments.of(measure(table, name)[counts]))
+        if "target" in columns:
+            for suffix in calibrations:
+                right = (table["argmax" + suffix] == table["target"])[counts]
+                found = Calibration.of(table["max_log_prob" + suffix][counts], right)
+                calibrations[suffix] = calibrations[suffix].merge(found)
     return Counts(
         rows=len(rows),
         ignored=ignored,
@@ -286,6 +304,7 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         infinite=infinite,
         cut_off=cut_off,
         moments=moments,
+        calibrations=calibrations,
     )
 
 
@@ -313,6 +332,8 @@ def conclude(
         },
         kl_divergence_quantiles=quantiles["kl_divergence"],
         target_prob_change_quantiles=quantiles.get("target_prob_change"),
+        calibration_p=counts.calibrations["_p"],
+        calibration_q=counts.calibrations["_q"],
         **{name: counts.cut_off.get(name) for name in _CUT_OFF},
     )
 

@@ -1,5 +1,6 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
+import functools
 import operator
 import os
 from collections.abc import Iterable
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
+from klce.scoring.accuracy import Ranks
 from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, score_columns
+from klce.scoring.distribution import pieces, quantiles_of
 from klce.scoring.errors import InputError
 from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -172,6 +175,7 @@ def score_file(
         keep=options.keeps_rows,
     ) as (store, said):
         summary = summarizer.finish()
+        rows = store.rows() if options.keeps_rows else None
         found = Scores(
             **said,
             logits=os.fspath(logits),
@@ -188,6 +192,9 @@ def score_file(
             },
             temperature=float(temperature),
             summary=summary,
+            ranks=_ranks(rows, files.shape[-1], ignore_index),
+            nll_quantiles=_quantiles(rows, "nll", ignore_index),
+            entropy_quantiles=_quantiles(rows, "entropy", ignore_index),
             sequences=None if sequences is None else sequences.finish(summary.mean_nll_error),
         )
         if report is not None:
@@ -285,6 +292,28 @@ def _open_candidates(task: Scoring, logits: Logits) -> Candidates | None:
     if task.candidates is not None:
         return Candidates(open_reader(task.candidates, ("candidates",)), logits)
     return None if task.candidate_ids is None else Candidates(task.candidate_ids, logits)
+
+
+def _ranks(rows: NDArray[Any] | None, classes: int, ignore_index: int) -> Ranks | None:
+    """Return those of rows that are kept and have labels."""
+    if rows is None or "rank" not in (rows.dtype.names or ()):
+        return None
+    ranks = Ranks.of(np.empty(0, np.int64), classes)
+    for _, table, counts in pieces(rows, functools.partial(counted, ignore_index=ignore_index)):
+        ranks = ranks.merge(Ranks.of(table["rank"][counts], classes))
+    return ranks
+
+
+def _quantiles(rows: NDArray[Any] | None, name: str, ignore_index: int) -> tuple[float, ...] | None:
+    """Return those of a column of the rows that are kept and count, if they have it."""
+    if rows is None or name not in (rows.dtype.names or ()):
+        return None
+
+    def column(table: NDArray[Any]) -> NDArray[Any]:
+        values: NDArray[Any] = table[name][counted(table, ignore_index)]
+        return values
+
+    return quantiles_of(rows, column, rows.dtype[name])
 
 
 class _Sequences:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.accuracy import NO_ROWS, Calibration
 from klce.scoring.moments import NO_VALUES, Moments
 from klce.scoring.numbers import exp
 
@@ -21,7 +22,7 @@ class Summary:
 
     A row *counts* unless its label is ``ignore_index``, or its loss or entropy is nan (its logits
     hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are exact
-    fractions, so that `merge` gives the same result in any order and grouping.
+    fractions and integers, so that `merge` gives the same result in any order and grouping.
 
     Attributes
     ----------
@@ -35,6 +36,8 @@ class Summary:
         Those of them whose NLL is inf: their target has probability 0. They make the mean inf.
     correct : int
         Those of them whose argmax is the label.
+    calibration : Calibration
+        How often that is so, by the largest probability; of no rows without labels.
     saturated : int or None
         Those of them whose label the file cut off, so that their NLL is a lower bound; None where
         the file cuts nothing off.
@@ -57,6 +60,7 @@ class Summary:
     labelled: int = 0
     infinite: int = 0
     correct: int = 0
+    calibration: Calibration = NO_ROWS
     saturated: int | None = None
     floor_classes: int | None = None
     nll: Moments = NO_VALUES
@@ -76,6 +80,7 @@ class Summary:
             labelled=self.labelled + other.labelled,
             infinite=self.infinite + other.infinite,
             correct=self.correct + other.correct,
+            calibration=self.calibration.merge(other.calibration),
             saturated=_both(self.saturated, other.saturated),
             floor_classes=_both(self.floor_classes, other.floor_classes),
             nll=self.nll.merge(other.nll),
@@ -176,10 +181,12 @@ class Summarizer:
         beyond = _take_infinite(new[0])
         with np.errstate(invalid="ignore"):
             overflow = float(beyond.sum())
-        infinite = correct = 0
+        infinite, correct, calibration = 0, 0, NO_ROWS
         if labelled:
+            right = (table["argmax"] == table["target"])[counts]
             infinite = _count(np.isinf(new[2]))
-            correct = _count((table["argmax"] == table["target"]) & counts)
+            correct = _count(right)
+            calibration = Calibration.of(table["max_log_prob"][counts], right)
 
         self._summary = self._summary.merge(
             Summary(
@@ -190,6 +197,7 @@ class Summarizer:
                 labelled=_count(counts) if labelled else 0,
                 infinite=infinite,
                 correct=correct,
+                calibration=calibration,
                 saturated=_sum(table, "saturated", counts),
                 floor_classes=_sum(table, "floor_classes", counts),
                 infinite_logsumexp=len(beyond),

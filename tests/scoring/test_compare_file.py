@@ -424,6 +424,30 @@ def test_means_of_sums_beyond_the_range_of_float64(files, rows):
     assert values["nll_p"]["mean"] == summary.mean_nll
 
 
+def test_calibration_is_that_of_each_model(files, tmp_path):
+    p, q, target = make(200, 5)
+    target[::7] = -100
+    p[3, 0] = np.nan
+    paths = files(p, q, target)
+    comparison = compare_file(*paths)
+    kept = compare_file(*paths, out=tmp_path / "out.npy", want=["total_variation"])
+    assert kept.summary == comparison.summary
+    assert sum(comparison.summary.calibration_p.counts) == comparison.summary.counted
+    values, of_q = comparison.to_dict(), score_file(paths[1], paths[2])
+    target[3] = -100  # P has no result there
+    np.save(paths[2], target)
+    for model, path in zip("pq", paths, strict=False):
+        scores = score_file(path, paths[2])
+        found = getattr(comparison.summary, f"calibration_{model}")
+        assert found.counts == scores.summary.calibration.counts
+        assert found.error == pytest.approx(scores.summary.calibration.error, rel=1e-6)
+        assert values[f"expected_calibration_error_{model}"] == found.error
+    assert of_q.summary.counted == scores.summary.counted + 1
+    unlabelled = compare_file(*paths[:2])
+    assert not any(unlabelled.summary.calibration_q.counts)
+    assert not [name for name in unlabelled.to_dict() if "calibration" in name]
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(files, tmp_path, rows):
     p, q, target = make(rows, 4)
