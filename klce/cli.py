@@ -465,11 +465,16 @@ def _errors_in_one_line(*, kept: bool = True) -> Iterator[None]:
 
 
 def _as_typed(message: str) -> str:
-    """Return what `klce.scoring` says of a parameter by the name that the option has here."""
+    """Return what `klce.scoring` says of parameters by the names that the options have here."""
+    options = {
+        parameter.name: option
+        for parameter in click.get_current_context().command.params
+        for option in parameter.opts
+        if option.startswith("--")
+    }
     return re.sub(
-        r"^[a-z_]+(?= (?:\S+ )?(?:must|needs?|belongs) )|(?<= without )top_k$"
-        r"|(?<= need )groups(?=: )",
-        lambda found: "--" + found[0].replace("_", "-"),
+        r"^\w+(?= (?:\S+ )?(?:must|needs|belongs) )|(?<= without )\w+$|(?<= needs )\w+(?=: )",
+        lambda found: options.get(found[0], found[0]),
         message,
     )
 

@@ -11,6 +11,7 @@ import time
 import warnings
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -81,7 +82,7 @@ def test_table(files):
     table = cells(result.stdout)
     assert list(table) == [
         "rows", "classes", "skipped rows",
-        "mean NLL", "perplexity", "accuracy", "mean entropy", "speed",
+        "mean NLL", "perplexity", "accuracy", "calibration error", "mean entropy", "speed",
     ]  # fmt: skip
     assert table["rows"] == ["60"]
     assert table["classes"] == ["5"]
@@ -97,6 +98,9 @@ def test_table(files):
     assert table["accuracy"] == [
         f"{100 * report['accuracy']:.2f}", f"± {100 * report['accuracy_error']:.2g} %"
     ]  # fmt: skip
+    assert table["calibration error"] == [
+        f"{100 * report['expected_calibration_error']:.2f}", "%, expected"
+    ]  # fmt: skip
     assert table["mean entropy"][1] == f"± {report['mean_entropy_nats_error']:.2g} nats"
     assert table["mean entropy"][::2] == [
         f"{report['mean_entropy_nats']:#.5g}", f"{report['mean_entropy_bits']:#.5g}"
@@ -110,6 +114,26 @@ def test_table_without_labels(files):
     assert list(cells(result.stdout)) == [
         "rows", "classes", "mean entropy", "mean log-sum-exp", "speed"
     ]  # fmt: skip
+
+
+def test_what_takes_the_rows_is_told_where_they_are_kept(files):
+    np.save("logits.npy", np.random.default_rng(1).normal(size=(60, 9)))
+    arguments = ("score", "logits.npy", "targets.npy")
+    table = cells(run(*arguments, "--out", "out.npy").stdout)
+    report = json.loads(run(*arguments, "--out", "out.npy", "--json").stdout)
+    rank = np.load("out.npy")["rank"]
+    assert report["top_accuracy"] == {f"{k}": np.mean(rank <= k) for k in (1, 2, 3, 5)}
+    assert table["accuracy of the top 5"] == [f"{100 * np.mean(rank <= 5):.2f}", "%"]
+    of_rows = ("top_accuracy", "nll_quantiles", "entropy_quantiles")
+    paged = json.loads(run(*arguments, "--report", "r.html", "--json").stdout)
+    assert {name: paged[name] for name in of_rows} == {name: report[name] for name in of_rows}
+    plain = json.loads(run(*arguments, "--json").stdout)
+    assert [plain[name] for name in of_rows] == [None, None, None]
+    assert plain["expected_calibration_error"] == report["expected_calibration_error"] > 0
+    unlabelled = json.loads(run(*arguments[:2], "--no-targets", "-o", "o.npy", "--json").stdout)
+    assert unlabelled["expected_calibration_error"] is unlabelled["top_accuracy"] is None
+    assert unlabelled["nll_quantiles"] is None
+    assert unlabelled["entropy_quantiles"] == report["entropy_quantiles"]
 
 
 def test_table_names_the_file_as_it_is(files):
@@ -142,6 +166,19 @@ def test_json_is_a_float64_computation(files, dtype):
     entropies = -(np.exp(log_p) * log_p).sum(-1)[kept]
     right = (logits.argmax(-1) == targets)[kept]
     nll, entropy = nlls.mean(), entropies.mean()
+
+    sure = np.exp(log_p.max(-1))[kept]
+    gaps = [
+        abs(right[some].sum() - sure[some].sum())
+        for some in ((sure * 15).astype(int).clip(0, 14) == i for i in range(15))
+    ]
+    rank = (x >= x[np.arange(60), targets][:, None]).sum(-1)[kept]
+
+    def quantiles(values):
+        found = np.quantile(values, distribution.QUANTILES)
+        names = (f"{fraction:g}" for fraction in distribution.QUANTILES)
+        near = (pytest.approx(value, rel=1e-5, abs=1e-7) for value in found)
+        return dict(zip(names, near, strict=True))
 
     def error(values):
         return pytest.approx(values.std(ddof=1) / 58**0.5, rel=1e-5)
@@ -185,10 +222,14 @@ def test_json_is_a_float64_computation(files, dtype):
         "perplexity_error": error(np.exp(nll) * nlls),
         "accuracy": np.mean(right),
         "accuracy_error": error(right),
+        "expected_calibration_error": pytest.approx(sum(gaps) / 58, rel=1e-5),
+        "top_accuracy": {f"{k}": np.mean(rank <= k) for k in (1, 2, 3, 5)},
         "mean_entropy_nats": pytest.approx(entropy, rel=1e-6),
         "mean_entropy_nats_error": error(entropies),
         "mean_entropy_bits": pytest.approx(entropy / np.log(2), rel=1e-6),
         "mean_logsumexp": pytest.approx(logsumexp[kept].mean(), rel=1e-6),
+        "nll_quantiles": quantiles(nlls),
+        "entropy_quantiles": quantiles(entropies),
     }
 
 
@@ -382,6 +423,11 @@ def test_compare(files):
     assert alone["KL(P||Q)"][1] == f"± {kl['error']:.2g} nats"
     assert "sequences" not in alone
     assert table["correlation of NLLs"][0] == f"{100 * report['nll_correlation']:.2f}"
+    for of in "PQ":
+        calibration_error = report[f"expected_calibration_error_{of.lower()}"]
+        assert table[f"calibration error of {of}"] == [
+            f"{100 * calibration_error:.2f}", "%, expected"
+        ]  # fmt: skip
     assert table["its change, %"][-2:] == [
         f"{100 * report['target_prob_change_quantiles']['1']:#.5g}", "maximum"
     ]  # fmt: skip
@@ -492,8 +538,8 @@ def test_sizes(text, size):
             ["score", "logits.npy", "--ignore-index", 2**63],
             "^klce: --ignore-index must fit in int64",
         ),
-        (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences need --groups: w"),
-        (["score", "logits.npy", "--bytes", "targets.npy"], "^klce: --bytes need --groups: with"),
+        (["score", "logits.npy", "--sequences", "s.npy"], "^klce: --sequences needs --groups: "),
+        (["score", "logits.npy", "--bytes", "targets.npy"], "^klce: --bytes needs --groups: wi"),
         (["score", "logits.npy", "--scheduler", "a:1"], "^klce: --scheduler a:1 needs the engine"),
         (["score", "logits.npy", "--scheduler", ""], "an empty address names no scheduler, got ''"),
         (["score", "logits.npy", "--engine", "x"], "^klce: --engine must be local or dask, got x"),
@@ -551,6 +597,28 @@ def test_errors_are_one_line(files, arguments, message):
     assert result.exit_code == 2
     expect_error(result, message)
     assert sorted(files.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "typed"),
+    [
+        ("score", "words_file needs groups: without them", "--words needs --groups: without them"),
+        ("score", "top_k needs a file, got 2", "--top-k needs a file, got 2"),
+        ("compare", "want must not name 'top_overlap' without top_k",
+         "--want must not name 'top_overlap' without --top-k"),
+        ("compare", "scheduler a:1 needs the engine dask", "--scheduler a:1 needs the engine dask"),
+        ("convert", "cut belongs to .kld files", "--cut belongs to .kld files"),
+        ("convert", "top_k must be 2", None),  # which it has not
+        ("score", "block_rows must be at least 1, got 0", None),
+        ("score", "targets must be a path", None),
+        ("score", "report 1.npy: logits need 2 axes or more", None),
+        ("score", "want must not name 'nll' without a target", "--want must not name 'nll' without "
+         "a target"),
+    ],
+)  # fmt: skip
+def test_parameters_have_the_names_that_are_typed(command, message, typed):
+    with click.Context(cli.app.commands[command]):
+        assert cli._as_typed(message) == (typed or message)
 
 
 def test_a_bug_is_not_dressed_as_a_user_error(files, monkeypatch):
@@ -883,6 +951,28 @@ def test_pipes_and_devices_are_not_replaced(files, monkeypatch, arguments, out, 
     assert result.exit_code == 2
     expect_error(result, f"^klce: {out}: is a pipe or a device, not a file for results$")
     assert not (files / out).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "out"),
+    [
+        (["score", "logits.npy", "-o"], "r.csv"),
+        (["score", "logits.npy", "-o"], "rows/"),
+        (["score", "logits.npy", "--report"], "r.html"),
+        (["score", "logits.npy", "-o", "out.npy", "--report"], "r.html"),
+        (["score", "logits.npy", "targets.npy", "--groups", "targets.npy", "--sequences"], "s.csv"),
+        (["convert", "logits.npy"], "x.parquet"),
+        (["convert", "logits.npy"], "x.zarr"),
+    ],
+)
+def test_links_that_lead_in_a_circle_are_named(files, monkeypatch, arguments, out):
+    (files / out).symlink_to(out.rstrip("/"))
+    monkeypatch.setattr(Logits, "block", pytest.fail)
+    before = sorted(files.iterdir())
+    result = run(*arguments, out)
+    assert result.exit_code == 2
+    expect_error(result, f"^klce: {out.rstrip('/')}: Too many levels of symbolic links$")
+    assert sorted(files.iterdir()) == before
 
 
 INTERRUPTED = """

@@ -4,6 +4,7 @@ A file is read in blocks of rows, each block goes through the kernels, and its r
 a summary and, when asked for, kept for a results file. Memory is bounded by the block.
 """
 
+from klce.scoring.accuracy import Calibration, Ranks
 from klce.scoring.compare import compare_file
 from klce.scoring.compare_summary import ComparisonSummary, Estimate
 from klce.scoring.comparison import Comparison
@@ -18,6 +19,7 @@ from klce.scoring.scores import Scores
 from klce.scoring.summary import Summary
 
 __all__ = [
+    "Calibration",
     "Comparison",
     "ComparisonSummary",
     "DaskComparison",
@@ -27,6 +29,7 @@ __all__ = [
     "InputError",
     "Interrupted",
     "LabelError",
+    "Ranks",
     "Scores",
     "Sequences",
     "Summary",

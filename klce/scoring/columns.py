@@ -12,15 +12,15 @@ from klce import _validate
 from klce._ufuncs import OF_TARGET
 from klce.scoring.errors import InputError, in_one_sentence
 
-SUMMED = ("nll", "logsumexp", "entropy", "argmax")
+SUMMED = ("nll", "logsumexp", "entropy", "argmax", "max_log_prob")
 """The statistics that the summary is made of."""
 
-SHOWN = (*SUMMED, "max_log_prob", "rank")
+SHOWN = (*SUMMED, "rank")
 """The statistics that a page shows, and that results have if no others are asked for.
 
-`klce.score` has others by default: not ``max_log_prob``, which a page needs, but what would only
-make files larger, since it follows from the rest: ``target_log_prob``, ``target_prob`` and
-``greedy_match``.
+`klce.score` has others by default: not ``max_log_prob``, which the calibration takes, but what
+would only make files larger, since it follows from the rest: ``target_log_prob``, ``target_prob``
+and ``greedy_match``.
 """
 
 OF_LABELS = frozenset(

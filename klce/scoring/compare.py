@@ -15,9 +15,9 @@ from klce.scoring import kld, llama_cpp
 from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.columns import computed_and_written, names_of
 from klce.scoring.compare_columns import (
+    COMPARED,
     CUT_OFF,
     SHOWN,
-    SUMMED,
     compared_of,
     comparison_columns,
     own_of,
@@ -224,12 +224,13 @@ class _Exact(Files):
         super().__init__(task, task.p, task.q)
         p, q = self.logits
         cut_off = tuple(suffix for suffix, x in zip(CUT_OFF, (p, q), strict=True) if x.cut_off)
+        labelled = self.labels is not None
         self.columns, self.written = computed_and_written(
             comparison_columns,
             self.dtype,
-            labelled=self.labels is not None,
+            labelled=labelled,
             want=task.want,
-            needed=(*SUMMED, *(SHOWN if task.kept else ())),
+            needed=SHOWN if labelled or task.kept else COMPARED,
             top_k=task.top_k,
             cut_off=cut_off,
             classes=p.classes,

@@ -23,15 +23,16 @@ COMPARED = (
     "target_prob_change",
     "same_argmax",
 )
-"""The statistics of `klce.compare` that the summary is made of."""
-
-SUMMED = (*COMPARED, "nll_p", "nll_q", "greedy_match_p", "greedy_match_q")
-"""Those and what it takes of each model's labels."""
+"""The statistics of both models that the summary is made of: all of it without labels."""
 
 SHOWN = (
     *COMPARED, "nll_p", "nll_q", "max_log_prob_p", "max_log_prob_q", "argmax_p", "argmax_q"
 )  # fmt: skip
-"""The statistics that a page shows, or that results have if no others are asked for."""
+"""Those and what the summary takes of each model's labels.
+
+They are what a page shows, with labels and without, and what results have if no others are asked
+for.
+"""
 
 _OF_ONE = tuple(
     name + suffix for suffix in ("_p", "_q") for name in STATISTICS["score"] if name != "entropy"

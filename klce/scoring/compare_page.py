@@ -22,8 +22,6 @@ from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
     MOST,
-    Calibration,
-    CalibrationSums,
     Density,
     DensitySums,
     Histogram,
@@ -56,7 +54,7 @@ LEAST_KL = 1e-12
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The data of all pictures; of the labels None where there are none.
+    """What pictures are drawn from, beside the summary; of the labels None where there are none.
 
     Attributes
     ----------
@@ -68,8 +66,6 @@ class Pictures:
         KL(P||Q) against the entropy of P and along the position.
     change : Histogram or None
         Rows by the label's change of probability.
-    calibration : tuple of Calibration or None
-        Of P and of Q.
     worst : ndarray
         The numbers of the rows of the largest KL(P||Q), in descending order.
     positions : str
@@ -81,7 +77,6 @@ class Pictures:
     by_entropy: Density
     by_position: Density
     change: Histogram | None
-    calibration: tuple[Calibration, Calibration] | None
     worst: NDArray[np.int64]
     positions: str
 
@@ -122,7 +117,6 @@ def gather(
     entropy = DensitySums(np.linspace(0, entropy_top or 1.0, BINS + 1), kl_edges)
     position = DensitySums(position_edges(last), kl_edges)
     changes = HistogramSums(np.linspace(-change_top, change_top, 2 * BINS + 2))
-    calibrations = CalibrationSums(), CalibrationSums()
     positions = Positions(leading_shape, groups)
     below = 0
     for start, table, counts in pieces(rows, counting):
@@ -134,16 +128,12 @@ def gather(
         position.add(places, table["kl_divergence"])
         if labelled:
             changes.add(table["target_prob_change"])
-            for sums, suffix in zip(calibrations, ("_p", "_q"), strict=True):
-                right = table["argmax" + suffix] == table["target"]
-                sums.add(table["max_log_prob" + suffix], right)
     return Pictures(
         kl=kl.finish(),
         below=below,
         by_entropy=entropy.finish(),
         by_position=position.finish(),
         change=changes.finish() if labelled else None,
-        calibration=(calibrations[0].finish(), calibrations[1].finish()) if labelled else None,
         worst=worst.rows,
         positions=positions.name,
     )
@@ -287,9 +277,7 @@ def _figures(summary: ComparisonSummary, pictures: Pictures) -> list[Figure]:
                 lambda axes, colours: _draw_change(axes, colours, change, quantiles),
             )
         )
-    if pictures.calibration is not None:
-        p, q = pictures.calibration
-        found.append(calibration_figure({"P": p, "Q": q}))
+        found.append(calibration_figure({"P": summary.calibration_p, "Q": summary.calibration_q}))
     return found
 
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.accuracy import NO_ROWS, Calibration
 from klce.scoring.compare_columns import CUT_OFF
 from klce.scoring.distribution import Counting, pieces, quantiles_of
 from klce.scoring.groups import Groups, GroupSums
+from klce.scoring.moments import NO_VALUES, Moments
 from klce.scoring.numbers import exp
 from klce.scoring.summary import counted
 
@@ -48,10 +50,12 @@ FOLLOWING = {
 """What follows from the means where there are labels: attributes of `ComparisonSummary`."""
 
 _FROM = {
-    "nll_change": "target_log_prob_change",
-    "squared_target_prob_change": "target_prob_change",
+    "nll_change": ("target_log_prob_change",),
+    "squared_target_prob_change": ("target_prob_change",),
+    "greedy_match_p": ("argmax_p", "target"),
+    "greedy_match_q": ("argmax_q", "target"),
 }
-"""The columns that values come from, where they are no columns themselves."""
+"""The columns that values come from, where that is not one of their name."""
 
 
 _CUT_OFF = tuple(name + suffix for suffix in CUT_OFF for name in ("floor_classes", "saturated"))
@@ -59,17 +63,23 @@ _CUT_OFF = tuple(name + suffix for suffix in CUT_OFF for name in ("floor_classes
 
 def measured(columns: np.dtype[Any]) -> list[str]:
     """Return which of `MEASURES` rows of such columns have."""
-    return [name for name in MEASURES if _FROM.get(name, name) in (columns.names or ())]
+    there = {*(columns.names or ())}
+    return [name for name in MEASURES if there.issuperset(_columns(name))]
 
 
 def measure(table: NDArray[Any], name: str) -> NDArray[np.float64]:
     """Return a value of each row, by its name in `MEASURES`."""
-    values: NDArray[np.float64] = table[_FROM.get(name, name)].astype(np.float64)
+    first, *others = (table[column] for column in _columns(name))
+    values: NDArray[np.float64] = (first == others[0] if others else first).astype(np.float64)
     if name == "nll_change":
         values = 0 - values
     elif name == "squared_target_prob_change":
         values *= values
     return values
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    return _FROM.get(name, (name,))
 
 
 def counted_rows(table: NDArray[Any], ignore_index: int) -> NDArray[np.bool_]:
@@ -114,6 +124,9 @@ class ComparisonSummary:
         By the names of `MEASURES`, those that there are.
     kl_divergence_quantiles, target_prob_change_quantiles : tuple of float
         Quantiles at `QUANTILES` of KL(P||Q) and of the label's change of probability.
+    calibration_p, calibration_q : Calibration
+        How often the argmax of P, or of Q, is the label, by its probability; of no rows without
+        labels.
     saturated, saturated_q : int or None
         Rows whose label the file of P, or of Q, cut off, so that their NLL is a lower bound; None
         where it cuts nothing off.
@@ -129,6 +142,8 @@ class ComparisonSummary:
     estimates: dict[str, Estimate]
     kl_divergence_quantiles: tuple[float, ...]
     target_prob_change_quantiles: tuple[float, ...] | None
+    calibration_p: Calibration
+    calibration_q: Calibration
     saturated: int | None
     floor_classes: int | None
     saturated_q: int | None
@@ -218,14 +233,16 @@ QUANTIFIED = ("kl_divergence", "target_prob_change")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts:
-    """What a first pass over rows finds: what `ComparisonSummary` counts, and sums.
+    """What a pass over rows finds: what `ComparisonSummary` counts, and sums.
 
     Attributes
     ----------
     cut_off : dict of str to int
         What files cut off, of rows that count, by the columns that there are.
-    sums : dict of str to list of float
-        Of the values that there are, by the names of `MEASURES`: one of each piece of the rows.
+    moments : dict of str to Moments
+        Of the values that there are, by the names of `MEASURES`.
+    calibrations : dict of str to Calibration
+        Of P and of Q, by the suffixes of their columns.
     """
 
     rows: int
@@ -234,7 +251,8 @@ class Counts:
     first_nan: int | None
     infinite: int
     cut_off: dict[str, int]
-    sums: dict[str, list[float]]
+    moments: dict[str, Moments]
+    calibrations: dict[str, Calibration]
 
     def merge(self, other: "Counts") -> "Counts":
         """Return those of these rows and of others, which follow them."""
@@ -245,20 +263,11 @@ class Counts:
             first_nan=other.first_nan if self.first_nan is None else self.first_nan,
             infinite=self.infinite + other.infinite,
             cut_off={name: n + other.cut_off[name] for name, n in self.cut_off.items()},
-            sums={name: sums + other.sums[name] for name, sums in self.sums.items()},
+            moments={name: own.merge(other.moments[name]) for name, own in self.moments.items()},
+            calibrations={
+                name: own.merge(other.calibrations[name]) for name, own in self.calibrations.items()
+            },
         )
-
-    @property
-    def counted(self) -> int:
-        """Rows that count."""
-        return self.rows - self.ignored - self.nan
-
-    def means(self) -> dict[str, float]:
-        """Return the means over the rows that count."""
-        count = self.counted
-        return {
-            name: _fsum(sums) / count if count else math.nan for name, sums in self.sums.items()
-        }
 
 
 def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
@@ -267,7 +276,8 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
     ignored = nan = infinite = 0
     cut_off = {name: 0 for name in _CUT_OFF if name in columns}
     first_nan: int | None = None
-    sums: dict[str, list[float]] = {name: [] for name in measured(rows.dtype)}
+    moments = dict.fromkeys(measured(rows.dtype), NO_VALUES)
+    calibrations = dict.fromkeys(("_p", "_q"), NO_ROWS)
     for start, table, counts in pieces(rows, _counting(ignore_index)):
         skipped = np.zeros(len(table), bool)
         if "target" in columns:
@@ -279,8 +289,13 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         infinite += int(np.isinf(table["kl_divergence"][counts]).sum())
         for name in cut_off:
             cut_off[name] += int(table[name][counts].sum())
-        for name, found in sums.items():
-            found.append(float(measure(table, name)[counts].sum()))
+        for name in moments:
+            moments[name] = moments[name].merge(Moments.of(measure(table, name)[counts]))
+        if "target" in columns:
+            for suffix in calibrations:
+                right = (table["argmax" + suffix] == table["target"])[counts]
+                found = Calibration.of(table["max_log_prob" + suffix][counts], right)
+                calibrations[suffix] = calibrations[suffix].merge(found)
     return Counts(
         rows=len(rows),
         ignored=ignored,
@@ -288,21 +303,9 @@ def count(rows: NDArray[Any], ignore_index: int, first_row: int = 0) -> Counts:
         first_nan=first_nan,
         infinite=infinite,
         cut_off=cut_off,
-        sums=sums,
+        moments=moments,
+        calibrations=calibrations,
     )
-
-
-def square(
-    rows: NDArray[Any], ignore_index: int, means: dict[str, float]
-) -> dict[str, list[float]]:
-    """Return the sums of squares about the means, by the pieces that `count` has."""
-    squares: dict[str, list[float]] = {name: [] for name in means}
-    for _, table, counts in pieces(rows, _counting(ignore_index)):
-        for name, mean in means.items():
-            with np.errstate(invalid="ignore", over="ignore"):
-                deviations = measure(table, name)[counts] - mean
-                squares[name].append(float((deviations * deviations).sum()))
-    return squares
 
 
 def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any]:
@@ -313,12 +316,10 @@ def quantified(table: NDArray[Any], name: str, ignore_index: int) -> NDArray[Any
 
 def conclude(
     counts: Counts,
-    squares: dict[str, list[float]],
     clustered: dict[str, float],
     quantiles: dict[str, tuple[float, ...]],
 ) -> ComparisonSummary:
-    """Return the summary that passes over the rows make: see `summarize`."""
-    means = counts.means()
+    """Return the summary of what passes over the rows found: see `summarize`."""
     return ComparisonSummary(
         rows=counts.rows,
         ignored=counts.ignored,
@@ -326,15 +327,13 @@ def conclude(
         first_nan=counts.first_nan,
         infinite=counts.infinite,
         estimates={
-            name: Estimate(
-                mean=mean,
-                error=_error(_fsum(squares[name]), counts.counted),
-                clustered_error=clustered.get(name),
-            )
-            for name, mean in means.items()
+            name: Estimate(mean=found.mean, error=found.error, clustered_error=clustered.get(name))
+            for name, found in counts.moments.items()
         },
         kl_divergence_quantiles=quantiles["kl_divergence"],
         target_prob_change_quantiles=quantiles.get("target_prob_change"),
+        calibration_p=counts.calibrations["_p"],
+        calibration_q=counts.calibrations["_q"],
         **{name: counts.cut_off.get(name) for name in _CUT_OFF},
     )
 
@@ -342,14 +341,13 @@ def conclude(
 def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> ComparisonSummary:
     """Summarize the rows of a comparison.
 
-    Sums go by fixed pieces, in order, and variances from the means: in two passes over `rows`, and
-    one or more by sequence, see `_clustered_errors`.
+    It passes over `rows` once, once more for each quantile, and by sequence once or more often: see
+    `_clustered_errors`.
     """
     counts = count(rows, ignore_index)
-    squares = square(rows, ignore_index, counts.means())
     clustered = {}
     if groups is not None:
-        clustered = _clustered_errors(rows, [*counts.sums], groups, _counting(ignore_index))
+        clustered = _clustered_errors(rows, [*counts.moments], groups, _counting(ignore_index))
     columns = [name for name in QUANTIFIED if name in (rows.dtype.names or ())]
     found = {
         name: quantiles_of(
@@ -359,7 +357,7 @@ def summarize(rows: NDArray[Any], ignore_index: int, groups: Groups | None) -> C
         )
         for name in columns
     }
-    return conclude(counts, squares, clustered, found)
+    return conclude(counts, clustered, found)
 
 
 def _counting(ignore_index: int) -> Counting:
@@ -378,13 +376,3 @@ def _clustered_errors(
             sums.add({name: measure(table, name) for name in some}, counts)
         errors |= {name: sums.clustered_error(name) for name in some}
     return errors
-
-
-def _fsum(parts: list[float]) -> float:
-    return math.fsum(parts) if all(map(math.isfinite, parts)) else sum(parts)
-
-
-def _error(squares: float, count: int) -> float:
-    if count < 2 or not math.isfinite(squares):
-        return math.nan
-    return math.sqrt(squares / count / (count - 1))

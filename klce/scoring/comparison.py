@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from klce.scoring.compare_summary import MEASURES, ComparisonSummary
-from klce.scoring.distribution import QUANTILES
+from klce.scoring.distribution import by_fraction
 from klce.scoring.llama_cpp import Output
 from klce.scoring.numbers import finite_or_none
 from klce.scoring.run import Run
@@ -81,19 +81,14 @@ def _summary_values(summary: ComparisonSummary) -> dict[str, Any]:
                 "error": finite_or_none(estimate.error),
                 "clustered_error": finite_or_none(estimate.clustered_error),
             }
+    values["kl_divergence_quantiles"] = by_fraction(summary.kl_divergence_quantiles)
     if "nll_p" in summary.estimates:
         values["nll_correlation"] = summary.nll_correlation
+        values["expected_calibration_error_p"] = summary.calibration_p.error
+        values["expected_calibration_error_q"] = summary.calibration_q.error
         for name, estimate in summary.following.items():
             values[name] = estimate.mean
             values[f"{name}_error"] = estimate.error
             values[f"{name}_clustered_error"] = estimate.clustered_error
-    for name, quantiles in (
-        ("kl_divergence_quantiles", summary.kl_divergence_quantiles),
-        ("target_prob_change_quantiles", summary.target_prob_change_quantiles),
-    ):
-        if quantiles is not None:
-            values[name] = {
-                f"{fraction:g}": finite_or_none(value)
-                for fraction, value in zip(QUANTILES, quantiles, strict=True)
-            }
+        values["target_prob_change_quantiles"] = by_fraction(summary.target_prob_change_quantiles)
     return values

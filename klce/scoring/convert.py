@@ -1,14 +1,14 @@
 """Arrays from one file format to another, block by block.
 
-A format is a class with the methods `write` and `close` and one row in `ARRAY_WRITERS`: those whose
-files can be written piece by piece.
+A format is a `klce.scoring.results.Writer` and one row in `ARRAY_WRITERS`: those whose files can be
+written piece by piece.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,8 @@ _CHUNK_BYTES = 4 << 20
 class _ArrowArray:
     """A column ``logits`` of lists of a fixed size; or of numbers, for an array of one axis."""
 
+    needs: ClassVar[str | None] = "pyarrow"
+
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         pa = self._pa = library("pyarrow", "writing .arrow files")
         value = pa.from_numpy_dtype(dtype.newbyteorder("="))
@@ -66,7 +68,7 @@ class _ParquetArray(_ArrowArray):
         return open_parquet(file, self._schema, dictionary=not self._floats)
 
 
-ARRAY_WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
+ARRAY_WRITERS: dict[str, type[Writer]] = {
     ".npy": NpyWriter,
     ".parquet": _ParquetArray,
     ".arrow": _ArrowArray,
@@ -151,22 +153,23 @@ def convert_file(
             f"{reader.path}: rows of no numbers, which {suffix} files cannot hold: the shape is "
             f"{reader.shape}"
         )
-    check_library(path)
+    make = ARRAY_WRITERS.get(suffix)
+    if make is not None:
+        check_library(path, make)
     location = Location.parse(source)
     place = path if suffix == ".zarr" else out  # a slash at the end is right for a folder
     check_output_path(place, local_inputs({"source": source, "tokens": tokens}))
     leading = max(1, len(reader.shape) - 1)
     rows = math.prod(reader.shape[:leading])
     shape = reader.shape if suffix in (".npy", ".zarr") else (rows, *reader.shape[leading:])
-    if suffix == ".kld":
-        _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
-    elif suffix == ".zarr":
-        _write_zarr(reader, path, memory, progress)
-    else:
-        make = ARRAY_WRITERS[suffix]
+    if make is not None:
         with open_writer(path, lambda file: make(file, shape, dtype)) as writer:
             for start, stop in _spans(_plan(reader, leading, memory, _COPIES), progress):
                 writer.write(reader.read(start, stop, leading).astype(dtype, copy=False))
+    elif suffix == ".kld":
+        _write_kld(reader, path, _open_tokens(tokens, location), cut, memory, progress)
+    else:
+        _write_zarr(reader, path, memory, progress)
     watch.check()
     if shape != reader.shape:
         warn(

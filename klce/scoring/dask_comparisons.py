@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from klce.scoring.columns import computed_and_written, names_of
 from klce.scoring.compare import compare_block
-from klce.scoring.compare_columns import SHOWN, SUMMED, comparison_columns
+from klce.scoring.compare_columns import COMPARED, SHOWN, comparison_columns
 from klce.scoring.compare_summary import (
     QUANTIFIED,
     ComparisonSummary,
@@ -17,7 +17,6 @@ from klce.scoring.compare_summary import (
     conclude,
     count,
     quantified,
-    square,
 )
 from klce.scoring.dask_arrays import LazyRows, Operands, merged
 from klce.scoring.distribution import quantiles_of
@@ -31,8 +30,7 @@ class DaskComparison(LazyRows):
     def summary(self) -> ComparisonSummary:
         """Compute the summary of all rows, on the scheduler that Dask has set.
 
-        It passes over the results of rows twice, which are kept until then. For the quantiles, one
-        task sorts the columns that have them.
+        For the quantiles, one task sorts the columns that have them, which are kept until then.
 
         Returns
         -------
@@ -45,14 +43,12 @@ class DaskComparison(LazyRows):
         counts = merged(
             [delayed(count)(part, self.ignore_index, start) for start, part in parts], Counts.merge
         )
-        means = delayed(Counts.means)(counts)
-        squares = [delayed(square)(part, self.ignore_index, means) for _, part in parts]
         columns = [name for name in QUANTIFIED if name in self.table.dtype.names]
         values = {
             name: [delayed(quantified)(part, name, self.ignore_index) for _, part in parts]
             for name in columns
         }
-        summary: ComparisonSummary = delayed(_conclude)(counts, squares, values).compute()
+        summary: ComparisonSummary = delayed(_conclude)(counts, values).compute()
         return summary
 
 
@@ -118,7 +114,7 @@ def compare_dask(
         operands.dtype,
         labelled=operands.labelled,
         want=names_of(want),
-        needed=(*SUMMED, *(SHOWN if want is None else ())),
+        needed=SHOWN if operands.labelled or want is None else COMPARED,
         top_k=top_k,
         classes=operands.classes,
         temperature=temperature,
@@ -127,14 +123,9 @@ def compare_dask(
     return DaskComparison(table, written, ignore_index)
 
 
-def _conclude(
-    counts: Counts,
-    squares: list[dict[str, list[float]]],
-    values: dict[str, list[NDArray[Any]]],
-) -> ComparisonSummary:
+def _conclude(counts: Counts, values: dict[str, list[NDArray[Any]]]) -> ComparisonSummary:
     quantiles = {}
     for name, parts in values.items():
         column = np.concatenate(parts)
         quantiles[name] = quantiles_of(column, lambda some: some, column.dtype)
-    in_order = {name: [x for part in squares for x in part[name]] for name in counts.sums}
-    return conclude(counts, in_order, {}, quantiles)
+    return conclude(counts, {}, quantiles)

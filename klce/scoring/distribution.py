@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from klce.scoring.numbers import finite_or_none
 from klce.scoring.scratch import give_up, scratch_errors, scratch_file
 
 QUANTILES = (0.0, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -67,6 +68,16 @@ def quantile_name(fraction: float) -> str:
     """Return a quantile as tables and pages name it."""
     names = {0.0: "minimum", 0.5: "median", 1.0: "maximum"}
     return names.get(fraction, f"{100 * fraction:g} %")
+
+
+def by_fraction(values: tuple[float, ...] | None) -> dict[str, float | None] | None:
+    """Return the quantiles at `QUANTILES` by their fractions, as JSON has them; None of none."""
+    if values is None:
+        return None
+    return {
+        f"{fraction:g}": finite_or_none(value)
+        for fraction, value in zip(QUANTILES, values, strict=True)
+    }
 
 
 def quantiles(ordered: NDArray[Any], fractions: Sequence[float]) -> list[float]:

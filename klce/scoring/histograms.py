@@ -14,7 +14,6 @@ MOST = 1e100
 """Larger values are shown at it: where float64 ends, axes do before."""
 
 _POSITIONS = 60
-_CONFIDENCES = 15
 _WORST = 20
 
 
@@ -44,35 +43,6 @@ class Density:
     y: NDArray[np.float64]
     counts: NDArray[np.int64]
     mean: NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class Calibration:
-    """How often a model is right where it says that it is so sure.
-
-    Attributes
-    ----------
-    counts : ndarray
-        Rows in bins of the largest probability, of equal width from 0 to 1.
-    confidence, accuracy : ndarray
-        Means of the largest probability and of being right in them; nan where there are no rows.
-    """
-
-    counts: NDArray[np.int64]
-    confidence: NDArray[np.float64]
-    accuracy: NDArray[np.float64]
-
-    @property
-    def error(self) -> float:
-        """Expected calibration error: the mean of |accuracy - confidence| over rows.
-
-        Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
-        binning", 2015.
-        """
-        some = self.counts > 0
-        gaps = np.abs(self.accuracy[some] - self.confidence[some])
-        total = int(self.counts.sum())
-        return float((gaps * self.counts[some]).sum() / total) if total else math.nan
 
 
 class Positions:
@@ -161,34 +131,6 @@ class DensitySums:
 
     def finish(self) -> Density:
         """Return it."""
-        return Density(self._x, self._y, self._counts, _ratio(self._sums, self._counts.sum(axis=1)))
-
-
-class CalibrationSums:
-    """Builds a `Calibration`."""
-
-    def __init__(self) -> None:
-        self._counts = np.zeros(_CONFIDENCES, np.int64)
-        self._confidence, self._right = np.zeros(_CONFIDENCES), np.zeros(_CONFIDENCES)
-
-    def add(self, max_log_prob: NDArray[Any], right: NDArray[np.bool_]) -> None:
-        """Add rows: their largest log-probabilities, and whether those classes were right."""
-        confidence = np.exp(max_log_prob, dtype=np.float64)
-        cells = np.minimum((confidence * _CONFIDENCES).astype(np.intp), _CONFIDENCES - 1)
-        np.add.at(self._counts, cells, 1)
-        np.add.at(self._confidence, cells, confidence)
-        np.add.at(self._right, cells, right)
-
-    def finish(self) -> Calibration:
-        """Return it."""
-        return Calibration(
-            self._counts,
-            _ratio(self._confidence, self._counts),
-            _ratio(self._right, self._counts),
-        )
-
-
-def _ratio(sums: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    with np.errstate(invalid="ignore"):
-        ratio: NDArray[np.float64] = np.where(counts > 0, sums / np.maximum(counts, 1), math.nan)
-    return ratio
+        rows = self._counts.sum(axis=1)
+        mean = np.where(rows > 0, self._sums / np.maximum(rows, 1), math.nan)
+        return Density(self._x, self._y, self._counts, mean)

@@ -19,9 +19,10 @@ _SAMPLES = 16
 _FILES = 64
 
 _ARGUMENTS = {
-    "logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q", "source": "IN"
+    "logits": "LOGITS", "targets": "TARGETS", "p": "P", "q": "Q", "source": "IN",
+    "bytes_file": "--bytes", "words_file": "--words",
 }  # fmt: skip
-"""The inputs that are no options of the command line."""
+"""The inputs that are no options of the command line, or options of another name."""
 
 
 def fingerprint(place: StrPath | tuple[int, ...] | None) -> Any:

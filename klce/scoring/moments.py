@@ -17,6 +17,16 @@ class Moments:
     differ. From there on they are exact fractions: parts merge to the same in any order and
     grouping, and nothing cancels where the mean is far from 0.
 
+    Attributes
+    ----------
+    count : int
+        Finite values.
+    total, squares : fractions.Fraction
+        Sums of them and of their squares.
+    beyond : float
+        Sum of the others, which fractions do not hold: 0 of none, nan of nan and of both
+        infinities. It is the mean then, which has no error.
+
     Examples
     --------
     >>> import numpy as np
@@ -28,10 +38,16 @@ class Moments:
     count: int = 0
     total: Fraction = Fraction()
     squares: Fraction = Fraction()
+    beyond: float = 0.0
 
     @classmethod
     def of(cls, values: NDArray[Any]) -> "Moments":
-        """Return those of finite values of one part."""
+        """Return those of the values of one part."""
+        finite = np.isfinite(values)
+        if not finite.all():
+            with np.errstate(invalid="ignore"):
+                beyond = float(values[~finite].sum())
+            return cls.of(values[finite]).merge(cls(beyond=beyond))
         count = len(values)
         if not count:
             return cls()
@@ -51,12 +67,17 @@ class Moments:
     def merge(self, other: "Moments") -> "Moments":
         """Return those of the values of both."""
         return Moments(
-            self.count + other.count, self.total + other.total, self.squares + other.squares
+            self.count + other.count,
+            self.total + other.total,
+            self.squares + other.squares,
+            self.beyond + other.beyond,
         )
 
     @property
     def mean(self) -> float:
         """The mean; nan of no values."""
+        if self.beyond:
+            return self.beyond
         return float(self.total / self.count) if self.count else math.nan
 
     @property
@@ -65,7 +86,7 @@ class Moments:
 
         nan of fewer than two values.
         """
-        if self.count < 2:
+        if self.count < 2 or self.beyond:
             return math.nan
         variance = self.squares / self.count - (self.total / self.count) ** 2
         return _root(max(Fraction(), variance) / (self.count - 1))

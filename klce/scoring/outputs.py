@@ -1,5 +1,6 @@
 """Where outputs may go: what is wrong with their places is found before any work."""
 
+import contextlib
 import errno
 import os
 import tempfile
@@ -11,7 +12,7 @@ from klce.scoring.inputs import local_inputs
 from klce.scoring.optional import library
 from klce.scoring.parts import check_content, part_name
 from klce.scoring.readers import Location, StrPath, shards_of, would_read
-from klce.scoring.results import WRITERS
+from klce.scoring.results import WRITERS, Writer
 
 
 def check_outputs(
@@ -34,7 +35,7 @@ def check_outputs(
         folder = "; an --out that ends in a slash is a folder of Parquet parts"
         check_results_path(out, local_inputs(inputs), folder)
     for other in others:
-        if other is not None and Path(other).resolve().is_relative_to(Path(out).resolve()):
+        if other is not None and _resolved(Path(other)).is_relative_to(_resolved(Path(out))):
             raise InputError(f"{out}: the outputs need a place each, and {other} is in this one")
 
 
@@ -49,20 +50,19 @@ def check_results_path(place: StrPath, inputs: list[Location], advice: str = "")
     What is no type of file is told with some advice.
     """
     path = Path(place)
-    suffix = path.suffix.lower()
-    if suffix not in WRITERS and not is_folder(place):
+    writer = WRITERS.get(path.suffix.lower())
+    if writer is not None:
+        check_library(path, writer)
+    elif not is_folder(place):
         known = ", ".join(WRITERS)
         raise InputError(f"{path}: not a file type that klce writes results to ({known}){advice}")
-    check_library(path)
     check_output_path(place, inputs)
 
 
-def check_library(path: Path) -> None:
-    """Refuse, before any work, a file of a format whose library is missing."""
-    suffix = path.suffix.lower()
-    package = {".parquet": "pyarrow", ".arrow": "pyarrow", ".zarr": "zarr"}.get(suffix)
-    if package is not None:
-        library(package, f"{path}: writing {suffix} files")
+def check_library(path: Path, writer: type[Writer]) -> None:
+    """Refuse, before any work, a file whose writer needs a library that is missing."""
+    if writer.needs is not None:
+        library(writer.needs, f"{path}: writing {path.suffix.lower()} files")
 
 
 def check_output_path(place: StrPath, inputs: list[Location]) -> None:
@@ -91,12 +91,19 @@ def check_place(path: Path, inputs: list[Location]) -> None:
                 raise InputError(f"{path}: results would replace the input {source}")
         if would_read(location, path):  # by the next run of the same command
             raise InputError(f"{path}: results would become a part of the input {location}")
-    final = path.resolve()
+    final = _resolved(path)
     with (
         naming(path, final.parent),
         tempfile.NamedTemporaryFile(dir=final.parent, prefix=f".{final.name}."),
     ):
         pass  # the folder takes a file
+
+
+def _resolved(path: Path) -> Path:
+    """Return where links lead to; those that lead in a circle are an error of the system."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        path.stat()  # raises it, where Path.resolve has an error of its own, or none
+    return path.resolve()
 
 
 def _holds(path: Path, source: Path) -> bool:
@@ -109,7 +116,7 @@ def check_folder(out: StrPath, inputs: list[Location]) -> None:
     library("pyarrow", f"{out}: writing a folder of Parquet parts")
     if path.exists() and not path.is_dir():
         raise InputError(f"{out}: is a file, where --out with a slash at the end names a folder")
-    final = path.resolve()
+    final = _resolved(path)
     if os.path.ismount(final) or Path.cwd().is_relative_to(final):
         raise InputError(
             f"{out}: --out replaces no mount point, nor the folder that klce runs in; "

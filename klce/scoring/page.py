@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klce import __version__
+from klce.scoring.accuracy import Calibration
 from klce.scoring.distribution import QUANTILES, quantile_name
 from klce.scoring.errors import InputError
 from klce.scoring.groups import Groups
-from klce.scoring.histograms import Calibration, Density, Histogram
+from klce.scoring.histograms import Density, Histogram
 from klce.scoring.interrupts import interrupts_later
 from klce.scoring.optional import library
 from klce.scoring.outputs import check_output_path
@@ -249,7 +250,7 @@ def calibration_figure(models: dict[str, Calibration]) -> Figure:
 def _draw_calibration(axes: Any, colours: Colours, models: dict[str, Calibration]) -> None:
     axes.plot([0, 100], [0, 100], color=colours["faint"], linewidth=1)
     for (name, found), colour, marker in zip(models.items(), ("p", "q"), ("o", "s"), strict=False):
-        some = found.counts > 0
+        some = np.array(found.counts) > 0
         axes.plot(
             100 * found.confidence[some], 100 * found.accuracy[some], color=colours[colour],
             marker=marker, markersize=5, linewidth=1.2, label=name, clip_on=False,

@@ -1,13 +1,13 @@
 """Results row by row, and the files that hold them.
 
-A format is a class with the methods `write` and `close` and one row in `WRITERS`.
+A format is a `Writer` and one row in `WRITERS`.
 """
 
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, ClassVar, Protocol
 
 import numpy as np
 from numpy.lib import format as npy
@@ -28,7 +28,17 @@ _ROWS_TO_COPY, _BYTES_TO_COPY = 1 << 16, 16 << 20
 
 
 class Writer(Protocol):
-    """Takes the rows of a results file in order."""
+    """Takes the rows of a results file in order.
+
+    Attributes
+    ----------
+    needs : str or None
+        The library that it needs.
+    """
+
+    needs: ClassVar[str | None]
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None: ...
 
     def write(self, table: NDArray[Any]) -> None:
         """Append rows."""
@@ -41,6 +51,8 @@ class Writer(Protocol):
 
 class NpyWriter:
     """An array of the shape of the rows, structured where they have columns: a header, then it."""
+
+    needs: ClassVar[str | None] = None
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
         self._file = file
@@ -60,6 +72,8 @@ class CsvWriter:
 
     Numbers are the shortest that read back as the same ones.
     """
+
+    needs: ClassVar[str | None] = None
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
         self._file = file
@@ -84,6 +98,8 @@ class CsvWriter:
 class JsonLinesWriter:
     """An object per line and row, with its number. JSON has no nan and no inf: they are null."""
 
+    needs: ClassVar[str | None] = None
+
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], columns: np.dtype[Any]) -> None:
         self._file = file
         self._next_row = 0
@@ -107,6 +123,8 @@ class JsonLinesWriter:
 
 class ArrowWriter:
     """Arrow's own format: the row's number, and a column each."""
+
+    needs: ClassVar[str | None] = "pyarrow"
 
     def __init__(
         self,
@@ -214,7 +232,7 @@ def open_parquet(file: BinaryIO, schema: Any, *, dictionary: bool | list[str]) -
     return Writer(file, schema, use_dictionary=dictionary)
 
 
-WRITERS: dict[str, Callable[[BinaryIO, tuple[int, ...], np.dtype[Any]], Writer]] = {
+WRITERS: dict[str, type[Writer]] = {
     ".npy": NpyWriter,
     ".csv": CsvWriter,
     ".jsonl": JsonLinesWriter,

@@ -1,5 +1,6 @@
 """Scoring a file: blocks of rows through the kernel, into the summary and the results."""
 
+import functools
 import operator
 import os
 from collections.abc import Iterable
@@ -13,8 +14,10 @@ from numpy.typing import NDArray
 import klce
 from klce._ufuncs import STATISTICS
 from klce.scoring import kld
+from klce.scoring.accuracy import Ranks
 from klce.scoring.blocks import MEMORY, Progress
 from klce.scoring.columns import SHOWN, SUMMED, computed_and_written, names_of, score_columns
+from klce.scoring.distribution import pieces, quantiles_of
 from klce.scoring.errors import InputError
 from klce.scoring.files import Files, Task
 from klce.scoring.groups import Groups, GroupSums, Sequences, read_lengths
@@ -130,7 +133,7 @@ def score_file(
     place, ids = _place_or_ids(candidates)
     inputs = {
         "logits": logits, "targets": None if targets is False else targets, "groups": groups,
-        "bytes": bytes_file, "words": words_file, "candidates": place,
+        "bytes_file": bytes_file, "words_file": words_file, "candidates": place,
     }  # fmt: skip
     options = Options(
         out=out,
@@ -172,6 +175,7 @@ def score_file(
         keep=options.keeps_rows,
     ) as (store, said):
         summary = summarizer.finish()
+        rows = store.rows() if options.keeps_rows else None
         found = Scores(
             **said,
             logits=os.fspath(logits),
@@ -188,6 +192,9 @@ def score_file(
             },
             temperature=float(temperature),
             summary=summary,
+            ranks=_ranks(rows, files.shape[-1], ignore_index),
+            nll_quantiles=_quantiles(rows, "nll", ignore_index),
+            entropy_quantiles=_quantiles(rows, "entropy", ignore_index),
             sequences=None if sequences is None else sequences.finish(summary.mean_nll_error),
         )
         if report is not None:
@@ -287,6 +294,28 @@ def _open_candidates(task: Scoring, logits: Logits) -> Candidates | None:
     return None if task.candidate_ids is None else Candidates(task.candidate_ids, logits)
 
 
+def _ranks(rows: NDArray[Any] | None, classes: int, ignore_index: int) -> Ranks | None:
+    """Return those of rows that are kept and have labels."""
+    if rows is None or "rank" not in (rows.dtype.names or ()):
+        return None
+    ranks = Ranks.of(np.empty(0, np.int64), classes)
+    for _, table, counts in pieces(rows, functools.partial(counted, ignore_index=ignore_index)):
+        ranks = ranks.merge(Ranks.of(table["rank"][counts], classes))
+    return ranks
+
+
+def _quantiles(rows: NDArray[Any] | None, name: str, ignore_index: int) -> tuple[float, ...] | None:
+    """Return those of a column of the rows that are kept and count, if they have it."""
+    if rows is None or name not in (rows.dtype.names or ()):
+        return None
+
+    def column(table: NDArray[Any]) -> NDArray[Any]:
+        values: NDArray[Any] = table[name][counted(table, ignore_index)]
+        return values
+
+    return quantiles_of(rows, column, rows.dtype[name])
+
+
 class _Sequences:
     """Adds up the rows of sequences."""
 
@@ -329,10 +358,11 @@ def _open_sequences(
 ) -> _Sequences | None:
     if groups is None:
         for name, value in (
-            ("bytes", bytes_file), ("words", words_file), ("sequences", sequences_out)
+            ("bytes_file", bytes_file), ("words_file", words_file),
+            ("sequences_out", sequences_out),
         ):  # fmt: skip
             if value is not None:
-                raise InputError(f"{name} need groups: without them there are no sequences")
+                raise InputError(f"{name} needs groups: without them there are no sequences")
         return None
     if files.labels is None:
         raise InputError(f"{os.fspath(groups)}: groups need labels, whose likelihood is added up")

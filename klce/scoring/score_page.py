@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from klce.scoring.distribution import QUANTILES, pieces, quantile_name, quantiles_of
+from klce.scoring.accuracy import TOP, Ranks
+from klce.scoring.distribution import QUANTILES, pieces, quantile_name
 from klce.scoring.groups import Groups
 from klce.scoring.histograms import (
     BINS,
     MOST,
-    Calibration,
-    CalibrationSums,
     Density,
     DensitySums,
     Histogram,
@@ -44,36 +43,9 @@ if TYPE_CHECKING:
     from klce.scoring.page import Cell
 
 
-TOP = (1, 2, 3, 5, 10, 20, 50, 100)
-"""The k of the top-k accuracies that are given in numbers, as far as there are classes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ranks:
-    """How often the label is among the k largest logits.
-
-    Attributes
-    ----------
-    k : ndarray
-        Numbers of classes, from 1 to all of them.
-    share : ndarray
-        The share of rows whose label's rank is at most that; nan without rows.
-    """
-
-    k: NDArray[np.int64]
-    share: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, k: NDArray[np.int64], counts: NDArray[np.int64]) -> "Ranks":
-        """Return those of the counts of rows whose rank is at most k, but above the k before."""
-        total = counts.sum()
-        with np.errstate(invalid="ignore"):
-            return cls(k, np.cumsum(counts) / total)
-
-
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """The data of all pictures; of the labels None where there are none.
+    """What pictures are drawn from, beside the `Scores`; of the labels None where there are none.
 
     Attributes
     ----------
@@ -81,10 +53,6 @@ class Pictures:
         Rows by entropy and by NLL.
     by_position : Density
         NLL along the position; entropy, where there are no labels.
-    ranks : Ranks or None
-        Accuracy of the top k.
-    calibration : Calibration or None
-        Of the largest probability.
     worst : ndarray
         The numbers of the rows of the largest NLL, or entropy, in descending order.
     positions : str
@@ -94,24 +62,22 @@ class Pictures:
     entropy: Histogram
     nll: Histogram | None
     by_position: Density
-    ranks: Ranks | None
-    calibration: Calibration | None
     worst: NDArray[np.int64]
     positions: str
 
 
 def gather(
     rows: NDArray[Any],
-    shape: tuple[int, ...],
+    leading_shape: tuple[int, ...],
     ignore_index: int,
     groups: Groups | None,
 ) -> Pictures:
-    """Count scored rows of logits of a shape into the bins of all pictures."""
+    """Count scored rows of a shape into the bins of all pictures."""
     labelled = "target" in (rows.dtype.names or ())
     measure = "nll" if labelled else "entropy"
     counting = functools.partial(counted, ignore_index=ignore_index)
 
-    positions, worst = Positions(shape[:-1], groups), Worst()
+    positions, worst = Positions(leading_shape, groups), Worst()
     tops = {"entropy": 0.0, "nll": 0.0}
     last = 0
     for start, table, counts in pieces(rows, counting):
@@ -124,26 +90,16 @@ def gather(
     edges = {name: np.linspace(0, min(top, MOST) or 1.0, BINS + 1) for name, top in tops.items()}
     histograms = {name: HistogramSums(edges[name]) for name in edges}
     position = DensitySums(position_edges(last), edges[measure])
-    calibration = CalibrationSums()
-    k = np.unique(np.rint(np.geomspace(1, shape[-1], BINS)).astype(np.int64))
-    k = np.union1d(k, np.array([top for top in TOP if top < shape[-1]], np.int64))
-    by_rank = np.zeros(len(k), np.int64)
-    positions = Positions(shape[:-1], groups)
+    positions = Positions(leading_shape, groups)
     for start, table, counts in pieces(rows, counting):
         places = positions.block(start, start + len(table))[counts]
         for name in {"entropy", measure}:
             histograms[name].add(table[name][counts])
         position.add(places, table[measure][counts])
-        if labelled:
-            by_rank += np.bincount(np.searchsorted(k, table["rank"][counts]), minlength=len(k))
-            right = (table["argmax"] == table["target"])[counts]
-            calibration.add(table["max_log_prob"][counts], right)
     return Pictures(
         entropy=histograms["entropy"].finish(),
         nll=histograms["nll"].finish() if labelled else None,
         by_position=position.finish(),
-        ranks=Ranks.of(k, by_rank) if labelled else None,
-        calibration=calibration.finish() if labelled else None,
         worst=worst.rows,
         positions=positions.name,
     )
@@ -152,32 +108,20 @@ def gather(
 def write_score_page(path: Path, scores: Scores, rows: NDArray[Any], groups: Groups | None) -> None:
     """Write the page of a scored file, given its rows and their sequences, if there are any."""
     labelled = scores.targets is not None
-    pictures = gather(rows, scores.shape, scores.ignore_index, groups)
-    found = {
-        name: _quantiles(rows, name, scores.ignore_index)
-        for name in (["nll"] if labelled else []) + ["entropy"]
-    }
-    tables = [_percentiles(found)]
-    if pictures.ranks is not None:
-        tables.append(_top(pictures.ranks))
+    pictures = gather(rows, scores.shape[:-1], scores.ignore_index, groups)
+    tables = [_percentiles(scores)]
+    if scores.top_accuracy is not None:
+        tables.append(_top(scores.top_accuracy))
     write_page(
         path,
         heading="How well the labels were predicted" if labelled else "How sure the rows are",
         places=[("logits", scores.logits), ("labels", scores.targets)],
         counts=_counts(scores),
-        figures=_figures(pictures, found, scores.summary.infinite),
+        figures=_figures(scores, pictures),
         tables=tables,
         worst=_worst(rows, pictures.worst, groups),
         computed_in=scores.computed_in,
     )
-
-
-def _quantiles(rows: NDArray[Any], name: str, ignore_index: int) -> tuple[float, ...]:
-    def column(table: NDArray[Any]) -> NDArray[Any]:
-        values: NDArray[Any] = table[name][counted(table, ignore_index)]
-        return values
-
-    return quantiles_of(rows, column, rows.dtype[name])
 
 
 def _counts(scores: Scores) -> list[tuple[str, str]]:
@@ -212,28 +156,32 @@ def _counts(scores: Scores) -> list[tuple[str, str]]:
     return counts
 
 
-def _percentiles(found: dict[str, tuple[float, ...]]) -> Table:
-    names = {"nll": "NLL, nats", "entropy": "entropy, nats"}
+def _percentiles(scores: Scores) -> Table:
+    found = {
+        name: values
+        for name, values in (
+            ("NLL, nats", scores.nll_quantiles), ("entropy, nats", scores.entropy_quantiles)
+        )
+        if values is not None
+    }  # fmt: skip
     lines = [
         (quantile_name(fraction), *map(number, values))
         for fraction, *values in zip(QUANTILES, *found.values(), strict=True)
     ]
-    heading = ("percentile", *(names[name] for name in found))
+    heading = ("percentile", *found)
     return Table("Percentiles", "Over rows that count, linear between values.", heading, lines)
 
 
-def _top(ranks: Ranks) -> Table:
-    lines = [
-        (f"{k:,}", number(100 * share, ".2f"))
-        for k, share in zip(ranks.k.tolist(), ranks.share.tolist(), strict=True)
-        if k in TOP
+def _top(accuracy: dict[int, float]) -> Table:
+    lines: list[tuple[str, ...]] = [
+        (f"{k:,}", number(100 * share, ".2f")) for k, share in accuracy.items()
     ]
     return Table(
         "Accuracy of the top k",
         "How often the label is among the k largest logits. Classes that tie with it count "
         "against it.",
         ("k", "accuracy, %"),
-        [*lines],
+        lines,
     )
 
 
@@ -254,13 +202,14 @@ def _worst(rows: NDArray[Any], worst: NDArray[np.int64], groups: Groups | None) 
     return worst_table(title, f"The largest {measure}.", columns, rows, worst, groups)
 
 
-def _figures(
-    pictures: Pictures, found: dict[str, tuple[float, ...]], infinite: int
-) -> list[Figure]:
-    figures, without = [], left_out(infinite, "NLL")
-    if pictures.nll is not None:
-        figures.append(_distribution("NLL", pictures.nll, found["nll"], without))
-    figures.append(_distribution("entropy", pictures.entropy, found["entropy"]))
+def _figures(scores: Scores, pictures: Pictures) -> list[Figure]:
+    figures, without = [], left_out(scores.summary.infinite, "NLL")
+    for name, histogram, values, left in (
+        ("NLL", pictures.nll, scores.nll_quantiles, without),
+        ("entropy", pictures.entropy, scores.entropy_quantiles, ""),
+    ):
+        if histogram is not None and values is not None:
+            figures.append(_distribution(name, histogram, values, left))
     measure = "entropy" if pictures.nll is None else "NLL"
     figures.append(
         draw(
@@ -272,7 +221,7 @@ def _figures(
             ),
         )
     )
-    ranks, calibration = pictures.ranks, pictures.calibration
+    ranks = scores.ranks
     if ranks is not None:
         figures.append(
             draw(
@@ -281,8 +230,7 @@ def _figures(
                 lambda axes, colours: _draw_ranks(axes, colours, ranks),
             )
         )
-    if calibration is not None:
-        figures.append(calibration_figure({"": calibration}))
+        figures.append(calibration_figure({"": scores.summary.calibration}))
     return figures
 
 
@@ -296,8 +244,8 @@ def _distribution(
 
 
 def _draw_ranks(axes: Any, colours: Colours, ranks: Ranks) -> None:
-    axes.plot(ranks.k, 100 * ranks.share, color=colours["p"], linewidth=1.5, marker="o",
-              markersize=3)  # fmt: skip
+    axes.plot(ranks.k, [100 * share for share in ranks.share], color=colours["p"], linewidth=1.5,
+              marker="o", markersize=3)  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.xaxis.set_minor_formatter("")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from klce.scoring.accuracy import NO_ROWS, Calibration
 from klce.scoring.moments import NO_VALUES, Moments
 from klce.scoring.numbers import exp
 
@@ -20,8 +21,8 @@ class Summary:
     """Counts and sums over rows, and the means that follow from them.
 
     A row *counts* unless its label is ``ignore_index``, or its loss or entropy is nan (its logits
-    hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are
-    exact fractions, so that `merge` gives the same result in any order and grouping.
+    hold a nan or +inf, or are all -inf). Sums are over the rows that count, in nats. They are exact
+    fractions and integers, so that `merge` gives the same result in any order and grouping.
 
     Attributes
     ----------
@@ -35,13 +36,15 @@ class Summary:
         Those of them whose NLL is inf: their target has probability 0. They make the mean inf.
     correct : int
         Those of them whose argmax is the label.
+    calibration : Calibration
+        How often that is so, by the largest probability; of no rows without labels.
     saturated : int or None
         Those of them whose label the file cut off, so that their NLL is a lower bound; None where
         the file cuts nothing off.
     floor_classes : int or None
         Log-probabilities, of all rows that count, that the file cut off; None likewise.
     nll, entropy : Moments
-        Over the rows that count; an infinite NLL is 0 there, and there is none without labels.
+        Over the rows that count; there is no NLL without labels.
     logsumexp : fractions.Fraction
         Sum over the rows that count, without the infinite values.
     infinite_logsumexp : int
@@ -57,6 +60,7 @@ class Summary:
     labelled: int = 0
     infinite: int = 0
     correct: int = 0
+    calibration: Calibration = NO_ROWS
     saturated: int | None = None
     floor_classes: int | None = None
     nll: Moments = NO_VALUES
@@ -76,6 +80,7 @@ class Summary:
             labelled=self.labelled + other.labelled,
             infinite=self.infinite + other.infinite,
             correct=self.correct + other.correct,
+            calibration=self.calibration.merge(other.calibration),
             saturated=_both(self.saturated, other.saturated),
             floor_classes=_both(self.floor_classes, other.floor_classes),
             nll=self.nll.merge(other.nll),
@@ -93,12 +98,12 @@ class Summary:
     @property
     def mean_nll(self) -> float:
         """Mean negative log-likelihood of the labels, in nats; nan if no row has one."""
-        return math.inf if self.infinite else self.nll.mean
+        return self.nll.mean
 
     @property
     def mean_nll_error(self) -> float:
         """Standard error of the mean NLL, as if rows were independent; nan if that is inf."""
-        return math.nan if self.infinite else self.nll.error
+        return self.nll.error
 
     @property
     def perplexity(self) -> float:
@@ -176,10 +181,12 @@ class Summarizer:
         beyond = _take_infinite(new[0])
         with np.errstate(invalid="ignore"):
             overflow = float(beyond.sum())
-        infinite = correct = 0
+        infinite, correct, calibration = 0, 0, NO_ROWS
         if labelled:
-            infinite = len(_take_infinite(new[2]))
-            correct = _count((table["argmax"] == table["target"]) & counts)
+            right = (table["argmax"] == table["target"])[counts]
+            infinite = _count(np.isinf(new[2]))
+            correct = _count(right)
+            calibration = Calibration.of(table["max_log_prob"][counts], right)
 
         self._summary = self._summary.merge(
             Summary(
@@ -190,6 +197,7 @@ class Summarizer:
                 labelled=_count(counts) if labelled else 0,
                 infinite=infinite,
                 correct=correct,
+                calibration=calibration,
                 saturated=_sum(table, "saturated", counts),
                 floor_classes=_sum(table, "floor_classes", counts),
                 infinite_logsumexp=len(beyond),

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from klce.scoring.accuracy import Calibration
 from klce.scoring.compare_summary import Estimate
 from klce.scoring.comparison import Comparison
 from klce.scoring.distribution import QUANTILES, quantile_name
@@ -15,6 +16,9 @@ from klce.scoring.info import FileInfo
 from klce.scoring.numbers import number
 from klce.scoring.run import Run
 from klce.scoring.scores import Scores
+
+_TOP = 5
+"""The k of the top-k accuracy that is shown; reports have more."""
 
 
 def score_table(scores: Scores) -> Table:
@@ -48,6 +52,10 @@ def score_table(scores: Scores) -> Table:
         table.add_row("perplexity", number(summary.perplexity), _error(summary.perplexity_error))
         error = _error(100 * summary.accuracy_error, "%")
         table.add_row("accuracy", number(100 * summary.accuracy, ".2f"), error)
+        top = scores.top_accuracy or {}
+        if _TOP in top:
+            table.add_row(f"accuracy of the top {_TOP}", number(100 * top[_TOP], ".2f"), "%")
+        _add_calibration(table, "calibration error", summary.calibration)
     error = _error(summary.mean_entropy_error, "nats")
     table.add_row("mean entropy", number(summary.mean_entropy), error)
     table.add_row("", number(summary.mean_entropy / math.log(2)), "bits")
@@ -57,6 +65,10 @@ def score_table(scores: Scores) -> Table:
         _add_sequences(table, scores.sequences)
     _add_speed(table, scores)
     return table
+
+
+def _add_calibration(table: Table, label: str, found: Calibration) -> None:
+    table.add_row(label, number(100 * found.error, ".2f"), "%, expected")
 
 
 def _add_sequences(table: Table, sequences: Sequences) -> None:
@@ -131,6 +143,8 @@ def comparison_table(comparison: Comparison) -> Table:
         table.add_row("correlation of NLLs", correlation, "%")
         add(found["greedy_match_p"], "accuracy of P", "%", 100)
         add(found["greedy_match_q"], "accuracy of Q", "%", 100)
+        _add_calibration(table, "calibration error of P", summary.calibration_p)
+        _add_calibration(table, "calibration error of Q", summary.calibration_q)
         add(found["target_prob_change"], "label's probability", "%, change", 100)
         add(summary.rms_target_prob_change, "", "%, RMS of the change", 100)
         changes = [100 * change for change in summary.target_prob_change_quantiles]

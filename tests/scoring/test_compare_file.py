@@ -407,6 +407,47 @@ def test_rows_that_do_not_count(files, tmp_path):
     assert values["kl_divergence"]["mean"] is None
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_means_of_sums_beyond_the_range_of_float64(files, rows):
+    """As `klce score` has them: no sum of finite numbers is infinite."""
+    p = np.zeros((rows, 2))
+    p[:, 1] = -1e308
+    p[0, 1] = -1.5e308
+    paths = files(p, p, np.ones(rows, int))
+    found = compare_file(*paths).summary.estimates
+    summary = score_file(paths[0], paths[2]).summary
+    for name in ("nll_p", "nll_q"):
+        assert (found[name].mean, found[name].error) == (summary.mean_nll, summary.mean_nll_error)
+    assert 1e308 < summary.mean_nll < 1.5e308
+    assert found["nll_change"].mean == found["nll_change"].error == 0
+    values = json.loads(json.dumps(compare_file(*paths).to_dict(), allow_nan=False))
+    assert values["nll_p"]["mean"] == summary.mean_nll
+
+
+def test_calibration_is_that_of_each_model(files, tmp_path):
+    p, q, target = make(200, 5)
+    target[::7] = -100
+    p[3, 0] = np.nan
+    paths = files(p, q, target)
+    comparison = compare_file(*paths)
+    kept = compare_file(*paths, out=tmp_path / "out.npy", want=["total_variation"])
+    assert kept.summary == comparison.summary
+    assert sum(comparison.summary.calibration_p.counts) == comparison.summary.counted
+    values, of_q = comparison.to_dict(), score_file(paths[1], paths[2])
+    target[3] = -100  # P has no result there
+    np.save(paths[2], target)
+    for model, path in zip("pq", paths, strict=False):
+        scores = score_file(path, paths[2])
+        found = getattr(comparison.summary, f"calibration_{model}")
+        assert found.counts == scores.summary.calibration.counts
+        assert found.error == pytest.approx(scores.summary.calibration.error, rel=1e-6)
+        assert values[f"expected_calibration_error_{model}"] == found.error
+    assert of_q.summary.counted == scores.summary.counted + 1
+    unlabelled = compare_file(*paths[:2])
+    assert not any(unlabelled.summary.calibration_q.counts)
+    assert not [name for name in unlabelled.to_dict() if "calibration" in name]
+
+
 @pytest.mark.parametrize("rows", [0, 1])
 def test_few_rows(files, tmp_path, rows):
     p, q, target = make(rows, 4)

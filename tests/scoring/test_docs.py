@@ -17,6 +17,7 @@ from klce.scoring import llama_cpp
 from klce.scoring.columns import score_columns
 from klce.scoring.compare_columns import CUT_OFF, OWN, comparison_columns
 from klce.scoring.optional import EXTRAS
+from klce.scoring.readers import READERS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scoring.md").read_text()
@@ -88,6 +89,15 @@ def test_every_option_is_documented():
         if option.startswith("--")
     }
     assert {option for option in options if option not in PAGE} <= {"--help"}
+
+
+def test_every_format_is_documented_and_whether_urls_have_it():
+    table, _, _ = PAGE.split("| suffix | what | URL |")[1].partition("\n\n")
+    documented = {}
+    for line in table.splitlines()[2:]:
+        suffixes, *_, url = line.strip("| ").split(" | ")
+        documented |= dict.fromkeys(re.findall(r"`(\.\w+)`", suffixes), url == "yes")
+    assert documented == {suffix: found.remote for suffix, found in READERS.items()}
 
 
 def test_every_column_is_documented_with_its_dtype():

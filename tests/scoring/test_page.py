@@ -1,6 +1,7 @@
 """The report page, as it is written and as a browser shows it."""
 
 import html.parser
+import json
 import re
 import shutil
 import subprocess
@@ -10,12 +11,21 @@ import numpy as np
 import pytest
 
 import klce
-from klce.scoring import InputError, Interrupted, compare_file, page, score_file, score_page
+from klce.scoring import (
+    InputError,
+    Interrupted,
+    compare_file,
+    compare_page,
+    page,
+    score_file,
+    score_page,
+)
+from klce.scoring.accuracy import TOP, Ranks
 from klce.scoring.compare_page import gather
 from klce.scoring.distribution import QUANTILES
-from klce.scoring.histograms import Calibration, Histogram
+from klce.scoring.histograms import Histogram
+from klce.scoring.numbers import number
 from klce.scoring.readers import open_reader
-from klce.scoring.score_page import TOP, Ranks
 from klce.scoring.score_page import gather as gather_scores
 
 pytestmark = pytest.mark.slow
@@ -179,6 +189,45 @@ def test_what_the_page_takes_of_a_row(tmp_path):
     np.testing.assert_allclose(rows["max_log_prob"], klce.log_softmax(x).max(1), rtol=1e-6)
 
 
+def told(values):
+    """Return all numbers in values for JSON, as a page may show them."""
+    if isinstance(values, dict):
+        return set().union(*map(told, values.values()))
+    if isinstance(values, int | float):
+        shown = {number(values), number(values, ".2g"), number(values, "+.4f"), f"{values:,}"}
+        return shown | {number(100 * values, ".2f")}
+    return {"-"} if values is None else set()
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("command", ["compare", "score"])
+def test_numbers_of_a_page_are_in_the_json(tmp_path, one_theme, monkeypatch, command, labelled):
+    written = {}
+    of = compare_page if command == "compare" else score_page
+    monkeypatch.setattr(of, "write_page", lambda path, **parts: written.update(parts))
+    options = {"targets": None if labelled else False, "report": tmp_path / "r.html"}
+    if command == "compare":
+        found = compare_file(EXAMPLE / "base.kld", EXAMPLE / "q4_logits.npy", **options)
+    else:
+        found = score_file(EXAMPLE / "base.kld", groups=GROUPS if labelled else None, **options)
+    numbers = told(json.loads(json.dumps(found.to_dict())))
+    for name, value in written["counts"]:
+        assert value in numbers, name
+    for table in written["tables"]:
+        for label, *cells in table.lines:
+            assert {*cells} <= numbers, (table.title, label)
+    titles = ["Means", "Percentiles"] if command == "compare" else ["Percentiles"]
+    if labelled and command == "score":
+        titles.append("Accuracy of the top k")
+    assert [table.title for table in written["tables"]] == titles
+    captions = [figure.caption for figure in written["figures"] if figure.title == "Calibration"]
+    assert len(captions) == labelled
+    for caption in captions:
+        errors = re.findall(r"([\d.]+) %", caption)
+        assert len(errors) == (2 if command == "compare" else 1)
+        assert {*errors} <= numbers
+
+
 @pytest.mark.parametrize("asked", ["at first", "later"])
 def test_a_page_of_a_resumed_run(pages, tmp_path, asked):
     def stop(done, total):
@@ -202,31 +251,34 @@ def test_pictures_of_scores_count_the_rows_that_count(tmp_path, one_theme, monke
     np.save(tmp_path / "x.npy", logits)
     np.save(tmp_path / "y.npy", targets)
     paths = {"out": tmp_path / "out.npy", "report": tmp_path / "r.html"}
-    summary = score_file(tmp_path / "x.npy", tmp_path / "y.npy", **paths).summary
+    scores = score_file(tmp_path / "x.npy", tmp_path / "y.npy", **paths)
+    summary, calibration, ranks = scores.summary, scores.summary.calibration, scores.ranks
     rows = np.load(tmp_path / "out.npy")
-    found = gather_scores(rows, (200, 30), -100, None)
+    found = gather_scores(rows, (200,), -100, None)
     assert summary.infinite == 1
     for picture, rows_shown in (
         (found.nll, summary.counted - 1),
         (found.by_position, summary.counted - 1),
         (found.entropy, summary.counted),
-        (found.calibration, summary.counted),
     ):
         assert picture.counts.sum() == rows_shown < 200
+    assert ranks.rows == sum(calibration.counts) == summary.counted
     assert np.isfinite(found.by_position.mean[found.by_position.counts.any(axis=1)]).all()
     text = (tmp_path / "r.html").read_text()
     assert text.count("1 row of infinite NLL left out.") == 2 * 2  # captions, and texts of images
     counted = rows[(targets != -100) & ~np.isnan(rows["entropy"])]
-    for k, share in zip(found.ranks.k, found.ranks.share, strict=True):
+    for k, share in zip(ranks.k, ranks.share, strict=True):
         assert share == pytest.approx(np.mean(counted["rank"] <= k))
-    assert found.ranks.share[0] == pytest.approx(summary.accuracy)
-    assert found.ranks.k[[0, -1]].tolist() == [1, 30]
+    assert ranks.share[0] == pytest.approx(summary.accuracy)
+    assert (ranks.k[0], ranks.k[-1]) == (1, 30)
     assert found.worst[0] == 8
     assert np.all(np.diff(rows["nll"][found.worst]) <= 0)
-    right = np.nansum(found.calibration.accuracy * found.calibration.counts)
-    assert right == pytest.approx(summary.correct)
-    sure = np.nansum(found.calibration.confidence * found.calibration.counts)
-    assert sure == pytest.approx(np.exp(counted["max_log_prob"]).sum())
+    assert sum(calibration.right) == summary.correct
+    sure = np.nansum(calibration.confidence * calibration.counts)
+    assert sure == pytest.approx(np.exp(counted["max_log_prob"]).sum(), rel=1e-8)
+    expected = np.quantile(counted["entropy"], QUANTILES)
+    np.testing.assert_allclose(scores.entropy_quantiles, expected, rtol=1e-12)
+    assert scores.nll_quantiles[-1] == np.inf
 
 
 def test_the_top_of_a_single_class(tmp_path, one_theme):
@@ -241,7 +293,7 @@ def test_the_top_of_a_single_class(tmp_path, one_theme):
 
 def test_pictures_count_all_rows(tmp_path):
     paths = [EXAMPLE / name for name in ("base_logits.npy", "q4_logits.npy", "targets.npy")]
-    compare_file(*paths, out=tmp_path / "out.npy")
+    summary = compare_file(*paths, out=tmp_path / "out.npy").summary
     rows = np.load(tmp_path / "out.npy")
     found = gather(rows, (105,), -100, None)
     assert found.kl.counts.sum() == 105
@@ -251,12 +303,12 @@ def test_pictures_count_all_rows(tmp_path):
         weights = density.counts.sum(1)
         total = np.nansum(density.mean * weights)
         assert total == pytest.approx(rows["kl_divergence"].astype(float).sum(), rel=1e-9)
-    for calibration, suffix in zip(found.calibration, ("_p", "_q"), strict=True):
-        assert calibration.counts.sum() == 105
+    for calibration, suffix in ((summary.calibration_p, "_p"), (summary.calibration_q, "_q")):
+        assert sum(calibration.counts) == 105
         sure = np.nansum(calibration.confidence * calibration.counts)
-        assert sure == pytest.approx(np.exp(rows["max_log_prob" + suffix].astype(float)).sum())
-        right = np.nansum(calibration.accuracy * calibration.counts)
-        assert right == pytest.approx((rows["argmax" + suffix] == rows["target"]).sum())
+        expected = np.exp(rows["max_log_prob" + suffix].astype(float)).sum()
+        assert sure == pytest.approx(expected, rel=1e-8)
+        assert sum(calibration.right) == (rows["argmax" + suffix] == rows["target"]).sum()
     assert found.worst.tolist() == np.argsort(-rows["kl_divergence"], kind="stable")[:20].tolist()
 
 
@@ -328,20 +380,13 @@ def test_names_of_percentiles_do_not_overprint(values, names):
 def test_ranks_have_a_scale(classes, ticks):
     figure = pytest.importorskip("matplotlib.figure").Figure()
     axes = figure.subplots()
-    k = np.arange(1, classes + 1)
-    score_page._draw_ranks(axes, page._THEMES["light"], Ranks(k, k / classes))
+    ranks = Ranks.of(np.arange(1, classes + 1), classes)
+    score_page._draw_ranks(axes, page._THEMES["light"], ranks)
     figure.draw_without_rendering()
     low, high = axes.get_xlim()
     shown = axes.get_xticks(), axes.get_xticklabels()
     texts = [text.get_text() for at, text in zip(*shown, strict=True) if low <= at <= high]
     assert texts == [f"{tick:,}" for tick in ticks]
-
-
-def test_expected_calibration_error():
-    calibration = Calibration(
-        np.array([2, 0, 6]), np.array([0.2, np.nan, 0.9]), np.array([0.5, np.nan, 0.7])
-    )
-    assert calibration.error == pytest.approx((2 * 0.3 + 6 * 0.2) / 8)
 
 
 PROBE = """

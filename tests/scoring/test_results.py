@@ -2,19 +2,15 @@ import errno
 import gc
 import io
 import json
-import re
 import signal
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from klce.scoring import InputError, results
+from klce.scoring import results
 from klce.scoring.columns import score_columns
-from klce.scoring.outputs import check_results_path
-from klce.scoring.readers import Location
 from klce.scoring.results import (
     WRITERS,
     CsvWriter,
@@ -271,55 +267,3 @@ def test_a_symbolic_link_stays_one(tmp_path):
         writer.write(make_table())
     assert (tmp_path / "r.npy").is_symlink()
     assert len(np.load(tmp_path / "folder/real.npy")) == 6
-
-
-def test_refused_paths(tmp_path):
-    source = tmp_path / "in.npy"
-    source.touch()
-    (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "link.npy").symlink_to(source)
-    (tmp_path / "hard.npy").hardlink_to(source)
-    for name, message in [
-        ("r.txt", r"r\.txt: not a file type .* \(\.npy, \.csv, .*\)"),
-        ("r", "not a file type"),
-        ("folder.csv", "is a folder"),
-        ("nowhere/r.npy", "there is no folder .*nowhere"),
-        ("in.npy", r"results would replace the input .*in\.npy"),
-        ("link.npy", "results would replace the input"),
-        ("hard.npy", "results would replace the input"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            check_results_path(tmp_path / name, [Location(str(source))])
-    check_results_path(tmp_path / "new.npy", [Location(str(source))])
-
-
-def test_results_are_no_part_of_an_input(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for folder in ("shards/deep/er", "a.zarr/c", "a.zarr/_d"):
-        (tmp_path / folder).mkdir(parents=True)
-    for name in ("shards/1.npy", "shards/deep/er/1.npy", "part-1.npy"):
-        (tmp_path / name).touch()
-    (tmp_path / "link").symlink_to("shards")
-    for place, taken, free in [
-        ("shards", ["shards/out.npy", "link/out.parquet"],
-         ["shards/out.csv", "shards/.o.npy", "shards/_o.npy", "shards/deep/out.npy", "out.npy"]),
-        ("link/*.npy", ["shards/out.npy", "link/out.npy"], ["shards/out.arrow", "out.npy"]),
-        ("part-?.npy", ["part-2.npy"], ["part-10.npy", "shards/part-2.npy"]),
-        ("shards/**/1*", ["shards/deep/12.npy", "shards/12.npy"], ["shards/deep/2.npy", "12.npy"]),
-        ("**/part-1*", ["part-10.npy", "shards/part-1.npy"], ["part-2.npy"]),
-        ("shards/**", ["shards/deep/er/out.npy"], ["out.npy", "shards/deep/out.csv"]),
-        ("a.zarr", ["a.zarr/out.csv", "a.zarr/c/out.npy"], ["out.npy"]),
-        ("part-1.npy", [], ["part-2.npy"]),
-    ]:  # fmt: skip
-        for name in taken:
-            message = rf"^{name}: results would become a part of the input {re.escape(place)}$"
-            with pytest.raises(InputError, match=message):
-                check_results_path(Path(name), [Location(place)])
-        for name in free:
-            check_results_path(Path(name), [Location(place)])
-
-
-def test_urls_are_named_as_they_were_written():
-    for url in ("s3://bucket/r.npy", "file:///folder/r.npy"):
-        with pytest.raises(InputError, match=f"^{url}: output goes to local files only"):
-            check_results_path(Path(url), [])

@@ -293,6 +293,8 @@ def test_digits():
         ({"targets": [1, 2]}, "targets must be a path or a URL, got a list"),
         ({"groups": ""}, "groups must name a file, got ''"),
         ({"out": 3}, "out must be a path or a URL, got a int"),
+        ({"bytes_file": 3}, "bytes_file must be a path or a URL, got a int"),
+        ({"words_file": ""}, "words_file must name a file, got ''"),
         ({"sequences_out": ""}, "sequences_out must name a file, got ''"),
     ],
 )

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klce.scoring.accuracy import NO_ROWS, Calibration
 from klce.scoring.columns import score_columns
 from klce.scoring.moments import NO_VALUES
 from klce.scoring.summary import CHUNK_ROWS, Summarizer, Summary
@@ -20,6 +21,7 @@ def make_table(rows, dtype=np.float32, labelled=True, seed=0):
     if labelled:
         table["target"] = rng.choice([0, 1, 2, -100], rows)
         table["nll"] = rng.exponential(size=rows) * (table["target"] != -100)
+        table["max_log_prob"] = -rng.exponential(size=rows)
     return table
 
 
@@ -94,6 +96,17 @@ def test_means_keep_the_digits_in_which_values_differ():
     table["nll"] = table["nll"] * 2.0**-30 + 1e6
     exact = sum(map(Fraction, table["nll"].tolist())) / len(table)
     assert summarize(table).mean_nll == float(exact)
+
+
+def test_calibration_is_of_rows_that_count():
+    table = make_table(1000)
+    table["nll"][17] = np.nan
+    counted = table[(table["target"] != -100) & ~np.isnan(table["nll"])]
+    expected = Calibration.of(counted["max_log_prob"], counted["argmax"] == counted["target"])
+    summary = summarize(table)
+    assert summary.calibration == expected
+    assert (sum(expected.counts), sum(expected.right)) == (summary.counted, summary.correct)
+    assert summarize(make_table(10, labelled=False)).calibration == NO_ROWS
 
 
 def test_counts_are_plain_integers():

@@ -3,6 +3,7 @@
 import contextlib
 import stat
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from klce.scoring.errors import InputError
@@ -20,6 +21,7 @@ from klce.scoring.readers.zarr import ZarrFile
 __all__ = [
     "READERS",
     "ArrayFile",
+    "Format",
     "Location",
     "Reader",
     "StrPath",
@@ -33,17 +35,38 @@ __all__ = [
 ]
 
 
-READERS: dict[str, Callable[[Location], ArrayFile]] = {
-    ".npy": lambda location: SingleArray(NpyReader(location)),
-    ".npz": NpzFile,
-    ".safetensors": SafetensorsFile,
-    ".zarr": ZarrFile,
-    ".parquet": ParquetFile,
-    ".arrow": open_arrow,
-    ".arrows": open_arrow,
-    ".feather": open_arrow,
-    ".kld": KldFile,
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How files of a suffix are opened.
+
+    Attributes
+    ----------
+    open : callable
+        Opens one.
+    remote : bool
+        Are they read behind URLs too?
+    joined : callable or None
+        Opens those of a folder or a pattern as one; without it, each of their arrays is joined.
+    """
+
+    open: Callable[[Location], ArrayFile]
+    remote: bool = True
+    joined: Callable[[Location, list[Location]], ArrayFile] | None = None
+
+
+READERS = {
+    ".npy": Format(lambda location: SingleArray(NpyReader(location))),
+    ".npz": Format(NpzFile),
+    ".safetensors": Format(SafetensorsFile, remote=False),
+    ".zarr": Format(ZarrFile),
+    ".parquet": Format(ParquetFile),
+    ".arrow": Format(open_arrow, remote=False),
+    ".arrows": Format(open_arrow, remote=False),
+    ".feather": Format(open_arrow, remote=False),
+    ".kld": Format(KldFile, joined=KldFile),  # whose chunks are numbered through all files
 }
+
+_SUFFIXES = tuple(READERS)
 
 LOGITS = ("logits", "log_probs")
 """The names of the array that is read as logits from a file with several, unless one is given."""
@@ -54,24 +77,25 @@ _SHOWN = 8
 
 def open_file(location: Location) -> ArrayFile:
     """Open a file by the format that its suffix names; or a folder or a pattern of such files."""
-    shards = find_shards(location, tuple(READERS))
+    shards = find_shards(location, _SUFFIXES)
     for shard in shards or [location]:
         _check_file(shard)
     if shards is None:
         return _open_single(location)
-    if shards[0].suffix == ".kld":  # whose chunks are numbered, through all of them
-        return KldFile(location, shards)
+    joined = READERS[shards[0].suffix].joined
+    if joined is not None:
+        return joined(location, shards)
     return ShardsFile(location, shards, _open_single)
 
 
 def shards_of(location: Location) -> list[Location]:
     """Return the files that `open_file` opens: one, or those of a folder or a pattern."""
-    return find_shards(location, tuple(READERS)) or [location]
+    return find_shards(location, _SUFFIXES) or [location]
 
 
 def would_read(location: Location, path: Path) -> bool:
     """Tell whether a local file, once it is there, would be read as a part of a location."""
-    return takes_in(location, path, tuple(READERS))
+    return takes_in(location, path, _SUFFIXES)
 
 
 def _check_file(location: Location) -> None:
@@ -91,11 +115,17 @@ def _open_single(location: Location) -> ArrayFile:
         with location.remote_errors():
             system.info(path)
     try:
-        reader = READERS[location.suffix]
+        found = READERS[location.suffix]
     except KeyError:
         known = ", ".join(READERS)
         raise InputError(f"{location.file}: not a file type that klce reads ({known})") from None
-    return reader(location)
+    if location.remote and not found.remote:
+        *others, last = (suffix for suffix, each in READERS.items() if each.remote)
+        raise InputError(
+            f"{location.file}: this format is read from local files only; "
+            f"copy the file here, or use {', '.join(others)} or {last}"
+        )
+    return found.open(location)
 
 
 def open_reader(place: StrPath, prefer: tuple[str, ...] = LOGITS) -> Reader:

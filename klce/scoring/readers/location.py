@@ -64,12 +64,7 @@ class Location:
 
     @property
     def path(self) -> Path:
-        """The file's path on this machine."""
-        if self.remote:
-            raise InputError(
-                f"{self.file}: this format is read from local files only; "
-                "copy the file here, or use .npy, .npz, .zarr, .parquet or .kld"
-            )
+        """The path of a file on this machine."""
         return Path(self.file)
 
     @property

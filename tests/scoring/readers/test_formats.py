@@ -412,8 +412,11 @@ def test_a_folder_behind_a_url_whose_name_has_signs_of_patterns(tmp_path):
 
 
 def test_formats_of_local_files_only(tmp_path):
-    with pytest.raises(InputError, match="read from local files only"):
-        open_reader("memory://x/a.safetensors")
+    told = r"read from local files only; .* use \.npy, \.npz, \.zarr, \.parquet or \.kld$"
+    for suffix in (".safetensors", ".arrow", ".arrows", ".feather"):
+        assert not READERS[suffix].remote
+        with pytest.raises(InputError, match=rf"^memory://x/a{suffix}: this format is {told}"):
+            open_reader(f"memory://x/a{suffix}")
     with pytest.raises(InputError, match=r"nosuch://a\.npy: Protocol not known"):
         open_reader("nosuch://a.npy")
     for url in ("zip://a.npy::file:///b.zip", "zip://a.npy::b.zip", "tar://a.zarr::s3://x/b.tar"):
