@@ -559,7 +559,7 @@ def _candidates(
     if candidates is None:
         return np.empty(0, np.int64)
     given = _validate.class_indices(candidates, name)
-    if given.ndim != 1 and given.shape[:-1] != shape:
+    if given.ndim == 0 or (given.ndim > 1 and given.shape[:-1] != shape):
         raise ValueError(
             f"{name} must be one-dimensional, or have the shape of the rows, {shape}, and one "
             f"axis more, got {given.shape}"

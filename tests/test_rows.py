@@ -801,6 +801,8 @@ X = np.zeros((3, 4))
             "candidates must hold class indices from 0 to 3, got -1 in row 2",
         ),
         (lambda: klce.score(X, candidates=[[0]]), ValueError, "candidates must be one-dimensional"),
+        (lambda: klce.score(X, candidates=3), ValueError, r"one axis more, got \(\)$"),
+        (lambda: klce.score(X[0], candidates=3), ValueError, r"one axis more, got \(\)$"),
         (lambda: klce.score(X, candidates=[0.5]), TypeError, "candidates must hold integers"),
         (lambda: klce.score(X, where=[1, 0, 1, 0]), TypeError, "where must hold bool, got int64"),
         (lambda: klce.score(X, where=[True] * 3), ValueError, "where must broadcast .*got .3,."),
