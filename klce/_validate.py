@@ -244,11 +244,11 @@ def labels(
         )
     if given.dtype == _INT64 and given.flags.c_contiguous:
         native = given
-    elif given.dtype == np.uint64:
-        # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
-        native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
-        native = np.asarray(given, dtype=np.int64, order="C")
+        native = given.astype(np.int64, order="C")
+        if given.dtype.kind == "u" and given.dtype.itemsize == 8:
+            # Those beyond int64 have wrapped, maybe to the ignored one.
+            native[given > np.iinfo(np.int64).max] = -1 if ignored != -1 else -2
     if kept is not None:
         native = np.where(kept, native, np.int64(ignored))
     bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)

@@ -362,9 +362,12 @@ class TestLabels:
     def test_beyond_int64(self, name, label):
         """None of them wraps to a class, or to the label that is ignored."""
         labels = np.array([0, label], np.uint64)
-        refuses(IndexError, rf"got {label} in row 1$", name, X, labels)
         wrapped = label - 2**64
-        refuses(IndexError, rf"got {label} in row 1$", name, X, labels, ignore_index=wrapped)
+        for given in (labels, labels.astype(labels.dtype.newbyteorder())):
+            refuses(IndexError, rf"got {label} in row 1$", name, X, given)
+            for ignored in (wrapped, -1, 2**63 - 1):
+                message = rf"ignore_index={ignored}, got {label} in row 1$"
+                refuses(IndexError, message, name, X, given, ignore_index=ignored)
 
     def test_ignored(self, name):
         x = np.zeros((4, 3))
