@@ -39,6 +39,10 @@ class RowTable(Mapping[str, "Array"]):
     shape : tuple of int
         The rows' shape.
 
+    Notes
+    -----
+    Two tables are equal if they have the same names, rows and values, nan being equal to nan.
+
     Examples
     --------
     >>> import klce
@@ -62,6 +66,16 @@ class RowTable(Mapping[str, "Array"]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+    def __eq__(self, other: object) -> bool:
+        # A mapping's own asks arrays for their truth.
+        if not isinstance(other, RowTable):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and self.keys() == other.keys()
+            and all(np.array_equal(a, other[name], equal_nan=True) for name, a in self.items())
+        )
 
     def __getattr__(self, name: str) -> Array:
         columns: dict[str, Array] = self.__dict__.get("_columns", {})

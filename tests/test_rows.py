@@ -727,6 +727,20 @@ def test_a_table_is_a_mapping(table):
         table.margin  # noqa: B018
 
 
+def test_tables_are_equal_by_what_they_hold(rng):
+    x = rows(rng, (2, 5))
+    x[0, 0] = np.nan
+    table, same = klce.score(x), klce.score(x.copy())
+    assert np.isnan(table.entropy[0])
+    assert table == same
+    assert table != klce.score(x, want=["entropy"])
+    assert table != klce.score(x[:, ::-1])
+    assert klce.score(x, want=()) != klce.score(x[:1], want=())
+    assert table != dict(table)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(table)
+
+
 def test_to_structured(table):
     found = table.to_structured()
     assert found.shape == (2, 3)
