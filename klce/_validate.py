@@ -91,7 +91,7 @@ def one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
     """Check one of several words."""
     if not isinstance(value, str) or value not in allowed:
         *names, last = (f'"{one}"' for one in allowed)
-        raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {value!r}")
+        raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {told(value)}")
 
 
 def forms(value: Any) -> tuple[Form, Form]:
@@ -100,7 +100,7 @@ def forms(value: Any) -> tuple[Form, Form]:
     if len(pair) != 2 or any(not isinstance(one, str) or one not in _FORMS for one in pair):
         raise ValueError(
             'form must be "probs", "log_probs" or "logits", or a pair of them, one for p and one '
-            f"for q, got {value!r}"
+            f"for q, got {told(value)}"
         )
     return pair
 
@@ -129,7 +129,9 @@ def normalize(value: bool, form: Any) -> bool:
     """Check ``normalize=``: logits are unnormalised by nature; `form` may be a pair."""
     normalize = flag(value, "normalize")
     if not normalize and "logits" in (form if isinstance(form, tuple) else (form,)):
-        raise ValueError('normalize=False belongs to form="probs" and form="log_probs"')
+        raise ValueError(
+            f'normalize=False belongs to form="probs" and form="log_probs", got form={form!r}'
+        )
     return normalize
 
 
@@ -139,10 +141,17 @@ def keeps_rows(keepdims: bool, how: Any) -> None:
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
 
 
+def told(value: Any) -> str:
+    """Say in an error what was given; an array in short, whose numbers may take many lines."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return repr(value)
+
+
 def flag(value: Any, name: str) -> bool:
     """Check a bool, Python's or NumPy's: of other values, truth is often not what was meant."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {told(value)}")
     return bool(value)
 
 
@@ -155,7 +164,7 @@ def real(value: Any, name: str, what: str = "a number") -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be {what}, got {value!r}") from None
+        raise TypeError(f"{name} must be {what}, got {told(value)}") from None
     except OverflowError:
         from decimal import Decimal
 
@@ -173,7 +182,7 @@ def integer(value: Any, name: str) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {told(value)}") from None
 
 
 def number(value: float, name: str) -> float:
@@ -207,18 +216,19 @@ def ignored(ignore_index: int) -> int:
     return label
 
 
-def class_indices(x: ArrayLike, name: str) -> Array:
-    """Return an array of integers, of whatever range."""
+def class_indices(x: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Return an array of integers, of whatever range; `shape` is that of labels."""
     given = _arrays.array(x, name)
     if given.size:  # an empty list is of floats
-        index_dtype(given.dtype, name)
+        labels = given.shape == shape and is_floating(given.dtype)
+        index_dtype(given.dtype, name, f": pass {name}.astype(int)" if labels else "")
     return given
 
 
-def index_dtype(dtype: DType, name: str) -> None:
+def index_dtype(dtype: DType, name: str, hint: str = "") -> None:
     """Check the dtype of class indices."""
     if dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, class indices, got {dtype}")
+        raise TypeError(f"{name} must hold integers, class indices, got {dtype}{hint}")
 
 
 def labels(
@@ -237,7 +247,7 @@ def labels(
     IndexError
         For the first label out of range, with its row.
     """
-    given = class_indices(target, "target")
+    given = class_indices(target, "target", shape)
     if given.shape != shape:
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"

@@ -247,7 +247,7 @@ def entropy(
     >>> klce.entropy(np.zeros((2, 4)), form="logits", base=2, where=[True, True, False, False])
     array([1., 1.])
     """
-    array = _arrays.floats(p, "p")
+    array = _arrays.floats(p, "p", _arrays.WHERE)
     axes = _validate.class_axes(axis, array, "p")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
@@ -310,7 +310,7 @@ def _divergence(
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     """Validate what all divergences share, run the kernel over the rows and reduce."""
-    a, b = _arrays.floats(p, "p"), _arrays.floats(q, "q")
+    a, b = _arrays.floats(p, "p", _arrays.WHERE), _arrays.floats(q, "q", _arrays.WHERE)
     axis = _validate.pair_axis(axis, a, b)
     forms = _validate.forms(form)
     t = _validate.temperature(temperature, form)

@@ -231,7 +231,7 @@ def nll_loss(
     >>> round(klce.nll_loss(log_probs, [0, 0], base=2, sample_weight=[3, 1]).item(), 4)
     1.25
     """
-    rows = _arrays.floats(log_probs, "log_probs")
+    rows = _arrays.floats(log_probs, "log_probs", _arrays.WHERE)
     return _loss(
         rows,
         target,
@@ -410,7 +410,7 @@ def cross_entropy(
     >>> round(loss.item(), 4)  # log 4
     1.3863
     """
-    rows = _arrays.floats(q, "q")
+    rows = _arrays.floats(q, "q", _arrays.WHERE)
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     z = _validate.z_loss(z_loss, form)
@@ -418,6 +418,11 @@ def cross_entropy(
     given = _arrays.array(target, "target")
     # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
+    if given.shape == rows.shape != () and given.dtype.kind in "iub":
+        raise TypeError(
+            f"target must be of a floating dtype where it has the shape of q, {rows.shape}, as a "
+            f"distribution, got {given.dtype}"
+        )
     if soft and ignore_index != _IGNORED:
         raise ValueError(
             f"ignore_index belongs to class indices, got {ignore_index!r} with a target of "

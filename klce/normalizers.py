@@ -94,9 +94,9 @@ def logsumexp(
     0.0
     """
     if b is None:
-        arrays: tuple[Array, ...] = (_arrays.floats(x, "x"),)
+        arrays: tuple[Array, ...] = (_arrays.floats(x, "x", _arrays.WHERE),)
     else:
-        both = _arrays.floats(x, "x"), _arrays.floats(b, "b")
+        both = _arrays.floats(x, "x", _arrays.WHERE), _arrays.floats(b, "b", _arrays.WHERE)
         shape = _validate.broadcast(*both, "x and b")
         arrays = tuple(np.broadcast_to(one, shape) for one in both)
     array = arrays[0]
@@ -137,7 +137,7 @@ def _map(
     dtype: DTypeLike | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    array = _arrays.floats(x, "x")
+    array = _arrays.floats(x, "x", _arrays.WHERE)
     axes = _validate.class_axes(axis, array, "x")
     taken = _validate.option_dtype(dtype, array)
     if not all(array.shape[one] for one in axes):

@@ -489,6 +489,7 @@ def compare_top_k(
     >>> table.kl_divergence.round(4), table.tail_p.round(4), table.tail_q.round(4)
     (array([0.0401]), array([0.1]), array([0.2]))
     """
+    q = _arrays.floats(q, "q")
     rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
     ids = _validate.class_indices(p_ids, "p_ids")
     if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
@@ -598,7 +599,9 @@ class _Rows:
         temperature: float,
         where: ArrayLike | None,
     ) -> None:
-        given = [_arrays.floats(x, name) for x, name in zip(arrays, names, strict=True)]
+        given = [
+            _arrays.floats(x, name, _arrays.WHERE) for x, name in zip(arrays, names, strict=True)
+        ]
         if len(given) == 1:
             axis, shape = _validate.class_axis(axis, given[0], names[0]), given[0].shape
         else:
