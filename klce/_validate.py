@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _arrays, _ufuncs
+from klce import _arrays, _axes, _ufuncs
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
+    from klce._typing import Array, ArrayLike, Axes, DType, Form, Labels, Mask
 
 _FORMS = ("probs", "log_probs", "logits")
 _INT64 = np.dtype(np.int64)
@@ -67,19 +67,28 @@ def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
     return (class_axis(axis, array, name),)
 
 
-def pair_axis(axis: Any, p: Array, q: Array) -> int:
-    """Return the axis of the classes of both arrays, counted from the end."""
-    of_p, of_q = class_axis(axis, p, "p"), class_axis(axis, q, "q")
+def pair_axes(axis: Any, p: Array, q: Array) -> Axes:
+    """Return the axes of the classes of both arrays, as `class_axes` does of one."""
+    of_p, of_q = class_axes(axis, p, "p"), class_axes(axis, q, "q")
     if of_p != of_q:
         raise ValueError(
             f"axis must name the same axis of p and q, counted from the end, got {axis} "
             f"for shapes {p.shape} and {q.shape}"
         )
-    if p.shape[of_p] != q.shape[of_p]:
-        raise ValueError(
-            f"p and q must have the same number of classes, got {p.shape[of_p]} and {q.shape[of_p]}"
-        )
+    for one in of_p:
+        if p.shape[one] != q.shape[one]:
+            raise ValueError(
+                f"p and q must have the same number of classes, got {p.shape[one]} and "
+                f"{q.shape[one]}"
+            )
     return of_p
+
+
+def pair_axis(axis: Any, p: Array, q: Array) -> int:
+    """Return the axis of the classes of both arrays, as `class_axis` does of one."""
+    class_axis(axis, p, "p")
+    class_axis(axis, q, "q")
+    return pair_axes(axis, p, q)[0]
 
 
 def form(value: Any, allowed: tuple[str, ...] = _FORMS) -> None:
@@ -402,8 +411,11 @@ def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
         ) from None
 
 
-def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
-    """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
+def mask(where: Any, shape: tuple[int, ...], axes: Axes, name: str) -> Mask | None:
+    """Return ``where=`` as a view in the shape of the array called `name`; None for None.
+
+    `axes` are those of the classes.
+    """
     if where is None:
         return None
     array = _arrays.array(where, "where")
@@ -414,6 +426,22 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
+        of_rows = array.shape == _axes.without(shape, axes)
+        axis = axes[0] if len(axes) == 1 else axes
+        hint = f": np.expand_dims(where, {axis}) is a mask of rows" if of_rows else ""
         raise ValueError(
-            f"where must broadcast to the shape of {name}, {shape}, got {array.shape}"
+            f"where must broadcast to the shape of {name}, {shape}, got {array.shape}{hint}"
         ) from None
+
+
+def kept_rows(where: Any, shape: tuple[int, ...], axes: Axes) -> Mask | None:
+    """Return ``where=`` in the shape of the rows where it is a mask of rows; else None.
+
+    It is one if it has length one on the axes of the classes, or too few dimensions to have them.
+    """
+    if where is None:
+        return None
+    array = _arrays.array(where, "where")
+    if any(array.ndim >= -axis and array.shape[axis] != 1 for axis in axes):
+        return None
+    return np.broadcast_to(array, _axes.kept(shape, axes)).squeeze(axes)

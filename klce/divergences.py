@@ -10,7 +10,7 @@ from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike, Axis, DivergenceReduction, Form
+    from klce._typing import Array, ArrayLike, Axis, DivergenceReduction, Form, Mask
 
 __all__ = [
     "binary_entropy",
@@ -214,7 +214,8 @@ def entropy(
     base : float, optional
         Base of the logarithm; nats without it.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p`.  The others have probability 0.
+        Which classes count; broadcasts to the shape of `p`.  The others have probability 0; a
+        row that has no other gives nan, or 0 without `normalize`.
     keepdims : bool, default False
         Keep the axes, with length one.
     out : ndarray, optional
@@ -253,7 +254,7 @@ def entropy(
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _reduce.unit(base)
-    mask = _validate.mask(where, array.shape, "p")
+    mask = _validate.mask(where, array.shape, axes, "p")
     keepdims = _validate.flag(keepdims, "keepdims")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     dtype = _arrays.row_dtype(array)
@@ -299,7 +300,7 @@ def _divergence(
     measure: str,
     p: ArrayLike,
     q: ArrayLike,
-    axis: int,
+    axis: Axis,
     form: Form | tuple[Form, Form],
     normalize: bool,
     temperature: float,
@@ -311,7 +312,7 @@ def _divergence(
 ) -> Any:
     """Validate what all divergences share, run the kernel over the rows and reduce."""
     a, b = _arrays.floats(p, "p", _arrays.WHERE), _arrays.floats(q, "q", _arrays.WHERE)
-    axis = _validate.pair_axis(axis, a, b)
+    axes = _validate.pair_axes(axis, a, b)
     forms = _validate.forms(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
@@ -319,11 +320,16 @@ def _divergence(
     how = _reduce.reduction(reduction, batchmean=True)
     _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
-    mask = _validate.mask(where, shape, "p and q")
-    rows = _axes.without(shape, (axis,))
-    of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
+    mask = _validate.mask(where, shape, axes, "p and q")
+    kept = _validate.kept_rows(where, shape, axes)
+    if kept is not None:
+        mask, kept = None, kept.copy()  # `out` may be written over it
+    rows = _axes.without(shape, axes)
+    of_result = () if how != "none" else _axes.kept(shape, axes) if keepdims else rows
     dtype = _arrays.row_dtype(a, b)
     out = _validate.output(out, of_result, dtype)
+    if len(axes) != 1:
+        a, b = np.broadcast_arrays(a, b)
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -332,10 +338,20 @@ def _divergence(
         kernel, parameters = _pair_of_forms("js", forms, normalize, t)
     outs = (out if how == "none" else None,)
     (terms,) = _axes.over_rows(
-        kernel, (a, b), parameters, (axis,), where=mask, keepdims=keepdims, outs=outs
+        kernel, (a, b), parameters, axes, where=mask, keepdims=keepdims, outs=outs
     )
+    counted = np.size(terms)
+    if kept is not None:
+        terms, counted = _without_ignored(terms, kept), int(np.count_nonzero(kept))
     batch = rows[0] if rows else 1
-    return _reduce.reduced(terms, how, np.size(terms), nats, out, dtype, batch)
+    return _reduce.reduced(terms, how, counted, nats, out, dtype, batch)
+
+
+def _without_ignored(terms: Any, kept: Mask) -> Any:
+    """Put 0 for the rows that are not kept: in place, but for a scalar."""
+    values = np.asarray(terms)
+    values[~kept.reshape(values.shape)] = 0
+    return terms if isinstance(terms, np.ndarray) else values[()]
 
 
 @entry(
@@ -351,7 +367,7 @@ def _divergence(
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -362,16 +378,17 @@ def kl_divergence(
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Kullback-Leibler divergence of `q` from `p` along an axis, KL(p || q).
+    r"""Kullback-Leibler divergence of `q` from `p` along one or several axes, KL(p || q).
 
     Parameters
     ----------
     p, q : array_like
         Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
         in float32 if both are shorter than that; integers and bool become float64.  Their shapes
-        are broadcast against each other, but for the classes.
-    axis : int, default -1
-        The axis of the classes.
+        are broadcast against each other, but for the classes, of which both have the same number.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.  It names the same axes of both, counted from
+        the end: one that is not negative counts in each array's own shape.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
     normalize : bool, default True
@@ -380,14 +397,17 @@ def kl_divergence(
     temperature : float, default 1.0
         Divides what comes as logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
+        Which classes there are, or which rows count; broadcasts to the shape of `p` and `q`.  With
+        length one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach
+        it, it is a mask of rows, and the others are ignored.  Else masked classes have probability
+        0; a row that has no other gives nan, or 0 without `normalize`.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"none", "mean", "batchmean", "sum"}
-        ``"mean"`` divides the sum by the number of rows, ``"batchmean"`` by the length of the
-        first axis.
+        ``"mean"`` divides the sum by the number of rows that are not ignored (nan if that is 0),
+        ``"batchmean"`` by the length of the rows' first axis.  Ignored rows are 0 under ``"none"``.
     keepdims : bool, default False
-        Keep the axis, with length one (under ``"none"`` only).
+        Keep the axes, with length one (under ``"none"`` only).
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
 
@@ -426,6 +446,13 @@ def kl_divergence(
     >>> probs, logits = [0.7, 0.2, 0.1], np.log([0.7, 0.2, 0.1]) + 5.0
     >>> round(klce.kl_divergence(probs, logits, form=("probs", "logits")).item(), 12)
     0.0
+
+    The mean over the rows that count, whatever the others hold:
+
+    >>> p, q = np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([[0.25, 0.75], [0.5, 0.5]])
+    >>> keep = np.array([True, False])
+    >>> round(klce.kl_divergence(p, q, where=keep[:, None], reduction="mean").item(), 4)
+    0.1438
 
     The soft part of a distillation loss (Hinton, Vinyals and Dean, "Distilling the knowledge in a
     neural network", 2015): the student's divergence from the teacher at a temperature T, times
@@ -467,7 +494,7 @@ def kl_divergence(
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -478,16 +505,17 @@ def js_divergence(
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Jensen-Shannon divergence of `p` and `q` along an axis.
+    r"""Jensen-Shannon divergence of `p` and `q` along one or several axes.
 
     Parameters
     ----------
     p, q : array_like
         Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
         in float32 if both are shorter than that; integers and bool become float64.  Their shapes
-        are broadcast against each other, but for the classes.
-    axis : int, default -1
-        The axis of the classes.
+        are broadcast against each other, but for the classes, of which both have the same number.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.  It names the same axes of both, counted from
+        the end: one that is not negative counts in each array's own shape.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
     normalize : bool, default True
@@ -498,14 +526,17 @@ def js_divergence(
     temperature : float, default 1.0
         Divides what comes as logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
+        Which classes there are, or which rows count; broadcasts to the shape of `p` and `q`.  With
+        length one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach
+        it, it is a mask of rows, and the others are ignored.  Else masked classes have probability
+        0; a row that has no other gives nan, or 0 without `normalize`.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"none", "mean", "batchmean", "sum"}
-        ``"mean"`` divides the sum by the number of rows, ``"batchmean"`` by the length of the
-        first axis.
+        ``"mean"`` divides the sum by the number of rows that are not ignored (nan if that is 0),
+        ``"batchmean"`` by the length of the rows' first axis.  Ignored rows are 0 under ``"none"``.
     keepdims : bool, default False
-        Keep the axis, with length one (under ``"none"`` only).
+        Keep the axes, with length one (under ``"none"`` only).
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
 

@@ -99,10 +99,10 @@ def logsumexp(
         both = _arrays.floats(x, "x", _arrays.WHERE), _arrays.floats(b, "b", _arrays.WHERE)
         shape = _validate.broadcast(*both, "x and b")
         arrays = tuple(np.broadcast_to(one, shape) for one in both)
-    array = arrays[0]
+    array, name = arrays[0], "x" if b is None else "x and b"
     taken = _validate.option_dtype(dtype, *arrays)
-    axes = _validate.class_axes(axis, array, "x")
-    mask = _validate.mask(where, array.shape, "x")
+    axes = _validate.class_axes(axis, array, name)
+    mask = _validate.mask(where, array.shape, axes, name)
     keepdims = _validate.flag(keepdims, "keepdims")
     return_sign = _validate.flag(return_sign, "return_sign")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
@@ -143,7 +143,7 @@ def _map(
     if not all(array.shape[one] for one in axes):
         raise ValueError(f"x must have at least one class on axis {axis}, got shape {array.shape}")
     t = _validate.temperature(temperature)
-    mask = _validate.mask(where, array.shape, "x")
+    mask = _validate.mask(where, array.shape, axes, "x")
     given = _validate.output(out, array.shape, taken)
     # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
     result = _ufuncs.new_like(array, taken) if given is None else given

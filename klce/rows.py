@@ -200,7 +200,7 @@ def score(
         Distributions in the given `form`, of any floating-point dtype up to float64; integers and
         bool become float64.
     target : array_like of int, optional
-        A class index for each row: of the shape of `logits` without `axis`.
+        A class index for each row: of the rows' shape, that of `logits` without `axis`.
     axis : int, default -1
         The axis of the classes.
     want : iterable of str, optional
@@ -218,7 +218,9 @@ def score(
     temperature : float, default 1.0
         Divides the logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Classes that count; it broadcasts to `logits`.  Others have probability 0.
+        Classes that count; it broadcasts to `logits`.  Others have probability 0.  With length one
+        on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach it, it is a
+        mask of rows: the others have no classes and no target, whatever their label.
     ignore_index : int, default -100
         Rows with this label have no target.
 
@@ -325,11 +327,13 @@ def compare(
     ----------
     p, q : array_like
         Distributions in the given `form`, as `score` takes them: p is the one that q is held
-        against.  Their shapes are broadcast against each other, but for the classes.
+        against.  Their shapes are broadcast against each other, but for the classes, of which both
+        have the same number.
     target : array_like of int, optional
-        A class index for each row.
+        A class index for each row: of the rows' shape, that of both without `axis`.
     axis : int, default -1
-        The axis of the classes.
+        The axis of the classes, of both the same counted from the end: one that is not negative
+        counts in each array's own shape.
     want : iterable of str, optional
         The statistics to compute, see below; nothing else is.  Without it ``kl_divergence``,
         ``entropy_p``, ``entropy_q`` and ``same_argmax``, and with a target both changes.
@@ -341,7 +345,7 @@ def compare(
     temperature : float, default 1.0
         Divides both logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Classes that count; it broadcasts to both.  Others have probability 0.
+        Classes that count, or a mask of rows, as `score` takes it; broadcasts to the shape of both.
     ignore_index : int, default -100
         Rows with this label have no target.
 
@@ -618,15 +622,16 @@ class _Rows:
         self.classes = shape[axis]
         #: The rows' shape.
         self.shape = _axes.without(shape, (axis,))
-        mask = _validate.mask(where, shape, " and ".join(names))
+        mask = _validate.mask(where, shape, (axis,), " and ".join(names))
         self._mask = None if mask is None else _axes.moved(mask, (axis,))
+        self._kept = _validate.kept_rows(where, shape, (axis,))
 
     def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""
         if target is None:
             return np.asarray(0, np.int64), np.int64(0)
         ignored = _validate.ignored(ignore_index)
-        label, _ = _validate.labels(target, self.shape, self.classes, ignored)
+        label, _ = _validate.labels(target, self.shape, self.classes, ignored, self._kept)
         return label, np.int64(ignored)
 
     def run(

@@ -32,9 +32,9 @@ CALLS = {
 }
 MAPS = ("softmax", "log_softmax")
 PAIRS = ("kl_divergence", "js_divergence")
-SEVERAL_AXES = ("logsumexp", *MAPS, "entropy")
+SEVERAL_AXES = ("logsumexp", *MAPS, "entropy", *PAIRS)
 LOSSES = ("nll_loss", "cross_entropy")
-WITH_MASK = (*SEVERAL_AXES, *PAIRS, *LOSSES)
+WITH_MASK = (*SEVERAL_AXES, *LOSSES)
 
 EACH = pytest.mark.parametrize("name", CALLS)
 BY_ROWS = pytest.mark.parametrize("name", [n for n in CALLS if n not in ELEMENTWISE])
@@ -87,14 +87,16 @@ def test_scalars_have_no_classes(name):
     argument = CALLS[name][1]
     if name in SEVERAL_AXES:
         # As with NumPy's reductions, but for any other axis.
+        scalars = (1.0, 1.0) if name in PAIRS else (1.0,)
         for axis in (-1, 0, None, ()):
-            expected = {"logsumexp": 1, "softmax": 1, "log_softmax": 0, "entropy": 0}[name]
-            assert call(name, 1.0, axis=axis) == expected
-        refuses(ValueError, rf"^{argument} must have at least one dimension", name, 1.0, axis=1)
+            assert call(name, *scalars, axis=axis) == (name in ("logsumexp", "softmax"))
+        message = rf"^{argument} must have at least one dimension"
+        refuses(ValueError, message, name, *scalars, axis=1)
+        if name in PAIRS:
+            message = r"^axis must name the same axis of p and q, .* shapes \(2, 3\) and \(\)$"
+            refuses(ValueError, message, name, P, 1.0)
         return
     refuses(ValueError, rf"^{argument} must have at least one dimension", name, 1.0)
-    if name in PAIRS:
-        refuses(ValueError, r"^q must have at least one dimension", name, P, 1.0)
 
 
 @BY_ROWS
@@ -137,6 +139,9 @@ def test_pairs_of_shapes(name):
     refuses(ValueError, message, name, P, np.ones((4, 3)))
     message = r"^axis must name the same axis of p and q"
     refuses(ValueError, message, name, P, np.ones(2), axis=0)
+    refuses(ValueError, message, name, P, P[0], axis=None)
+    message = r"^p and q must have the same number of classes, got 2 and 1$"
+    refuses(ValueError, message, name, P, P[:1], axis=(0, 1))
 
 
 def test_operands_that_broadcast():
@@ -153,11 +158,15 @@ def test_where(name):
         got = re.escape(str(np.asarray(wrong).dtype))
         refuses(TypeError, rf"^where must hold bool, got {got}$", name, where=wrong)
     for shape in ((2,), (4, 3), (1, 2, 3)):
+        hint = r": np\.expand_dims\(where, -1\) is a mask of rows" if shape == (2,) else ""
         message = (
             rf"^where must broadcast to the shape of {argument}, \(2, 3\), "
-            rf"got {re.escape(str(shape))}$"
+            rf"got {re.escape(str(shape))}{hint}$"
         )
         refuses(ValueError, message, name, where=np.ones(shape, bool))
+    if name == "logsumexp":
+        message = r"^where must broadcast to the shape of x and b, \(4, 2, 3\), got \(5,\)$"
+        refuses(ValueError, message, name, b=np.ones((4, 1, 1)), where=np.ones(5, bool))
 
 
 # --- options --------------------------------------------------------------------------------------
