@@ -70,9 +70,14 @@ def information(
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
 
+    See Also
+    --------
+    entropy : its mean over a distribution.
+    binary_entropy : its mean over a yes and a no.
+
     Notes
     -----
-    Shannon, "A mathematical theory of communication", 1948; its mean is :func:`entropy`.
+    Shannon, "A mathematical theory of communication", 1948.
 
     Examples
     --------
@@ -109,6 +114,11 @@ def binary_entropy(
     ------
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
+
+    See Also
+    --------
+    entropy : of any number of classes.
+    binary_cross_entropy : of predictions against outcomes.
 
     Notes
     -----
@@ -156,6 +166,10 @@ def rel_entr(
     ------
     TypeError, ValueError
         For a wrong dtype or shape, `base` or `out`.
+
+    See Also
+    --------
+    kl_divergence : the sum over a row, with terms that are never negative.
 
     Notes
     -----
@@ -232,11 +246,23 @@ def entropy(
     TypeError, ValueError
         For a wrong dtype, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    information : of a single probability.
+    binary_entropy : of two classes, by the probability of one.
+    cross_entropy : against predictions.
+    score : the entropy of logits, and more of each row, in one read.
+
     Notes
     -----
     Shannon, "A mathematical theory of communication", 1948.  :math:`0 \log 0` is 0.  A row with a
     negative probability, one that sums to 0 and one that holds nan give nan, and so does one of
-    float64 whose sum is beyond float64.
+    float64 whose sum is beyond float64.  Of logits, a row of -inf and one that holds +inf or nan
+    give nan.
+
+    Results are within 5 units in the last place, before a change of unit; 12 where rows of more
+    than 256 float32 (128 float64) classes are led by a few, or of hundreds of equal ones, whose
+    roundings fall alike.
 
     Examples
     --------
@@ -422,6 +448,14 @@ def kl_divergence(
     TypeError, ValueError
         For a wrong dtype, shape, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    js_divergence : symmetric and bounded.
+    cross_entropy : with the entropy of `p`, which is constant where `p` is a target.
+    rel_entr : the terms, element by element.
+    compare : the divergences both ways, and more of each pair of rows, in one read.
+    compare_top_k : where only the most likely classes of `p` are known.
+
     Notes
     -----
     Kullback and Leibler, "On information and sufficiency", 1951; KL(p || q) = H(p, q) - H(p).
@@ -430,7 +464,12 @@ def kl_divergence(
     arrays are read from memory once, and again from cache.
 
     :math:`0 \log 0` is 0, also where q is 0; a class with p > 0 and q = 0 gives +inf.  A row with
-    a negative probability, one that sums to 0 and one that holds nan give nan.
+    a negative probability, one that sums to 0 and one that holds nan give nan; of logits, one of
+    -inf and one that holds +inf or nan.
+
+    Relative errors are within 2e-6 in float32 and 1e-13 in float64, of divergences down to 1e-12;
+    1e-5 in float32 where rows of more than 256 classes are led by a few, and roundings of hundreds
+    of others fall alike.
 
     A divergence of logits from 1e18 on (float64: 1e148) may be inf.  That of float32 logits loses
     digits at a temperature T other than 1 where x/T exceeds 1e9, and where the offsets of two rows
@@ -552,6 +591,11 @@ def js_divergence(
     TypeError, ValueError
         For a wrong dtype, shape, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    kl_divergence : of one from the other.
+    compare : this and more of each pair of rows, in one read.
+
     Notes
     -----
     Lin, "Divergence measures based on the Shannon entropy", 1991.  With
@@ -561,7 +605,10 @@ def js_divergence(
     lose.  That of p and p is 0.  Both arrays are read from memory once, and again from cache.
 
     :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
-    nan give nan.
+    nan give nan; of logits, one of -inf and one that holds +inf or nan.
+
+    Relative errors are those of :func:`kl_divergence`: within 2e-6 in float32 and 1e-13 in float64,
+    of divergences down to 1e-12, and 1e-5 in float32 where roundings fall alike.
 
     That of float32 logits loses digits at a temperature T other than 1 where x/T exceeds 1e9, and
     where the offsets of two rows are far apart, as :func:`kl_divergence` does.  Rows of float64

@@ -192,7 +192,7 @@ def nll_loss(
     IndexError
         For a label out of range, with its value and row; nothing is written then.
     TypeError, ValueError
-        For a wrong dtype, shape, axis or option.
+        For a wrong dtype, shape, axis, option, `where` or `out`.
 
     See Also
     --------
@@ -314,7 +314,7 @@ def cross_entropy(
     IndexError
         For a label out of range, with its value and row; nothing is written then.
     TypeError, ValueError
-        For a wrong dtype, shape, axis or option.
+        For a wrong dtype, shape, axis, option, `where` or `out`.
 
     See Also
     --------
@@ -476,16 +476,17 @@ def binary_cross_entropy(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        Float64 where `q` is float64, an integer or bool, else float32.
+        In nats: float64 where `q` is float64, an integer or bool, else float32.
 
     Raises
     ------
     TypeError, ValueError
-        For a wrong dtype, shape or option.
+        For a wrong dtype, shape, option or `out`.
 
     See Also
     --------
     cross_entropy : one of several classes.
+    binary_entropy : of outcomes that the predictions are right about.
 
     Notes
     -----

@@ -267,6 +267,12 @@ def score(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option, and a name that is no statistic.
 
+    See Also
+    --------
+    compare : pairs of rows.
+    cross_entropy : the loss alone, reduced and with weights.
+    klce.scoring.score_file : the same of files of any size.
+
     Notes
     -----
     Rows up to the size of the cache are read from memory once, whatever is asked for.  A row that
@@ -277,6 +283,12 @@ def score(
 
     Probabilities go through their logarithm, in float64 and block by block, where float64 ones that
     differ by a rounding error may tie.
+
+    Of logits, ``nll``, ``max_log_prob`` and ``logsumexp`` are within 4 units in the last place in
+    float32 and 5 in float64, ``target_prob`` within 4 and 6, ``entropy`` within 5, ``varentropy``
+    within 12 and 16 units of the root of itself times the mean of :math:`(\log \max p - \log p)^2`.
+    Where rows of more than 256 float32 (128 float64) classes are led by a few, and roundings of
+    hundreds of others fall alike, it is 16, for the entropy 12 and for varentropy 50.
 
     The rank is that of vLLM; varentropy is that of Kontoyiannis and Verdu, "Optimal lossless data
     compression: non-asymptotics and asymptotics", 2014.
@@ -393,6 +405,13 @@ def compare(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option, and a name that is no statistic.
 
+    See Also
+    --------
+    score : single rows.
+    kl_divergence, js_divergence : one divergence, reduced and in other forms.
+    compare_top_k : where only the most likely classes of `p` are known.
+    klce.scoring.compare_file : the same of files of any size.
+
     Notes
     -----
     Pairs of rows that fit into the cache are read from memory once, whatever is asked for, as with
@@ -407,6 +426,11 @@ def compare(
     root of itself times 1e-15.  What relates a row that is no distribution to another one is nan;
     what is of one row alone does not depend on the other, and ``same_argmax`` and ``top_overlap``
     come from comparing logits.
+
+    Relative errors of the divergences of logits are within 2e-6 in float32 and 1e-13 in float64,
+    down to 1e-12.  Entropies are within 5 units in the last place, ``nll_p``, ``nll_q`` and both
+    largest log-probabilities within 4 in float32 and 8 in float64.  Where roundings fall alike, as
+    `score` tells, it is 1e-5 in float32 for divergences, 12 for entropies and 16 for the others.
 
     The sources of the divergences are those of `kl_divergence` and `js_divergence`.  1 less the
     total variation is how often speculative decoding keeps what q drafts for p (Leviathan, Kalman
@@ -474,6 +498,11 @@ def compare_top_k(
     TypeError, ValueError
         For a wrong dtype, shape or option, a class that is there twice, and log-probabilities above
         0 or with a sum of probabilities above 1 by more than 1e-3.
+
+    See Also
+    --------
+    compare : where both distributions are known whole.
+    score : the top k of logits, by ``top_k=``.
 
     Notes
     -----
