@@ -2,10 +2,10 @@
 
 Every function works over the rows of an array (``axis=-1`` unless said otherwise), in the dtype of
 its input (shorter floats in float32, integers in float64), on all the CPUs that the process may
-use.  Units are nats, unless ``base=`` is given.
+use.  Units are nats, or those of ``base=`` where a function has it.
 
 A *distribution* comes in one of three forms: ``"probs"``, ``"log_probs"`` and ``"logits"``
-(unnormalised log-probabilities); every measure takes ``form=``.
+(unnormalised log-probabilities); what measures distributions takes ``form=``.
 """
 
 from klce._refusal import end_at_interrupt, refuse, require_numpy_2

@@ -27,8 +27,14 @@ NATIVE: frozenset[DType] = frozenset({FLOAT16, FLOAT32, FLOAT64})
 _IN_CPU_MEMORY = (1, 3, 11)
 
 
-def array(x: ArrayLike, name: str) -> Array:
+#: What to do instead of masking elements, where there is ``where=``.
+WHERE = "where= leaves classes out"
+
+
+def array(x: ArrayLike, name: str, instead: str = "") -> Array:
     """Return `x` as a NumPy array, sharing its memory where it has any.
+
+    `instead` says what to do about masked elements.
 
     Raises
     ------
@@ -40,7 +46,6 @@ def array(x: ArrayLike, name: str) -> Array:
     if type(x) is np.ndarray:
         return x
     if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
-        instead = "where= leaves classes out"
         if name == "target":
             instead = (
                 "fill labels with ignore_index, and their rows are left out"
@@ -48,8 +53,8 @@ def array(x: ArrayLike, name: str) -> Array:
                 else "a weight of 0 leaves elements and rows out"
             )
         raise ValueError(
-            f"{name} must have no masked elements, got {np.ma.getmaskarray(x).sum()} of {x.size}: "
-            f"{instead}"
+            f"{name} must have no masked elements, got {np.ma.getmaskarray(x).sum()} of {x.size}"
+            + (f": {instead}" if instead else "")
         )
     if isinstance(x, (np.ndarray, np.generic)):
         return np.asarray(x)
@@ -142,9 +147,9 @@ def dtype_of(given: Any) -> DType:
     return wanted
 
 
-def floats(x: ArrayLike, name: str) -> Array:
+def floats(x: ArrayLike, name: str, instead: str = "") -> Array:
     """Return `x` as an array whose elements kernels take, or blocks of it once converted."""
-    numbers = array(x, name)
+    numbers = array(x, name, instead)
     check_dtype(numbers.dtype, name)
     return numbers
 
@@ -171,6 +176,8 @@ def element_dtype(dtype: DType) -> DType | None:
         if dtype.name.startswith("float8_"):
             return FLOAT32
         return None
+    if dtype.kind != "f":
+        return None  # text of any length has no byte order
     native = dtype.newbyteorder("=")
     return native if native in NATIVE else None
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from klce import _arrays, _ufuncs
+from klce import _arrays, _axes, _ufuncs
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from klce._typing import Array, ArrayLike, DType, Form, Labels, Mask
+    from klce._typing import Array, ArrayLike, Axes, DType, Form, Labels, Mask
 
 _FORMS = ("probs", "log_probs", "logits")
 _INT64 = np.dtype(np.int64)
@@ -67,19 +67,28 @@ def class_axes(axis: Any, array: Array, name: str) -> tuple[int, ...]:
     return (class_axis(axis, array, name),)
 
 
-def pair_axis(axis: Any, p: Array, q: Array) -> int:
-    """Return the axis of the classes of both arrays, counted from the end."""
-    of_p, of_q = class_axis(axis, p, "p"), class_axis(axis, q, "q")
+def pair_axes(axis: Any, p: Array, q: Array) -> Axes:
+    """Return the axes of the classes of both arrays, as `class_axes` does of one."""
+    of_p, of_q = class_axes(axis, p, "p"), class_axes(axis, q, "q")
     if of_p != of_q:
         raise ValueError(
             f"axis must name the same axis of p and q, counted from the end, got {axis} "
             f"for shapes {p.shape} and {q.shape}"
         )
-    if p.shape[of_p] != q.shape[of_p]:
-        raise ValueError(
-            f"p and q must have the same number of classes, got {p.shape[of_p]} and {q.shape[of_p]}"
-        )
+    for one in of_p:
+        if p.shape[one] != q.shape[one]:
+            raise ValueError(
+                f"p and q must have the same number of classes, got {p.shape[one]} and "
+                f"{q.shape[one]}"
+            )
     return of_p
+
+
+def pair_axis(axis: Any, p: Array, q: Array) -> int:
+    """Return the axis of the classes of both arrays, as `class_axis` does of one."""
+    class_axis(axis, p, "p")
+    class_axis(axis, q, "q")
+    return pair_axes(axis, p, q)[0]
 
 
 def form(value: Any, allowed: tuple[str, ...] = _FORMS) -> None:
@@ -91,7 +100,7 @@ def one_of(value: Any, allowed: tuple[str, ...], name: str) -> None:
     """Check one of several words."""
     if not isinstance(value, str) or value not in allowed:
         *names, last = (f'"{one}"' for one in allowed)
-        raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {value!r}")
+        raise ValueError(f"{name} must be {', '.join(names)} or {last}, got {told(value)}")
 
 
 def forms(value: Any) -> tuple[Form, Form]:
@@ -100,7 +109,7 @@ def forms(value: Any) -> tuple[Form, Form]:
     if len(pair) != 2 or any(not isinstance(one, str) or one not in _FORMS for one in pair):
         raise ValueError(
             'form must be "probs", "log_probs" or "logits", or a pair of them, one for p and one '
-            f"for q, got {value!r}"
+            f"for q, got {told(value)}"
         )
     return pair
 
@@ -129,7 +138,9 @@ def normalize(value: bool, form: Any) -> bool:
     """Check ``normalize=``: logits are unnormalised by nature; `form` may be a pair."""
     normalize = flag(value, "normalize")
     if not normalize and "logits" in (form if isinstance(form, tuple) else (form,)):
-        raise ValueError('normalize=False belongs to form="probs" and form="log_probs"')
+        raise ValueError(
+            f'normalize=False belongs to form="probs" and form="log_probs", got form={form!r}'
+        )
     return normalize
 
 
@@ -139,10 +150,17 @@ def keeps_rows(keepdims: bool, how: Any) -> None:
         raise ValueError(f'keepdims belongs to reduction="none", got reduction={how!r}')
 
 
+def told(value: Any) -> str:
+    """Say in an error what was given; an array in short, whose numbers may take many lines."""
+    if isinstance(value, np.ndarray):
+        return f"an array of shape {value.shape} and dtype {value.dtype}"
+    return repr(value)
+
+
 def flag(value: Any, name: str) -> bool:
     """Check a bool, Python's or NumPy's: of other values, truth is often not what was meant."""
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {told(value)}")
     return bool(value)
 
 
@@ -155,7 +173,7 @@ def real(value: Any, name: str, what: str = "a number") -> float:
             raise TypeError
         return float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be {what}, got {value!r}") from None
+        raise TypeError(f"{name} must be {what}, got {told(value)}") from None
     except OverflowError:
         from decimal import Decimal
 
@@ -173,7 +191,7 @@ def integer(value: Any, name: str) -> int:
             raise TypeError
         return operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {told(value)}") from None
 
 
 def number(value: float, name: str) -> float:
@@ -207,18 +225,19 @@ def ignored(ignore_index: int) -> int:
     return label
 
 
-def class_indices(x: ArrayLike, name: str) -> Array:
-    """Return an array of integers, of whatever range."""
+def class_indices(x: ArrayLike, name: str, shape: tuple[int, ...] | None = None) -> Array:
+    """Return an array of integers, of whatever range; `shape` is that of labels."""
     given = _arrays.array(x, name)
     if given.size:  # an empty list is of floats
-        index_dtype(given.dtype, name)
+        labels = given.shape == shape and is_floating(given.dtype)
+        index_dtype(given.dtype, name, f": pass {name}.astype(int)" if labels else "")
     return given
 
 
-def index_dtype(dtype: DType, name: str) -> None:
+def index_dtype(dtype: DType, name: str, hint: str = "") -> None:
     """Check the dtype of class indices."""
     if dtype.kind not in "iu":
-        raise TypeError(f"{name} must hold integers, class indices, got {dtype}")
+        raise TypeError(f"{name} must hold integers, class indices, got {dtype}{hint}")
 
 
 def labels(
@@ -237,18 +256,18 @@ def labels(
     IndexError
         For the first label out of range, with its row.
     """
-    given = class_indices(target, "target")
+    given = class_indices(target, "target", shape)
     if given.shape != shape:
         raise ValueError(
             f"target must have the shape of the rows, {shape}, one label a row, got {given.shape}"
         )
     if given.dtype == _INT64 and given.flags.c_contiguous:
         native = given
-    elif given.dtype == np.uint64:
-        # Beyond int64 they would wrap to negative ones; the largest is out of range all the same.
-        native = np.minimum(given, np.uint64(2**63 - 1)).astype(np.int64)
     else:
-        native = np.asarray(given, dtype=np.int64, order="C")
+        native = given.astype(np.int64, order="C")
+        if given.dtype.kind == "u" and given.dtype.itemsize == 8:
+            # Those beyond int64 have wrapped, maybe to the ignored one.
+            native[given > np.iinfo(np.int64).max] = -1 if ignored != -1 else -2
     if kept is not None:
         native = np.where(kept, native, np.int64(ignored))
     bad, counted = _ufuncs.check_labels(native.reshape(-1), classes, ignored)
@@ -392,8 +411,11 @@ def broadcast(a: Array, b: Array, names: str = "p and q") -> tuple[int, ...]:
         ) from None
 
 
-def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
-    """Return ``where=`` as a view in the shape of the array called `name`; None for None."""
+def mask(where: Any, shape: tuple[int, ...], axes: Axes, name: str) -> Mask | None:
+    """Return ``where=`` as a view in the shape of the array called `name`; None for None.
+
+    `axes` are those of the classes.
+    """
     if where is None:
         return None
     array = _arrays.array(where, "where")
@@ -404,6 +426,22 @@ def mask(where: Any, shape: tuple[int, ...], name: str) -> Mask | None:
     try:
         return np.broadcast_to(array, shape)
     except ValueError:
+        of_rows = array.shape == _axes.without(shape, axes)
+        axis = axes[0] if len(axes) == 1 else axes
+        hint = f": np.expand_dims(where, {axis}) is a mask of rows" if of_rows else ""
         raise ValueError(
-            f"where must broadcast to the shape of {name}, {shape}, got {array.shape}"
+            f"where must broadcast to the shape of {name}, {shape}, got {array.shape}{hint}"
         ) from None
+
+
+def kept_rows(where: Any, shape: tuple[int, ...], axes: Axes) -> Mask | None:
+    """Return ``where=`` in the shape of the rows where it is a mask of rows; else None.
+
+    It is one if it has length one on the axes of the classes, or too few dimensions to have them.
+    """
+    if where is None:
+        return None
+    array = _arrays.array(where, "where")
+    if any(array.ndim >= -axis and array.shape[axis] != 1 for axis in axes):
+        return None
+    return np.broadcast_to(array, _axes.kept(shape, axes)).squeeze(axes)

@@ -10,7 +10,7 @@ from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike, Axis, DivergenceReduction, Form
+    from klce._typing import Array, ArrayLike, Axis, DivergenceReduction, Form, Mask
 
 __all__ = [
     "binary_entropy",
@@ -70,9 +70,14 @@ def information(
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
 
+    See Also
+    --------
+    entropy : its mean over a distribution.
+    binary_entropy : its mean over a yes and a no.
+
     Notes
     -----
-    Shannon, "A mathematical theory of communication", 1948; its mean is :func:`entropy`.
+    Shannon, "A mathematical theory of communication", 1948.
 
     Examples
     --------
@@ -109,6 +114,11 @@ def binary_entropy(
     ------
     TypeError, ValueError
         For a wrong dtype, `base` or `out`.
+
+    See Also
+    --------
+    entropy : of any number of classes.
+    binary_cross_entropy : of predictions against outcomes.
 
     Notes
     -----
@@ -156,6 +166,10 @@ def rel_entr(
     ------
     TypeError, ValueError
         For a wrong dtype or shape, `base` or `out`.
+
+    See Also
+    --------
+    kl_divergence : the sum over a row, with terms that are never negative.
 
     Notes
     -----
@@ -214,7 +228,8 @@ def entropy(
     base : float, optional
         Base of the logarithm; nats without it.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p`.  The others have probability 0.
+        Which classes count; broadcasts to the shape of `p`.  The others have probability 0; a
+        row that has no other gives nan, or 0 without `normalize`.
     keepdims : bool, default False
         Keep the axes, with length one.
     out : ndarray, optional
@@ -231,11 +246,23 @@ def entropy(
     TypeError, ValueError
         For a wrong dtype, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    information : of a single probability.
+    binary_entropy : of two classes, by the probability of one.
+    cross_entropy : against predictions.
+    score : the entropy of logits, and more of each row, in one read.
+
     Notes
     -----
     Shannon, "A mathematical theory of communication", 1948.  :math:`0 \log 0` is 0.  A row with a
     negative probability, one that sums to 0 and one that holds nan give nan, and so does one of
-    float64 whose sum is beyond float64.
+    float64 whose sum is beyond float64.  Of logits, a row of -inf and one that holds +inf or nan
+    give nan.
+
+    Results are within 5 units in the last place, before a change of unit; 12 where rows of more
+    than 256 float32 (128 float64) classes are led by a few, or of hundreds of equal ones, whose
+    roundings fall alike.
 
     Examples
     --------
@@ -247,13 +274,13 @@ def entropy(
     >>> klce.entropy(np.zeros((2, 4)), form="logits", base=2, where=[True, True, False, False])
     array([1., 1.])
     """
-    array = _arrays.floats(p, "p")
+    array = _arrays.floats(p, "p", _arrays.WHERE)
     axes = _validate.class_axes(axis, array, "p")
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
     nats = _reduce.unit(base)
-    mask = _validate.mask(where, array.shape, "p")
+    mask = _validate.mask(where, array.shape, axes, "p")
     keepdims = _validate.flag(keepdims, "keepdims")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
     dtype = _arrays.row_dtype(array)
@@ -299,7 +326,7 @@ def _divergence(
     measure: str,
     p: ArrayLike,
     q: ArrayLike,
-    axis: int,
+    axis: Axis,
     form: Form | tuple[Form, Form],
     normalize: bool,
     temperature: float,
@@ -310,8 +337,8 @@ def _divergence(
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
     """Validate what all divergences share, run the kernel over the rows and reduce."""
-    a, b = _arrays.floats(p, "p"), _arrays.floats(q, "q")
-    axis = _validate.pair_axis(axis, a, b)
+    a, b = _arrays.floats(p, "p", _arrays.WHERE), _arrays.floats(q, "q", _arrays.WHERE)
+    axes = _validate.pair_axes(axis, a, b)
     forms = _validate.forms(form)
     t = _validate.temperature(temperature, form)
     normalize = _validate.normalize(normalize, form)
@@ -319,11 +346,16 @@ def _divergence(
     how = _reduce.reduction(reduction, batchmean=True)
     _validate.keeps_rows(keepdims, how)
     shape = _validate.broadcast(a, b)
-    mask = _validate.mask(where, shape, "p and q")
-    rows = _axes.without(shape, (axis,))
-    of_result = () if how != "none" else _axes.kept(shape, (axis,)) if keepdims else rows
+    mask = _validate.mask(where, shape, axes, "p and q")
+    kept = _validate.kept_rows(where, shape, axes)
+    if kept is not None:
+        mask, kept = None, kept.copy()  # `out` may be written over it
+    rows = _axes.without(shape, axes)
+    of_result = () if how != "none" else _axes.kept(shape, axes) if keepdims else rows
     dtype = _arrays.row_dtype(a, b)
     out = _validate.output(out, of_result, dtype)
+    if len(axes) != 1:
+        a, b = np.broadcast_arrays(a, b)
     if measure == "kl":
         kernel, parameters = _kl_kernel(forms, normalize, t)
     else:
@@ -332,10 +364,20 @@ def _divergence(
         kernel, parameters = _pair_of_forms("js", forms, normalize, t)
     outs = (out if how == "none" else None,)
     (terms,) = _axes.over_rows(
-        kernel, (a, b), parameters, (axis,), where=mask, keepdims=keepdims, outs=outs
+        kernel, (a, b), parameters, axes, where=mask, keepdims=keepdims, outs=outs
     )
+    counted = np.size(terms)
+    if kept is not None:
+        terms, counted = _without_ignored(terms, kept), int(np.count_nonzero(kept))
     batch = rows[0] if rows else 1
-    return _reduce.reduced(terms, how, np.size(terms), nats, out, dtype, batch)
+    return _reduce.reduced(terms, how, counted, nats, out, dtype, batch)
+
+
+def _without_ignored(terms: Any, kept: Mask) -> Any:
+    """Put 0 for the rows that are not kept: in place, but for a scalar."""
+    values = np.asarray(terms)
+    values[~kept.reshape(values.shape)] = 0
+    return terms if isinstance(terms, np.ndarray) else values[()]
 
 
 @entry(
@@ -351,7 +393,7 @@ def _divergence(
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -362,16 +404,17 @@ def kl_divergence(
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Kullback-Leibler divergence of `q` from `p` along an axis, KL(p || q).
+    r"""Kullback-Leibler divergence of `q` from `p` along one or several axes, KL(p || q).
 
     Parameters
     ----------
     p, q : array_like
         Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
         in float32 if both are shorter than that; integers and bool become float64.  Their shapes
-        are broadcast against each other, but for the classes.
-    axis : int, default -1
-        The axis of the classes.
+        are broadcast against each other, but for the classes, of which both have the same number.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.  It names the same axes of both, counted from
+        the end: one that is not negative counts in each array's own shape.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
     normalize : bool, default True
@@ -380,14 +423,17 @@ def kl_divergence(
     temperature : float, default 1.0
         Divides what comes as logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
+        Which classes there are, or which rows count; broadcasts to the shape of `p` and `q`.  With
+        length one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach
+        it, it is a mask of rows, and the others are ignored.  Else masked classes have probability
+        0; a row that has no other gives nan, or 0 without `normalize`.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"none", "mean", "batchmean", "sum"}
-        ``"mean"`` divides the sum by the number of rows, ``"batchmean"`` by the length of the
-        first axis.
+        ``"mean"`` divides the sum by the number of rows that are not ignored (nan if that is 0),
+        ``"batchmean"`` by the length of the rows' first axis.  Ignored rows are 0 under ``"none"``.
     keepdims : bool, default False
-        Keep the axis, with length one (under ``"none"`` only).
+        Keep the axes, with length one (under ``"none"`` only).
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
 
@@ -402,6 +448,14 @@ def kl_divergence(
     TypeError, ValueError
         For a wrong dtype, shape, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    js_divergence : symmetric and bounded.
+    cross_entropy : with the entropy of `p`, which is constant where `p` is a target.
+    rel_entr : the terms, element by element.
+    compare : the divergences both ways, and more of each pair of rows, in one read.
+    compare_top_k : where only the most likely classes of `p` are known.
+
     Notes
     -----
     Kullback and Leibler, "On information and sufficiency", 1951; KL(p || q) = H(p, q) - H(p).
@@ -410,7 +464,12 @@ def kl_divergence(
     arrays are read from memory once, and again from cache.
 
     :math:`0 \log 0` is 0, also where q is 0; a class with p > 0 and q = 0 gives +inf.  A row with
-    a negative probability, one that sums to 0 and one that holds nan give nan.
+    a negative probability, one that sums to 0 and one that holds nan give nan; of logits, one of
+    -inf and one that holds +inf or nan.
+
+    Relative errors are within 2e-6 in float32 and 1e-13 in float64, of divergences down to 1e-12;
+    1e-5 in float32 where rows of more than 256 classes are led by a few, and roundings of hundreds
+    of others fall alike.
 
     A divergence of logits from 1e18 on (float64: 1e148) may be inf.  That of float32 logits loses
     digits at a temperature T other than 1 where x/T exceeds 1e9, and where the offsets of two rows
@@ -426,6 +485,13 @@ def kl_divergence(
     >>> probs, logits = [0.7, 0.2, 0.1], np.log([0.7, 0.2, 0.1]) + 5.0
     >>> round(klce.kl_divergence(probs, logits, form=("probs", "logits")).item(), 12)
     0.0
+
+    The mean over the rows that count, whatever the others hold:
+
+    >>> p, q = np.array([[0.5, 0.5], [np.nan, 1.0]]), np.array([[0.25, 0.75], [0.5, 0.5]])
+    >>> keep = np.array([True, False])
+    >>> round(klce.kl_divergence(p, q, where=keep[:, None], reduction="mean").item(), 4)
+    0.1438
 
     The soft part of a distillation loss (Hinton, Vinyals and Dean, "Distilling the knowledge in a
     neural network", 2015): the student's divergence from the teacher at a temperature T, times
@@ -467,7 +533,7 @@ def kl_divergence(
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -478,16 +544,17 @@ def js_divergence(
     keepdims: bool = False,
     out: np.ndarray[Any, Any] | None = None,
 ) -> Any:
-    r"""Jensen-Shannon divergence of `p` and `q` along an axis.
+    r"""Jensen-Shannon divergence of `p` and `q` along one or several axes.
 
     Parameters
     ----------
     p, q : array_like
         Distributions, both in the given `form`, of any floating-point dtype up to float64, computed
         in float32 if both are shorter than that; integers and bool become float64.  Their shapes
-        are broadcast against each other, but for the classes.
-    axis : int, default -1
-        The axis of the classes.
+        are broadcast against each other, but for the classes, of which both have the same number.
+    axis : int, tuple of int or None, default -1
+        The axes of the classes; None is all of them.  It names the same axes of both, counted from
+        the end: one that is not negative counts in each array's own shape.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What `p` and `q` hold; a pair ``(form_p, form_q)`` if they differ.
     normalize : bool, default True
@@ -498,14 +565,17 @@ def js_divergence(
     temperature : float, default 1.0
         Divides what comes as logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Which classes count; broadcasts to the shape of `p` and `q`.  The others have probability 0.
+        Which classes there are, or which rows count; broadcasts to the shape of `p` and `q`.  With
+        length one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach
+        it, it is a mask of rows, and the others are ignored.  Else masked classes have probability
+        0; a row that has no other gives nan, or 0 without `normalize`.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"none", "mean", "batchmean", "sum"}
-        ``"mean"`` divides the sum by the number of rows, ``"batchmean"`` by the length of the
-        first axis.
+        ``"mean"`` divides the sum by the number of rows that are not ignored (nan if that is 0),
+        ``"batchmean"`` by the length of the rows' first axis.  Ignored rows are 0 under ``"none"``.
     keepdims : bool, default False
-        Keep the axis, with length one (under ``"none"`` only).
+        Keep the axes, with length one (under ``"none"`` only).
     out : ndarray, optional
         Where to put the result; of its shape and of a dtype that holds it.
 
@@ -521,6 +591,11 @@ def js_divergence(
     TypeError, ValueError
         For a wrong dtype, shape, axis, form, option, `where` or `out`.
 
+    See Also
+    --------
+    kl_divergence : of one from the other.
+    compare : this and more of each pair of rows, in one read.
+
     Notes
     -----
     Lin, "Divergence measures based on the Shannon entropy", 1991.  With
@@ -530,7 +605,10 @@ def js_divergence(
     lose.  That of p and p is 0.  Both arrays are read from memory once, and again from cache.
 
     :math:`0 \log 0` is 0.  A row with a negative probability, one that sums to 0 and one that holds
-    nan give nan.
+    nan give nan; of logits, one of -inf and one that holds +inf or nan.
+
+    Relative errors are those of :func:`kl_divergence`: within 2e-6 in float32 and 1e-13 in float64,
+    of divergences down to 1e-12, and 1e-5 in float32 where roundings fall alike.
 
     That of float32 logits loses digits at a temperature T other than 1 where x/T exceeds 1e9, and
     where the offsets of two rows are far apart, as :func:`kl_divergence` does.  Rows of float64

@@ -11,7 +11,7 @@ from klce import _arrays, _axes, _call, _reduce, _ufuncs, _validate
 from klce._entry import entry
 
 if TYPE_CHECKING:
-    from klce._typing import Array, ArrayLike, BinaryForm, Form, Mask, Reduction
+    from klce._typing import Array, ArrayLike, BinaryForm, Form, Reduction
 
 __all__ = ["binary_cross_entropy", "cross_entropy", "nll_loss"]
 
@@ -57,19 +57,6 @@ _BINARY = {
 }
 
 
-def _masks(
-    where: ArrayLike | None, rows: Array, axis: int, name: str
-) -> tuple[Mask | None, Mask | None]:
-    """Return ``where=`` as a mask of classes, and one of rows: the other is None."""
-    mask = _validate.mask(where, rows.shape, name)
-    if mask is None:
-        return None, None
-    given = np.shape(where)  # type: ignore[arg-type]
-    if len(given) >= -axis and given[axis] != 1:
-        return mask, None
-    return None, np.asarray(mask.any(axis=axis))
-
-
 def _loss(
     rows: Array,
     target: ArrayLike,
@@ -96,7 +83,10 @@ def _loss(
     how = _reduce.reduction(reduction)
     nats = _reduce.unit(base)
     ignored = _validate.ignored(ignore_index)
-    mask, kept = _masks(where, rows, axis, name)
+    mask = _validate.mask(where, rows.shape, (axis,), name)
+    kept = _validate.kept_rows(where, rows.shape, (axis,))
+    if kept is not None:
+        mask = None
     shape, classes = _axes.without(rows.shape, (axis,)), rows.shape[axis]
     dtype = _arrays.row_dtype(rows)
     weighted = weight is not None or sample_weight is not None
@@ -168,8 +158,8 @@ def nll_loss(
         Log-probabilities, of any floating-point dtype up to float64, computed in float32 if
         shorter than that; integers and bool become float64.  Any values are taken as they are.
     target : array_like of int
-        A class index for each row, of any integer dtype: of the shape of `log_probs` without
-        `axis`.
+        A class index for each row, of any integer dtype: of the rows' shape, that of `log_probs`
+        without `axis`.
     axis : int, default -1
         The axis of the classes (torch's is 1).
     weight : array_like, optional
@@ -180,8 +170,9 @@ def nll_loss(
         A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
     where : array_like of bool, optional
         Which classes there are, or which rows count; broadcasts to the shape of `log_probs`. With
-        length one on `axis`, or without that axis, it is a mask of rows, and the others are
-        ignored. Else a masked class has probability 0.
+        length one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach
+        it, it is a mask of rows, and the others are ignored, whatever their label. Else a masked
+        class has probability 0.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
@@ -201,7 +192,7 @@ def nll_loss(
     IndexError
         For a label out of range, with its value and row; nothing is written then.
     TypeError, ValueError
-        For a wrong dtype, shape, axis or option.
+        For a wrong dtype, shape, axis, option, `where` or `out`.
 
     See Also
     --------
@@ -231,7 +222,7 @@ def nll_loss(
     >>> round(klce.nll_loss(log_probs, [0, 0], base=2, sample_weight=[3, 1]).item(), 4)
     1.25
     """
-    rows = _arrays.floats(log_probs, "log_probs")
+    rows = _arrays.floats(log_probs, "log_probs", _arrays.WHERE)
     return _loss(
         rows,
         target,
@@ -277,9 +268,9 @@ def cross_entropy(
         The predictions in the given `form`, of any floating-point dtype up to float64, computed
         in float32 if shorter than that; integers and bool become float64.
     target : array_like
-        Either integers, a class index for each row: of any integer dtype, of the shape of `q`
-        without `axis`. Or floats, a distribution for each row (soft targets): of the shape of `q`,
-        not negative, taken as they are (not normalised).
+        Either integers, a class index for each row: of any integer dtype, of the rows' shape, that
+        of `q` without `axis`. Or floats, a distribution for each row (soft targets): of the shape
+        of `q`, not negative, taken as they are (not normalised).
     axis : int, default -1
         The axis of the classes, in `q` and in a `target` of distributions (torch's is 1).
     form : {"logits", "log_probs", "probs"}
@@ -300,10 +291,10 @@ def cross_entropy(
         A factor for each row, not negative; broadcasts to the rows. A row of weight 0 is ignored.
     where : array_like of bool, optional
         Which classes there are, or which rows count; broadcasts to the shape of `q`. With length
-        one on `axis`, or without that axis, it is a mask of rows, and the others are ignored,
-        whatever their label. Else masked classes have probability 0 and no share of
-        `label_smoothing`, whose C counts the others; a row of logits without classes gives nan,
-        of probabilities or log-probabilities +inf.
+        one on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach it, it
+        is a mask of rows, and the others are ignored, whatever their label. Else masked classes
+        have probability 0 and no share of `label_smoothing`, whose C counts the others; a row of
+        logits without classes gives nan, of probabilities or log-probabilities +inf.
     base : float, optional
         Base of the logarithm; nats without it.
     reduction : {"mean", "sum", "none"}
@@ -323,7 +314,7 @@ def cross_entropy(
     IndexError
         For a label out of range, with its value and row; nothing is written then.
     TypeError, ValueError
-        For a wrong dtype, shape, axis or option.
+        For a wrong dtype, shape, axis, option, `where` or `out`.
 
     See Also
     --------
@@ -410,7 +401,7 @@ def cross_entropy(
     >>> round(loss.item(), 4)  # log 4
     1.3863
     """
-    rows = _arrays.floats(q, "q")
+    rows = _arrays.floats(q, "q", _arrays.WHERE)
     _validate.form(form)
     t = _validate.temperature(temperature, form)
     z = _validate.z_loss(z_loss, form)
@@ -418,6 +409,11 @@ def cross_entropy(
     given = _arrays.array(target, "target")
     # Floats by row, one too few dimensions, are taken for labels of the wrong dtype.
     soft = given.ndim == rows.ndim and _validate.is_floating(given.dtype)
+    if given.shape == rows.shape != () and given.dtype.kind in "iub":
+        raise TypeError(
+            f"target must be of a floating dtype where it has the shape of q, {rows.shape}, as a "
+            f"distribution, got {given.dtype}"
+        )
     if soft and ignore_index != _IGNORED:
         raise ValueError(
             f"ignore_index belongs to class indices, got {ignore_index!r} with a target of "
@@ -480,16 +476,17 @@ def binary_cross_entropy(
     Returns
     -------
     scalar, or ndarray under ``"none"``
-        Float64 where `q` is float64, an integer or bool, else float32.
+        In nats: float64 where `q` is float64, an integer or bool, else float32.
 
     Raises
     ------
     TypeError, ValueError
-        For a wrong dtype, shape or option.
+        For a wrong dtype, shape, option or `out`.
 
     See Also
     --------
     cross_entropy : one of several classes.
+    binary_entropy : of outcomes that the predictions are right about.
 
     Notes
     -----

@@ -61,11 +61,17 @@ def logsumexp(
     Raises
     ------
     TypeError
-        For another dtype, an `axis` that is not an integer, or a `where`, `keepdims` or
-        `return_sign` that is not bool.
+        For another dtype, an `axis` that is not an integer, a `where`, `keepdims` or `return_sign`
+        that is not bool, or an `out` that is no array or does not hold the dtype.
     ValueError
         For an `axis` out of bounds, a `b` or `where` that does not broadcast, or an `out` of
-        another shape.
+        another shape or that is read-only.
+
+    See Also
+    --------
+    softmax, log_softmax : what the sum normalises.
+    cross_entropy : logsumexp less the logit of a target, without the loss of subtracting.
+    score : logsumexp and more of each row, in one read.
 
     Notes
     -----
@@ -75,8 +81,10 @@ def logsumexp(
     is taken out likewise, and the others are summed by their sign.  The row is read from memory
     once.  Several axes whose strides do not let them be one are copied, by blocks of rows.
 
-    Where the result is near 0 it is right to the last places of the maximum, with `b` to those of
-    the largest :math:`|x_i + \log |b_i||`.
+    Results are within 4 units in the last place in float32 and 5 in float64; 16 where rows of more
+    than 256 float32 (128 float64) classes are led by a few, and roundings of hundreds of others
+    fall alike.  Where the result is near 0 these are units of the maximum, with `b` of the largest
+    :math:`|x_i + \log |b_i||`.
 
     A row of -inf, or an empty one, gives -inf (and the sign 0); +inf gives +inf; nan gives nan.
 
@@ -94,15 +102,15 @@ def logsumexp(
     0.0
     """
     if b is None:
-        arrays: tuple[Array, ...] = (_arrays.floats(x, "x"),)
+        arrays: tuple[Array, ...] = (_arrays.floats(x, "x", _arrays.WHERE),)
     else:
-        both = _arrays.floats(x, "x"), _arrays.floats(b, "b")
+        both = _arrays.floats(x, "x", _arrays.WHERE), _arrays.floats(b, "b", _arrays.WHERE)
         shape = _validate.broadcast(*both, "x and b")
         arrays = tuple(np.broadcast_to(one, shape) for one in both)
-    array = arrays[0]
+    array, name = arrays[0], "x" if b is None else "x and b"
     taken = _validate.option_dtype(dtype, *arrays)
-    axes = _validate.class_axes(axis, array, "x")
-    mask = _validate.mask(where, array.shape, "x")
+    axes = _validate.class_axes(axis, array, name)
+    mask = _validate.mask(where, array.shape, axes, name)
     keepdims = _validate.flag(keepdims, "keepdims")
     return_sign = _validate.flag(return_sign, "return_sign")
     rows = _axes.kept(array.shape, axes) if keepdims else _axes.without(array.shape, axes)
@@ -137,13 +145,13 @@ def _map(
     dtype: DTypeLike | None,
     out: np.ndarray[Any, Any] | None,
 ) -> Any:
-    array = _arrays.floats(x, "x")
+    array = _arrays.floats(x, "x", _arrays.WHERE)
     axes = _validate.class_axes(axis, array, "x")
     taken = _validate.option_dtype(dtype, array)
     if not all(array.shape[one] for one in axes):
         raise ValueError(f"x must have at least one class on axis {axis}, got shape {array.shape}")
     t = _validate.temperature(temperature)
-    mask = _validate.mask(where, array.shape, "x")
+    mask = _validate.mask(where, array.shape, axes, "x")
     given = _validate.output(out, array.shape, taken)
     # In the layout of x: NumPy's own would be that of x with the axis moved to the end.
     result = _ufuncs.new_like(array, taken) if given is None else given
@@ -181,25 +189,33 @@ def softmax(
 
     Returns
     -------
-    ndarray
+    ndarray or scalar
         :math:`e^{x_i/T} / \sum_j e^{x_j/T}`, of the shape of `x` and in `dtype`, by default its
         own; a float8 gives float32, an integer or bool float64.
 
     Raises
     ------
     TypeError
-        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
+        For another dtype, an `axis` that is not an integer, a `where` that is not bool, or an `out`
+        that is no array or does not hold the dtype.
     ValueError
         For an `axis` out of bounds, no classes, a `temperature` out of range, a `where` that does
-        not broadcast, or an `out` of another shape.
+        not broadcast, or an `out` of another shape or that is read-only.
+
+    See Also
+    --------
+    log_softmax : the logarithm, of which no small probability is lost.
+    logsumexp : the logarithm of the sum.
+    score : the probability of a target, and more of each row, in one read.
 
     Notes
     -----
     Bridle, "Probabilistic interpretation of feedforward classification network outputs, with
     relationships to statistical pattern recognition", 1990.
 
-    Results below the normal numbers are right too, rounded as subnormal ones.  A row of -inf, and
-    one that holds +inf or nan, gives nan throughout; a masked class gives 0 in any other row.
+    Results are within 2.5 units in the last place in float32 and 4 in float64.  Those below the
+    normal numbers are right too, rounded as subnormal ones.  A row of -inf, and one that holds +inf
+    or nan, gives nan throughout; a masked class gives 0 in any other row.
 
     Examples
     --------
@@ -244,24 +260,32 @@ def log_softmax(
 
     Returns
     -------
-    ndarray
+    ndarray or scalar
         :math:`x_i/T - \log \sum_j e^{x_j/T}`, in nats, of the shape of `x` and in `dtype`, by
         default its own; a float8 gives float32, an integer or bool float64.
 
     Raises
     ------
     TypeError
-        For another dtype, an `axis` that is not an integer, or a `where` that is not bool.
+        For another dtype, an `axis` that is not an integer, a `where` that is not bool, or an `out`
+        that is no array or does not hold the dtype.
     ValueError
         For an `axis` out of bounds, no classes, a `temperature` out of range, a `where` that does
-        not broadcast, or an `out` of another shape.
+        not broadcast, or an `out` of another shape or that is read-only.
+
+    See Also
+    --------
+    softmax : the probabilities.
+    logsumexp : what is subtracted.
+    cross_entropy : the loss against a target, in one read and without the array between.
 
     Notes
     -----
     Computed as :math:`(x_i - m)/T - \log(1 + \sum_{j \ne k} e^{(x_j - m)/T})` with
     :math:`m = x_k` the maximum, which share a sign, so that nothing cancels (Blanchard, Higham and
-    Higham: see :func:`logsumexp`).  An :math:`x_i - m` beyond the dtype gives -inf, also where T
-    would bring it back.
+    Higham: see :func:`logsumexp`).  Results are within 4 units in the last place in float32 and 5
+    in float64; 16 where roundings fall alike, as of `logsumexp`.  An :math:`x_i - m` beyond the
+    dtype gives -inf, also where T would bring it back.
 
     A row of -inf, and one that holds +inf or nan, gives nan throughout; a masked class gives -inf
     in any other row.

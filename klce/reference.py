@@ -872,29 +872,52 @@ def _numbers(x: ArrayLike) -> Array:
     return x
 
 
-def _classes_last(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
-    """Move the axes of the classes last and join them; tell which they were.
+def _class_axes(axis: Axis, x: Array) -> tuple[int, ...]:
+    """Return the axes of the classes in order, counted from the end.
 
     A scalar has no axis, and its axis 0 or -1 is that.
     """
     if not x.ndim and axis in (0, -1):
         axis = ()
     axes = range(x.ndim) if axis is None else sorted(normalize_axis_tuple(axis, x.ndim))
+    return tuple(axis - x.ndim for axis in axes)
+
+
+def _classes_last(x: Array, axis: Axis) -> tuple[Array, tuple[int, ...]]:
+    """Move the axes of the classes last and join them; tell which they were."""
+    axes = _class_axes(axis, x)
     x = np.moveaxis(x, axes, range(-len(axes), 0))
     rows = x.ndim - len(axes)
-    return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), tuple(axes)
+    return x.reshape(*x.shape[:rows], math.prod(x.shape[rows:])), axes
 
 
-def _class_axis(axis: int, *arrays: Array) -> int:
-    """Return the axis of the classes, counted from the end, which is the same of all."""
-    axes = {normalize_axis_index(axis, x.ndim) - x.ndim for x in arrays}
-    if len(axes) > 1:
+def _common_axes(axis: Axis, *arrays: Array) -> tuple[int, ...]:
+    """Return the axes of the classes, which are the same of all."""
+    named = {_class_axes(axis, x) for x in arrays}
+    if len(named) > 1:
         raise ValueError(f"axis {axis} is not the same axis of p and q, counted from the end")
-    (axis,) = axes
-    counts = [x.shape[axis] for x in arrays]
-    if len(set(counts)) > 1:
-        raise ValueError(f"p has {counts[0]} classes and q has {counts[1]}")
-    return axis
+    (axes,) = named
+    for one in axes:
+        counts = [x.shape[one] for x in arrays]
+        if len(set(counts)) > 1:
+            raise ValueError(f"p has {counts[0]} classes and q has {counts[1]}")
+    return axes
+
+
+def _kept_rows(where: ArrayLike | None, shape: tuple[int, ...], axes: tuple[int, ...]) -> Mask:
+    """Return which rows count: all of them, unless ``where`` is a mask of rows.
+
+    It is one if it has length one on the axes of the classes, or too few axes to have them.
+    """
+    kept = tuple(1 if k in axes else n for k, n in enumerate(shape, -len(shape)))
+    mask = np.asarray(True if where is None else where)
+    of_classes = any(mask.ndim >= -axis and mask.shape[axis] != 1 for axis in axes)
+    return np.broadcast_to(of_classes or mask, kept).squeeze(axes)
+
+
+def _labels(target: Array, kept: Mask, ignore_index: int) -> Array:
+    """Ignore the rows that do not count; as Python's integers, since labels may be beyond int64."""
+    return np.where(kept, target.astype(object), ignore_index)
 
 
 def _masked(x: Array, where: ArrayLike | None, form: str) -> Array:
@@ -960,16 +983,11 @@ def _row_losses(
 ) -> Float64:
     axis, weight, ignore_index, sample_weight, where = rows
     x, target = _numbers(x), np.asarray(target)
-    axis = normalize_axis_index(axis, x.ndim)
-    kept: Array = np.ones((), dtype=bool)
-    if where is not None:
-        mask = np.asarray(where)
-        there = np.broadcast_to(mask, x.shape)
-        if mask.ndim >= x.ndim - axis and mask.shape[axis - x.ndim] != 1:
-            x = _masked(x, there, form)
-            options = options and options | {"classes": np.moveaxis(there, axis, -1)}
-        else:
-            kept = np.asarray(there.any(axis=axis))
+    axis = normalize_axis_index(axis, x.ndim) - x.ndim
+    kept = _kept_rows(where, x.shape, (axis,))
+    x = _masked(x, where, form)
+    if where is not None and options:
+        options = options | {"classes": np.moveaxis(np.broadcast_to(where, x.shape), axis, -1)}
     index: Any = target
     soft = target.dtype.kind == "f" or (
         target.dtype.kind not in "iub" and np.can_cast(target.dtype, np.float64)
@@ -981,7 +999,7 @@ def _row_losses(
             raise ValueError(f"ignore_index belongs to class indices, got {ignore_index}")
         index, target, indexed = np.where(kept, 0, -100), np.moveaxis(target, axis, -1), 0
     elif target.dtype.kind in "iu":
-        index = np.where(kept, target.astype(np.int64), ignore_index)
+        index = _labels(target, kept, ignore_index)
         target, indexed = np.zeros(()), 1
     else:
         raise TypeError(f"target must hold integers, got {target.dtype}")
@@ -1289,7 +1307,7 @@ def nll_loss(
     sample_weight : array_like, optional
         A factor s for each row; one of 0 leaves it out.
     where : array_like of bool, optional
-        Which classes there are; without the axis of the classes, or where that has length one,
+        Which classes there are; with length one on the axis of the classes, or without that axis,
         which rows count. A masked class has probability 0 and no share of a smoothed label.
     base : float, optional
         Base of the logarithm of the result; natural by default.
@@ -1366,7 +1384,7 @@ def cross_entropy(
     sample_weight : array_like, optional
         A factor s for each row; one of 0 leaves it out.
     where : array_like of bool, optional
-        Which classes there are; without the axis of the classes, or where that has length one,
+        Which classes there are; with length one on the axis of the classes, or without that axis,
         which rows count. A masked class has probability 0 and no share of a smoothed label.
     base : float, optional
         Base of the logarithm; the whole loss is divided by its logarithm.
@@ -1460,7 +1478,7 @@ def binary_cross_entropy(
 def kl_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -1481,8 +1499,8 @@ def kl_divergence(
     ----------
     p, q : array_like
         Distributions in the form that ``form`` names, with as many classes; rows broadcast.
-    axis : int
-        Axis of the classes, in p and in q.
+    axis : int, tuple of int or None
+        Axis or axes of the classes, in p and in q; None is all of them.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What p and q hold.
     normalize : bool
@@ -1491,13 +1509,15 @@ def kl_divergence(
     temperature : float
         Divides what comes as logits; for logits only.
     where : array_like of bool, optional
-        Which classes count.
+        Which classes count; with length one on the axis of the classes, or without that axis, which
+        rows do.
     base : float, optional
         Base of the logarithm; natural by default.
     reduction : {"none", "mean", "sum", "batchmean"}
-        One value a row, their mean, their sum, or their sum over the length of the first axis.
+        One value a row (0 where left out), the mean of those that count, their sum, or their sum
+        over the length of the rows' first axis.
     keepdims : bool
-        Keep the axis of the classes with length 1; for reduction="none" only.
+        Keep the axes of the classes with length 1; for reduction="none" only.
 
     Returns
     -------
@@ -1518,7 +1538,7 @@ def kl_divergence(
 def js_divergence(
     p: ArrayLike,
     q: ArrayLike,
-    axis: int = -1,
+    axis: Axis = -1,
     *,
     form: Form | tuple[Form, Form] = "probs",
     normalize: bool = True,
@@ -1536,8 +1556,8 @@ def js_divergence(
     ----------
     p, q : array_like
         Distributions in the form that ``form`` names, with as many classes; rows broadcast.
-    axis : int
-        Axis of the classes, in p and in q.
+    axis : int, tuple of int or None
+        Axis or axes of the classes, in p and in q; None is all of them.
     form : {"probs", "log_probs", "logits"} or a pair of them
         What p and q hold.
     normalize : bool
@@ -1546,13 +1566,15 @@ def js_divergence(
     temperature : float
         Divides what comes as logits; for logits only.
     where : array_like of bool, optional
-        Which classes count.
+        Which classes count; with length one on the axis of the classes, or without that axis, which
+        rows do.
     base : float, optional
         Base of the logarithm; natural by default.
     reduction : {"none", "mean", "sum", "batchmean"}
-        One value a row, their mean, their sum, or their sum over the length of the first axis.
+        One value a row (0 where left out), the mean of those that count, their sum, or their sum
+        over the length of the rows' first axis.
     keepdims : bool
-        Keep the axis of the classes with length 1; for reduction="none" only.
+        Keep the axes of the classes with length 1; for reduction="none" only.
 
     Returns
     -------
@@ -1631,7 +1653,7 @@ def _pair_measure(
     kernel: Callable[..., Float64],
     p: ArrayLike,
     q: ArrayLike,
-    axis: int,
+    axis: Axis,
     form: Any,
     normalize: bool,
     temperature: float,
@@ -1645,17 +1667,17 @@ def _pair_measure(
     if keepdims and reduction != "none":
         raise ValueError("keepdims=True belongs to reduction='none'")
     p, q = _numbers(p), _numbers(q)
-    axis = _class_axis(axis, p, q)
-    p, q = np.moveaxis(p, axis, -1), np.moveaxis(q, axis, -1)
-    if where is not None:
-        p, q = np.broadcast_arrays(p, q)
-        mask = np.broadcast_to(np.asarray(where, dtype=bool), np.moveaxis(p, -1, axis).shape)
-        mask = np.moveaxis(mask, axis, -1)
-        p, q = _masked(p, mask, forms[0]), _masked(q, mask, forms[1])
-    result = _in_base(kernel(p, q, forms, normalize, temperature), base)
+    axes = _common_axes(axis, p, q)
+    p, q = np.broadcast_arrays(p, q)
+    kept = _kept_rows(where, p.shape, axes)
+    (p, _), (q, _) = (
+        _classes_last(_masked(x, where, form), axes) for x, form in zip((p, q), forms, strict=True)
+    )
+    result = np.where(kept, kernel(p, q, forms, normalize, temperature), 0)
+    result = _in_base(result, base)
     if keepdims:
-        return np.expand_dims(result, normalize_axis_index(axis, result.ndim + 1))
-    return _reduce(result, np.ones(result.shape, dtype=bool), reduction, batch=True)[()]
+        return np.expand_dims(result, axes)
+    return _reduce(result, kept, reduction, batch=True)[()]
 
 
 @_silent
@@ -1671,18 +1693,18 @@ def _row_options(
     """Bring score's and compare's operands to logits, the classes last, and to labels."""
     _check_form(form, temperature=temperature)
     given = [_numbers(array) for array in arrays]
-    axis = _class_axis(axis, *given)
+    axes = _common_axes(axis, *given)
     rows = []
     for x in given:
         if form == "probs":
             x = np.log(_wide(x))
         if where is not None:
             x = np.where(where, x, -np.inf)
-        rows.append(np.moveaxis(x, axis, -1))
-    shape = np.broadcast_shapes(*(x.shape for x in rows))[:-1]
+        rows.append(_classes_last(x, axes)[0])
     if target is None:
-        return rows, np.zeros(shape, np.int64), 0
-    return rows, np.asarray(target), ignore_index
+        return rows, np.zeros(np.broadcast_shapes(*(x.shape for x in rows))[:-1], np.int64), 0
+    kept = _kept_rows(where, np.broadcast_shapes(*(x.shape for x in given)), axes)
+    return rows, _labels(np.asarray(target), kept, ignore_index), ignore_index
 
 
 def score(
@@ -1719,7 +1741,8 @@ def score(
     temperature : float
         T, positive; for logits only.
     where : array_like of bool, optional
-        Classes that count; the others have probability 0.
+        Classes that count; the others have probability 0. A row that it leaves out as a mask of
+        rows has no target, whatever its label.
     ignore_index : int
         A target that leaves its row without one.
 
@@ -1781,7 +1804,8 @@ def compare(
     temperature : float
         Divides the logits; for logits only.
     where : array_like of bool, optional
-        Classes that count; the others have probability 0.
+        Classes that count; the others have probability 0. A row that it leaves out as a mask of
+        rows has no target, whatever its label.
     ignore_index : int
         A target that leaves its row without one.
 

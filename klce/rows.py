@@ -39,6 +39,10 @@ class RowTable(Mapping[str, "Array"]):
     shape : tuple of int
         The rows' shape.
 
+    Notes
+    -----
+    Two tables are equal if they have the same names, rows and values, nan being equal to nan.
+
     Examples
     --------
     >>> import klce
@@ -62,6 +66,16 @@ class RowTable(Mapping[str, "Array"]):
 
     def __len__(self) -> int:
         return len(self._columns)
+
+    def __eq__(self, other: object) -> bool:
+        # A mapping's own asks arrays for their truth.
+        if not isinstance(other, RowTable):
+            return NotImplemented
+        return (
+            self.shape == other.shape
+            and self.keys() == other.keys()
+            and all(np.array_equal(a, other[name], equal_nan=True) for name, a in self.items())
+        )
 
     def __getattr__(self, name: str) -> Array:
         columns: dict[str, Array] = self.__dict__.get("_columns", {})
@@ -186,7 +200,7 @@ def score(
         Distributions in the given `form`, of any floating-point dtype up to float64; integers and
         bool become float64.
     target : array_like of int, optional
-        A class index for each row: of the shape of `logits` without `axis`.
+        A class index for each row: of the rows' shape, that of `logits` without `axis`.
     axis : int, default -1
         The axis of the classes.
     want : iterable of str, optional
@@ -204,7 +218,9 @@ def score(
     temperature : float, default 1.0
         Divides the logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Classes that count; it broadcasts to `logits`.  Others have probability 0.
+        Classes that count; it broadcasts to `logits`.  Others have probability 0.  With length one
+        on `axis`, as ``keep[:, None]`` has on the last, or too few dimensions to reach it, it is a
+        mask of rows: the others have no classes and no target, whatever their label.
     ignore_index : int, default -100
         Rows with this label have no target.
 
@@ -251,6 +267,12 @@ def score(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option, and a name that is no statistic.
 
+    See Also
+    --------
+    compare : pairs of rows.
+    cross_entropy : the loss alone, reduced and with weights.
+    klce.scoring.score_file : the same of files of any size.
+
     Notes
     -----
     Rows up to the size of the cache are read from memory once, whatever is asked for.  A row that
@@ -261,6 +283,12 @@ def score(
 
     Probabilities go through their logarithm, in float64 and block by block, where float64 ones that
     differ by a rounding error may tie.
+
+    Of logits, ``nll``, ``max_log_prob`` and ``logsumexp`` are within 4 units in the last place in
+    float32 and 5 in float64, ``target_prob`` within 4 and 6, ``entropy`` within 5, ``varentropy``
+    within 12 and 16 units of the root of itself times the mean of :math:`(\log \max p - \log p)^2`.
+    Where rows of more than 256 float32 (128 float64) classes are led by a few, and roundings of
+    hundreds of others fall alike, it is 16, for the entropy 12 and for varentropy 50.
 
     The rank is that of vLLM; varentropy is that of Kontoyiannis and Verdu, "Optimal lossless data
     compression: non-asymptotics and asymptotics", 2014.
@@ -311,11 +339,13 @@ def compare(
     ----------
     p, q : array_like
         Distributions in the given `form`, as `score` takes them: p is the one that q is held
-        against.  Their shapes are broadcast against each other, but for the classes.
+        against.  Their shapes are broadcast against each other, but for the classes, of which both
+        have the same number.
     target : array_like of int, optional
-        A class index for each row.
+        A class index for each row: of the rows' shape, that of both without `axis`.
     axis : int, default -1
-        The axis of the classes.
+        The axis of the classes, of both the same counted from the end: one that is not negative
+        counts in each array's own shape.
     want : iterable of str, optional
         The statistics to compute, see below; nothing else is.  Without it ``kl_divergence``,
         ``entropy_p``, ``entropy_q`` and ``same_argmax``, and with a target both changes.
@@ -327,7 +357,7 @@ def compare(
     temperature : float, default 1.0
         Divides both logits (logits only); from 1e-6 to 1e6.
     where : array_like of bool, optional
-        Classes that count; it broadcasts to both.  Others have probability 0.
+        Classes that count, or a mask of rows, as `score` takes it; broadcasts to the shape of both.
     ignore_index : int, default -100
         Rows with this label have no target.
 
@@ -375,6 +405,13 @@ def compare(
     TypeError, ValueError
         For a wrong dtype, shape, axis or option, and a name that is no statistic.
 
+    See Also
+    --------
+    score : single rows.
+    kl_divergence, js_divergence : one divergence, reduced and in other forms.
+    compare_top_k : where only the most likely classes of `p` are known.
+    klce.scoring.compare_file : the same of files of any size.
+
     Notes
     -----
     Pairs of rows that fit into the cache are read from memory once, whatever is asked for, as with
@@ -389,6 +426,11 @@ def compare(
     root of itself times 1e-15.  What relates a row that is no distribution to another one is nan;
     what is of one row alone does not depend on the other, and ``same_argmax`` and ``top_overlap``
     come from comparing logits.
+
+    Relative errors of the divergences of logits are within 2e-6 in float32 and 1e-13 in float64,
+    down to 1e-12.  Entropies are within 5 units in the last place, ``nll_p``, ``nll_q`` and both
+    largest log-probabilities within 4 in float32 and 8 in float64.  Where roundings fall alike, as
+    `score` tells, it is 1e-5 in float32 for divergences, 12 for entropies and 16 for the others.
 
     The sources of the divergences are those of `kl_divergence` and `js_divergence`.  1 less the
     total variation is how often speculative decoding keeps what q drafts for p (Leviathan, Kalman
@@ -457,6 +499,11 @@ def compare_top_k(
         For a wrong dtype, shape or option, a class that is there twice, and log-probabilities above
         0 or with a sum of probabilities above 1 by more than 1e-3.
 
+    See Also
+    --------
+    compare : where both distributions are known whole.
+    score : the top k of logits, by ``top_k=``.
+
     Notes
     -----
     That taking classes as one loses, and never adds, is the log sum inequality (Cover and Thomas,
@@ -475,6 +522,7 @@ def compare_top_k(
     >>> table.kl_divergence.round(4), table.tail_p.round(4), table.tail_q.round(4)
     (array([0.0401]), array([0.1]), array([0.2]))
     """
+    q = _arrays.floats(q, "q")
     rows = _Rows((q,), ("q",), axis, "logits", temperature, None)
     ids = _validate.class_indices(p_ids, "p_ids")
     if ids.ndim != len(rows.shape) + 1 or ids.shape[:-1] != rows.shape:
@@ -559,7 +607,7 @@ def _candidates(
     if candidates is None:
         return np.empty(0, np.int64)
     given = _validate.class_indices(candidates, name)
-    if given.ndim != 1 and given.shape[:-1] != shape:
+    if given.ndim == 0 or (given.ndim > 1 and given.shape[:-1] != shape):
         raise ValueError(
             f"{name} must be one-dimensional, or have the shape of the rows, {shape}, and one "
             f"axis more, got {given.shape}"
@@ -584,7 +632,9 @@ class _Rows:
         temperature: float,
         where: ArrayLike | None,
     ) -> None:
-        given = [_arrays.floats(x, name) for x, name in zip(arrays, names, strict=True)]
+        given = [
+            _arrays.floats(x, name, _arrays.WHERE) for x, name in zip(arrays, names, strict=True)
+        ]
         if len(given) == 1:
             axis, shape = _validate.class_axis(axis, given[0], names[0]), given[0].shape
         else:
@@ -601,15 +651,16 @@ class _Rows:
         self.classes = shape[axis]
         #: The rows' shape.
         self.shape = _axes.without(shape, (axis,))
-        mask = _validate.mask(where, shape, " and ".join(names))
+        mask = _validate.mask(where, shape, (axis,), " and ".join(names))
         self._mask = None if mask is None else _axes.moved(mask, (axis,))
+        self._kept = _validate.kept_rows(where, shape, (axis,))
 
     def labels(self, target: ArrayLike | None, ignore_index: int) -> tuple[Labels, np.int64]:
         """Return the labels, and the ignored one; no target is a row of that."""
         if target is None:
             return np.asarray(0, np.int64), np.int64(0)
         ignored = _validate.ignored(ignore_index)
-        label, _ = _validate.labels(target, self.shape, self.classes, ignored)
+        label, _ = _validate.labels(target, self.shape, self.classes, ignored, self._kept)
         return label, np.int64(ignored)
 
     def run(

@@ -83,17 +83,30 @@ def test_lists_whose_rows_differ_in_length(ragged):
 def test_masked_elements():
     """They are refused, and without any the array is what it holds."""
     masked, labels = np.ma.masked_greater(X, 1), np.ma.masked_equal(LABELS, 4)
-    count, of = np.count_nonzero(masked.mask), r"where= leaves classes out$"
-    calls = {
-        "x": lambda: klce.softmax(masked),
-        "p": lambda: klce.entropy(masked),
-        "q": lambda: klce.kl_divergence(X, masked),
-        "where": lambda: klce.entropy(X, where=masked > 0),
-    }
-    for name, call in calls.items():
-        message = rf"^{name} must have no masked elements, got {count} of 30: {of}"
-        with pytest.raises(ValueError, match=message):
-            call()
+    count = np.count_nonzero(masked.mask)
+    of_classes = [
+        ("x", lambda: klce.softmax(masked)),
+        ("b", lambda: klce.logsumexp(X, b=masked)),
+        ("p", lambda: klce.entropy(masked)),
+        ("q", lambda: klce.kl_divergence(X, masked)),
+        ("logits", lambda: klce.score(masked)),
+    ]
+    others = [
+        ("where", lambda: klce.entropy(X, where=masked > 0)),
+        ("p", lambda: klce.information(masked)),
+        ("p", lambda: klce.binary_entropy(masked)),
+        ("q", lambda: klce.rel_entr(X, masked)),
+        ("q", lambda: klce.binary_cross_entropy(masked, X)),
+        ("candidates", lambda: klce.score(X, candidates=masked)),
+        ("p_ids", lambda: klce.compare_top_k(masked, X, X)),
+        ("q", lambda: klce.compare_top_k(X, X, masked)),
+        ("sample_weight", lambda: klce.cross_entropy(X, LABELS, sample_weight=masked)),
+    ]
+    for instead, calls in ((": where= leaves classes out", of_classes), ("", others)):
+        for name, call in calls:
+            message = rf"^{name} must have no masked elements, got {count} of 30{instead}$"
+            with pytest.raises(ValueError, match=message):
+                call()
     message = r"^target must have no masked elements, got 1 of 6: fill labels with ignore_index"
     for call in (klce.cross_entropy, klce.nll_loss, klce.score):
         with pytest.raises(ValueError, match=message):

@@ -47,6 +47,16 @@ def test_axes(block, order, monkeypatch):
             assert same_bits(kept.reshape(expected.shape), np.asarray(expected))
             entropy = klce.entropy(np.exp(x), given, where=mask)
             assert same_bits(entropy, klce.entropy(np.exp(rows), where=where))
+            for form, f in (("logits", klce.kl_divergence), ("probs", klce.js_divergence)):
+                p = x if form == "logits" else np.exp(x)
+                q = p[::-1]
+                wanted = f(*(flat(z, axes)[0] for z in (p, q)), form=form, where=where)
+                if all(n == 1 for i, n in enumerate(mask.shape) if i in axes):
+                    wanted = np.where(where[..., 0], wanted, 0)  # it is a mask of rows
+                assert same_bits(f(p, q, given, form=form, where=mask), wanted)
+                out = np.zeros(wanted.shape)
+                assert f(p, q, given, form=form, where=mask, out=out) is out
+                assert same_bits(out, np.asarray(wanted))
             log, sign = klce.logsumexp(x, given, b=x[0, 0], return_sign=True)
             factors, _ = flat(np.broadcast_to(x[0, 0], x.shape), axes)
             expected = klce.logsumexp(rows, b=factors, return_sign=True)
@@ -59,6 +69,20 @@ def test_axes(block, order, monkeypatch):
                 y = x.copy(order="K")
                 assert f(y, given, where=mask, out=y) is y
                 assert same_bits(y, wanted)
+
+
+def test_pairs_of_several_shapes():
+    """Rows broadcast, the classes on two axes of both, counted in their own shapes."""
+    p, q = np.exp(X), np.exp(X[0, ::-1])
+    for f in (klce.kl_divergence, klce.js_divergence):
+        expected = f(flat(p, (1, 3))[0], flat(np.broadcast_to(q, p.shape), (1, 3))[0])
+        assert same_bits(f(p, q, (-3, -1)), expected)
+        assert same_bits(f(q, p[0], axis=None), f(q.ravel(), p[0].ravel()))
+        kept = f(p, q, (-1, -3), keepdims=True)
+        assert kept.shape == (3, 1, 5, 1)
+        assert same_bits(kept[:, 0, :, 0], expected)
+        total = f(p, q, (-1, -3), reduction="batchmean")
+        np.testing.assert_allclose(total, expected.sum() / 3, rtol=1e-14)
 
 
 def test_an_output_that_overlaps():

@@ -126,6 +126,51 @@ def test_one_against_many(forms, dtype):
             assert same_bits(kept, expected[:, np.newaxis])
 
 
+@pytest.mark.parametrize("name", ["kl_divergence", "js_divergence"])
+@pytest.mark.parametrize("axis", [-1, 1, (0, 2)])
+def test_a_masked_row_is_ignored(axis, name):
+    """As losses ignore it: whatever it holds it is 0, and not in a mean."""
+    f, specified = getattr(klce, name), getattr(reference, name)
+    x, y = np.random.default_rng(6).normal(size=(2, 3, 4, 5))
+    axes = np.atleast_1d(axis)
+    keep = np.random.default_rng(7).random((3, 4, 5)).sum(axis=axis, keepdims=True)
+    keep = keep > np.median(keep)
+    x = np.where(keep, x, np.nan)
+    options = {"form": "logits", "base": 2, "where": keep}
+    rows = np.where(keep, f(x, y, axis, form="logits", base=2, keepdims=True), 0)
+    assert same_bits(f(x, y, axis, keepdims=True, **options), rows)
+    out = np.full(rows.shape, 9.0)
+    assert f(x, y, axis, keepdims=True, out=out, **options) is out
+    assert same_bits(out, rows)
+    rows = np.squeeze(rows, tuple(axes))
+    assert same_bits(f(x, y, axis, **options), rows)
+    divisors = {"sum": 1, "mean": keep.sum(), "batchmean": len(rows)}
+    for reduction, divisor in divisors.items():
+        result = f(x, y, axis, reduction=reduction, **options)
+        assert result == pytest.approx(rows.sum() / divisor, rel=1e-13)
+        expected = specified(x, y, axis, reduction=reduction, **options)
+        assert result == pytest.approx(expected, rel=1e-12)
+    assert np.isnan(f(x, y, axis, form="logits", where=False, reduction="mean"))
+    assert f(x, y, axis, form="logits", where=False, reduction="batchmean") == 0
+    # Rows without a class that counts are no mask of rows.
+    classes = np.zeros(np.take(x, [0], axis=1).shape if axis == (0, 2) else (4, 5), bool)
+    assert np.isnan(f(y, y, axis, form="logits", where=classes)).all()
+    single = f(x[:, 0, 0], y[:, 0, 0], form="logits", where=False)
+    assert single == 0
+    assert isinstance(single, np.float64)
+
+
+def test_a_mask_of_rows_that_shares_the_output():
+    x, y = np.random.default_rng(8).normal(size=(2, 16, 5))
+    keep = np.arange(16) % 3 > 0
+    expected = klce.kl_divergence(x, y, form="logits", where=keep[:, np.newaxis])
+    out = np.empty(16)
+    where = out.view(bool)[:16]
+    where[:] = keep
+    klce.kl_divergence(x, y, form="logits", where=where[:, np.newaxis], out=out)
+    assert same_bits(out, expected)
+
+
 @pytest.mark.parametrize("scale", [1e-42, 1e-38, 1e-20, 1e20, 1e38])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("classes", [5, 300])

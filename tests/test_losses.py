@@ -379,7 +379,18 @@ def test_wrong_arguments():
         (
             lambda: klce.cross_entropy(q, soft > 0),
             TypeError,
-            r"^target must hold integers, class indices, got bool$",
+            r"^target must be of a floating dtype where it has the shape of q, \(2, 3\), as a "
+            r"distribution, got bool$",
+        ),
+        (
+            lambda: klce.cross_entropy(q, np.eye(3, dtype=int)[y]),
+            TypeError,
+            r"^target must be of a floating dtype where .* as a distribution, got int64$",
+        ),
+        (
+            lambda: klce.nll_loss(q, np.eye(3, dtype=int)[y]),
+            ValueError,
+            r"^target must have the shape of the rows, \(2,\), one label a row, got \(2, 3\)$",
         ),
         (
             lambda: klce.nll_loss(q, soft),

@@ -457,6 +457,10 @@ def test_reductions(rng):
     for reduction, count in (("mean", 6), ("sum", 1), ("batchmean", 2)):
         result = reference.kl_divergence(p, q, reduction=reduction)
         assert_allclose(result, rows.sum() / count, rtol=1e-15)
+    keep = np.array([[True, False, True], [True, True, True]])[..., np.newaxis]
+    for reduction, count in (("mean", 5), ("sum", 1), ("batchmean", 2)):
+        result = reference.kl_divergence(p, q, reduction=reduction, where=keep)
+        assert_allclose(result, rows[keep[..., 0]].sum() / count, rtol=1e-15)
     single = reference.kl_divergence(p[0, 0], q[0, 0])
     assert reference.kl_divergence(p[0, 0], q[0, 0], reduction="batchmean") == single
 
@@ -500,15 +504,21 @@ X, P = np.zeros((2, 3)), np.ones((2, 3)) / 3
         (lambda r: r.kl_divergence(P, P[0], axis=0), ValueError, "axis 0 is not the same axis"),
         (lambda r: r.compare(P, P[:, :1]), ValueError, "p has 3 classes and q has 1"),
         (lambda r: r.compare(P, P[0], axis=0), ValueError, "axis 0 is not the same axis"),
-        (lambda r: r.cross_entropy(X, [0, 1, 2]), ValueError, "shape mismatch"),
+        (lambda r: r.cross_entropy(X, [0, 1, 2]), ValueError, "could not be broadcast"),
         (lambda r: r.cross_entropy(X, [0, 3]), IndexError, "target holds 3 in row 1, .* 3 classes"),
         (lambda r: r.cross_entropy(X, [-1, 0]), IndexError, "target holds -1 in row 0"),
+        (
+            lambda r: r.nll_loss(X, np.array([0, 2**64 - 100], np.uint64)),
+            IndexError,
+            "target holds 18446744073709551516 in row 1",
+        ),
         (lambda r: r.nll_loss(X, [0.0, 1.0]), TypeError, "integers, got float64"),
         (lambda r: r.nll_loss(X, [True, False]), TypeError, "integers, got bool"),
         (lambda r: r.softmax(X + 1j), TypeError, "complex128"),
         (lambda r: r.softmax(X.astype(object)), TypeError, "object"),
         (lambda r: r.logsumexp(X, axis=2), ValueError, "axis 2 is out of bounds"),
-        (lambda r: r.kl_divergence(1.0, 1.0), ValueError, "axis -1 is out of bounds"),
+        (lambda r: r.nll_loss(1.0, 0), ValueError, "axis -1 is out of bounds"),
+        (lambda r: r.kl_divergence(P, 1.0), ValueError, "axis -1 is not the same axis"),
     ],
 )
 def test_wrong_arguments(call, error, message):

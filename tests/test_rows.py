@@ -583,6 +583,8 @@ def test_where(shape, rng):
     x, y, mask = rows(rng), rows(rng), rng.random(shape) < 0.7
     mask[-1] = True
     target = rng.integers(0, 40, 6)
+    if shape == (6, 1):  # rows that it leaves out have no target
+        target = np.where(mask[:, 0], target, -100)
     kept = [np.where(mask, a, -np.inf) for a in (x, y)]
     table = klce.score(x, target, want=SCORES, where=mask, top_k=3)
     for name, column in klce.score(kept[0], target, want=SCORES, top_k=3).items():
@@ -590,6 +592,29 @@ def test_where(shape, rng):
     table = klce.compare(x, y, target, want=COMPARISONS, where=mask, top_k=3)
     for name, column in klce.compare(*kept, target, want=COMPARISONS, top_k=3).items():
         assert_array_equal(table[name], column, err_msg=name)
+
+
+@pytest.mark.parametrize("axis", [0, -1])
+def test_a_row_that_a_mask_leaves_out_may_have_any_label(axis, rng):
+    x, y = (np.moveaxis(rows(rng), -1, axis) for _ in range(2))
+    target = np.array([3, 2**63, 4, 2**64 - 1, 0, 39], np.uint64)
+    keep = target < 40
+    options = {"axis": axis, "where": np.expand_dims(keep, axis)}
+    found = klce.score(x, target, want=SCORES, top_k=2, **options)
+    assert_near(found, reference.score(x, target, top_k=2, **options), 1e-12, 1e-14)
+    left_out = {name: column[~keep][0] for name, column in found.items()}
+    assert left_out["nll"] == left_out["rank"] == 0
+    assert not left_out["greedy_match"]
+    assert left_out["logsumexp"] == -np.inf
+    assert np.isnan(left_out["target_prob"])
+    assert np.isnan(left_out["entropy"])
+    found = klce.compare(x, y, target, want=COMPARISONS, top_k=2, **options)
+    assert_near(found, reference.compare(x, y, target, top_k=2, **options), 1e-12, 1e-14)
+    assert np.isfinite(found.kl_divergence).tolist() == keep.tolist()
+    with pytest.raises(IndexError, match="got 9223372036854775808 in row 1"):
+        klce.compare(x, y, target, axis=axis)
+    with pytest.raises(IndexError, match="holds 9223372036854775808 in row 1"):
+        reference.compare(x, y, target, axis=axis)
 
 
 def test_many_blocks_of_rows_that_are_made(rng):
@@ -727,6 +752,20 @@ def test_a_table_is_a_mapping(table):
         table.margin  # noqa: B018
 
 
+def test_tables_are_equal_by_what_they_hold(rng):
+    x = rows(rng, (2, 5))
+    x[0, 0] = np.nan
+    table, same = klce.score(x), klce.score(x.copy())
+    assert np.isnan(table.entropy[0])
+    assert table == same
+    assert table != klce.score(x, want=["entropy"])
+    assert table != klce.score(x[:, ::-1])
+    assert klce.score(x, want=()) != klce.score(x[:1], want=())
+    assert table != dict(table)
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(table)
+
+
 def test_to_structured(table):
     found = table.to_structured()
     assert found.shape == (2, 3)
@@ -801,6 +840,8 @@ X = np.zeros((3, 4))
             "candidates must hold class indices from 0 to 3, got -1 in row 2",
         ),
         (lambda: klce.score(X, candidates=[[0]]), ValueError, "candidates must be one-dimensional"),
+        (lambda: klce.score(X, candidates=3), ValueError, r"one axis more, got \(\)$"),
+        (lambda: klce.score(X[0], candidates=3), ValueError, r"one axis more, got \(\)$"),
         (lambda: klce.score(X, candidates=[0.5]), TypeError, "candidates must hold integers"),
         (lambda: klce.score(X, where=[1, 0, 1, 0]), TypeError, "where must hold bool, got int64"),
         (lambda: klce.score(X, where=[True] * 3), ValueError, "where must broadcast .*got .3,."),

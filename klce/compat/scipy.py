@@ -43,15 +43,20 @@ def _common(arrays: dict[str, Any], *, least: Any = None) -> list[Array]:
     Python's numbers take the dtype of the arrays beside them, as in NumPy.  `least` is one more
     dtype that has to fit in.
     """
-    for name, array in arrays.items():
-        _arrays.floats(array, name)  # refuses what is not real
-    values = [x if isinstance(x, int | float) else np.asarray(x) for x in arrays.values()]
+    # What is not real is refused, Python's numbers beyond float64 too.
+    converted = {name: _arrays.floats(x, name) for name, x in arrays.items()}
+    values = [x if isinstance(x, int | float) else _wide(converted[k]) for k, x in arrays.items()]
     dtype = np.result_type(*values)
     if least is not None:
         dtype = np.result_type(dtype, least)
     if dtype.kind != "f":
         dtype = np.dtype(np.float64)
     return [np.asarray(x, dtype=dtype) for x in values]
+
+
+def _wide(x: Array) -> Array:
+    """Return floats that NumPy and SciPy do not have, such as bfloat16, as float32."""
+    return x.astype(np.float32) if x.dtype.type.__module__ == "ml_dtypes" else x
 
 
 def _operand(x: ArrayLike, axis: Axis) -> Array:
@@ -263,9 +268,9 @@ def xlogy(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True) 
     array([0., 0., 0.])
     """
     # SciPy's prefers float64 to what has to be converted to float32.
-    narrow = all(np.asarray(each).dtype.type is np.float32 for each in (x, y))
-    least = np.float32 if narrow else np.float64
-    return _elementwise(_xlogy, {"x": x, "y": y}, out, where, least)
+    given = {"x": x, "y": y}
+    narrow = all(_arrays.array(x, name).dtype.type is np.float32 for name, x in given.items())
+    return _elementwise(_xlogy, given, out, where, np.float32 if narrow else np.float64)
 
 
 def _xlogy(x: Array, y: Array) -> Array:
@@ -368,7 +373,7 @@ def kl_div(x: ArrayLike, y: ArrayLike, /, out: Any = None, *, where: Any = True)
     ndarray or scalar
         :math:`x \log(x/y) - x + y` in nats, float32 if that holds both dtypes, else float64.  It
         is `y` where `x` is 0, +inf where either is negative or `y` alone is 0, and nan where one
-        is infinite.
+        is infinite; never negative.
 
     Raises
     ------
@@ -392,7 +397,28 @@ def _kl_div(x: Array, y: Array) -> Any:
     terms = klce.rel_entr(x, y)
     # +inf there, whatever is added: where either is negative, or y alone is 0.
     outside = (np.minimum(x, y) < 0) | ((y == 0) & (x > 0))
-    return np.where(outside, terms, terms - x + y)
+    # Where both are near, the sum would cancel, and may be negative.
+    near = (x > 0) & (x <= 2 * y) & (y <= 2 * x)
+    return np.where(near, x * _minus_log1p((y - x) / x), np.where(outside, terms, terms - x + y))
+
+
+#: Of 2 atanh(t)/t - 2, by powers of t^2 as far as 2^-56 of the result for a t^2 of 1/9.
+_ATANH = tuple(2 / k for k in range(3, 35, 2))
+
+
+def _minus_log1p(u: Array) -> Array:
+    """Return u - log(1 + u) without cancellation, never negative, for u from -1/2 to 1.
+
+    It is t u - 2 (t^3/3 + t^5/5 + ...) with t = u/(2 + u).
+    """
+    t = u / (2 + u)
+    square = t * t
+    rest = np.zeros_like(square)
+    for coefficient in reversed(_ATANH):
+        rest *= square
+        rest += coefficient
+    result: Array = t * (u - square * rest)
+    return result
 
 
 # --- scipy.stats and scipy.spatial.distance -------------------------------------------------------

@@ -620,7 +620,7 @@ def kl_div(
     0.1308
     """
     how = _how(size_average, reduce, reduction)
-    if how == "mean" and how == reduction:
+    if how == "mean" and size_average is None and reduce is None:
         warnings.warn(
             'reduction="mean" divides by the number of elements; KL(P || Q) is the mean over the '
             'batch, reduction="batchmean"',

@@ -3,6 +3,8 @@
 import math
 import warnings
 
+import ml_dtypes
+import mpmath
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -10,6 +12,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import klce
 from klce.compat import scipy as ours
 from klce.reference import KERNELS
+from tests.test_arrays import BFLOAT, Tensor
+from tests.ulp import ulp_error
 
 INF, NAN = np.inf, np.nan
 RNG = np.random.default_rng(0)
@@ -183,6 +187,24 @@ def test_elementwise_dtypes(given, expected):
     assert ours.xlogy(x, x).dtype == (np.float32 if given == np.float32 else np.float64)
 
 
+def test_what_only_klce_has_is_float32():
+    """bfloat16 and float8, of other libraries too."""
+    x, short = P.astype(ml_dtypes.bfloat16), P.astype(ml_dtypes.float8_e5m2)
+    for given, numbers in ((x, x), (Tensor(x.view(np.int16), BFLOAT), x), (short, short)):
+        wide = numbers.astype(np.float32)
+        for name in ("entr", "logsumexp", "entropy"):
+            result = getattr(ours, name)(given)
+            assert result.dtype == np.float32
+            assert_array_equal(result, getattr(ours, name)(wide))
+        for name in ("rel_entr", "kl_div", "entropy", "jensenshannon"):
+            assert getattr(ours, name)(given, wide).dtype == np.float32
+        assert ours.xlogy(given, wide).dtype == np.float64
+    with pytest.raises(TypeError, match=r"^y must be float16, .*, got int4$"):
+        ours.rel_entr(wide, np.ones(7, ml_dtypes.int4))
+    with pytest.raises(TypeError, match=r"^a must be float16, .*, got object$"):
+        ours.logsumexp(10**400)
+
+
 def test_byte_order_is_no_dtype():
     x, swapped = np.ones(3, np.float32), np.ones(3, ">f4")
     for name in ("xlogy", "rel_entr", "kl_div"):
@@ -202,9 +224,20 @@ def test_out_and_where():
         assert_array_equal(out, full)
 
 
-def test_kl_div_is_never_negative():
-    x = RNG.uniform(size=10000)
-    assert (ours.kl_div(x, x * (1 + 1e-9 * RNG.normal(size=x.size))) >= -2e-16).all()
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_kl_div_keeps_its_digits(dtype):
+    """Also where x and y are near, or next to each other; and it is never negative."""
+    x = np.exp(RNG.uniform(-20, 20, size=20_000)).astype(dtype)
+    ratio = np.exp(RNG.normal(size=x.size) * np.geomspace(np.finfo(dtype).eps, 5, x.size))
+    y = (x * ratio).astype(dtype)
+    y[::100] = np.nextafter(x[::100], dtype(0))
+    result = ours.kl_div(x, y)
+    assert (result >= 0).all()
+    assert (result[::100] > 0).all()
+    with mpmath.workdps(60):
+        for a, b, found in zip(x[::7].tolist(), y[::7].tolist(), result[::7], strict=True):
+            a, b = mpmath.mpf(a), mpmath.mpf(b)
+            assert ulp_error(found, float(a * mpmath.log(a / b) - a + b), 0, dtype) <= 6
     assert_array_equal(ours.kl_div(x, x), np.zeros(x.size))
 
 

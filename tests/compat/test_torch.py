@@ -244,6 +244,9 @@ def test_former_flags(flags, reduction):
         function = getattr(ours, name)
         with pytest.warns(UserWarning, match=f"please use reduction='{reduction}'"):
             result = function(*arguments, **flags, reduction="nonsense")
+        with pytest.warns(UserWarning, match="please use") as told:
+            function(*arguments, **flags)
+        assert len(told) == 1
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # kl_div's, of "mean"
             assert_array_equal(result, function(*arguments, reduction=reduction))
