@@ -6,7 +6,7 @@ Python objects.  Users call the functions of the ``klce`` package, which validat
 
 from cpython.object cimport PyObject
 from cpython.pycapsule cimport PyCapsule_GetPointer, PyCapsule_IsValid, PyCapsule_New
-from libc.math cimport INFINITY, NAN
+from libc.math cimport INFINITY
 from libc.stdint cimport int64_t
 from libc.stdlib cimport calloc
 from libc.string cimport memcpy, memset, strcpy
