@@ -1,5 +1,5 @@
-/* Four doubles, in which sums across lanes end on every ISA: a vector, or a plain struct where there
- * is none of that size, or the compiler may know none at all. */
+/* Four doubles, in which sums across lanes end on every ISA: a vector, or a plain struct where
+ * there is none of that size, or the compiler may know none at all. */
 #if KLCE_VECTOR_BYTES >= 32
 typedef double quad __attribute__((vector_size(4 * sizeof(double))));
 KLCE_INLINE quad quad_of(double a, double b, double c, double d) { return (quad){a, b, c, d}; }
