@@ -11,9 +11,9 @@ typedef struct {
     K(v) whole, rest[VECTORS / 2];
 } K(split_sums);
 
-/* A group's first `count` classes, beside which the maximum stands, become their exponentials: 22
- * instructions a vector in float32 (subtract, clamp, 15 of the exponential, 4 to split it, and 1 to
- * add). */
+/* A group's first `count` classes, beside which the maximum stands, become their exponentials: 21
+ * instructions a vector in float32 (subtract, clamp, 13 of the exponential, 1 to join it, 4 to
+ * split it, and 1 to add). */
 KLCE_INLINE K(split_sums) K(softmax_split_group)(const K(expsum_context) *c, const K(measure) *from,
                                                  K(v) *group, ptrdiff_t count)
 {
@@ -52,7 +52,7 @@ static KLCE_NOINLINE void K(softmax_sum_short)(const klce_call *call, const elem
     const K(measure) from = K(lifted_from)(call, state);
     K(v) group[VECTORS];
     K(split_sums) sums = {.whole = K(set)(0)};
-    real whole[WIDTH], rest[LANES / 2];
+    real whole[WIDTH], rest[K(HALF_LANES)];
     KLCE_UNROLL for (int v = 0; v < VECTORS / 2; v++) sums.rest[v] = K(set)(0);
     for (ptrdiff_t j = 0; j < n; j += LANES) {
         K(load_group)(x + j, n - j, (real)state[FIELD(MAX)], group);
@@ -108,7 +108,7 @@ KLCE_INLINE void K(softmax_add_four)(const K(expsum_context) *c, const K(measure
 /* The columns of WIDTH rows become their exponentials; their sums go to the state. */
 KLCE_INLINE void K(softmax_sum_few)(const K(expsum_context) *c, K(v) *e, ptrdiff_t n, double *state)
 {
-    enum { HALF = LANES / 2 };
+    enum { HALF = K(HALF_LANES) };
     K(v) max = K(max_of_columns)(e, n, K(set)((real)-INFINITY));
     K(v) zero = K(set)(0), whole[4] = {zero, zero, zero, zero}, rest[HALF];
     const K(references) r = K(references_of)(c, max, LIFT, LOWEST);
@@ -275,10 +275,11 @@ static ptrdiff_t K(softmax_few_pipelined)(const klce_call *call, ptrdiff_t low, 
     const K(expsum_context) context = *K(context)(call), *c = &context;
     K(softmax_rows) tile[2];
     ptrdiff_t row = low;
+    int at = 0;
     if (!K(fill_groups)(call, 0) || K(in_columns)(call, 2) || high - low < KLCE_TILE)
         return low;
     K(softmax_look_at_rows)(call, c, row, &tile[0]);
-    for (int at = 0; row + KLCE_TILE <= high; row += KLCE_TILE, at ^= 1) {
+    for (; row + KLCE_TILE <= high; row += KLCE_TILE, at ^= 1) {
         K(prefetch_tile)(call, 2, row);
         K(softmax_sum_rows)(call, c, row, &tile[at]);
         if (row > low)
@@ -287,7 +288,7 @@ static ptrdiff_t K(softmax_few_pipelined)(const klce_call *call, ptrdiff_t low, 
             K(softmax_look_at_rows)(call, c, row + KLCE_TILE, &tile[at ^ 1]);
         K(softmax_finish_rows)(call, row, &tile[at]);
     }
-    K(softmax_put)(call, row - KLCE_TILE, &tile[(row - low) / KLCE_TILE % 2 ? 0 : 1]);
+    K(softmax_put)(call, row - KLCE_TILE, &tile[at ^ 1]);
     return row;
 }
 #define SOFTMAX_FEW_PIPELINED K(softmax_few_pipelined)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 
+import fsspec
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
@@ -382,7 +383,6 @@ def save_to(path, array):
     [(".npy", save_npy), (".npz", save_npz), (".zarr", save_zarr), (".parquet", save_parquet)],
 )
 def test_urls(suffix, save, order, tmp_path):
-    fsspec = pytest.importorskip("fsspec")
     values = np.asarray(np.random.default_rng(0).normal(size=(40, 6)), np.float32, order=order)
     path = tmp_path / f"a{suffix}"
     save(path, values)
@@ -393,7 +393,6 @@ def test_urls(suffix, save, order, tmp_path):
 
 
 def test_shards_behind_a_url(tmp_path):
-    fsspec = pytest.importorskip("fsspec")
     values = np.arange(24.0).reshape(12, 2)
     for i in range(12):
         np.save(tmp_path / f"x{i}.npy", values[i : i + 1])
@@ -403,7 +402,7 @@ def test_shards_behind_a_url(tmp_path):
 
 
 def test_a_folder_behind_a_url_whose_name_has_signs_of_patterns(tmp_path):
-    memory = pytest.importorskip("fsspec").filesystem("memory")
+    memory = fsspec.filesystem("memory")
     values = np.arange(24.0).reshape(12, 2)
     for i, part in enumerate(np.split(values, 3)):
         np.save(tmp_path / "x.npy", part)
